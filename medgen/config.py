@@ -1,0 +1,174 @@
+"""Options: frozen structs that check themselves, filled from preset, file and command line.
+
+A preset and a configuration file have the same shape: one TOML table a command, for instance
+`[train-vae]` with `[train-vae.network]` below it. Later layers win key by key:
+defaults < preset < file < `--set key=value` < the command's own flags.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import msgspec
+
+from medgen.errors import ConfigError, InputMissingError
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of every options struct: immutable, and unknown keys are errors."""
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+def resolve(
+    kind: type[OptionsT],
+    command: str,
+    *,
+    tables: Iterable[str],
+    preset: str | None = None,
+    file: Path | None = None,
+    sets: Sequence[str] = (),
+    flags: Mapping[str, object] | None = None,
+) -> OptionsT:
+    """Merge all layers for `command` and check the result against `kind`.
+
+    `tables` names every table a file may hold; `flags` maps dotted keys to values, None meaning "not given".
+    Raises ConfigError naming the key, the place and, for an unknown key, the nearest known one.
+    """
+    merged: dict[str, Any] = {}
+    if preset is not None:
+        _merge_layer(merged, kind, load_preset(preset).get(command, {}), f"preset '{preset}', table [{command}]")
+    if file is not None:
+        content = _load_file(file, tables)
+        _merge_layer(merged, kind, content.get(command, {}), f"{file.name}, table [{command}]")
+    for item in sets:
+        key, separator, text = item.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {item}: expected key=value")
+        _merge_layer(merged, kind, _nest(key.strip(), _parse_value(text)), f"--set {item}")
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _merge_layer(merged, kind, _nest(key, value), f"command line ({key})")
+    return convert(kind, merged, f"configuration of {command}")
+
+
+def convert(kind: type[OptionsT], values: Mapping[str, Any], where: str) -> OptionsT:
+    """Build `kind` from plain values (as read from TOML or JSON); ConfigError says which key is wrong."""
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {str(error).replace('`', '').replace('$.', '')}") from None
+
+
+def plain(options: msgspec.Struct) -> dict[str, Any]:
+    """The options as nested dicts of JSON values, None left out (TOML has no null)."""
+    return _without_none(msgspec.to_builtins(options))  # type: ignore[no-any-return]
+
+
+def to_toml(command: str, options: Options) -> str:
+    """The options as TOML that `--config` takes back."""
+    import tomli_w
+
+    return tomli_w.dumps({command: plain(options)})
+
+
+def preset_names() -> list[str]:
+    """Names of the presets shipped with the package."""
+    folder = resources.files("medgen.presets")
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def preset_text(name: str) -> str:
+    """The TOML text of one preset; ConfigError with the nearest name if there is none."""
+    names = preset_names()
+    if name not in names:
+        raise ConfigError(f"no preset '{name}'{_did_you_mean(name, names)}; presets: {', '.join(names)}")
+    return resources.files("medgen.presets").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """One preset as nested dicts."""
+    return tomllib.loads(preset_text(name))
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The known name that `name` was most likely meant to be."""
+    matches = difflib.get_close_matches(name, list(names), n=1)
+    return matches[0] if matches else None
+
+
+def _did_you_mean(name: str, names: Iterable[str]) -> str:
+    match = nearest(name, names)
+    return f" (did you mean '{match}'?)" if match else ""
+
+
+def _load_file(file: Path, tables: Iterable[str]) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputMissingError(f"{file}: no such configuration file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not valid TOML: {error}") from None
+    except OSError as error:
+        raise InputMissingError(f"{file}: {error.strerror}") from None
+    known = list(tables)
+    for table in content:
+        if table not in known:
+            raise ConfigError(f"{file}: unknown table [{table}]{_did_you_mean(table, known)}; tables are commands")
+    return content
+
+
+def _merge_layer(merged: dict[str, Any], kind: type[msgspec.Struct], layer: Mapping[str, Any], where: str) -> None:
+    """Deep-merge `layer` into `merged`; every key must be a field of `kind`."""
+    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    for key, value in layer.items():
+        if key not in fields:
+            raise ConfigError(
+                f"{where}: unknown key '{key}'{_did_you_mean(key, fields)}; known: {', '.join(sorted(fields))}"
+            )
+        nested = _struct_in(fields[key])
+        if nested is not None and isinstance(value, Mapping):
+            below = merged.setdefault(key, {})
+            if not isinstance(below, dict):
+                below = merged[key] = {}
+            _merge_layer(below, nested, value, f"{where}, key '{key}'")
+        else:
+            merged[key] = value
+
+
+def _struct_in(annotation: Any) -> type[msgspec.Struct] | None:
+    """The struct class in `annotation` (itself, or inside Optional / Annotated), if any."""
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return annotation
+    for inner in get_args(annotation):
+        found = _struct_in(inner)
+        if found is not None:
+            return found
+    return None
+
+
+def _nest(dotted: str, value: object) -> dict[str, Any]:
+    first, _, rest = dotted.partition(".")
+    return {first: _nest(rest, value)} if rest else {first: value}
+
+
+def _parse_value(text: str) -> object:
+    """A TOML value; a bare word that is none counts as a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_none(item) for item in value]
+    return value
