@@ -1,0 +1,185 @@
+"""What a set is: a header, then cases; a case is a stack of D slices whose arrays share the first axis.
+
+| array  | shape        | meaning                                                              |
+|--------|--------------|----------------------------------------------------------------------|
+| image  | (D, C, H, W) | stored values; physical = stored * scale + offset, in `unit`         |
+| latent | (D, c, h, w) | unscaled VAE latents                                                 |
+| mask   | (D, M, H, W) | uint8, 0 or 1                                                        |
+| vector | (D, K)       | float32 conditions in [0, 1], named by the header's `vector_fields`  |
+| label  | (D,)         | int64 class                                                          |
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from medgen.artifacts.provenance import Provenance
+from medgen.errors import DataError
+
+SET_SCHEMA = "medgen.set/1"
+ARRAY_NAMES = ("image", "latent", "mask", "vector", "label")
+ARRAY_RANK = {"image": 4, "latent": 4, "mask": 4, "vector": 2, "label": 1}
+TEXT_NAMES = ("text", "modality")
+SPLITS = ("train", "val", "test")
+
+Array = npt.NDArray[Any]
+
+
+class Intensity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How stored image values map to physical ones, and which of these the network sees.
+
+    physical = stored * scale + offset; `window` = (low, high) in physical units maps to [-1, 1].
+    """
+
+    scale: float = 1.0
+    offset: float = 0.0
+    unit: str = "HU"
+    window: tuple[float, float] = (-1000.0, 400.0)
+
+    def normalized(self, stored: Array) -> npt.NDArray[np.float32]:
+        """Stored values -> float32 in [-1, 1], clipped to the window."""
+        low, high = self.window
+        gain = 2.0 * self.scale / (high - low)
+        bias = 2.0 * (self.offset - low) / (high - low) - 1.0
+        values = stored.astype(np.float32)
+        values *= np.float32(gain)
+        values += np.float32(bias)
+        return np.clip(values, -1.0, 1.0, out=values)
+
+    def physical(self, stored: Array) -> npt.NDArray[np.float32]:
+        """Stored values -> float32 in `unit`."""
+        return stored.astype(np.float32) * np.float32(self.scale) + np.float32(self.offset)
+
+    def stored(self, normalized: Array, dtype: npt.DTypeLike) -> Array:
+        """Values in [-1, 1] -> stored values of `dtype`, rounded; the inverse of `normalized` inside the window."""
+        low, high = self.window
+        physical = (np.clip(normalized, -1.0, 1.0).astype(np.float64) + 1.0) * 0.5 * (high - low) + low
+        values = (physical - self.offset) / self.scale
+        kind = np.dtype(dtype)
+        if kind.kind in "iu":
+            limits = np.iinfo(kind)
+            values = np.clip(np.rint(values), limits.min, limits.max)
+        return values.astype(kind)
+
+
+class SetHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What holds for every case of a set. `notes` carries processing facts such as a background mask."""
+
+    kind: Literal["image", "latent", "map"]
+    provenance: Provenance
+    intensity: Intensity | None = None
+    vector_fields: tuple[str, ...] = ()
+    latent_scale: float = 1.0  # a denoiser sees latent * latent_scale
+    latent_shift: float = 0.0  # ... after subtracting this
+    vae_digest: str = ""  # of the VAE that made or decodes the latents
+    notes: dict[str, str] = {}
+    schema: str = SET_SCHEMA
+
+
+@dataclass(frozen=True)
+class Case:
+    """A stack of D slices. `spacing` is (z, y, x) in mm; `origin` is the first voxel's centre in mm (LPS x, y, z);
+    `direction` holds three unit vectors, of the z, y and x array axes, in LPS."""
+
+    id: str
+    arrays: Mapping[str, Array]
+    split: str = "train"
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    direction: tuple[float, ...] = (0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0)
+    text: tuple[str, ...] = ()
+    modality: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Number of slices, D."""
+        return len(next(iter(self.arrays.values())))
+
+    def __getitem__(self, name: str) -> Array:
+        """The array called `name`; DataError names the case when it has none."""
+        try:
+            return self.arrays[name]
+        except KeyError:
+            raise DataError(f"case {self.id}: has no '{name}' array (it has: {', '.join(sorted(self.arrays))})") from None
+
+    def check(self) -> None:
+        """Raise DataError unless the arrays agree in depth, rank and name."""
+        if not self.arrays:
+            raise DataError(f"case {self.id}: holds no array")
+        if self.split not in SPLITS:
+            raise DataError(f"case {self.id}: split '{self.split}' is none of {', '.join(SPLITS)}")
+        for name, array in self.arrays.items():
+            if name not in ARRAY_RANK:
+                raise DataError(f"case {self.id}: unknown array '{name}'")
+            if array.ndim != ARRAY_RANK[name]:
+                raise DataError(f"case {self.id}: '{name}' has shape {array.shape}, expected {ARRAY_RANK[name]} axes")
+            if len(array) != len(self):
+                raise DataError(f"case {self.id}: '{name}' has {len(array)} slices, expected {len(self)}")
+        for name in TEXT_NAMES:
+            values = getattr(self, name)
+            if values and len(values) != len(self):
+                raise DataError(f"case {self.id}: '{name}' has {len(values)} entries for {len(self)} slices")
+
+    def facts(self) -> dict[str, Any]:
+        """Everything but the arrays, as JSON values."""
+        return {
+            "id": self.id,
+            "split": self.split,
+            "spacing": list(self.spacing),
+            "origin": list(self.origin),
+            "direction": list(self.direction),
+            "text": list(self.text),
+            "modality": list(self.modality),
+        }
+
+    @staticmethod
+    def of_facts(facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> Case:
+        """The inverse of `facts`."""
+        return Case(
+            id=facts["id"],
+            arrays=arrays,
+            split=facts["split"],
+            spacing=tuple(facts["spacing"]),
+            origin=tuple(facts["origin"]),
+            direction=tuple(facts["direction"]),
+            text=tuple(facts["text"]),
+            modality=tuple(facts["modality"]),
+        )
+
+
+class Tail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is only known at the end: counts, the content's digest, and the digests of all inputs by id."""
+
+    cases: int
+    slices: int
+    digest: str
+    inputs: dict[str, str]
+
+
+@dataclass
+class ContentDigest:
+    """A running sha256 over cases; equal for both encodings of a set."""
+
+    cases: int = 0
+    slices: int = 0
+    _hash: Any = field(default_factory=hashlib.sha256)
+
+    def add(self, case: Case) -> None:
+        """Take in one case."""
+        self.cases += 1
+        self.slices += len(case)
+        self._hash.update(msgspec.json.encode(case.facts(), order="sorted"))
+        for name in sorted(case.arrays):
+            array = np.ascontiguousarray(case.arrays[name])
+            self._hash.update(f"{name}{array.dtype.str}{array.shape}".encode())
+            self._hash.update(memoryview(array).cast("B"))
+
+    def tail(self, inputs: Mapping[str, str]) -> Tail:
+        """Close the books."""
+        return Tail(self.cases, self.slices, self._hash.hexdigest(), dict(sorted(inputs.items())))
