@@ -1,0 +1,53 @@
+"""What a model file must say about itself besides weights and network configuration, one struct a kind.
+
+The training commands write these (`save_model(..., facts=msgspec.to_builtins(VAEFacts(...)))`), the inference
+commands read them back (`VAEFacts.read(model.facts, where)`), so the key names stand here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+import msgspec
+
+from medgen.artifacts.schema import Intensity
+from medgen.errors import DataError
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """Base: unknown keys are allowed, so that a later system can add facts that older commands need not know."""
+
+    @classmethod
+    def read(cls, facts: Mapping[str, Any], where: str) -> Self:
+        """The facts of a loaded model; DataError naming `where` and the fact that is missing or wrong."""
+        try:
+            return msgspec.convert(facts, cls)
+        except msgspec.ValidationError as error:
+            reason = str(error).replace("`", "'").replace("$.", "")
+            raise DataError(f"{where}: the model's facts are unusable ({reason}); train it again") from None
+
+
+class VAEFacts(Facts, frozen=True):
+    """Facts of kind "vae". A denoiser sees (latent - latent_shift) * latent_scale."""
+
+    intensity: Intensity  # of the image set it was trained on: its window is what [-1, 1] means
+    latent_scale: float
+    latent_shift: float
+    stored_dtype: Literal["int16", "uint8", "uint16", "float32"] = "int16"  # of the images, hence of decoded ones
+
+
+class DenoiserFacts(Facts, frozen=True):
+    """Facts of kind "denoiser". `shape` is (channels, height, width) of what it denoises."""
+
+    space: Literal["latent", "image"]
+    shape: tuple[int, ...]
+    schedule: dict[str, Any]  # the fields of diffusion's ScheduleConfig
+    objective: str  # eps, x0, v or flow
+    intensity: Intensity
+    vector_fields: tuple[str, ...] = ()
+    spacing: tuple[float, float, float] | None = None  # (z, y, x) mm where the training set has one for all cases
+    vae_digest: str = ""  # latent space only, like the two below
+    latent_scale: float = 1.0
+    latent_shift: float = 0.0
+    stored_dtype: Literal["int16", "uint8", "uint16", "float32"] = "int16"  # image space only; else the VAE says it
