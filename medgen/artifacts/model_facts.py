@@ -20,7 +20,7 @@ class Facts(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, facts: Mapping[str, Any], where: str) -> Self:
-        """The facts of a loaded model; DataError naming `where` and the fact that is missing or wrong."""
+        """Read the facts of a loaded model; DataError naming `where` and the fact that is missing or wrong."""
         try:
             return msgspec.convert(facts, cls)
         except msgspec.ValidationError as error:
