@@ -1,0 +1,96 @@
+"""Attention over the positions of an image or volume: full, linear, and across to a context."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medgen.errors import ConfigError
+from medgen.nets.blocks import zeroed
+
+AttentionKind = Literal["none", "linear", "full"]
+
+
+def full_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v for (B, heads, N, d) (Vaswani et al. 2017, eq. 1); O(N^2) time."""
+    return F.scaled_dot_product_attention(query, key, value)
+
+
+def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """rho(q) (rho(k)^T v) for (B, heads, N, d) (Shen et al. 2021, "Efficient Attention", eq. 4-5); O(N) time.
+
+    rho is softmax over channels for q and over positions for k, so each row of rho(q) rho(k)^T is positive and
+    sums to one: attention weights over all N positions, applied without ever forming the N x N matrix.
+    """
+    query = query.softmax(dim=-1)
+    key = key.softmax(dim=-2)
+    summary = key.transpose(-1, -2) @ value  # (B, heads, d, d)
+    return query @ summary
+
+
+class SelfAttention(nn.Module):
+    """x + attention over all positions of norm(x); the output projection begins at zero."""
+
+    def __init__(
+        self, width: int, *, kind: Literal["linear", "full"], head_width: int, groups: int, norm_eps: float
+    ) -> None:
+        super().__init__()
+        self.heads = count_heads(width, head_width)
+        self.attend = linear_attention if kind == "linear" else full_attention
+        self.norm = nn.GroupNorm(groups, width, norm_eps)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.output = zeroed(nn.Linear(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, *S) -> (B, C, *S)."""
+        qkv = self.qkv(to_tokens(self.norm(x)))  # (B, N, 3C)
+        query, key, value = (split_heads(part, self.heads) for part in qkv.chunk(3, dim=-1))
+        return x + to_grid(self.output(join_heads(self.attend(query, key, value))), x)
+
+
+class CrossAttention(nn.Module):
+    """x + attention from each position of norm(x) to the tokens of a context; the output projection begins at zero."""
+
+    def __init__(self, width: int, context_width: int, *, head_width: int, groups: int, norm_eps: float) -> None:
+        super().__init__()
+        self.heads = count_heads(width, head_width)
+        self.norm = nn.GroupNorm(groups, width, norm_eps)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(context_width, 2 * width)
+        self.output = zeroed(nn.Linear(width, width))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Map x (B, C, *S) and context (B, L, context_width) to (B, C, *S)."""
+        query = split_heads(self.query(to_tokens(self.norm(x))), self.heads)
+        key, value = (split_heads(part, self.heads) for part in self.key_value(context).chunk(2, dim=-1))
+        return x + to_grid(self.output(join_heads(full_attention(query, key, value))), x)
+
+
+def count_heads(width: int, head_width: int) -> int:
+    """How many heads of `head_width` channels make up `width`; ConfigError if they do not."""
+    if width % head_width:
+        raise ConfigError(f"head_width = {head_width} does not divide width {width}; choose one that divides it")
+    return width // head_width
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """(B, C, *S) -> (B, N, C), one token a position."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def to_grid(tokens: Tensor, like: Tensor) -> Tensor:
+    """(B, N, C) -> (B, C, *S), S as in `like`."""
+    return tokens.transpose(1, 2).reshape(like.shape)
+
+
+def split_heads(tokens: Tensor, heads: int) -> Tensor:
+    """(B, N, C) -> (B, heads, N, C / heads)."""
+    batch, count, width = tokens.shape
+    return tokens.reshape(batch, count, heads, width // heads).transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """(B, heads, N, d) -> (B, N, heads * d)."""
+    return x.transpose(1, 2).flatten(2)

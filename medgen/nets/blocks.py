@@ -1,0 +1,125 @@
+"""Convolutional building blocks, written once for 2-D images and 3-D volumes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medgen.errors import ConfigError
+
+Conv = nn.Conv2d | nn.Conv3d
+
+
+def convolution(dims: int, in_channels: int, out_channels: int, kernel: int = 3) -> Conv:
+    """Make a convolution with "same" padding over the last `dims` axes."""
+    kind = nn.Conv2d if dims == 2 else nn.Conv3d
+    return kind(in_channels, out_channels, kernel, padding=kernel // 2)
+
+
+def zeroed(module: nn.Module) -> nn.Module:
+    """Set all parameters to zero: a residual branch that ends in such a module begins as the identity."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+def check_groups(groups: int, widths: tuple[int, ...]) -> None:
+    """ConfigError unless `groups` divides every width, as GroupNorm needs."""
+    for width in widths:
+        if width % groups:
+            raise ConfigError(f"groups = {groups} does not divide width {width}; choose groups that divide every width")
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x)))))); the embedding, if any, scales and shifts the second norm.
+
+    Pre-activation residual unit (He et al. 2016) with adaptive group norm (Dhariwal & Nichol 2021, 4.3).
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        in_channels: int,
+        out_channels: int,
+        *,
+        groups: int,
+        norm_eps: float,
+        embedding_width: int = 0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, in_channels, norm_eps)
+        self.conv1 = convolution(dims, in_channels, out_channels)
+        self.modulation = nn.Linear(embedding_width, 2 * out_channels) if embedding_width else None
+        self.norm2 = nn.GroupNorm(groups, out_channels, norm_eps)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zeroed(convolution(dims, out_channels, out_channels))
+        self.shortcut: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.shortcut = convolution(dims, in_channels, out_channels, kernel=1)
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """Map x (B, C, *S) and embedding (B, E) to (B, C', *S)."""
+        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        if self.modulation is not None:
+            modulation = self.modulation(embedding)  # (B, 2C')
+            modulation = modulation.view(*modulation.shape, *[1] * (x.ndim - 2))
+            scale, shift = modulation.chunk(2, dim=1)
+            h = torch.addcmul(shift, h, 1 + scale)
+        out: Tensor = self.shortcut(x) + self.conv2(self.dropout(F.silu(h)))
+        return out
+
+
+class Downsample(nn.Module):
+    """Halve the sides with a strided convolution; depth only with `depth`.
+
+    `trailing_pad` pads at the far end only, as Stable Diffusion's VAE does, instead of on both sides.
+    """
+
+    def __init__(self, dims: int, width: int, *, depth: bool = False, trailing_pad: bool = False) -> None:
+        super().__init__()
+        self.trailing_pad = trailing_pad
+        pad = 0 if trailing_pad else 1
+        self.conv: Conv
+        if dims == 2:
+            self.conv = nn.Conv2d(width, width, 3, stride=2, padding=pad)
+        else:
+            self.conv = nn.Conv3d(width, width, 3, stride=(2 if depth else 1, 2, 2), padding=(1, pad, pad))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, [D,] H, W) -> (B, C, [D,] H/2, W/2)."""
+        if self.trailing_pad:
+            x = F.pad(x, (0, 1, 0, 1))
+        out: Tensor = self.conv(x)
+        return out
+
+
+class Upsample(nn.Module):
+    """Double the sides by repetition, then convolve; depth only with `depth`."""
+
+    def __init__(self, dims: int, width: int, *, depth: bool = False) -> None:
+        super().__init__()
+        self.scale = (2.0, 2.0) if dims == 2 else (2.0 if depth else 1.0, 2.0, 2.0)
+        self.conv = convolution(dims, width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, [D,] H, W) -> (B, C, [D,] 2H, 2W)."""
+        out: Tensor = self.conv(F.interpolate(x, scale_factor=self.scale, mode="nearest"))
+        return out
+
+
+class AttentionGate(nn.Module):
+    """Weigh each position of a skip connection by what the decoder sees there (Oktay et al. 2018, eq. 1-2)."""
+
+    def __init__(self, dims: int, skip_width: int, gate_width: int) -> None:
+        super().__init__()
+        hidden = max(1, skip_width // 2)
+        self.skip = convolution(dims, skip_width, hidden, kernel=1)
+        self.gate = convolution(dims, gate_width, hidden, kernel=1)
+        self.weight = convolution(dims, hidden, 1, kernel=1)
+
+    def forward(self, skip: Tensor, gate: Tensor) -> Tensor:
+        """Map skip (B, C, *S) and gate (B, G, *S) to (B, C, *S)."""
+        weight = torch.sigmoid(self.weight(F.relu(self.skip(skip) + self.gate(gate))))  # (B, 1, *S)
+        return skip * weight

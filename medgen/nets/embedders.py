@@ -1,0 +1,66 @@
+"""Turn a diffusion time and a condition vector into one embedding for the residual blocks."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from medgen.errors import DataError
+
+
+def sinusoidal_embedding(time: Tensor, width: int) -> Tensor:
+    """Return cos and sin of `time` at width/2 frequencies from 1 down to 1/10000 (Vaswani et al. 2017, 3.5).
+
+    From (B,) to (B, width) in float32; an odd width ends in a zero.
+    """
+    half = width // 2
+    steps = torch.arange(half, dtype=torch.float32, device=time.device)
+    angles = time.float()[:, None] * torch.exp(-math.log(10000.0) * steps / half)  # (B, width/2)
+    embedding = torch.cat([angles.cos(), angles.sin()], dim=-1)
+    return nn.functional.pad(embedding, (0, width % 2))
+
+
+class TimeEmbedder(nn.Module):
+    """Sinusoids of the time, then a two-layer MLP."""
+
+    def __init__(self, sinusoids: int, width: int) -> None:
+        super().__init__()
+        self.sinusoids = sinusoids
+        self.first = nn.Linear(sinusoids, width)
+        self.second = nn.Linear(width, width)
+
+    def forward(self, time: Tensor) -> Tensor:
+        """Map time (B,) in [0, 1000) to (B, width)."""
+        sinusoids = sinusoidal_embedding(time, self.sinusoids).to(self.first.weight.dtype)
+        out: Tensor = self.second(nn.functional.silu(self.first(sinusoids)))
+        return out
+
+
+class VectorEmbedder(nn.Module):
+    """MLP of a condition vector in [0, 1]^K, with a learned embedding for "no condition".
+
+    The null embedding is a parameter of its own because every vector, all zeros included, is a real condition.
+    """
+
+    def __init__(self, size: int, hidden: int, width: int) -> None:
+        super().__init__()
+        self.size = size
+        self.mlp = nn.Sequential(
+            nn.Linear(size, hidden), nn.SiLU(), nn.Linear(hidden, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        self.null = nn.Parameter(torch.randn(width) * 0.02)
+
+    def forward(self, vector: Tensor | None, keep: Tensor | None, batch: int) -> Tensor:
+        """Map vector (B, K), None = all null, to (B, width); keep (B,) bool, False = null."""
+        if vector is None:
+            return self.null.expand(batch, -1)
+        if vector.shape != (batch, self.size):
+            raise DataError(
+                f"condition vector has shape {tuple(vector.shape)}, expected ({batch}, {self.size}): one row a sample"
+            )
+        embedding: Tensor = self.mlp(vector.to(self.null.dtype))
+        if keep is None:
+            return embedding
+        return torch.where(keep[:, None], embedding, self.null.to(embedding.dtype))
