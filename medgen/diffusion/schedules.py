@@ -1,0 +1,158 @@
+"""Noise schedules: the Gaussian paths x_t = alpha(t) x0 + sigma(t) noise."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import msgspec
+import torch
+from torch import Tensor
+
+from medgen.config import Options
+from medgen.errors import ConfigError
+
+ScheduleKind = Literal["linear", "scaled_linear", "cosine", "flow"]
+Spacing = Literal["trailing", "leading", "linspace"]
+
+
+class ScheduleConfig(Options, frozen=True):
+    """How noise grows with the timestep.
+
+    `linear`, `scaled_linear` and `cosine` keep the variance (alpha^2 + sigma^2 = 1); `flow` is the straight path
+    (alpha + sigma = 1). The betas belong to the two linear kinds. `shift` multiplies sigma/alpha everywhere
+    (Hoogeboom et al. 2023; for `flow` the timestep shift of Esser et al. 2024, eq. 23). `zero_terminal_snr` makes
+    the last timestep pure noise (Lin et al. 2024), which `flow` always does.
+    """
+
+    kind: ScheduleKind = "scaled_linear"
+    steps: Annotated[int, msgspec.Meta(ge=2)] = 1000
+    beta_start: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.002
+    beta_end: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.02
+    shift: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    zero_terminal_snr: bool = False
+
+    def __post_init__(self) -> None:
+        if self.beta_end < self.beta_start:
+            raise ConfigError(f"schedule: beta_end ({self.beta_end}) must not be below beta_start ({self.beta_start})")
+
+    @property
+    def ends_in_noise(self) -> bool:
+        """Whether the last timestep holds no trace of the data (alpha = 0)."""
+        return self.kind == "flow" or self.zero_terminal_snr
+
+
+class Schedule:
+    """A path from data (t = 0) to noise (t = T - 1), on the one scale of t that every network sees.
+
+    t is an integer or float tensor of any shape with values in [0, T - 1]; coefficients come back in its shape, in
+    float64 and on its device. The flow path is defined at every t by s = (t + 1) / T, so that t = T - 1 is pure
+    noise. The others are tables over integer t, between which the angle atan(sigma / alpha) is interpolated: unlike
+    the log-SNR it stays finite at pure noise.
+    """
+
+    def __init__(self, config: ScheduleConfig) -> None:
+        self.config = config
+        self.steps = config.steps
+        self._tables = {} if config.kind == "flow" else {torch.device("cpu"): _variance_preserving_table(config)}
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Share of the data in x_t."""
+        return self.alpha_sigma(t)[0]
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Share of the noise in x_t."""
+        return self.alpha_sigma(t)[1]
+
+    def snr(self, t: Tensor) -> Tensor:
+        """Signal-to-noise ratio alpha^2 / sigma^2."""
+        alpha, sigma = self.alpha_sigma(t)
+        return (alpha / sigma) ** 2
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Both coefficients at t."""
+        if self.config.kind == "flow":
+            s = (t.double() + 1) / self.steps
+            alpha = (1 - s) / (1 + (self.config.shift - 1) * s)
+            return alpha, 1 - alpha
+        table = self._table_on(t.device)  # (2, T)
+        if not t.is_floating_point():
+            alpha, sigma = table[:, t]
+            return alpha, sigma
+        below = t.floor().long()
+        above = (below + 1).clamp(max=self.steps - 1)
+        fraction = t.double() - below
+        angle = torch.atan2(table[1], table[0])
+        between = torch.lerp(angle[below], angle[above], fraction)
+        alpha = torch.where(fraction == 0, table[0, below], between.cos())
+        sigma = torch.where(fraction == 0, table[1, below], between.sin())
+        return alpha, sigma
+
+    def alpha_sigma_for(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Both coefficients at t (B,) shaped to multiply x (B, ...), in x's precision but at least float32."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        shape = (-1,) + (1,) * (x.ndim - 1)
+        alpha, sigma = self.alpha_sigma(t.to(x.device))
+        return alpha.to(dtype).view(shape), sigma.to(dtype).view(shape)
+
+    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t (B, ...) from x0 (B, ...), noise (B, ...) and t (B,)."""
+        alpha, sigma = self.alpha_sigma_for(x0, t)
+        return alpha * x0 + sigma * noise
+
+    def sample_times(self, count: int, generator: torch.Generator) -> Tensor:
+        """Training times (count,), uniform: floats in (0, T - 1] for flow, integers in [0, T - 1] otherwise."""
+        device = generator.device
+        if self.config.kind == "flow":
+            return (1 - torch.rand(count, generator=generator, device=device)) * (self.steps - 1)
+        return torch.randint(self.steps, (count,), generator=generator, device=device)
+
+    def timesteps(self, steps: int, spacing: Spacing = "trailing", start: float | None = None) -> Tensor:
+        """Descending times (steps,) of a sampler, from `start` (T - 1 if None): float32 for flow, else int64.
+
+        The spacings are those of Lin et al. 2024, table 2. Only `leading` does not begin at the last timestep.
+        Raises ConfigError if there are more steps than timesteps, or if `start` lies outside [0, T - 1].
+        """
+        last = self.steps - 1 if start is None else start
+        if not 0 <= last <= self.steps - 1:
+            raise ConfigError(f"start timestep {last} lies outside [0, {self.steps - 1}]")
+        if self.config.kind != "flow" and last != int(last):
+            raise ConfigError(f"start timestep {last} must be a whole number for a {self.config.kind} schedule")
+        if not 1 <= steps <= last + 1:
+            raise ConfigError(f"{steps} sampling steps: between 1 and {math.floor(last + 1)} are possible from {last}")
+        index = torch.arange(steps, dtype=torch.float64)
+        if spacing == "trailing":
+            times = (last + 1) * (1 - index / steps) - 1
+        elif spacing == "linspace":
+            times = torch.linspace(last, 0, steps, dtype=torch.float64)
+        elif start is None:
+            times = (steps - 1 - index) * (self.steps // steps)
+        else:
+            raise ConfigError("spacing 'leading' cannot begin at a given timestep; use 'trailing' or 'linspace'")
+        return times.float() if self.config.kind == "flow" else times.round().long()
+
+    def _table_on(self, device: torch.device) -> Tensor:
+        if device not in self._tables:
+            self._tables[device] = self._tables[torch.device("cpu")].to(device)
+        return self._tables[device]
+
+
+def _variance_preserving_table(config: ScheduleConfig) -> Tensor:
+    """(2, T) float64: alpha and sigma at integer t."""
+    alpha_bar = torch.cumprod(1 - _betas(config), dim=0)
+    if config.zero_terminal_snr:
+        root = alpha_bar.sqrt()
+        alpha_bar = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2  # Lin et al. 2024, algorithm 1
+    noise = config.shift**2 * (1 - alpha_bar)
+    return torch.stack([alpha_bar, noise]).div(alpha_bar + noise).sqrt()
+
+
+def _betas(config: ScheduleConfig) -> Tensor:
+    """(T,) variance added at each step."""
+    if config.kind == "linear":  # Ho et al. 2020
+        return torch.linspace(config.beta_start, config.beta_end, config.steps, dtype=torch.float64)
+    if config.kind == "scaled_linear":  # Rombach et al. 2022: linear in sqrt(beta)
+        return torch.linspace(config.beta_start**0.5, config.beta_end**0.5, config.steps, dtype=torch.float64) ** 2
+    edges = torch.arange(config.steps + 1, dtype=torch.float64) / config.steps  # Nichol & Dhariwal 2021, eq. 17
+    alpha_bar = torch.cos((edges + 0.008) / 1.008 * math.pi / 2) ** 2
+    return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
