@@ -45,7 +45,12 @@ class Identified(Protocol):
 
 
 def derive(
-    command: str, config: dict[str, Any], *, seed: int | None = None, inputs: Iterable[Identified] = (), sources: str = ""
+    command: str,
+    config: dict[str, Any],
+    *,
+    seed: int | None = None,
+    inputs: Iterable[Identified] = (),
+    sources: str = "",
 ) -> Provenance:
     """The provenance of what `command` is about to make from `inputs`.
 

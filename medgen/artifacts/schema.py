@@ -106,7 +106,9 @@ class Case:
         try:
             return self.arrays[name]
         except KeyError:
-            raise DataError(f"case {self.id}: has no '{name}' array (it has: {', '.join(sorted(self.arrays))})") from None
+            raise DataError(
+                f"case {self.id}: has no '{name}' array (it has: {', '.join(sorted(self.arrays))})"
+            ) from None
 
     def check(self) -> None:
         """Raise DataError unless the arrays agree in depth, rank and name."""

@@ -1,0 +1,133 @@
+"""Open and create sets, whichever their encoding: HDF5 file, stream file, or `-` for the standard streams."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Literal, overload
+
+import h5py
+
+from medgen.artifacts.atomic import atomic_file, storage_errors
+from medgen.artifacts.provenance import Identified, all_digests
+from medgen.artifacts.schema import SetHeader
+from medgen.artifacts.stored import StoredSet, StoredWriter
+from medgen.artifacts.stream import StreamReader, StreamWriter
+from medgen.artifacts.writer import SetWriter
+from medgen.errors import DataError, InputMissingError, UsageError
+
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+SetReader = StreamReader | StoredSet
+
+
+@overload
+def open_set(
+    source: str | Path, *, random_access: Literal[False] = ...
+) -> contextlib.AbstractContextManager[SetReader]: ...
+@overload
+def open_set(source: str | Path, *, random_access: Literal[True]) -> contextlib.AbstractContextManager[StoredSet]: ...
+
+
+@contextlib.contextmanager
+def open_set(source: str | Path, *, random_access: bool = False) -> Iterator[SetReader]:
+    """A reader of the set at `source` ("-": standard input).
+
+    With `random_access`, a stream is first spooled to a temporary HDF5 file that has no name any more.
+    """
+    with contextlib.ExitStack() as stack:
+        reader: SetReader
+        if str(source) == "-":
+            if sys.stdin.isatty():
+                raise UsageError("standard input is a terminal; name a set, or pipe one in")
+            reader = StreamReader(sys.stdin.buffer, "standard input")
+        else:
+            file = stack.enter_context(_open_file(Path(source)))
+            beginning = file.read(8)
+            if beginning == _HDF5_MAGIC:
+                reader = StoredSet(stack.enter_context(_open_hdf5(Path(source))), str(source))
+            elif len(beginning) < 8:
+                raise DataError(f"{source}: not a medgen set: the file is {'empty' if not beginning else 'too short'}")
+            else:
+                reader = StreamReader(file, str(source), beginning)
+        if random_access and isinstance(reader, StreamReader):
+            reader = stack.enter_context(_spool(reader))
+        yield reader
+
+
+@contextlib.contextmanager
+def create_set(
+    destination: str | Path, header: SetHeader, *, inputs: Iterable[Identified] = (), force: bool = False
+) -> Iterator[SetWriter]:
+    """A writer of a new set at `destination` ("-": standard output); it is complete only if the block ends well.
+
+    `inputs` must be what `header.provenance` was derived from; their digests are asked for at the end.
+    """
+    writer: SetWriter
+    if str(destination) == "-":
+        refuse_terminal()
+        writer = StreamWriter(sys.stdout.buffer, header)
+        yield writer
+        writer.finish(writer.digest.tail(all_digests(inputs)))
+        return
+    with atomic_file(Path(destination), force=force) as temporary, _new_hdf5(temporary) as file:
+        writer = StoredWriter(file, header)
+        yield writer
+        writer.finish(writer.digest.tail(all_digests(inputs)))
+
+
+def refuse_terminal() -> None:
+    """A binary artifact must not be written to a terminal."""
+    if sys.stdout.isatty():
+        raise UsageError("the output is binary and standard output is a terminal; give -o FILE, or pipe it on")
+
+
+@contextlib.contextmanager
+def _spool(stream: StreamReader) -> Iterator[StoredSet]:
+    descriptor, name = tempfile.mkstemp(prefix="medgen-", suffix=".h5")
+    os.close(descriptor)
+    path = Path(name)
+    with storage_errors(path), contextlib.ExitStack() as stack:
+        stack.callback(path.unlink, missing_ok=True)
+        file = stack.enter_context(_new_hdf5(path))
+        path.unlink()  # nothing is left behind, whatever ends this process
+        writer = StoredWriter(file, stream.header)
+        for case in stream:
+            writer.write(case)
+        if stream.tail is None:
+            raise DataError("the stream has no end marker")
+        writer.finish(stream.tail)
+        yield StoredSet(file, "standard input")
+
+
+def _open_file(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise InputMissingError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputMissingError(f"{path}: cannot be opened: {error.strerror}") from None
+
+
+def _open_hdf5(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise DataError(f"{path}: truncated or damaged HDF5 file ({error})") from None
+
+
+@contextlib.contextmanager
+def _new_hdf5(path: Path) -> Iterator[h5py.File]:
+    """A new HDF5 file; on failure its handle is closed quietly, so that the first error is the one that is told."""
+    file = h5py.File(path, "w", libver=("earliest", "v110"))
+    try:
+        yield file
+    except BaseException:
+        with contextlib.suppress(Exception):
+            file.close()
+        raise
+    file.close()

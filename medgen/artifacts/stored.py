@@ -1,0 +1,217 @@
+"""A set on disk: HDF5, each array concatenated over slices, one chunk a slice, checksummed; `complete` is written last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import msgspec
+import numpy as np
+
+from medgen.artifacts.provenance import Provenance
+from medgen.artifacts.schema import TEXT_NAMES, Array, Case, SetHeader, Tail
+from medgen.artifacts.stream import parse_header
+from medgen.artifacts.writer import SetWriter
+from medgen.errors import DataError
+
+_ROWS_A_FLUSH = 256  # case rows are buffered, so that the buffer stays small however many cases come
+
+
+class StoredWriter(SetWriter):
+    """Write a set into an open, empty HDF5 file."""
+
+    def __init__(self, file: h5py.File, header: SetHeader) -> None:
+        super().__init__(header)
+        self._file = file
+        self._rows: list[tuple[Case, int]] = []
+        file.attrs["header"] = msgspec.json.encode(header, order="sorted").decode()
+
+    def _put(self, case: Case) -> None:
+        start = self.digest.slices
+        for name, array in case.arrays.items():
+            dataset = self._file.get(name)
+            if dataset is None:
+                chunk_rows = 1 if array.ndim == 4 else 1024
+                dataset = self._file.create_dataset(
+                    name,
+                    shape=(0, *array.shape[1:]),
+                    maxshape=(None, *array.shape[1:]),
+                    chunks=(chunk_rows, *array.shape[1:]),
+                    dtype=array.dtype,
+                    fletcher32=True,
+                )
+            dataset.resize(start + len(case), axis=0)
+            dataset[start:] = array
+        for name in TEXT_NAMES:
+            values = getattr(case, name)
+            if values or name in self._file:
+                self._append(name, list(values) or [""] * len(case), h5py.string_dtype(), start)
+        self._rows.append((case, start))
+        if len(self._rows) >= _ROWS_A_FLUSH:
+            self._flush_rows()
+
+    def _flush_rows(self) -> None:
+        cases = [case for case, _ in self._rows]
+        if cases:
+            self._append("case/id", [case.id for case in cases], h5py.string_dtype())
+            self._append("case/split", [case.split for case in cases], h5py.string_dtype())
+            self._append("case/start", [start for _, start in self._rows], np.int64)
+            self._append("case/count", [len(case) for case in cases], np.int64)
+            self._append("case/spacing", [case.spacing for case in cases], np.float64)
+            self._append("case/origin", [case.origin for case in cases], np.float64)
+            self._append("case/direction", [case.direction for case in cases], np.float64)
+        self._rows.clear()
+
+    def _append(self, name: str, values: Sequence[Any], dtype: Any, start: int | None = None) -> None:
+        text = h5py.check_string_dtype(np.dtype(dtype)) is not None
+        array = np.array(values, dtype=object if text else dtype)
+        dataset = self._file.get(name)
+        if dataset is None:
+            dataset = self._file.create_dataset(
+                name,
+                shape=(0, *array.shape[1:]),
+                maxshape=(None, *array.shape[1:]),
+                chunks=(1024, *array.shape[1:]),
+                dtype=dtype,
+                fletcher32=not text,  # the filter cannot protect strings of variable length; the digest does
+            )
+        begin = len(dataset) if start is None else start
+        dataset.resize(begin + len(array), axis=0)
+        dataset[begin:] = array
+
+    def finish(self, tail: Tail) -> None:
+        """Flush everything, then set `complete`."""
+        self._flush_rows()
+        self._file.attrs["tail"] = msgspec.json.encode(tail, order="sorted").decode()
+        self._file.flush()
+        self._file.attrs["complete"] = True
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """One line of a stored set's case table: slices [start, start + count) and the geometry."""
+
+    id: str
+    split: str
+    start: int
+    count: int
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float]
+    direction: tuple[float, ...]
+
+
+class StoredSet:
+    """Read a set from HDF5: case by case, or any slices at random."""
+
+    def __init__(self, file: h5py.File, name: str) -> None:
+        self._file = file
+        self._name = name
+        if "header" not in file.attrs:
+            raise DataError(f"{name}: an HDF5 file, but not a medgen set")
+        if not file.attrs.get("complete", False):
+            raise DataError(f"{name}: incomplete: the command that wrote it did not finish; run it again")
+        self.header: SetHeader = parse_header(msgspec.json.decode(file.attrs["header"]), name)
+        self.tail: Tail = msgspec.json.decode(file.attrs["tail"], type=Tail)
+        self.cases = self._read_rows()
+        self.slices = sum(row.count for row in self.cases)
+
+    @property
+    def provenance(self) -> Provenance:
+        """The graph that ends in this set."""
+        return self.header.provenance
+
+    def digests(self) -> dict[str, str]:
+        """Content digests of this set and its inputs."""
+        return {**self.tail.inputs, self.provenance.id: self.tail.digest}
+
+    def has(self, name: str) -> bool:
+        """Whether the set holds an array or text column called `name`."""
+        return name in self._file
+
+    def arrays(self) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Shape a slice and type of every array, by name."""
+        return {
+            name: (dataset.shape[1:], dataset.dtype)
+            for name, dataset in self._file.items()
+            if isinstance(dataset, h5py.Dataset) and name not in TEXT_NAMES
+        }
+
+    def read(self, name: str, indices: Sequence[int] | Array) -> Array:
+        """Slices of one array, in the order asked: (len(indices), ...)."""
+        dataset = self._dataset(name)
+        # A loop of single reads: h5py's fancy indexing of chunked data is 250 x slower.
+        with self._read_errors():
+            rows = [dataset[int(index)] for index in indices]
+        return np.stack(rows) if rows else np.empty((0, *dataset.shape[1:]), dataset.dtype)
+
+    def column(self, name: str) -> Array:
+        """A whole small array (vector, label) at once."""
+        with self._read_errors():
+            return np.asarray(self._dataset(name)[...])
+
+    def texts(self, name: str) -> list[str]:
+        """A text column (`text`, `modality`), one entry a slice."""
+        return [value.decode() for value in self._dataset(name)[...]]
+
+    def case(self, index: int) -> Case:
+        """The case in row `index`, whole."""
+        row = self.cases[index]
+        window = slice(row.start, row.start + row.count)
+        texts: dict[str, tuple[str, ...]] = {name: () for name in TEXT_NAMES}
+        with self._read_errors():
+            arrays = {name: self._file[name][window] for name in self.arrays()}
+            for name in TEXT_NAMES:
+                if name in self._file:
+                    values = tuple(value.decode() for value in self._file[name][window])
+                    texts[name] = values if any(values) else ()
+        return Case(row.id, arrays, row.split, row.spacing, row.origin, row.direction, **texts)
+
+    def __len__(self) -> int:
+        """Number of cases."""
+        return len(self.cases)
+
+    def __iter__(self) -> Iterator[Case]:
+        return (self.case(index) for index in range(len(self.cases)))
+
+    def _dataset(self, name: str) -> h5py.Dataset:
+        if name not in self._file:
+            held = ", ".join(sorted(self.arrays()))
+            raise DataError(f"{self._name}: has no '{name}' (it has: {held})")
+        return self._file[name]
+
+    def _read_rows(self) -> list[CaseRow]:
+        if "case" not in self._file:
+            return []
+        with self._read_errors():
+            table = {name: dataset[...] for name, dataset in self._file["case"].items()}
+        return [
+            CaseRow(
+                id=table["id"][i].decode(),
+                split=table["split"][i].decode(),
+                start=int(table["start"][i]),
+                count=int(table["count"][i]),
+                spacing=tuple(table["spacing"][i].tolist()),
+                origin=tuple(table["origin"][i].tolist()),
+                direction=tuple(table["direction"][i].tolist()),
+            )
+            for i in range(len(table["id"]))
+        ]
+
+    def _read_errors(self) -> _ReadErrors:
+        return _ReadErrors(self._name)
+
+
+@dataclass
+class _ReadErrors:
+    """HDF5 reports a failed checksum as an OSError: name the file instead."""
+
+    name: str
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            raise DataError(f"{self.name}: damaged: HDF5 cannot read it or a checksum fails ({error})") from error

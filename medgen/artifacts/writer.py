@@ -1,0 +1,50 @@
+"""What both encodings of a set have in common when they are written."""
+
+from __future__ import annotations
+
+import abc
+
+from medgen.artifacts.schema import Case, ContentDigest, SetHeader, Tail
+from medgen.errors import DataError
+
+
+class SetWriter(abc.ABC):
+    """Takes cases one by one, refuses what does not fit the first one, and keeps the content's digest."""
+
+    def __init__(self, header: SetHeader) -> None:
+        self.header = header
+        self.digest = ContentDigest()
+        self._layout: dict[str, tuple[str, tuple[int, ...]]] | None = None
+
+    def write(self, case: Case) -> None:
+        """Append one case. DataError names the case whose arrays differ in kind, type or shape from the first's."""
+        case.check()
+        layout = {name: (array.dtype.str, array.shape[1:]) for name, array in sorted(case.arrays.items())}
+        if self._layout is None:
+            self._layout = layout
+        elif layout != self._layout:
+            raise DataError(
+                f"case {case.id}: holds {_describe(layout)}, the cases before it {_describe(self._layout)}; "
+                "a set needs one shape (for images: preprocess with --size)"
+            )
+        if "vector" in case.arrays and case["vector"].shape[1] != len(self.header.vector_fields):
+            raise DataError(
+                f"case {case.id}: vectors of {case['vector'].shape[1]} numbers, "
+                f"but the set names {len(self.header.vector_fields)} fields"
+            )
+        self._put(case)
+        self.digest.add(case)
+
+    @abc.abstractmethod
+    def _put(self, case: Case) -> None:
+        """Store one checked case."""
+
+    @abc.abstractmethod
+    def finish(self, tail: Tail) -> None:
+        """Mark the set as complete."""
+
+
+def _describe(layout: dict[str, tuple[str, tuple[int, ...]]]) -> str:
+    return ", ".join(
+        f"{name} {'x'.join(map(str, shape)) or 'scalar'} {dtype[1:]}" for name, (dtype, shape) in layout.items()
+    )
