@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from medgen.artifacts.atomic import atomic_file
 from medgen.artifacts.provenance import Identified, Provenance, all_digests
+from medgen.artifacts.schema import as_bytes
 from medgen.errors import DataError, InputMissingError
 
 MODEL_SCHEMA = "medgen.model/1"
@@ -145,5 +146,5 @@ def _digest(kind: str, config: Mapping[str, Any], facts: Mapping[str, Any], tens
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         running.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        running.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        running.update(as_bytes(tensor.reshape(-1).view(torch.uint8).numpy()))
     return running.hexdigest()

@@ -85,8 +85,11 @@ class SetHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Case:
-    """A stack of D slices. `spacing` is (z, y, x) in mm; `origin` is the first voxel's centre in mm (LPS x, y, z);
-    `direction` holds three unit vectors, of the z, y and x array axes, in LPS."""
+    """A stack of D slices.
+
+    `spacing` is (z, y, x) in mm; `origin` is the first voxel's centre in mm (LPS x, y, z);
+    `direction` holds three unit vectors, of the z, y and x array axes, in LPS.
+    """
 
     id: str
     arrays: Mapping[str, Array]
@@ -164,6 +167,12 @@ class Tail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inputs: dict[str, str]
 
 
+def as_bytes(array: Array) -> memoryview:
+    """The bytes of a contiguous array, without a copy; writable if the array is."""
+    flat: Any = array.reshape(-1)
+    return memoryview(flat).cast("B") if array.size else memoryview(b"")
+
+
 @dataclass
 class ContentDigest:
     """A running sha256 over cases; equal for both encodings of a set."""
@@ -180,7 +189,7 @@ class ContentDigest:
         for name in sorted(case.arrays):
             array = np.ascontiguousarray(case.arrays[name])
             self._hash.update(f"{name}{array.dtype.str}{array.shape}".encode())
-            self._hash.update(memoryview(array).cast("B"))
+            self._hash.update(as_bytes(array))
 
     def tail(self, inputs: Mapping[str, str]) -> Tail:
         """Close the books."""

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Literal, overload
+from typing import IO, Any, Literal, overload
 
 import h5py
 
@@ -34,7 +34,7 @@ def open_set(source: str | Path, *, random_access: Literal[True]) -> contextlib.
 
 
 @contextlib.contextmanager
-def open_set(source: str | Path, *, random_access: bool = False) -> Iterator[SetReader]:
+def open_set(source: str | Path, *, random_access: bool = False) -> Iterator[Any]:
     """A reader of the set at `source` ("-": standard input).
 
     With `random_access`, a stream is first spooled to a temporary HDF5 file that has no name any more.

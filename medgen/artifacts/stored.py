@@ -1,4 +1,4 @@
-"""A set on disk: HDF5, each array concatenated over slices, one chunk a slice, checksummed; `complete` is written last."""
+"""A set on disk: HDF5, arrays concatenated over slices, one checksummed chunk a slice; `complete` is written last."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class StoredSet:
         """The case in row `index`, whole."""
         row = self.cases[index]
         window = slice(row.start, row.start + row.count)
-        texts: dict[str, tuple[str, ...]] = {name: () for name in TEXT_NAMES}
+        texts: dict[str, tuple[str, ...]] = dict.fromkeys(TEXT_NAMES, ())
         with self._read_errors():
             arrays = {name: self._file[name][window] for name in self.arrays()}
             for name in TEXT_NAMES:

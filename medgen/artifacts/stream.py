@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from medgen.artifacts.provenance import Provenance
-from medgen.artifacts.schema import SET_SCHEMA, Array, Case, SetHeader, Tail
+from medgen.artifacts.schema import SET_SCHEMA, Array, Case, SetHeader, Tail, as_bytes
 from medgen.artifacts.writer import SetWriter
 from medgen.errors import DataError
 
@@ -113,7 +113,7 @@ class StreamReader:
             array = np.empty(entry["shape"], dtype)
             if array.nbytes != end - begin:
                 raise DataError(f"{self._name}: array '{name}' of a blob does not have the size it states")
-            self._fill(memoryview(array.reshape(-1)).cast("B") if array.size else memoryview(b""))
+            self._fill(as_bytes(array))
             arrays[name] = array
             expected = end
         return facts, arrays
@@ -157,8 +157,7 @@ def _write_blob(file: IO[bytes], facts: Mapping[str, Any], arrays: Mapping[str, 
     encoded += b" " * (-len(encoded) % 8)  # the format asks for data aligned to 8 bytes
     file.write(len(encoded).to_bytes(8, "little") + encoded)
     for array in contiguous.values():
-        if array.size:
-            file.write(memoryview(array.reshape(-1)).cast("B"))
+        file.write(as_bytes(array))
     file.flush()
 
 
