@@ -6,8 +6,9 @@ the data itself (alpha = 1, sigma = 0), so that all of them end at their last es
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -26,15 +27,8 @@ Callback = Callable[[int, float, Tensor], Tensor | None]
 Predict = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 
 
-class Path(NamedTuple):
-    """The points a sampler visits: N + 1 of them for N steps, from noise to data."""
-
-    alphas: list[float]
-    sigmas: list[float]
-    ends_in_noise: bool
-    """Whether the schedule reaches alpha = 0, where sigma / alpha is infinite."""
-
-
+Path = Sequence[tuple[float, float]]
+"""(alpha, sigma) at the N + 1 points that N steps visit, from noise to data."""
 Sampler = Callable[[Predict, Tensor, Path, StepNoise | None, float], Tensor]
 
 
@@ -71,8 +65,8 @@ def sample(
         raise ConfigError(f"eta belongs to the sampler 'ddim', not to '{name}'; leave it at 0")
     check(objective, schedule.config)
     timesteps = schedule.timesteps(steps, spacing, start)
-    alphas, sigmas = (coefficient.tolist() for coefficient in schedule.alpha_sigma(timesteps))
-    path = Path([*alphas, 1.0], [*sigmas, 0.0], schedule.config.ends_in_noise)
+    alphas, sigmas = schedule.alpha_sigma(timesteps)
+    path = [*zip(alphas.tolist(), sigmas.tolist(), strict=True), (1.0, 0.0)]
     timesteps = timesteps.to(x.device)
 
     def predict(x: Tensor, step: int) -> tuple[Tensor, Tensor]:
@@ -83,18 +77,17 @@ def sample(
         if callback is not None:
             corrected = callback(step, float(timesteps[step]), x0)
             x0 = x0 if corrected is None else corrected
-        return x0, (x - path.alphas[step] * x0) / path.sigmas[step]
+        alpha, sigma = path[step]
+        return x0, (x - alpha * x0) / sigma
 
     return SAMPLERS[name](predict, x.to(torch.promote_types(x.dtype, torch.float32)), path, noise, eta)
 
 
 def ddim(predict: Predict, x: Tensor, path: Path, noise: StepNoise | None, eta: float) -> Tensor:
-    """Song, Meng & Ermon 2021, eq. 12, with the posterior variance written for any path (Kingma et al. 2021)."""
-    for step in range(len(path.alphas) - 1):
-        alpha, sigma = path.alphas[step], path.sigmas[step]
-        next_alpha, next_sigma = path.alphas[step + 1], path.sigmas[step + 1]
+    """Song et al. 2021, eq. 12, with the posterior variance written for any path (Kingma et al. 2021, eq. 32)."""
+    for step, ((alpha, sigma), (next_alpha, next_sigma)) in enumerate(pairwise(path)):
         x0, eps = predict(x, step)
-        # Variance that the forward process adds from the next point to this one.
+        # Variance that the forward process adds between the next point and this one.
         added = max(sigma**2 - (alpha / next_alpha * next_sigma) ** 2, 0.0)
         fresh = eta * next_sigma / sigma * added**0.5
         x = next_alpha * x0 + max(next_sigma**2 - fresh**2, 0.0) ** 0.5 * eps
@@ -111,47 +104,43 @@ def ddpm(predict: Predict, x: Tensor, path: Path, noise: StepNoise | None, eta: 
 
 
 def euler(predict: Predict, x: Tensor, path: Path, noise: StepNoise | None, eta: float) -> Tensor:
-    """Euler's method on d(x / alpha) / d(sigma / alpha) = eps (Karras et al. 2022), which is DDIM at eta = 0."""
+    """Euler's method on the probability-flow ODE d(x / alpha) / d(sigma / alpha) = eps (Karras et al. 2022).
+
+    That is DDIM at eta = 0, and on the flow path the Euler method of rectified flow (Liu et al. 2023).
+    """
     return ddim(predict, x, path, None, 0.0)
 
 
 def heun(predict: Predict, x: Tensor, path: Path, noise: StepNoise | None, eta: float) -> Tensor:
-    """Heun's method (Karras et al. 2022, algorithm 1): two evaluations a step, one in the last.
+    """Heun's method (Karras et al. 2022, algorithm 1), two evaluations a step and one in the last.
 
-    With scale = alpha + c sigma every path is straight in (x / scale) over (sigma / scale), with the slope
-    eps - c x0. c = 0 is the coordinate of Karras et al.; c = 1 is that of rectified flow, finite also at alpha = 0.
+    The ODE is d(x / (alpha + sigma)) / ds = eps - x0 over s = sigma / (alpha + sigma) in [0, 1], the time of rectified
+    flow. The sigma / alpha of Karras et al. is infinite at pure noise, and its first step is wild close to it.
     """
-    c = 1.0 if path.ends_in_noise else 0.0
-    steps = len(path.alphas) - 1
-    for step in range(steps):
-        alpha, sigma = path.alphas[step], path.sigmas[step]
-        next_alpha, next_sigma = path.alphas[step + 1], path.sigmas[step + 1]
+    for step, ((alpha, sigma), (next_alpha, next_sigma)) in enumerate(pairwise(path)):
         x0, eps = predict(x, step)
         euler_x = next_alpha * x0 + next_sigma * eps
-        if step == steps - 1:
+        if next_sigma == 0:
             return euler_x
         next_x0, next_eps = predict(euler_x, step + 1)
-        scale, next_scale = alpha + c * sigma, next_alpha + c * next_sigma
-        slope = (eps - c * x0 + next_eps - c * next_x0) / 2
+        slope = (eps - x0 + next_eps - next_x0) / 2
+        scale, next_scale = alpha + sigma, next_alpha + next_sigma
         x = next_scale * (x / scale + (next_sigma / next_scale - sigma / scale) * slope)
     return x
 
 
 def dpm_solver_pp_2m(predict: Predict, x: Tensor, path: Path, noise: StepNoise | None, eta: float) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): x0 extrapolated in half the log-SNR.
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): x0 is extrapolated in half the log-SNR.
 
     The first and the last step are of order one.
     """
-    log_snr = torch.tensor([path.alphas, path.sigmas], dtype=torch.float64).log().diff(dim=0)[0].neg().tolist()
-    steps = len(path.alphas) - 1
     previous_x0, previous_h = None, 0.0
-    for step in range(steps):
-        alpha, sigma = path.alphas[step], path.sigmas[step]
-        next_alpha, next_sigma = path.alphas[step + 1], path.sigmas[step + 1]
-        h = log_snr[step + 1] - log_snr[step]
+    for step, ((alpha, sigma), (next_alpha, next_sigma)) in enumerate(pairwise(path)):
         x0, _ = predict(x, step)
+        # Step in log(alpha / sigma); infinite away from pure noise, after which the extrapolation vanishes.
+        h = math.log(next_alpha * sigma / (next_sigma * alpha)) if alpha > 0 and next_sigma > 0 else math.inf
         estimate = x0
-        if previous_x0 is not None and step < steps - 1:
+        if previous_x0 is not None and next_sigma > 0:
             estimate = x0 + h / (2 * previous_h) * (x0 - previous_x0)
         decay = next_sigma / sigma
         x = decay * x + (next_alpha - decay * alpha) * estimate
