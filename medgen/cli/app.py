@@ -1,0 +1,220 @@
+"""The `medgen` command: finds a subcommand's file when it is called for, and turns every ending into an exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+from medgen import __version__
+from medgen.cli.console import Console
+from medgen.config import nearest
+from medgen.errors import MedgenError, StorageError, Terminated, UnavailableError, UsageError
+
+# Order is that of the work. The purpose stands here, so that `medgen --help` imports none of the commands.
+COMMANDS = {
+    "phantom": "Make procedural images with known truth, as a hospital would hand them over.",
+    "preprocess": "Turn DICOM, NIfTI or PNG/JPG files, folders and ZIPs into an image set.",
+    "train-vae": "Train the autoencoder that compresses images to latents.",
+    "extract-latents": "Encode an image set into a latent set.",
+    "train-diffusion": "Train the diffusion model on a latent (or image) set.",
+    "generate": "Sample images under chosen conditions.",
+    "evaluate": "Measure sets: reconstruction, fidelity, conditioning.",
+    "export": "Write a set as DICOM, NIfTI or PNG files.",
+    "preview": "Draw a labelled contact sheet of a set.",
+    "info": "Tell what a set or model holds and where it came from.",
+    "check": "Verify that sets and models are whole and undamaged.",
+    "merge": "Join shards or sets into one.",
+    "presets": "List the presets, or print one.",
+}
+_ClickError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+class Command(TyperCommand):
+    """A subcommand, with the options that every one has."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += [
+            TyperOption(param_decls=["--quiet", "-q"], is_flag=True, help="Only warnings and errors."),
+            TyperOption(param_decls=["--verbose", "-v"], is_flag=True, help="Tell more."),
+            TyperOption(param_decls=["--debug"], is_flag=True, help="Show the traceback of an error."),
+            TyperOption(param_decls=["--report"], metavar="FILE.json", help="Write facts about this run as JSON."),
+        ]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run with a Console in `ctx.obj`, and write the report however the run ends."""
+        quiet, verbose = ctx.params.pop("quiet"), ctx.params.pop("verbose")
+        ctx.params.pop("debug")  # read from the arguments by `run`, which sees failures of parsing too
+        report = ctx.params.pop("report")
+        console = ctx.obj = Console(str(self.name), quiet, verbose)
+        if report is None:
+            return super().invoke(ctx)
+        from medgen.artifacts.atomic import atomic_file
+
+        started = time.monotonic()
+        status, message = 0, ""
+        try:
+            return super().invoke(ctx)
+        except BaseException as error:
+            status, message = describe(error)
+            raise
+        finally:
+            facts = {
+                "command": self.name,
+                "version": __version__,
+                "exit_status": status,
+                "error": message,
+                "seconds": round(time.monotonic() - started, 3),
+                "warnings": console.warnings,
+                **console.report,
+            }
+            with atomic_file(Path(report), force=True) as temporary:
+                temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+class LazyGroup(TyperGroup):
+    """The subcommands, each imported only when it is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names, in the order of the work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import the file of `cmd_name` and build its command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"medgen.cli.{cmd_name.replace('-', '_')}")
+        builder = typer.Typer(add_completion=False, rich_markup_mode=None)
+        builder.command(cmd_name, cls=Command, no_args_is_help=False)(module.command)
+        return typer.main.get_command(builder)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command called; an unknown one is answered with the nearest name."""
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            match = nearest(args[0], COMMANDS)
+            hint = f"did you mean '{match}'?" if match else "see 'medgen --help'"
+            raise UsageError(f"no command '{args[0]}'; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List names and purposes without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+app = typer.Typer(
+    name="medgen",
+    cls=LazyGroup,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"medgen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def medgen(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Generative models of medical images, as small commands that chain in pipes.
+
+    Inputs and outputs default to - (the standard streams). 'medgen COMMAND --help' tells more.
+    """
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit status; every error becomes one line on stderr."""
+    name = next((word for word in arguments if word in COMMANDS), "")
+    try:
+        with _terminable():
+            status = app(args=list(arguments), prog_name="medgen", standalone_mode=False)
+            sys.stdout.flush()
+            return int(status or 0)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 0
+    except BaseException as error:
+        if "--debug" in arguments and not isinstance(error, BrokenPipeError):
+            import traceback
+
+            traceback.print_exc()
+        status, message = describe(error)
+        if isinstance(error, BrokenPipeError):
+            _silence_stdout()
+        if message:
+            Console(name).error(message)
+        return status
+
+
+def describe(error: BaseException) -> tuple[int, str]:
+    """Exit status and the one sentence for the user ("" for a silent end)."""
+    if isinstance(error, MedgenError):
+        return error.exit_code, str(error)
+    if isinstance(error, typer.Exit):
+        return error.exit_code, ""
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return 130, "interrupted"
+    if isinstance(error, _ClickError):
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return 2, error.format_message().rstrip() if hasattr(error, "format_message") else ""
+        return 2, " ".join(error.format_message().split())
+    if isinstance(error, BrokenPipeError):
+        return 141, ""
+    if isinstance(error, OSError):
+        cause = os.strerror(error.errno) if error.errno else str(error)
+        if error.errno == errno.ENOSPC:
+            cause += "; free some space, or set TMPDIR to a larger disk"
+        return StorageError.exit_code, f"{error.filename}: {cause}" if error.filename else cause
+    if type(error).__name__ == "OutOfMemoryError":
+        return UnavailableError.exit_code, "the device is out of memory; lower --batch-size"
+    kind = type(error).__name__
+    return 70, f"internal error, please report it ({kind}: {error}); run again with --debug to see where"
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises, so that `finally` runs and temporary files go."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated("terminated")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _silence_stdout() -> None:
+    """Keep the interpreter from failing once more when it flushes the closed pipe at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""What the user reads while a command runs: everything on stderr, each line begun with the command's name."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+PLAIN_LINE_EVERY = 10.0  # seconds between progress lines where stderr is no terminal
+
+Advance = Callable[..., None]
+
+
+@dataclass
+class Console:
+    """Messages, progress and the facts for `--report`, of one run of one command."""
+
+    command: str
+    quiet: bool = False
+    verbose: bool = False
+    report: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def stream(self) -> TextIO:
+        """Standard error, as it is now (tests replace it)."""
+        return sys.stderr
+
+    def say(self, message: str) -> None:
+        """Tell a result or a step; silent under `--quiet`."""
+        if not self.quiet:
+            self._line(message)
+
+    def detail(self, message: str) -> None:
+        """Tell something only `--verbose` asks for."""
+        if self.verbose:
+            self._line(message)
+
+    def warn(self, message: str) -> None:
+        """Tell what the user should know although the work goes on; also under `--quiet`."""
+        self.warnings.append(message)
+        self._line(f"warning: {message}")
+
+    def error(self, message: str) -> None:
+        """Tell why the command failed."""
+        self._line(message)
+
+    @contextlib.contextmanager
+    def progress(self, total: int | None, unit: str) -> Iterator[Advance]:
+        """Yield `advance(count=1, note="")`; a bar on a terminal, a plain line now and then elsewhere."""
+        if self.quiet:
+            yield lambda count=1, note="": None
+        elif self.stream.isatty():
+            with self._bar(total, unit) as advance:
+                yield advance
+        else:
+            yield _PlainProgress(self, total, unit).advance
+
+    def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
+        """Print a small table, aligned for people; silent under `--quiet`."""
+        if self.quiet or not rows:
+            return
+        from rich.console import Console as RichConsole
+        from rich.table import Table
+
+        rich_table = Table(title=f"medgen {self.command}: {title}", title_justify="left")
+        for index, column in enumerate(columns):
+            rich_table.add_column(column, justify="left" if index == 0 else "right")
+        for row in rows:
+            rich_table.add_row(*row)
+        console = RichConsole(stderr=True, soft_wrap=True)
+        if not self.stream.isatty():
+            console.width = 160
+        console.print(rich_table)
+
+    @contextlib.contextmanager
+    def _bar(self, total: int | None, unit: str) -> Iterator[Advance]:
+        from rich.console import Console as RichConsole
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (
+            TextColumn(f"medgen {self.command}:"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(f"{unit} {{task.fields[note]}}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=RichConsole(stderr=True), transient=True) as bar:
+            task = bar.add_task("", total=total, note="")
+
+            def advance(count: int = 1, note: str = "") -> None:
+                bar.update(task, advance=count)
+                if note:
+                    bar.update(task, note=note)
+
+            yield advance
+
+    def _line(self, message: str) -> None:
+        with contextlib.suppress(BrokenPipeError, ValueError):  # a closed stderr must not hide the exit status
+            self.stream.write(f"medgen {self.command}: {message}\n" if self.command else f"medgen: {message}\n")
+            self.stream.flush()
+
+
+@dataclass
+class _PlainProgress:
+    console: Console
+    total: int | None
+    unit: str
+    done: int = 0
+    started: float = field(default_factory=time.monotonic)
+    told: float = field(default_factory=time.monotonic)
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.done += count
+        now = time.monotonic()
+        if now - self.told < PLAIN_LINE_EVERY:
+            return
+        self.told = now
+        rate = self.done / (now - self.started)
+        of_total = f"/{self.total}" if self.total is not None else ""
+        left = f", {(self.total - self.done) / rate:.0f} s left" if self.total is not None and rate > 0 else ""
+        self.console.say(f"{self.done}{of_total} {self.unit}, {rate:.3g}/s{left}{', ' + note if note else ''}")

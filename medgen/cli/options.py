@@ -1,0 +1,84 @@
+"""Options that several commands share, and how they become an options struct."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from medgen.cli.app import COMMANDS
+from medgen.cli.console import Console
+from medgen.config import Options, resolve, to_toml
+from medgen.errors import UsageError
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+InputSet = Annotated[str, typer.Argument(metavar="[SET]", help="A set: HDF5 or stream file, or - for standard input.")]
+OutputSet = Annotated[
+    str, typer.Option("--output", "-o", metavar="FILE", help="Where the set goes; - streams it to standard output.")
+]
+OutputFile = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where the result goes.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of everything random.  [default: 0]")]
+Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where the network runs.")]
+Preset = Annotated[
+    str | None, typer.Option("--preset", metavar="NAME", help="Start from a preset (see medgen presets).")
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE.toml", help="Options by table, one table a command.")
+]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any option by its dotted name; repeatable.")
+]
+PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print all options as TOML and stop.")]
+KeepGoing = Annotated[
+    bool, typer.Option("--keep-going", help="Leave out what fails, name each, and exit 1 at the end.")
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Do part I of N (from 0); a bare N takes I from JOB_COMPLETION_INDEX.",
+    ),
+]
+
+
+def console_of(context: typer.Context) -> Console:
+    """The Console of this run."""
+    console = context.obj
+    return console if isinstance(console, Console) else Console(context.info_name or "")
+
+
+def configure(
+    context: typer.Context,
+    kind: type[OptionsT],
+    *,
+    preset: str | None,
+    config: Path | None,
+    sets: list[str] | None,
+    print_config: bool,
+    flags: Mapping[str, object],
+) -> OptionsT:
+    """Merge preset, file, `--set` and `flags` (dotted keys; None: not given) into `kind`; print it if asked."""
+    command = context.command.name or ""
+    options = resolve(kind, command, tables=COMMANDS, preset=preset, file=config, sets=sets or (), flags=flags)
+    if print_config:
+        typer.echo(to_toml(command, options), nl=False)
+        raise typer.Exit
+    return options
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """`I/N`, or `N` with I from the environment of a Kubernetes Indexed Job -> (I, N); (0, 1) if not given."""
+    import os
+
+    if text is None:
+        return 0, 1
+    part, _, whole = text.rpartition("/")
+    part = part or os.environ.get("JOB_COMPLETION_INDEX", "")
+    if not (part.isdigit() and whole.isdigit() and int(part) < int(whole)):
+        raise UsageError(f"--shard {text}: expected I/N with 0 <= I < N, or N with JOB_COMPLETION_INDEX set")
+    return int(part), int(whole)
