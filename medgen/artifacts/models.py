@@ -10,27 +10,14 @@ from typing import Any
 
 import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from medgen.artifacts.atomic import atomic_file
+from medgen.artifacts.model_record import ModelRecord, read_record
 from medgen.artifacts.provenance import Identified, Provenance, all_digests
 from medgen.artifacts.schema import as_bytes
-from medgen.errors import DataError, InputMissingError
-
-MODEL_SCHEMA = "medgen.model/1"
-
-
-class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The metadata of a model file."""
-
-    kind: str
-    config: dict[str, Any]  # how to build the network
-    facts: dict[str, Any]  # value ranges, latent scaling, schedule, digest of its VAE ...
-    provenance: Provenance
-    inputs: dict[str, str]
-    digest: str
-    schema: str = MODEL_SCHEMA
+from medgen.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -121,21 +108,7 @@ def save_model(
 
 def load_model(path: Path, *, kind: str | None = None) -> Model:
     """Open a model file; DataError if it is none, is damaged, or is not of `kind`."""
-    if not path.exists():
-        raise InputMissingError(f"{path}: no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path}: not a readable .safetensors file ({error})") from None
-    if "medgen" not in metadata:
-        raise DataError(f"{path}: a .safetensors file, but not a medgen model")
-    try:
-        record = msgspec.json.decode(metadata["medgen"], type=ModelRecord)
-    except msgspec.DecodeError as error:
-        raise DataError(f"{path}: its metadata is not that of a medgen model: {error}") from None
-    if record.schema != MODEL_SCHEMA:
-        raise DataError(f"{path}: holds schema {record.schema!r}, this version reads {MODEL_SCHEMA!r}")
+    record, _ = read_record(path)
     if kind is not None and record.kind != kind:
         raise DataError(f"{path}: is a model of kind '{record.kind}'; expected '{kind}'")
     return Model(path, record)

@@ -98,8 +98,6 @@ def _spool(stream: StreamReader) -> Iterator[StoredSet]:
         writer = StoredWriter(file, stream.header)
         for case in stream:
             writer.write(case)
-        if stream.tail is None:
-            raise DataError("the stream has no end marker")
         writer.finish(stream.tail)
         yield StoredSet(file, "standard input")
 

@@ -58,17 +58,22 @@ class StreamReader:
         if facts.get("part") != "header":
             raise DataError(f"{name}: does not begin with a set's header; is it the output of a medgen command?")
         self.header = parse_header(facts["header"], name)
-        self.tail: Tail | None = None
+        self._tail: Tail | None = None
 
     @property
     def provenance(self) -> Provenance:
         """The graph that ends in this set."""
         return self.header.provenance
 
+    @property
+    def tail(self) -> Tail:
+        """Counts and digests; known once all cases have been read."""
+        if self._tail is None:
+            raise DataError(f"{self._name}: its counts and digest were asked for before its end was read")
+        return self._tail
+
     def digests(self) -> dict[str, str]:
         """Content digests of this set and its inputs; known once all cases have been read."""
-        if self.tail is None:
-            raise DataError(f"{self._name}: its digest was asked for before its end was read")
         return {**self.tail.inputs, self.provenance.id: self.tail.digest}
 
     def __iter__(self) -> Iterator[Case]:
@@ -83,7 +88,7 @@ class StreamReader:
                     )
                 if self._file.read(1):
                     raise DataError(f"{self._name}: more data after the end marker; join sets with 'medgen merge'")
-                self.tail = tail
+                self._tail = tail
                 return
             if facts.get("part") != "case":
                 raise DataError(f"{self._name}: unknown part after {cases} cases")

@@ -1,0 +1,87 @@
+"""Join sets: the shards of one job in their order, or different sets one after the other."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from medgen.artifacts.provenance import Identified, Provenance, derive
+from medgen.artifacts.schema import Case, SetHeader
+from medgen.artifacts.sets import SetReader
+from medgen.artifacts.sharding import shard_of, without_shard
+from medgen.errors import DataError
+
+_MUST_AGREE = ("kind", "intensity", "vector_fields", "latent_scale", "latent_shift", "vae_digest")
+
+
+def join(readers: Sequence[SetReader], names: Sequence[str]) -> tuple[SetHeader, list[Identified], Iterator[Case]]:
+    """Header, inputs and cases of the joined set; DataError when the sets do not belong together."""
+    first = readers[0].header
+    for reader, name in zip(readers, names, strict=True):
+        for field in _MUST_AGREE:
+            ours, theirs = getattr(first, field), getattr(reader.header, field)
+            if ours != theirs:
+                raise DataError(
+                    f"{name}: its {field} is {theirs}, that of {names[0]} is {ours}; these cannot be merged"
+                )
+    shards = [shard_of(reader.header) for reader in readers]
+    if any(shard is not None for shard in shards):
+        ordered = _in_order(readers, names, shards)
+        return without_shard(first), [_Shards(ordered)], _without_repeats(_round_robin(ordered))
+    header = msgspec.structs.replace(first, provenance=derive("merge", {}, inputs=readers))
+    return header, list(readers), _without_repeats(itertools.chain.from_iterable(readers))
+
+
+class _Shards:
+    """All shards as the one input they stand for: the digests of the job's inputs, which each shard knows."""
+
+    def __init__(self, readers: Sequence[SetReader]) -> None:
+        self._readers = readers
+
+    @property
+    def provenance(self) -> Provenance:
+        return self._readers[0].provenance
+
+    def digests(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for reader in self._readers:
+            found.update(reader.tail.inputs)
+        return found
+
+
+def _in_order(
+    readers: Sequence[SetReader], names: Sequence[str], shards: Sequence[tuple[int, int] | None]
+) -> list[SetReader]:
+    """The readers by shard number; DataError unless each shard of one job is there once."""
+    by_part: dict[int, SetReader] = {}
+    whole = next(shard[1] for shard in shards if shard is not None)
+    job = next(reader.provenance.id for reader, shard in zip(readers, shards, strict=True) if shard is not None)
+    for reader, name, shard in zip(readers, names, shards, strict=True):
+        if shard is None:
+            raise DataError(f"{name}: is no shard, but others are; merge the shards first")
+        if shard[1] != whole or reader.provenance.id != job:
+            raise DataError(f"{name}: is shard {shard[0]}/{shard[1]} of another job than {names[0]}")
+        if shard[0] in by_part:
+            raise DataError(f"{name}: shard {shard[0]}/{whole} is given twice")
+        by_part[shard[0]] = reader
+    missing = [str(part) for part in range(whole) if part not in by_part]
+    if missing:
+        raise DataError(f"incomplete: of {whole} shards, {', '.join(missing)} is missing; run it, then merge again")
+    return [by_part[part] for part in range(whole)]
+
+
+def _round_robin(readers: Sequence[SetReader]) -> Iterator[Case]:
+    """One case from each shard in turn: the inverse of dealing item i to shard i mod N."""
+    turns = itertools.zip_longest(*readers)
+    return (case for turn in turns for case in turn if case is not None)
+
+
+def _without_repeats(cases: Iterator[Case]) -> Iterator[Case]:
+    seen: set[str] = set()
+    for case in cases:
+        if case.id in seen:
+            raise DataError(f"case {case.id}: is in more than one of the sets; drop one of them")
+        seen.add(case.id)
+        yield case

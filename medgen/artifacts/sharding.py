@@ -1,0 +1,42 @@
+"""Shards: item i of a job belongs to shard i mod N, and the header says which shard a set is.
+
+A shard's provenance is that of the whole job, so that joined shards equal the unsharded result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import msgspec
+
+from medgen.artifacts.schema import SetHeader
+
+Item = TypeVar("Item")
+NOTE = "shard"
+
+
+def take_shard(items: Iterable[Item], part: int, whole: int) -> Iterator[Item]:
+    """The items of shard `part` of `whole`."""
+    return (item for index, item in enumerate(items) if index % whole == part)
+
+
+def mark_shard(header: SetHeader, part: int, whole: int) -> SetHeader:
+    """The header with its shard noted; unchanged if there is only one."""
+    if whole == 1:
+        return header
+    return msgspec.structs.replace(header, notes={**header.notes, NOTE: f"{part}/{whole}"})
+
+
+def shard_of(header: SetHeader) -> tuple[int, int] | None:
+    """(part, whole), or None if the set is no shard."""
+    note = header.notes.get(NOTE)
+    if note is None:
+        return None
+    part, _, whole = note.partition("/")
+    return int(part), int(whole)
+
+
+def without_shard(header: SetHeader) -> SetHeader:
+    """The header of the whole job."""
+    return msgspec.structs.replace(header, notes={key: value for key, value in header.notes.items() if key != NOTE})

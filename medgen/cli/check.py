@@ -1,0 +1,67 @@
+"""`medgen check`: verify that artifacts are whole and undamaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medgen.cli.console import Console
+from medgen.cli.info import is_model
+from medgen.cli.options import console_of
+from medgen.errors import DataError, MedgenError
+
+
+def command(
+    context: typer.Context,
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Sets and models; - is a set on standard input.")
+    ],
+) -> None:
+    """Verify that sets and models are whole and undamaged.
+
+    Every value is read, checksums and digests are recomputed. Exit 65 if any file fails; each one is named.
+    """
+    console = console_of(context)
+    failures: list[MedgenError] = []
+    for file in files:
+        try:
+            console.say(f"{file}: {_verify_model(Path(file)) if is_model(file) else _verify_set(file, console)}, whole")
+        except MedgenError as error:
+            failures.append(error)
+            if len(files) > 1:
+                console.error(str(error))
+    console.report.update(files=len(files), failed=len(failures))
+    if len(files) == 1 and failures:
+        raise failures[0]
+    if failures:
+        raise DataError(f"{len(failures)} of {len(files)} files failed, each named above")
+
+
+def _verify_model(path: Path) -> str:
+    from medgen.artifacts.models import load_model
+
+    model = load_model(path)
+    model.verify()
+    return f"model of kind {model.kind}"
+
+
+def _verify_set(file: str, console: Console) -> str:
+    from medgen.artifacts.schema import ContentDigest
+    from medgen.artifacts.sets import open_set
+
+    with open_set(file) as reader, console.progress(None, "cases") as advance:
+        digest = ContentDigest()
+        ids: set[str] = set()
+        for case in reader:
+            case.check()
+            if case.id in ids:
+                raise DataError(f"{file}: case {case.id} is in it twice")
+            ids.add(case.id)
+            digest.add(case)
+            advance()
+        tail = reader.tail
+        if digest.tail(tail.inputs) != tail:
+            raise DataError(f"{file}: damaged: its content does not match its digest")
+        return f"{reader.header.kind} set of {tail.cases} cases, {tail.slices} slices"

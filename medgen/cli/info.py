@@ -1,0 +1,132 @@
+"""`medgen info`: what a set or model holds and where it came from."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def command(
+    context: typer.Context,
+    file: Annotated[
+        str, typer.Argument(metavar="[FILE]", help="A set or model; - reads a set from standard input.")
+    ] = "-",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell what a set or model holds and where it came from.
+
+    The network is not loaded, and of a set on disk only the tables are read; a stream is read to its end.
+    """
+    facts = _model_facts(Path(file)) if is_model(file) else _set_facts(file)
+    typer.echo(json.dumps(facts, indent=2) if as_json else _as_text(facts))
+
+
+def is_model(file: str) -> bool:
+    """A model and a stream are both safetensors; only the model's first header names tensors or a kind."""
+    if file == "-" or not Path(file).is_file():
+        return False
+    with Path(file).open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        return length < 100 << 20 and b"medgen.model/" in opened.read(length)
+
+
+def _model_facts(path: Path) -> dict[str, Any]:
+    from medgen.artifacts.model_record import read_record
+
+    record, tensors = read_record(path)
+    parameters = Counter[str]()
+    for name, entry in tensors.items():
+        size = 1
+        for side in entry.shape:
+            size *= side
+        parameters[name.partition(".")[0]] += size
+    return {
+        "artifact": "model",
+        "kind": record.kind,
+        "parameters": dict(sorted(parameters.items())),
+        "config": record.config,
+        "facts": record.facts,
+        "digest": record.digest,
+        "provenance": _steps(record.provenance),
+    }
+
+
+def _set_facts(file: str) -> dict[str, Any]:
+    import msgspec
+
+    from medgen.artifacts.sets import open_set
+    from medgen.artifacts.stored import StoredSet
+
+    with open_set(file) as reader:
+        splits: Counter[str] = Counter()
+        depths: Counter[int] = Counter()
+        arrays: dict[str, str] = {}
+        if isinstance(reader, StoredSet):
+            for row in reader.cases:
+                splits[row.split] += 1
+                depths[row.count] += 1
+            arrays = {name: _describe(shape, str(dtype)) for name, (shape, dtype) in reader.arrays().items()}
+        else:
+            for case in reader:
+                splits[case.split] += 1
+                depths[len(case)] += 1
+                arrays = {name: _describe(array.shape[1:], str(array.dtype)) for name, array in case.arrays.items()}
+        header, tail = reader.header, reader.tail
+        facts: dict[str, Any] = {
+            "artifact": "set",
+            "kind": header.kind,
+            "cases": tail.cases,
+            "slices": tail.slices,
+            "splits": dict(sorted(splits.items())),
+            "slices_per_case": [min(depths, default=0), max(depths, default=0)],
+            "arrays": dict(sorted(arrays.items())),
+        }
+        if header.intensity is not None:
+            facts["intensity"] = msgspec.to_builtins(header.intensity)
+        if header.vector_fields:
+            facts["vector_fields"] = list(header.vector_fields)
+        if header.vae_digest:
+            facts["vae_digest"] = header.vae_digest
+            facts["latent_scale"], facts["latent_shift"] = header.latent_scale, header.latent_shift
+        if header.notes:
+            facts["notes"] = header.notes
+        facts["digest"] = tail.digest
+        facts["provenance"] = _steps(header.provenance)
+        return facts
+
+
+def _steps(provenance: Any) -> list[dict[str, Any]]:
+    import msgspec
+
+    steps: list[dict[str, Any]] = msgspec.to_builtins(provenance.steps)
+    return steps
+
+
+def _describe(shape: tuple[int, ...], dtype: str) -> str:
+    return f"{' x '.join(map(str, shape)) or 'scalar'} {dtype} a slice"
+
+
+def _as_text(facts: dict[str, Any]) -> str:
+    lines = []
+    for key, value in facts.items():
+        if key == "provenance":
+            lines.append("provenance:")
+            for step in value:
+                origin = f" <- {', '.join(step['inputs'])}" if step["inputs"] else ""
+                lines.append(
+                    f"  {step['id']}  {step['command']} (medgen {step['version']}, seed {step['seed']}){origin}"
+                )
+        elif isinstance(value, dict):
+            lines.append(f"{key}:")
+            lines += [f"  {name}: {_short(item)}" for name, item in value.items()]
+        else:
+            lines.append(f"{key}: {_short(value)}")
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

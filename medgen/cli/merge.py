@@ -1,0 +1,36 @@
+"""`medgen merge`: join shards, or sets of one kind."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Annotated
+
+import typer
+
+from medgen.cli.options import Force, OutputSet, console_of
+
+
+def command(
+    context: typer.Context,
+    sets: Annotated[list[str], typer.Argument(metavar="SET...", help="Sets of one kind; at most one may be -.")],
+    output: OutputSet = "-",
+    force: Force = False,
+) -> None:
+    """Join the shards of one command, or sets of one kind, into one set.
+
+    Shards may come in any order; all must be there, and the result equals the unsharded one byte for byte.
+    """
+    from medgen.artifacts.merging import join
+    from medgen.artifacts.sets import create_set, open_set
+
+    console = console_of(context)
+    with contextlib.ExitStack() as stack:
+        readers = [stack.enter_context(open_set(name)) for name in sets]
+        header, inputs, cases = join(readers, sets)
+        writer = stack.enter_context(create_set(output, header, inputs=inputs, force=force))
+        with console.progress(None, "cases") as advance:
+            for case in cases:
+                writer.write(case)
+                advance()
+        console.report.update(cases=writer.digest.cases, slices=writer.digest.slices)
+        console.say(f"{writer.digest.cases} cases, {writer.digest.slices} slices from {len(sets)} sets")
