@@ -13,21 +13,19 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device called auto, cpu, cuda or cuda:i; auto is CUDA where there is one."""
+    """Find the device called auto, cpu, cuda or cuda:i; auto is CUDA where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, separator, number = name.partition(":")
     if kind not in ("cpu", "cuda") or (separator and not number.isdigit()) or (kind == "cpu" and separator):
         raise UsageError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise UnavailableError(
-            f"--device {name}: {torch.cuda.device_count()} CUDA devices are present; use --device cpu"
-        )
+        raise UnavailableError(f"--device {name}: {torch.cuda.device_count()} CUDA devices found; use --device cpu")
     return torch.device(name)
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """The type that matrix products run in; auto takes bfloat16 where the hardware has it, since elsewhere it is slower."""
+    """Choose the type of matrix products: auto takes bfloat16 where the hardware has it; emulated, it is slower."""
     if precision != "auto":
         return torch.float32 if precision == "float32" else torch.bfloat16
     if device.type == "cuda":

@@ -1,0 +1,206 @@
+"""`medgen generate`: conditions -> image set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medgen.cli.options import (
+    ConfigFile,
+    Device,
+    Force,
+    OutputSet,
+    Preset,
+    PrintConfig,
+    Seed,
+    Sets,
+    Shard,
+    configure,
+    console_of,
+    parse_shard,
+)
+
+if TYPE_CHECKING:
+    from medgen.artifacts.provenance import Identified
+    from medgen.inference.conditions import Vectors
+
+
+def command(
+    context: typer.Context,
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The diffusion model, from train-diffusion.")],
+    vae: Annotated[
+        Path | None, typer.Option("--vae", metavar="FILE", help="The VAE that decodes the model's latents.")
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option("-n", "--count", min=1, metavar="N", help="How many samples.  [default: 1, or one a condition]"),
+    ] = None,
+    output: OutputSet = "-",
+    vector: Annotated[
+        str | None,
+        typer.Option("--vector", metavar="NAME=VALUE,...", help="One condition for all; fields not named are 0."),
+    ] = None,
+    conditions: Annotated[
+        Path | None, typer.Option("--conditions", metavar="FILE.csv", help="A row a sample, columns by field name.")
+    ] = None,
+    like: Annotated[
+        Path | None, typer.Option("--like", metavar="SET", help="Take each sample's condition from this set.")
+    ] = None,
+    like_split: Annotated[
+        str | None, typer.Option("--like-split", metavar="NAME", help="Only from the cases of this split.")
+    ] = None,
+    unconditional: Annotated[
+        bool, typer.Option("--unconditional", help="No condition (also when none is given).")
+    ] = False,
+    negative_vector: Annotated[
+        str | None, typer.Option("--negative-vector", metavar="NAME=VALUE,...", help="What guidance leads away from.")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option("--guidance", metavar="S", help="Scale of guidance; 1 is none.  [default: 2.0]")
+    ] = None,
+    guidance_rescale: Annotated[
+        float | None, typer.Option("--guidance-rescale", metavar="PHI", help="0 to 1, against over-exposure.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", metavar="N", help="Sampling steps.  [default: 50]")] = None,
+    sampler: Annotated[
+        str | None, typer.Option("--sampler", metavar="NAME", help="ddim, ddpm, dpm-solver++, euler or heun.")
+    ] = None,
+    eta: Annotated[float | None, typer.Option("--eta", metavar="ETA", help="Fresh noise of ddim, 0 to 1.")] = None,
+    ema: Annotated[
+        bool | None, typer.Option("--ema/--no-ema", help="Averaged weights, or the last.  [default: ema]")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Samples at once.")] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", metavar="auto|float32|bfloat16", help="Of the networks.")
+    ] = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    shard: Shard = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    print_config: PrintConfig = False,
+    force: Force = False,
+) -> None:
+    """Sample images under chosen conditions, in the stored values of the training images (HU for CT).
+
+    Sample i depends on the seed and i alone: the same at any batch size and shard count.
+    """
+    from medgen.inference.generate import GenerateOptions
+
+    options = configure(
+        context,
+        GenerateOptions,
+        preset=preset,
+        config=config,
+        sets=sets,
+        print_config=print_config,
+        flags={
+            "steps": steps,
+            "sampler": sampler,
+            "eta": eta,
+            "guidance": guidance,
+            "guidance_rescale": guidance_rescale,
+            "seed": seed,
+            "ema": ema,
+            "batch_size": batch_size,
+            "precision": precision,
+        },
+    )
+    part, parts = parse_shard(shard)
+
+    from medgen.artifacts.atomic import check_output
+    from medgen.artifacts.provenance import derive
+    from medgen.artifacts.sets import create_set, refuse_terminal
+    from medgen.config import plain
+    from medgen.errors import UsageError
+    from medgen.inference.conditions import parse_vector
+    from medgen.inference.generate import Generator
+    from medgen.inference.models import load_denoiser, load_vae
+    from medgen.nets.compute import resolve_device
+
+    console = console_of(context)
+    if output == "-":
+        refuse_terminal()
+    else:
+        check_output(Path(output), force=force)
+    target = resolve_device(device)
+    denoiser = load_denoiser(model, target, options.precision, ema=options.ema)
+    decoder = load_vae(vae, target, options.precision) if vae is not None else None
+    generator = Generator(denoiser, decoder, options)
+
+    inputs: list[Identified] = [denoiser.model]
+    if decoder is not None:
+        inputs.append(decoder.model)
+    fields = denoiser.facts.vector_fields
+    asked = {"--vector": vector, "--conditions": conditions, "--like": like}
+    given = [name for name, value in asked.items() if value is not None]
+    if len(given) + unconditional > 1:
+        raise UsageError(f"{' and '.join(given)}{' and --unconditional' * unconditional} exclude each other; give one")
+    if (given or negative_vector is not None) and not fields:
+        raise UsageError(f"{model} was trained without conditions; leave out {(given or ['--negative-vector'])[0]}")
+    if negative_vector is not None and not given:
+        raise UsageError("--negative-vector needs a condition to lead towards; give --vector, --conditions or --like")
+    vectors = _vectors(fields, vector, conditions, like, like_split, count, inputs)
+    negative = None if negative_vector is None else parse_vector(negative_vector, fields, "--negative-vector")
+    total = (1 if count is None else count) if vectors is None else len(vectors)
+
+    settings = plain(options) | {"precision": str(denoiser.dtype).removeprefix("torch."), "count": total}
+    del settings["batch_size"]
+    if vectors is not None:
+        settings["conditions"] = _described(fields, vectors)
+    if negative is not None:
+        settings["negative"] = _described(fields, negative[None])
+    if parts > 1:
+        settings["shard"] = f"{part}/{parts}"
+    provenance = derive("generate", settings, seed=options.seed, inputs=inputs)
+    indices = range(part, total, parts)
+    with (
+        create_set(
+            output, generator.header(provenance, conditional=vectors is not None), inputs=inputs, force=force
+        ) as writer,
+        console.progress(len(indices), "samples") as advance,
+    ):
+        for case in generator.cases(indices, vectors, negative):
+            writer.write(case)
+            advance()
+    console.say(f"{len(indices)} samples, {options.sampler} with {options.steps} steps")
+    console.report.update(samples=len(indices))
+
+
+def _vectors(
+    fields: tuple[str, ...],
+    vector: str | None,
+    conditions: Path | None,
+    like: Path | None,
+    like_split: str | None,
+    count: int | None,
+    inputs: list[Identified],
+) -> Vectors | None:
+    """The condition of every sample (N, K), or None; a set it came from joins `inputs`."""
+    from medgen.artifacts.sets import open_set
+    from medgen.errors import UsageError
+    from medgen.inference.conditions import parse_vector, read_csv, spread, vectors_like
+
+    if like_split is not None and like is None:
+        raise UsageError("--like-split needs --like")
+    if vector is not None:
+        return spread(parse_vector(vector, fields)[None], count)
+    if conditions is not None:
+        return spread(read_csv(conditions, fields), count)
+    if like is None:
+        return None
+    with open_set(like, random_access=True) as stored:
+        inputs.append(stored)
+        return vectors_like(stored, fields, count, like_split)
+
+
+def _described(fields: tuple[str, ...], vectors: Vectors) -> dict[str, float] | str:
+    """Conditions for the provenance: in words when all samples share them, else as a digest."""
+    import hashlib
+
+    if (vectors == vectors[0]).all():
+        return {name: round(float(value), 6) for name, value in zip(fields, vectors[0], strict=True)}
+    return hashlib.sha256(vectors.tobytes()).hexdigest()[:16]

@@ -1,0 +1,106 @@
+"""What each sample is asked to show: one vector a sample, from the command line, a CSV file or a set."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from medgen.artifacts.stored import StoredSet
+from medgen.config import nearest
+from medgen.errors import DataError, InputMissingError, MedgenError, UsageError
+
+Vectors = npt.NDArray[np.float32]
+
+
+def parse_vector(text: str, fields: Sequence[str], option: str = "--vector") -> Vectors:
+    """`has_nodule=1,x=0.4` -> (K,) in the order of `fields`; fields not named are 0. UsageError says what is wrong."""
+    values: dict[str, float] = {}
+    for item in text.split(","):
+        name, separator, number = (part.strip() for part in item.partition("="))
+        if not separator:
+            raise UsageError(f"{option}: '{item.strip()}' is not name=value; write for instance {fields[0]}=0.5")
+        _check_name(name, fields, option, UsageError)
+        if name in values:
+            raise UsageError(f"{option}: '{name}' is given twice")
+        values[name] = _number(number, name, option, UsageError)
+    return np.array([values.get(name, 0.0) for name in fields], np.float32)
+
+
+def read_csv(path: Path, fields: Sequence[str]) -> Vectors:
+    """A CSV file with a header of field names and a row a sample -> (N, K); columns left out are 0.
+
+    DataError names the row (1 is the first after the header).
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.reader(file))
+    except FileNotFoundError:
+        raise InputMissingError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a readable CSV file ({error})") from None
+    rows = [row for row in rows if any(cell.strip() for cell in row)]
+    if len(rows) < 2:
+        raise DataError(
+            f"{path}: no conditions; expected a header of field names ({', '.join(fields)}) and a row a sample"
+        )
+    header = [cell.strip() for cell in rows[0]]
+    for name in header:
+        _check_name(name, fields, f"{path}, header", DataError)
+    if len(set(header)) < len(header):
+        raise DataError(f"{path}, header: a column is named twice")
+    vectors = np.zeros((len(rows) - 1, len(fields)), np.float32)
+    for number, row in enumerate(rows[1:], start=1):
+        if len(row) != len(header):
+            raise DataError(f"{path}, row {number}: {len(row)} values for {len(header)} columns")
+        for name, cell in zip(header, row, strict=True):
+            vectors[number - 1, fields.index(name)] = _number(cell, name, f"{path}, row {number}", DataError)
+    return vectors
+
+
+def vectors_like(stored: StoredSet, fields: Sequence[str], count: int | None, split: str | None = None) -> Vectors:
+    """The vectors of a set's slices, (count, K): spread evenly over the set, or repeated when it has too few."""
+    if not stored.has("vector"):
+        raise DataError("the set given to --like has no vectors; take one that was preprocessed with labels")
+    theirs = stored.header.vector_fields
+    missing = [name for name in fields if name not in theirs]
+    if missing:
+        raise DataError(
+            f"the set given to --like lacks the vector fields {', '.join(missing)} that the model was trained on"
+        )
+    rows = [row for row in stored.cases if split in (None, row.split)]
+    slices = [index for row in rows for index in range(row.start, row.start + row.count)]
+    if not slices:
+        raise DataError(f"the set given to --like has no slice in split '{split}'")
+    vectors: Vectors = stored.column("vector")[slices][:, [theirs.index(name) for name in fields]].astype(np.float32)
+    return spread(vectors, count)
+
+
+def spread(vectors: Vectors, count: int | None) -> Vectors:
+    """`count` rows of `vectors` (N, K), evenly spaced, or cycled when count > N; all of them for None."""
+    n = len(vectors)
+    if count is None:
+        return vectors
+    order = np.arange(count)
+    return vectors[order % n if count > n else order * n // count]
+
+
+def _check_name(name: str, fields: Sequence[str], where: str, kind: type[MedgenError]) -> None:
+    if name not in fields:
+        match = nearest(name, fields)
+        hint = f" (did you mean '{match}'?)" if match else ""
+        raise kind(f"{where}: unknown vector field '{name}'{hint}; the model's fields: {', '.join(fields)}")
+
+
+def _number(text: str, name: str, where: str, kind: type[MedgenError]) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise kind(f"{where}: {name}={text.strip() or '(empty)'} is not a number in [0, 1]") from None
+    if math.isnan(value) or not 0.0 <= value <= 1.0:
+        raise kind(f"{where}: {name}={text.strip()} lies outside [0, 1]")
+    return value

@@ -1,0 +1,178 @@
+"""New images from noise, each under its own condition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from medgen.artifacts.provenance import Provenance
+from medgen.artifacts.schema import Array, Case, SetHeader
+from medgen.config import Options, convert
+from medgen.diffusion.guidance import guide
+from medgen.diffusion.noise import NoiseStream
+from medgen.diffusion.objectives import Objective
+from medgen.diffusion.samplers import sample
+from medgen.diffusion.schedules import Schedule, ScheduleConfig
+from medgen.errors import DataError, UsageError
+from medgen.inference.conditions import Vectors
+from medgen.inference.models import Autoencoder, Denoiser
+from medgen.nets.compute import Precision
+
+SAMPLER_NAMES = {
+    "ddim": "ddim",
+    "ddpm": "ddpm",
+    "dpm-solver++": "dpm_solver_pp_2m",
+    "euler": "euler",
+    "heun": "heun",
+}
+
+
+class GenerateOptions(Options, frozen=True):
+    """How `generate` samples. The batch size does not change the result beyond rounding."""
+
+    steps: Annotated[int, msgspec.Meta(ge=1)] = 50
+    sampler: Literal["ddim", "ddpm", "dpm-solver++", "euler", "heun"] = "ddim"
+    eta: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    guidance: Annotated[float, msgspec.Meta(ge=0)] = 2.0
+    guidance_rescale: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    ema: bool = True
+    precision: Precision = "auto"
+    batch_size: Annotated[int, msgspec.Meta(ge=1)] = 16
+
+
+class Condition(NamedTuple):
+    """What a batch is asked for: vectors (B, K) or None, and where (B,) they count."""
+
+    vector: Tensor | None
+    keep: Tensor | None
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A denoiser, the VAE that decodes its latents (None in image space), and how to sample."""
+
+    denoiser: Denoiser
+    vae: Autoencoder | None
+    options: GenerateOptions
+
+    def __post_init__(self) -> None:
+        check_pair(self.denoiser, self.vae)
+
+    def header(self, provenance: Provenance, *, conditional: bool) -> SetHeader:
+        """The header of the generated set; its intensity takes the images back to physical values."""
+        facts = self.denoiser.facts
+        return SetHeader(
+            kind="image",
+            provenance=provenance,
+            intensity=facts.intensity,
+            vector_fields=facts.vector_fields if conditional else (),
+            notes={"synthetic": "yes"},
+        )
+
+    def cases(self, indices: Sequence[int], vectors: Vectors | None, negative: Vectors | None = None) -> Iterator[Case]:
+        """Samples of the given indices, one case each, in order.
+
+        `vectors` (N, K) is indexed by sample; None samples without condition. `negative` (K,) takes the place of the
+        null condition in guidance. Sample i depends on the seed and i, not on the batch.
+        """
+        facts = self.denoiser.facts
+        spacing = facts.spacing or (1.0, 1.0, 1.0)
+        for start in range(0, len(indices), self.options.batch_size):
+            batch = indices[start : start + self.options.batch_size]
+            asked = None if vectors is None else vectors[list(batch)]
+            images = self._stored(self.images(batch, asked, negative))
+            for row, index in enumerate(batch):
+                arrays = {"image": images[row : row + 1]}
+                if asked is not None:
+                    arrays["vector"] = asked[row : row + 1].astype(np.float32)
+                yield Case(f"sample-{index:06d}", arrays, spacing=spacing)
+
+    def images(self, indices: Sequence[int], vectors: Vectors | None, negative: Vectors | None = None) -> Tensor:
+        """Samples of `indices` under `vectors` (B, K), as images (B, C, H, W) in about [-1, 1]; DataError for NaN."""
+        options, facts = self.options, self.denoiser.facts
+        schedule = Schedule(convert(ScheduleConfig, facts.schedule, "the model's schedule"))
+        noise = NoiseStream(options.seed, indices, facts.shape, self.denoiser.device)
+        x0 = sample(
+            SAMPLER_NAMES[options.sampler],
+            self._guided(len(indices), vectors, negative),
+            noise.initial(),
+            schedule,
+            objective_of(facts.objective),
+            steps=options.steps,
+            eta=options.eta,
+            noise=noise.step,
+            clip=(-1.0, 1.0) if facts.space == "image" else None,
+        )
+        if self.vae is not None:
+            x0 = self.vae.decode(x0 / facts.latent_scale + facts.latent_shift)
+        finite = torch.isfinite(x0).flatten(1).all(1)
+        if not finite.all():
+            index = indices[int(finite.int().argmin())]
+            raise DataError(f"sample {index} is not finite; the model diverged in training, or guidance is too large")
+        return x0
+
+    def _guided(self, count: int, vectors: Vectors | None, negative: Vectors | None) -> Any:
+        """The network as samplers want it, `denoise(x, t)`."""
+        device = self.denoiser.device
+
+        def denoise(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+            return self.denoiser(x, t, condition.vector, condition.keep)
+
+        if vectors is None:
+            return lambda x, t: denoise(x, t, Condition(None, None))
+        asked = torch.from_numpy(vectors).to(device)
+        keep = torch.ones(count, dtype=torch.bool, device=device)
+        if negative is None:
+            unwanted = Condition(torch.zeros_like(asked), torch.zeros_like(keep))
+        else:
+            unwanted = Condition(torch.from_numpy(negative).to(device).expand_as(asked), keep)
+        return guide(
+            denoise,
+            Condition(asked, keep),
+            unwanted,
+            self.options.guidance,
+            self.options.guidance_rescale,
+            join=_join,
+        )
+
+    def _stored(self, images: Tensor) -> Array:
+        facts = self.denoiser.facts if self.vae is None else self.vae.facts
+        return self.denoiser.facts.intensity.stored(images.cpu().numpy(), facts.stored_dtype)
+
+
+def check_pair(denoiser: Denoiser, vae: Autoencoder | None) -> None:
+    """Raise unless the denoiser's latents are those of the VAE: UsageError for one too many or few, else DataError."""
+    facts = denoiser.facts
+    if facts.space == "image":
+        if vae is not None:
+            raise UsageError("the model works on images, not latents; leave --vae out")
+        return
+    if vae is None:
+        raise UsageError("the model works on latents; give the VAE that decodes them with --vae")
+    if vae.model.digest != facts.vae_digest:
+        raise DataError(
+            f"{denoiser.model.path} was trained on latents of the VAE {facts.vae_digest[:12]}, "
+            f"but {vae.model.path} is the VAE {vae.model.digest[:12]}; give the VAE that made its latents"
+        )
+
+
+def objective_of(name: str) -> Objective:
+    """The objective called `name` in a model's facts."""
+    try:
+        objective: Objective = msgspec.convert(name, Objective)
+    except msgspec.ValidationError:
+        raise DataError(f"the model predicts '{name}', which this version does not know") from None
+    return objective
+
+
+def _join(first: Condition, second: Condition) -> Condition:
+    if first.vector is None or second.vector is None or first.keep is None or second.keep is None:
+        raise ValueError("only full conditions can be joined")
+    return Condition(torch.cat([first.vector, second.vector]), torch.cat([first.keep, second.keep]))

@@ -1,0 +1,103 @@
+"""Trained networks, ready to run: on their device, at their precision, with the facts that belong to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from medgen.artifacts.model_facts import DenoiserFacts, VAEFacts
+from medgen.artifacts.models import Model, load_model
+from medgen.config import convert
+from medgen.errors import DataError
+from medgen.nets.compute import Precision, autocast, resolve_precision
+from medgen.nets.unet import UNet
+from medgen.nets.unet_config import UNetConfig
+from medgen.nets.vae import VAE, Posterior, VAEConfig
+
+Network = TypeVar("Network", VAE, UNet)
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """A VAE that runs in mixed precision and answers in float32."""
+
+    network: VAE
+    facts: VAEFacts
+    model: Model
+    device: torch.device
+    dtype: torch.dtype
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> Posterior:
+        """Images (B, C, H, W) in [-1, 1], on any device -> posterior over latents (B, c, h, w)."""
+        with autocast(self.device, self.dtype):
+            return self.network.encode(_to_device(images, self.device))
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Unscaled latents (B, c, h, w) -> images (B, C, H, W), float32, about [-1, 1]."""
+        with autocast(self.device, self.dtype):
+            return self.network.decode(_to_device(latents, self.device)).float()
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A UNet that runs in mixed precision, and the facts of its diffusion."""
+
+    network: UNet
+    facts: DenoiserFacts
+    model: Model
+    device: torch.device
+    dtype: torch.dtype
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor, t: Tensor, vector: Tensor | None, keep: Tensor | None) -> Tensor:
+        """Answer to x (B, c, h, w) at t (B,) under vector (B, K), or none where keep (B,) is False: (B, c, h, w)."""
+        with autocast(self.device, self.dtype):
+            output: Tensor = self.network(_to_device(x, self.device), t, vector=vector, keep=keep)
+        return output.float()
+
+
+def load_vae(path: Path, device: torch.device, precision: Precision = "auto") -> Autoencoder:
+    """The VAE in the model file `path`; its EMA weights where it has them."""
+    model = load_model(path, kind="vae")
+    facts = VAEFacts.read(model.facts, str(path))
+    network = VAE(convert(VAEConfig, model.config, str(path)))
+    _fill(network, model, path, ema=True)
+    return Autoencoder(_ready(network, device), facts, model, device, resolve_precision(precision, device))
+
+
+def load_denoiser(path: Path, device: torch.device, precision: Precision = "auto", *, ema: bool = True) -> Denoiser:
+    """The denoiser in the model file `path`."""
+    model = load_model(path, kind="denoiser")
+    facts = DenoiserFacts.read(model.facts, str(path))
+    network = UNet(convert(UNetConfig, model.config, str(path)))
+    _fill(network, model, path, ema=ema)
+    return Denoiser(_ready(network, device), facts, model, device, resolve_precision(precision, device))
+
+
+def _fill(network: nn.Module, model: Model, path: Path, *, ema: bool) -> None:
+    try:
+        network.load_state_dict(model.weights(ema=ema))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"{path}: the weights do not fit the network that the file describes: {reason}") from None
+
+
+def _ready(network: Network, device: torch.device) -> Network:
+    network.to(device).eval().requires_grad_(False)
+    if network.config.dims == 2:  # bf16 convolutions run faster so; volumes gain nothing
+        for parameter in network.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
+def _to_device(x: Tensor, device: torch.device) -> Tensor:
+    if x.ndim == 4:
+        return x.to(device, non_blocking=True, memory_format=torch.channels_last)
+    return x.to(device, non_blocking=True)
