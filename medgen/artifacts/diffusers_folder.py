@@ -1,0 +1,77 @@
+"""Read a local VAE folder in the diffusers layout, as a Stable Diffusion VAE comes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from medgen.errors import DataError, InputMissingError, StorageError
+from medgen.nets.diffusers_layout import from_diffusers
+from medgen.nets.vae import VAEConfig
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+PICKLED = "diffusion_pytorch_model.bin"
+
+
+class DiffusersVAE(NamedTuple):
+    """A VAE's configuration and weights; the latents it is used with are (z - shift_factor) * scaling_factor."""
+
+    config: VAEConfig
+    state_dict: dict[str, Tensor]
+    scaling_factor: float
+    shift_factor: float
+
+
+def read_diffusers_folder(path: Path) -> DiffusersVAE:
+    """Read `config.json` and `diffusion_pytorch_model.safetensors` of an `AutoencoderKL`.
+
+    A folder of a whole pipeline is taken by its `vae` subfolder. Raises InputMissingError if a file is not there and
+    DataError if it is not what its name says, or is a pickle.
+    """
+    if not path.is_dir():
+        raise InputMissingError(f"{path}: no such folder")
+    if not (path / "config.json").exists() and (path / "vae").is_dir():
+        path = path / "vae"
+    config = _read_config(path / "config.json")
+    weights = path / WEIGHTS
+    if not weights.exists():
+        if (path / PICKLED).exists():
+            raise DataError(
+                f"{path}: holds only {PICKLED}, a pickle, which can run code when it is read; get or save the model "
+                f"as {WEIGHTS}"
+            )
+        raise InputMissingError(f"{weights}: no such file; a VAE folder holds config.json and {WEIGHTS}")
+    try:
+        tensors = safetensors.torch.load_file(weights)
+    except safetensors.SafetensorError as error:
+        raise DataError(f"{weights}: not a whole safetensors file ({error}); copy it again") from None
+    except OSError as error:
+        raise StorageError(f"{weights}: {error.strerror or error}") from None
+    if config.get("latents_mean") is not None or config.get("latents_std") is not None:
+        raise DataError(f"{path}: latents_mean and latents_std per channel are not supported; use another VAE")
+    try:
+        ours, state = from_diffusers(config, tensors)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    return DiffusersVAE(
+        ours, state, float(config.get("scaling_factor") or 0.18215), float(config.get("shift_factor") or 0.0)
+    )
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputMissingError(f"{file}: no such file; a VAE folder holds config.json and {WEIGHTS}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: not valid JSON: {error}") from None
+    except OSError as error:
+        raise StorageError(f"{file}: {error.strerror}") from None
+    if not isinstance(config, dict):
+        raise DataError(f"{file}: expected a JSON object of settings")
+    return config

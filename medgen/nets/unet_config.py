@@ -1,0 +1,66 @@
+"""Options of the UNet."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from medgen.config import Options
+from medgen.errors import ConfigError
+from medgen.nets.attention import AttentionKind, count_heads
+from medgen.nets.blocks import check_groups
+
+Count = Annotated[int, Meta(ge=1)]
+Size = Annotated[int, Meta(ge=0)]
+
+
+class UNetConfig(Options, frozen=True):
+    """Shape of a UNet; n widths mean n levels and a downsampling factor of 2^(n-1)."""
+
+    dims: Literal[2, 3] = 2
+    in_channels: Count = 8
+    out_channels: Count = 8
+    widths: Annotated[tuple[Count, ...], Meta(min_length=1)] = (128, 256, 512)
+    blocks: Count = 2
+    """Residual blocks a level on the way down; one more on the way up."""
+    attention: tuple[AttentionKind, ...] = ("none", "linear", "full")
+    """Self-attention of each level, finest first."""
+    mid_attention: AttentionKind = "full"
+    head_width: Count = 32
+    """Channels of one attention head."""
+    time_width: Count = 1024
+    """Width of the embedding of time and vector."""
+    groups: Count = 32
+    norm_eps: Annotated[float, Meta(gt=0)] = 1e-5
+    vector_size: Size = 0
+    """Numbers in the condition vector; 0 = no vector condition."""
+    vector_hidden: Count = 256
+    context_width: Size = 0
+    """Width of the context tokens for cross-attention at every level; 0 = none."""
+    gated_skips: bool = False
+    heads: Annotated[tuple[str, ...], Meta(min_length=1)] = ("output",)
+    """Names of the outputs, each with out_channels; the first is the default."""
+    down_depth: bool = False
+    """3-D only: halve depth between levels too."""
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+
+    def __post_init__(self) -> None:
+        check_groups(self.groups, self.widths)
+        if len(self.attention) != len(self.widths):
+            raise ConfigError(
+                f"attention names {len(self.attention)} levels but widths names {len(self.widths)}: give one a level"
+            )
+        if len(set(self.heads)) != len(self.heads):
+            raise ConfigError(f"heads {', '.join(self.heads)} are not distinct; give each output a name of its own")
+        if self.down_depth and self.dims == 2:
+            raise ConfigError("down_depth needs dims = 3: a 2-D image has no depth")
+        kinds = [*zip(self.widths, self.attention, strict=True), (self.widths[-1], self.mid_attention)]
+        for width, kind in kinds:
+            if kind != "none" or self.context_width:
+                count_heads(width, self.head_width)
+
+    @property
+    def factor(self) -> int:
+        """Input side / side of the coarsest level."""
+        return int(2 ** (len(self.widths) - 1))

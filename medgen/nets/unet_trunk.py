@@ -1,0 +1,136 @@
+"""The trunk of the UNet: the way down, the middle, and the way up (Ho et al. 2020; Dhariwal & Nichol 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from medgen.nets.attention import AttentionKind, CrossAttention, SelfAttention
+from medgen.nets.blocks import AttentionGate, Downsample, ResidualBlock, Upsample, convolution
+from medgen.nets.unet_config import UNetConfig
+
+
+class Unit(nn.Module):
+    """Residual block, then self-attention and cross-attention where the configuration asks for them."""
+
+    def __init__(self, config: UNetConfig, in_width: int, out_width: int, attention: AttentionKind) -> None:
+        super().__init__()
+        groups, eps = config.groups, config.norm_eps
+        self.residual = ResidualBlock(
+            config.dims,
+            in_width,
+            out_width,
+            groups=groups,
+            norm_eps=eps,
+            embedding_width=config.time_width,
+            dropout=config.dropout,
+        )
+        self.attention: nn.Module = nn.Identity()
+        if attention != "none":
+            self.attention = SelfAttention(
+                out_width, kind=attention, head_width=config.head_width, groups=groups, norm_eps=eps
+            )
+        self.cross_attention = None
+        if config.context_width:
+            self.cross_attention = CrossAttention(
+                out_width, config.context_width, head_width=config.head_width, groups=groups, norm_eps=eps
+            )
+
+    def forward(self, h: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
+        """Map h (B, C, *S) to (B, C', *S)."""
+        h = self.attention(self.residual(h, embedding))
+        if self.cross_attention is not None:
+            h = self.cross_attention(h, context)
+        return h
+
+
+class DownPath(nn.Module):
+    """Input convolution and the levels on the way down; every intermediate result is a skip."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        width = config.widths[0]
+        self.input = convolution(config.dims, config.in_channels, width)
+        self.levels = nn.ModuleList()
+        self.skip_widths = [width]
+        for level, out_width in enumerate(config.widths):
+            steps = nn.ModuleList()
+            for _ in range(config.blocks):
+                steps.append(Unit(config, width, out_width, config.attention[level]))
+                width = out_width
+            if level < len(config.widths) - 1:
+                steps.append(Downsample(config.dims, width, depth=config.down_depth))
+            self.skip_widths += [width] * len(steps)
+            self.levels.append(steps)
+
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None) -> list[Tensor]:
+        """Return the skips, finest first; the last one is what enters the middle."""
+        skips: list[Tensor] = [self.input(x)]
+        for steps in self.levels:
+            for step in steps:  # type: ignore[attr-defined]
+                h = skips[-1]
+                skips.append(step(h) if isinstance(step, Downsample) else step(h, embedding, context))
+        return skips
+
+
+class Middle(nn.Module):
+    """Two residual blocks at the coarsest level with attention between them."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        width = config.widths[-1]
+        self.first = Unit(config, width, width, config.mid_attention)
+        self.second = ResidualBlock(
+            config.dims,
+            width,
+            width,
+            groups=config.groups,
+            norm_eps=config.norm_eps,
+            embedding_width=config.time_width,
+            dropout=config.dropout,
+        )
+
+    def forward(self, h: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
+        """Map h (B, C, *S) to the same shape."""
+        out: Tensor = self.second(self.first(h, embedding, context), embedding)
+        return out
+
+
+class UpPath(nn.Module):
+    """The levels on the way up; each unit takes in the skip of its own resolution, gated or as it is."""
+
+    def __init__(self, config: UNetConfig, skip_widths: Sequence[int]) -> None:
+        super().__init__()
+        remaining = list(skip_widths)
+        width = config.widths[-1]
+        self.levels = nn.ModuleList()
+        self.gates = nn.ModuleList()
+        for level in reversed(range(len(config.widths))):
+            steps = nn.ModuleList()
+            for _ in range(config.blocks + 1):
+                skip_width = remaining.pop()
+                if config.gated_skips:
+                    self.gates.append(AttentionGate(config.dims, skip_width, width))
+                steps.append(Unit(config, width + skip_width, config.widths[level], config.attention[level]))
+                width = config.widths[level]
+            if level > 0:
+                steps.append(Upsample(config.dims, width, depth=config.down_depth))
+            self.levels.append(steps)
+
+    def forward(self, h: Tensor, skips: Sequence[Tensor], embedding: Tensor, context: Tensor | None) -> Tensor:
+        """Map h at the coarsest level to the finest, (B, widths[0], *S); takes the skips from last to first."""
+        remaining = list(skips)
+        gates = iter(self.gates)
+        for steps in self.levels:
+            for step in steps:  # type: ignore[attr-defined]
+                if isinstance(step, Upsample):
+                    h = step(h)
+                    continue
+                skip = remaining.pop()
+                gate = next(gates, None)
+                if gate is not None:
+                    skip = gate(skip, h)
+                h = step(torch.cat([h, skip], dim=1), embedding, context)
+        return h
