@@ -1,0 +1,66 @@
+# Everything runs in its own virtual environment; what is missing gets installed first.
+#   make demo    the whole pipeline on procedural data, about five minutes on two cores
+#   make test    every test
+#   make check   formatting, lint and types
+#   make bench   ratios against other libraries
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check bench completions lock clean
+
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The pinned build. With a GPU: make install TORCH=torch (newest, with CUDA), before anything else.
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+# Small networks on few cores: one thread a test process, as many processes as cores.
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+install: $(VENV)/.core
+
+$(VENV)/.core: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install --quiet "$(TORCH)"
+	grep -v '^torch==' requirements.lock > $(VENV)/constraints.txt
+	$(BIN)/pip install --quiet -c $(VENV)/constraints.txt -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.core
+	$(BIN)/pip install --quiet -c $(VENV)/constraints.txt -e '.[test]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.test
+	$(BIN)/pip install --quiet -c $(VENV)/constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(BIN)/pip install --quiet -c $(VENV)/constraints.txt -e '.[bench]'
+	touch $@
+
+demo: $(VENV)/.core
+	$(MAKE) --no-print-directory -C examples/lidc-nodule MEDGEN="$(abspath $(BIN))/medgen" OUT="$(CURDIR)/demo" all
+
+test: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+completions: $(VENV)/.core
+	for shell in bash zsh fish; do _MEDGEN_COMPLETE=source_$$shell $(BIN)/medgen > completions/medgen.$$shell; done
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks
+
+lock: $(VENV)/.dev $(VENV)/.bench
+	{ head -n 1 requirements.lock; $(BIN)/pip freeze --exclude-editable --exclude medgen | sed 's/+cpu$$//'; } > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean:
+	rm -rf demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis
