@@ -1,0 +1,52 @@
+"""Embeddings of time and of the condition vector."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from medgen.errors import DataError
+from medgen.nets.embedders import TimeEmbedder, VectorEmbedder, sinusoidal_embedding
+
+
+@pytest.mark.parametrize("width", [32, 33, 128])
+def test_sinusoids_equal_diffusers(width):
+    embeddings = pytest.importorskip("diffusers.models.embeddings")
+    time = torch.tensor([0.0, 0.5, 1.0, 17.25, 500.0, 999.0])
+    expected = embeddings.get_timestep_embedding(time, width, flip_sin_to_cos=True, downscale_freq_shift=0)
+    torch.testing.assert_close(sinusoidal_embedding(time, width), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_sinusoids_keep_precision_for_half_precision_networks():
+    embedder = TimeEmbedder(32, 64).bfloat16()
+    time = torch.tensor([998.0, 999.0])
+    first, second = embedder(time)
+    assert embedder(time).dtype == torch.bfloat16
+    assert (first - second).abs().max() > 0  # 998 and 999 are one number in bfloat16
+
+
+def test_null_is_learned_and_differs_from_every_vector():
+    torch.manual_seed(0)
+    embedder = VectorEmbedder(6, 16, 24)
+    vectors = torch.cat([torch.zeros(1, 6), torch.ones(1, 6), torch.rand(30, 6)])
+    null = embedder(None, None, 1)
+    assert (embedder(vectors, None, 32) - null).norm(dim=1).min() > 1e-3
+    assert embedder.null.requires_grad
+
+
+def test_keep_picks_sample_by_sample():
+    torch.manual_seed(0)
+    embedder = VectorEmbedder(6, 16, 24)
+    vector = torch.rand(3, 6)
+    keep = torch.tensor([True, False, True])
+    mixed = embedder(vector, keep, 3)
+    torch.testing.assert_close(mixed[0], embedder(vector, None, 3)[0])
+    torch.testing.assert_close(mixed[1], embedder.null)
+    mixed[1].sum().backward()
+    assert all((p.grad == 0).all() for p in embedder.mlp.parameters())
+    assert (embedder.null.grad == 1).all()
+
+
+def test_a_vector_of_the_wrong_length_is_refused():
+    with pytest.raises(DataError, match=r"\(2, 5\).*\(2, 6\)"):
+        VectorEmbedder(6, 16, 24)(torch.rand(2, 5), None, 2)
