@@ -1,0 +1,50 @@
+"""NIfTI-1 volumes (`.nii.gz`), byte for byte the same for the same voxels."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def affine_of(
+    spacing: tuple[float, float, float], origin: Sequence[float], direction: Sequence[float]
+) -> npt.NDArray[np.float64]:
+    """(4, 4) voxel index (x, y, z) -> mm in NIfTI's RAS axes, from LPS geometry in the order z, y, x of `Case`."""
+    axes = np.asarray(direction, np.float64).reshape(3, 3)  # rows: z, y, x axis
+    affine = np.eye(4)
+    for column, axis in enumerate((2, 1, 0)):
+        affine[:3, column] = axes[axis] * spacing[axis]
+    affine[:3, 3] = origin
+    affine[:2] *= -1.0  # LPS -> RAS
+    return affine
+
+
+def write_nifti(
+    path: Path,
+    voxels: npt.NDArray[Any],
+    affine: npt.NDArray[np.float64],
+    *,
+    scale: float = 1.0,
+    offset: float = 0.0,
+) -> None:
+    """Write `voxels` (D, H, W) or (D, H, W, C) as they are stored; physical = stored * scale + offset (scl_slope, scl_inter)."""
+    import nibabel
+
+    axes = (2, 1, 0) if voxels.ndim == 3 else (2, 1, 0, 3)
+    volume = voxels.transpose(axes)
+    image = nibabel.Nifti1Image(volume, affine, dtype=voxels.dtype)
+    image.header.set_xyzt_units("mm")
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    image.header.set_slope_inter(scale, offset)
+    header = image.header.copy()
+    header["magic"] = b"n+1"
+    header["vox_offset"] = 352
+    content = header.binaryblock + b"\0" * 4 + volume.tobytes(order="F")
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw, mtime=0) as file:
+        file.write(content)

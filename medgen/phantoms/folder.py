@@ -1,0 +1,82 @@
+"""Any kind of phantom -> a folder of cases and tables, by several processes."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import importlib
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from medgen.artifacts.atomic import atomic_folder
+from medgen.config import Options, nearest
+from medgen.errors import UsageError
+from medgen.phantoms.options import ChestCTOptions
+
+# Each kind is one module with TABLES (columns by file name), FOLDERS, and write_case(options, seed, index, folder) -> rows by table.
+KINDS: dict[str, tuple[str, type[Options]]] = {
+    "chest-ct": ("medgen.phantoms.chest_ct", ChestCTOptions),
+}
+
+
+def options_of(kind: str) -> type[Options]:
+    """The options struct of a kind; UsageError if there is none."""
+    if kind not in KINDS:
+        match = nearest(kind, KINDS)
+        hint = f"did you mean '{match}'?" if match else f"kinds: {', '.join(KINDS)}"
+        raise UsageError(f"no phantom '{kind}'; {hint}")
+    return KINDS[kind][1]
+
+
+def make_folder(
+    kind: str,
+    options: Options,
+    count: int,
+    destination: Path,
+    *,
+    seed: int,
+    workers: int,
+    force: bool = False,
+    advance: Callable[[], None] = lambda: None,
+) -> dict[str, int]:
+    """Write `count` cases and the tables of the kind into a new folder; the number of rows of each table."""
+    module = importlib.import_module(KINDS[kind][0])
+    tables: dict[str, list[tuple[object, ...]]] = {name: [] for name in module.TABLES}
+    with atomic_folder(destination, force=force) as folder:
+        for name in module.FOLDERS:
+            (folder / name).mkdir()
+        for rows in _cases(module, options, count, folder, seed, min(workers, count)):
+            for name, more in rows.items():
+                tables[name] += more
+            advance()
+        for name, columns in module.TABLES.items():
+            with (folder / name).open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(columns)
+                writer.writerows(tables[name])
+    return {name: len(rows) for name, rows in tables.items()}
+
+
+def _cases(
+    module: ModuleType, options: Options, count: int, folder: Path, seed: int, workers: int
+) -> Iterator[dict[str, list[tuple[object, ...]]]]:
+    """The rows of each case, in order of the cases."""
+    if workers <= 1:
+        for index in range(count):
+            yield module.write_case(options, seed, index, folder)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context)
+    with contextlib.ExitStack() as stack:
+        stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+        jobs = [pool.submit(_case, module.__name__, options, seed, index, folder) for index in range(count)]
+        for job in jobs:
+            yield job.result()
+
+
+def _case(module: str, options: Any, seed: int, index: int, folder: Path) -> Any:
+    return importlib.import_module(module).write_case(options, seed, index, folder)
