@@ -60,6 +60,12 @@ class ConfigError(MedgenError):
     exit_code = 78
 
 
+class PipeClosed(MedgenError):
+    """Whoever read our output has enough; end silently."""
+
+    exit_code = 141
+
+
 class Terminated(MedgenError):
     """SIGTERM arrived; what could be saved has been saved."""
 

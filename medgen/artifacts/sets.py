@@ -121,11 +121,26 @@ def _open_hdf5(path: Path) -> h5py.File:
 @contextlib.contextmanager
 def _new_hdf5(path: Path) -> Iterator[h5py.File]:
     """A new HDF5 file; on failure its handle is closed quietly, so that the first error is the one that is told."""
-    file = h5py.File(path, "w", libver=("earliest", "v110"))
+    # Without a chunk cache each write reaches the file, so that a full disk is met at once and not at the end.
+    file = h5py.File(path, "w", libver=("earliest", "v110"), rdcc_nbytes=0)
     try:
         yield file
+        file.flush()
     except BaseException:
-        with contextlib.suppress(Exception):
-            file.close()
+        _abandon(file)
         raise
     file.close()
+
+
+def _abandon(file: h5py.File) -> None:
+    """Close a file whose content no longer matters.
+
+    HDF5 writes its caches when it closes; where the disk is full that fails again and ends in a crash. So the
+    descriptor is first turned to a place in memory, where every write succeeds.
+    """
+    with contextlib.suppress(Exception):
+        if hasattr(os, "memfd_create"):
+            sink = os.memfd_create("abandoned")
+            os.dup2(sink, file.id.get_vfd_handle())
+            os.close(sink)
+        file.close()

@@ -26,28 +26,19 @@ class StoredWriter(SetWriter):
         super().__init__(header)
         self._file = file
         self._rows: list[tuple[Case, int]] = []
+        self._flushed = 0
+        # Kept open: HDF5 swallows a failed write when a handle is dropped, and raises it when asked to flush.
+        self._datasets: dict[str, h5py.Dataset] = {}
         file.attrs["header"] = msgspec.json.encode(header, order="sorted").decode()
 
     def _put(self, case: Case) -> None:
         start = self.digest.slices
         for name, array in case.arrays.items():
-            dataset = self._file.get(name)
-            if dataset is None:
-                chunk_rows = 1 if array.ndim == 4 else 1024
-                dataset = self._file.create_dataset(
-                    name,
-                    shape=(0, *array.shape[1:]),
-                    maxshape=(None, *array.shape[1:]),
-                    chunks=(chunk_rows, *array.shape[1:]),
-                    dtype=array.dtype,
-                    fletcher32=True,
-                )
-            dataset.resize(start + len(case), axis=0)
-            dataset[start:] = array
+            self._append(name, array, start)
         for name in TEXT_NAMES:
             values = getattr(case, name)
-            if values or name in self._file:
-                self._append(name, list(values) or [""] * len(case), h5py.string_dtype(), start)
+            if values or name in self._datasets:
+                self._append(name, _texts(values or [""] * len(case)), start)
         self._rows.append((case, start))
         if len(self._rows) >= _ROWS_A_FLUSH:
             self._flush_rows()
@@ -55,31 +46,32 @@ class StoredWriter(SetWriter):
     def _flush_rows(self) -> None:
         cases = [case for case, _ in self._rows]
         if cases:
-            self._append("case/id", [case.id for case in cases], h5py.string_dtype())
-            self._append("case/split", [case.split for case in cases], h5py.string_dtype())
-            self._append("case/start", [start for _, start in self._rows], np.int64)
-            self._append("case/count", [len(case) for case in cases], np.int64)
-            self._append("case/spacing", [case.spacing for case in cases], np.float64)
-            self._append("case/origin", [case.origin for case in cases], np.float64)
-            self._append("case/direction", [case.direction for case in cases], np.float64)
+            row = self._flushed
+            self._append("case/id", _texts([case.id for case in cases]), row)
+            self._append("case/split", _texts([case.split for case in cases]), row)
+            self._append("case/start", np.array([start for _, start in self._rows]), row)
+            self._append("case/count", np.array([len(case) for case in cases]), row)
+            self._append("case/spacing", np.array([case.spacing for case in cases]), row)
+            self._append("case/origin", np.array([case.origin for case in cases]), row)
+            self._append("case/direction", np.array([case.direction for case in cases]), row)
+        self._flushed += len(cases)
         self._rows.clear()
 
-    def _append(self, name: str, values: Sequence[Any], dtype: Any, start: int | None = None) -> None:
-        text = h5py.check_string_dtype(np.dtype(dtype)) is not None
-        array = np.array(values, dtype=object if text else dtype)
-        dataset = self._file.get(name)
-        if dataset is None:
-            dataset = self._file.create_dataset(
+    def _append(self, name: str, array: Array, start: int) -> None:
+        """Put rows at `start`, which is the end, or beyond it where a column begins late."""
+        if name not in self._datasets:
+            text = array.dtype == object
+            self._datasets[name] = self._file.create_dataset(
                 name,
                 shape=(0, *array.shape[1:]),
                 maxshape=(None, *array.shape[1:]),
-                chunks=(1024, *array.shape[1:]),
-                dtype=dtype,
+                chunks=(1 if array.ndim == 4 else 1024, *array.shape[1:]),
+                dtype=h5py.string_dtype() if text else array.dtype,
                 fletcher32=not text,  # the filter cannot protect strings of variable length; the digest does
             )
-        begin = len(dataset) if start is None else start
-        dataset.resize(begin + len(array), axis=0)
-        dataset[begin:] = array
+        dataset = self._datasets[name]
+        dataset.resize(start + len(array), axis=0)
+        dataset[start:] = array
 
     def finish(self, tail: Tail) -> None:
         """Flush everything, then set `complete`."""
@@ -87,6 +79,10 @@ class StoredWriter(SetWriter):
         self._file.attrs["tail"] = msgspec.json.encode(tail, order="sorted").decode()
         self._file.flush()
         self._file.attrs["complete"] = True
+
+
+def _texts(values: Sequence[str]) -> Array:
+    return np.array(values, dtype=object)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
@@ -115,9 +116,9 @@ class StreamReader:
             begin, end = entry["data_offsets"]
             if dtype is None or begin != expected:
                 raise DataError(f"{self._name}: array '{name}' of a blob has an unknown type or place")
-            array = np.empty(entry["shape"], dtype)
-            if array.nbytes != end - begin:
+            if math.prod(entry["shape"]) * np.dtype(dtype).itemsize != end - begin:
                 raise DataError(f"{self._name}: array '{name}' of a blob does not have the size it states")
+            array = np.empty(entry["shape"], dtype)
             self._fill(as_bytes(array))
             arrays[name] = array
             expected = end

@@ -21,7 +21,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from medgen import __version__
 from medgen.cli.console import Console
 from medgen.config import nearest
-from medgen.errors import MedgenError, StorageError, Terminated, UnavailableError, UsageError
+from medgen.errors import MedgenError, PipeClosed, StorageError, Terminated, UnavailableError, UsageError
 
 # Order is that of the work. The purpose stands here, so that `medgen --help` imports none of the commands.
 COMMANDS = {
@@ -101,6 +101,13 @@ class LazyGroup(TyperGroup):
         builder.command(cmd_name, cls=Command, no_args_is_help=False)(module.command)
         return typer.main.get_command(builder)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command called; a closed pipe gets an exception of ours, before the parser exits with 1 over it."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise PipeClosed from None
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command called; an unknown one is answered with the nearest name."""
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
@@ -159,13 +166,13 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 0
     except BaseException as error:
-        if "--debug" in arguments and not isinstance(error, BrokenPipeError):
+        if isinstance(error, BrokenPipeError | PipeClosed):
+            _silence_stdout()
+        elif "--debug" in arguments:
             import traceback
 
             traceback.print_exc()
         status, message = describe(error)
-        if isinstance(error, BrokenPipeError):
-            _silence_stdout()
         if message:
             Console(name).error(message)
         return status
@@ -184,7 +191,7 @@ def describe(error: BaseException) -> tuple[int, str]:
             return 2, error.format_message().rstrip() if hasattr(error, "format_message") else ""
         return 2, " ".join(error.format_message().split())
     if isinstance(error, BrokenPipeError):
-        return 141, ""
+        return PipeClosed.exit_code, ""
     if isinstance(error, OSError):
         cause = os.strerror(error.errno) if error.errno else str(error)
         if error.errno == errno.ENOSPC:

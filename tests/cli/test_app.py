@@ -1,0 +1,185 @@
+"""The command as the shell sees it: help, exit statuses, streams, signals."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pty
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medgen.cli.app import COMMANDS
+
+Run = Callable[..., subprocess.CompletedProcess[bytes]]
+HEAVY = ("torch", "numpy", "h5py", "pydicom", "skimage", "scipy")
+
+
+def last_line(result: subprocess.CompletedProcess[bytes]) -> str:
+    return result.stderr.decode().strip().splitlines()[-1]
+
+
+def test_help_names_every_command_and_goes_to_stdout(medgen: Run) -> None:
+    result = medgen("--help")
+    assert result.returncode == 0
+    assert result.stderr == b""
+    for name in COMMANDS:
+        assert f"  {name} ".encode() in result.stdout
+
+
+def test_every_listed_command_exists_and_its_purpose_is_its_own() -> None:
+    for name in COMMANDS:
+        module = importlib.import_module(f"medgen.cli.{name.replace('-', '_')}")
+        assert module.command.__doc__, f"{name} has no help"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["preprocess", "--help"], ["train-diffusion", "--help"], ["presets"]]
+)
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys; from medgen.cli.app import run; status = run(sys.argv[1:]);"
+        f"found = [name for name in {HEAVY!r} if name in sys.modules]; sys.stderr.write(repr(found)); sys.exit(status)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, check=True)
+    assert result.stderr == b"[]"
+
+
+def test_completion_loads_nothing_heavy_and_knows_the_commands(medgen: Run) -> None:
+    environment = {"_MEDGEN_COMPLETE": "complete_bash", "COMP_WORDS": "medgen extr", "COMP_CWORD": "1"}
+    result = medgen(env=environment)
+    assert result.stdout.split() == [b"extract-latents"]
+
+
+def test_help_is_quick() -> None:
+    def once() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "medgen.cli.app", "--help"], stdout=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(once() for _ in range(5)) < 0.15  # seconds of CPU, best of five on a busy machine
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["prepoces"], 2, "did you mean 'preprocess'"),
+        (["info", "--bogus"], 2, "--bogus"),
+        (["info", "/nonexistent/set.h5"], 66, "no such file"),
+        (["presets", "lidc-nodul"], 78, "did you mean 'lidc-nodule"),
+        (["merge"], 2, "SET"),
+        (["preprocess", "/nonexistent/ct.zip", "-o", "/tmp/never.h5"], 66, "ct.zip"),
+        (["train-vae", "/nonexistent.h5", "-o", "/tmp/never.safetensors", "--set", "loop.stepz=3"], 78, "'steps'"),
+        (["generate", "/nonexistent.safetensors"], 66, "no such file"),
+    ],
+)
+def test_errors_are_one_sentence_with_their_exit_status(
+    medgen: Run, arguments: list[str], status: int, message: str
+) -> None:
+    result = medgen(*arguments)
+    assert result.returncode == status, result.stderr
+    assert result.stdout == b""
+    assert message in last_line(result)
+    assert b"Traceback" not in result.stderr
+    assert all(line.startswith("medgen") for line in result.stderr.decode().splitlines())
+
+
+def test_debug_shows_the_traceback_and_still_ends_with_the_cause(medgen: Run) -> None:
+    result = medgen("info", "/nonexistent/set.h5", "--debug")
+    assert result.returncode == 66
+    assert b"Traceback" in result.stderr
+    assert "no such file" in last_line(result)
+
+
+def test_report_tells_success_and_failure(medgen: Run, make_set: Callable[..., Path], tmp_path: Path) -> None:
+    import json
+
+    medgen("check", make_set(), "--report", tmp_path / "good.json")
+    medgen("check", tmp_path / "none.h5", "--report", tmp_path / "bad.json")
+    good, bad = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("good", "bad"))
+    assert (good["exit_status"], good["files"], good["failed"]) == (0, 1, 0)
+    assert bad["exit_status"] == 66
+    assert "none.h5" in bad["error"]
+
+
+def test_binary_is_never_written_to_a_terminal(make_set: Callable[..., Path]) -> None:
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "medgen.cli.app", "merge", str(make_set())]
+    result = subprocess.run(command, stdout=follower, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False)
+    os.close(follower)
+    os.close(leader)
+    assert result.returncode == 2
+    assert b"-o FILE" in result.stderr
+
+
+def test_a_terminal_as_input_is_a_usage_error_not_a_hang() -> None:
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "medgen.cli.app", "info"]
+    result = subprocess.run(command, stdin=follower, capture_output=True, timeout=60, check=False)
+    os.close(follower)
+    os.close(leader)
+    assert result.returncode == 2
+    assert b"terminal" in result.stderr
+
+
+def test_a_closed_pipe_is_silent_141(make_set: Callable[..., Path]) -> None:
+    path = make_set(count=40, size=128)  # more than a pipe holds
+    process = subprocess.Popen(
+        [sys.executable, "-m", "medgen.cli.app", "merge", "-q", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.read(100)
+    process.stdout.close()
+    assert process.wait(timeout=60) == 141
+    assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_leave_no_output(tmp_path: Path, number: int, status: int) -> None:
+    command = [sys.executable, "-m", "medgen.cli.app", "merge", "-", "-o", str(tmp_path / "out.h5")]
+    process: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdin.write(b"\x10\0\0\0")  # half a length: the reader waits for more
+    process.stdin.flush()
+    time.sleep(1.5)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == status
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_74_and_leaves_nothing(make_set: Callable[..., Path]) -> None:
+    path = make_set(count=40, size=128)
+    result = subprocess.run(
+        [sys.executable, "-m", "medgen.cli.app", "merge", str(path)],
+        stdout=Path("/dev/full").open("wb"),  # noqa: SIM115
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    assert result.returncode == 74
+    assert b"No space left" in result.stderr
+
+
+def test_a_limited_file_size_is_74_and_leaves_nothing(make_set: Callable[..., Path], tmp_path: Path) -> None:
+    path = make_set(count=40, size=128)
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+
+    command = [sys.executable, "-m", "medgen.cli.app", "merge", str(path), "-o", str(out / "set.h5")]
+    result = subprocess.run(command, capture_output=True, preexec_fn=limit, check=False)
+    assert result.returncode == 74, result.stderr
+    assert list(out.iterdir()) == []
+    assert b"Traceback" not in result.stderr

@@ -1,0 +1,78 @@
+"""Options: layers, ranges, nearest names, and a printed configuration that reads back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import pytest
+
+from medgen.config import Options, preset_names, preset_text, resolve, to_toml
+from medgen.errors import ConfigError, InputMissingError
+
+
+class Inner(Options, frozen=True):
+    rate: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    widths: tuple[int, ...] = (1, 2)
+
+
+class Outer(Options, frozen=True):
+    steps: Annotated[int, msgspec.Meta(ge=1)] = 10
+    name: str = "a"
+    limit: float | None = None
+    inner: Inner = Inner()
+    maybe: Inner | None = None
+
+
+def settle(**options: object) -> Outer:
+    return resolve(Outer, "train-vae", tables=["train-vae", "generate"], **options)  # type: ignore[arg-type]
+
+
+def test_later_layers_win_key_by_key(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("[train-vae]\nsteps = 20\nname = 'file'\n[train-vae.inner]\nrate = 2\n[generate]\nother = 1\n")
+    found = settle(file=file, sets=["inner.widths=[3, 4]", "name=set"], flags={"name": "flag", "steps": None})
+    assert found == Outer(steps=20, name="flag", inner=Inner(rate=2.0, widths=(3, 4)))
+    assert settle(sets=["maybe.rate=3"]).maybe == Inner(rate=3.0)
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("stepz=1", "did you mean 'steps'"),
+        ("inner.rat=1", "did you mean 'rate'"),
+        ("steps=0", "steps"),
+        ("steps=abc", "steps"),
+        ("inner.rate=-1", "rate"),
+        ("steps", "key=value"),
+    ],
+)
+def test_errors_name_key_and_remedy(item: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        settle(sets=[item])
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("[train-vea]\n")
+    with pytest.raises(ConfigError, match="did you mean 'train-vae'"):
+        settle(file=file)
+    file.write_text("not toml")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        settle(file=file)
+    with pytest.raises(InputMissingError):
+        settle(file=tmp_path / "none.toml")
+
+
+def test_printed_options_read_back(tmp_path: Path) -> None:
+    options = settle(sets=["inner.rate=0.125", "limit=3.5"])
+    file = tmp_path / "c.toml"
+    file.write_text(to_toml("train-vae", options))
+    assert settle(file=file) == options
+
+
+def test_unknown_preset_names_the_nearest() -> None:
+    assert "lidc-nodule" in preset_names()
+    with pytest.raises(ConfigError, match="did you mean 'lidc-nodule"):
+        preset_text("lidc-nodul")
