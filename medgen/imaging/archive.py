@@ -1,0 +1,220 @@
+"""Which files there are: single files, folders (recursively) and ZIPs, whose members are read without unpacking."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+from medgen.errors import DataError, InputMissingError
+
+MAX_FILE_BYTES = 8 << 30  # one file or member, inflated
+MAX_ARCHIVE_BYTES = 256 << 30  # all members of an archive, inflated
+MAX_MEMBERS = 500_000
+# A deflated blank slice shrinks 1000 times, so the ratio counts for the whole archive, and only when it is large.
+MAX_RATIO = 200
+RATIO_FREE_BYTES = 1 << 30
+
+_ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar", ".zst"}
+_NO_IMAGES = {
+    *(".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".log", ".pdf"),
+    *(".html", ".htm", ".css", ".js", ".py", ".sh", ".ipynb", ".doc", ".docx", ".xls", ".xlsx", ".npy", ".npz", ".h5"),
+    *(".safetensors", ".exe", ".inf", ".db", ".bat", ".jar", ".dll", ".bval", ".bvec"),
+}
+_NO_IMAGE_NAMES = {"dicomdir", "readme", "license", "licence", "makefile", "changelog", "lockfile", "version"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file to read: on disk, or a member of a ZIP."""
+
+    path: str
+    member: str = ""
+    size: int = 0
+    source: int = 0  # index of the SOURCE it came from
+    within: str = ""  # its name below that source, with / between the parts
+
+    @property
+    def name(self) -> str:
+        """What the user knows it by."""
+        return f"{self.path}!{self.member}" if self.member else self.path
+
+    @property
+    def suffix(self) -> str:
+        """Lower-case extension; `.nii.gz` counts as one."""
+        file = PurePosixPath(self.member or self.path).name.lower()
+        return ".nii.gz" if file.endswith(".nii.gz") else PurePosixPath(file).suffix
+
+    def read(self) -> bytes:
+        """The whole content; DataError if it is damaged or larger than it may be."""
+        if not self.member:
+            with open_file(self.path) as file:
+                content = file.read(MAX_FILE_BYTES + 1)
+        else:
+            try:
+                with _opened(self.path).open(self.member) as file:
+                    content = file.read(MAX_FILE_BYTES + 1)
+            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+                raise DataError(f"{self.name}: damaged in the archive ({error})") from None
+        if len(content) > MAX_FILE_BYTES:
+            raise DataError(f"{self.name}: larger than {MAX_FILE_BYTES >> 30} GiB, which no image should be")
+        return content
+
+    def head(self, count: int) -> bytes:
+        """The first `count` bytes."""
+        if not self.member:
+            with open_file(self.path) as file:
+                return file.read(count)
+        try:
+            with _opened(self.path).open(self.member) as file:
+                return file.read(count)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            raise DataError(f"{self.name}: damaged in the archive ({error})") from None
+
+
+@dataclass
+class Found:
+    """What the sources hold: files to read, how many were passed over, and what was refused with its reason."""
+
+    entries: list[Entry] = field(default_factory=list)
+    skipped: int = 0
+    refused: list[tuple[str, str]] = field(default_factory=list)  # (name, reason)
+
+
+def enumerate_sources(sources: Sequence[str]) -> Found:
+    """All files of `sources`, in the order of the sources and sorted by name below each.
+
+    A source that is itself a file is always taken; below folders and archives, files that are no images by
+    their name are passed over. Raises InputMissingError for a source that is not there, DataError for an empty one.
+    """
+    found = Found()
+    for index, source in enumerate(sources):
+        before = len(found.entries), len(found.refused)
+        path = Path(source)
+        if not path.exists():
+            raise InputMissingError(f"{source}: no such file or folder")
+        if path.is_dir():
+            for file in _walk(path):
+                _add_file(found, file, index, file.relative_to(path).as_posix(), named=False)
+        else:
+            _add_file(found, path, index, path.name, named=True)
+        if (len(found.entries), len(found.refused)) == before:
+            raise DataError(f"{source}: holds no images (DICOM, NIfTI, PNG, JPG, or ZIPs of them)")
+    return found
+
+
+def open_file(path: str) -> zipfile.IO[bytes]:
+    """Open for reading; the cause becomes an InputMissingError."""
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        raise InputMissingError(f"{path}: {error.strerror}") from None
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    def stop(error: OSError) -> None:
+        raise InputMissingError(f"{error.filename}: {error.strerror}")
+
+    for parent, folders, files in os.walk(folder, onerror=stop):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            file = Path(parent, name)
+            if stat.S_ISREG(file.stat().st_mode):  # neither pipes nor devices
+                yield file
+
+
+def _add_file(found: Found, path: Path, source: int, within: str, *, named: bool) -> None:
+    if zipfile.is_zipfile(path) if path.suffix.lower() == ".zip" or named else False:
+        _add_archive(found, path, source, within)
+    elif path.suffix.lower() == ".zip":
+        found.refused.append((str(path), "not a readable ZIP file; it may be cut short"))
+    elif _is_archive(path.name):
+        found.refused.append((str(path), "an archive of this kind is not read; unpack it, or use ZIP"))
+    elif not named and not may_be_image(within):
+        found.skipped += 1
+    else:
+        found.entries.append(Entry(str(path), "", path.stat().st_size, source, within))
+
+
+def _add_archive(found: Found, path: Path, source: int, within: str) -> None:
+    try:
+        members = _opened(str(path)).infolist()
+        reason = _bomb(members, path.stat().st_size)
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        reason = f"not a readable ZIP file ({error})"
+    if reason:
+        found.refused.append((str(path), reason))
+        return
+    seen: set[str] = set()
+    for member in sorted(members, key=lambda info: info.filename):
+        name = member.filename
+        if member.is_dir() or name.startswith("__MACOSX/"):
+            continue
+        entry = Entry(str(path), name, member.file_size, source, f"{within}/{name}")
+        if name in seen:
+            found.refused.append((entry.name, "this name occurs twice in the archive"))
+        elif reason := _trick(member):
+            found.refused.append((entry.name, reason))
+        elif may_be_image(name):
+            found.entries.append(entry)
+        else:
+            found.skipped += 1
+        seen.add(name)
+
+
+def _bomb(members: Sequence[zipfile.ZipInfo], size: int) -> str:
+    """Why the archive must not be read at all, or ""."""
+    if len(members) > MAX_MEMBERS:
+        return f"has {len(members)} members, more than the {MAX_MEMBERS} that are read; split it"
+    total = sum(member.file_size for member in members)
+    if total > MAX_ARCHIVE_BYTES or (total > RATIO_FREE_BYTES and total > MAX_RATIO * size):
+        return f"would inflate from {_bytes(size)} to {_bytes(total)}: refused as a zip bomb"
+    end = 0
+    for member in sorted(members, key=lambda info: info.header_offset):
+        if member.header_offset < end:
+            return "its members overlap: refused as a zip bomb"
+        end = member.header_offset + 30 + len(member.filename) + member.compress_size
+    return ""
+
+
+def _trick(member: zipfile.ZipInfo) -> str:
+    """Why this member must not be read, or ""."""
+    parts = PurePosixPath(member.filename.replace("\\", "/"))
+    if parts.is_absolute() or ".." in parts.parts or (len(member.filename) > 1 and member.filename[1] == ":"):
+        return "the name points outside the archive; refused"
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return "a symbolic link inside the archive; refused"
+    if member.flag_bits & 1:
+        return "is encrypted; decrypt the archive first"
+    if member.file_size > MAX_FILE_BYTES:
+        return f"would inflate to {_bytes(member.file_size)}: refused"
+    if _is_archive(member.filename):
+        return "an archive inside an archive; unpack the outer one first"
+    return ""
+
+
+def _is_archive(name: str) -> bool:
+    lower = name.lower()
+    return PurePosixPath(lower).suffix in _ARCHIVES and not lower.endswith(".nii.gz")
+
+
+def may_be_image(name: str) -> bool:
+    """Whether a file below a folder is worth opening, judged by its name."""
+    file = PurePosixPath(name).name.lower()
+    stem, suffix = PurePosixPath(file).stem, PurePosixPath(file).suffix
+    return not (file.startswith((".", "._")) or suffix in _NO_IMAGES or (stem in _NO_IMAGE_NAMES and suffix == ""))
+
+
+@lru_cache(maxsize=4)
+def _opened(path: str) -> zipfile.ZipFile:
+    """Archives stay open between members; a worker process has its own."""
+    return zipfile.ZipFile(path)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / (1 << 30):.3g} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.3g} MiB"

@@ -1,0 +1,166 @@
+"""DICOM headers: one record for each slice, whether files hold one frame or many."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from typing import Any
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+
+from medgen.errors import DataError
+from medgen.imaging.archive import Entry, open_file
+from medgen.imaging.slices import Kind, SliceFacts, Vector3
+
+# Attributes that separate stacks of one series that lie on the same positions.
+_PHASES = (
+    *("StackID", "TemporalPositionIdentifier", "TemporalPositionIndex", "EchoNumbers", "EchoTime", "DiffusionBValue"),
+    *("AcquisitionNumber", "TriggerTime", "ContentTime", "ImageType"),
+)
+
+
+def scan_dicom(entry: Entry) -> list[SliceFacts]:
+    """The slices of one DICOM file, without reading its pixels. DataError says why there are none."""
+    dataset = read_dataset(entry, pixels=False)
+    if "Rows" not in dataset or "Columns" not in dataset:
+        raise DataError(f"{entry.name}: holds no image{_class_of(dataset)}")
+    try:
+        frames = max(1, int(dataset.get("NumberOfFrames") or 1))
+        return [_facts(entry, dataset, frame) for frame in range(frames)]
+    except (ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError) as error:
+        raise DataError(f"{entry.name}: the header cannot be understood: {one_line(error)}") from None
+
+
+def read_dataset(entry: Entry, *, pixels: bool) -> Dataset:
+    """Parse a DICOM file; with `pixels` False only what comes before them."""
+    try:
+        if pixels:
+            return pydicom.dcmread(io.BytesIO(entry.read()), force=True)
+        if entry.member:  # a member is inflated only as far as it is read
+            with zipfile.ZipFile(entry.path) as archive, archive.open(entry.member) as member:
+                return pydicom.dcmread(member, stop_before_pixels=True, force=True)
+        with open_file(entry.path) as file:
+            return pydicom.dcmread(file, stop_before_pixels=True, force=True)
+    except (InvalidDicomError, EOFError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
+        raise DataError(f"{entry.name}: not a readable DICOM file: {one_line(error)}") from None
+    except (zipfile.BadZipFile, OSError, RuntimeError) as error:
+        raise DataError(f"{entry.name}: damaged: {one_line(error)}") from None
+
+
+def frame_value(dataset: Dataset, frame: int, sequence: str, keyword: str) -> Any:
+    """`keyword` of a frame: from its functional groups, else the shared ones, else the top level; None if absent."""
+    for groups, index in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
+        items = dataset.get(groups)
+        if items and index < len(items) and items[index].get(sequence):
+            value = items[index][sequence][0].get(keyword)
+            if value is not None and value != "":
+                return value
+    value = dataset.get(keyword)
+    return None if value == "" else value
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error from a library, short and on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 240 else text[:237] + "..."
+
+
+def _facts(entry: Entry, dataset: Dataset, frame: int) -> SliceFacts:
+    series, sop = str(dataset.get("SeriesInstanceUID") or ""), str(dataset.get("SOPInstanceUID") or "")
+    modality = str(dataset.get("Modality") or "")
+    across, down = _axes(frame_value(dataset, frame, "PlaneOrientationSequence", "ImageOrientationPatient"))
+    position = _numbers(frame_value(dataset, frame, "PlanePositionSequence", "ImagePositionPatient"), 3)
+    offsets = dataset.get("GridFrameOffsetVector")
+    if position and across and down and offsets is not None and frame < len(offsets):  # dose grids
+        normal = cross(across, down)
+        position = tuple(p + float(offsets[frame]) * n for p, n in zip(position, normal, strict=True))
+    elif _frames(dataset) > 1 and not dataset.get("PerFrameFunctionalGroupsSequence"):
+        position = None  # one position for many frames is a film, not a stack
+    spacing = _numbers(
+        frame_value(dataset, frame, "PixelMeasuresSequence", "PixelSpacing") or dataset.get("ImagerPixelSpacing"), 2
+    )
+    thickness = frame_value(dataset, frame, "PixelMeasuresSequence", "SpacingBetweenSlices") or frame_value(
+        dataset, frame, "PixelMeasuresSequence", "SliceThickness"
+    )
+    return SliceFacts(
+        entry=entry,
+        frame=frame,
+        format="dicom",
+        rows=int(dataset.Rows),
+        columns=int(dataset.Columns),
+        colour=int(dataset.get("SamplesPerPixel") or 1) >= 3
+        or dataset.get("PhotometricInterpretation") == "PALETTE COLOR",
+        kind=_kind(dataset, modality),
+        modality=modality,
+        patient=str(dataset.get("PatientID") or dataset.get("StudyInstanceUID") or series or sop),
+        series=series,
+        sop=sop,
+        position=position if across else None,
+        across=across,
+        down=down,
+        spacing=spacing if spacing and min(spacing) > 0 else None,
+        thickness=abs(float(thickness)) or None if thickness is not None else None,
+        phase=tuple(_phase(dataset, frame, keyword) for keyword in _PHASES),
+    )
+
+
+def _kind(dataset: Dataset, modality: str) -> Kind:
+    bits = int(dataset.get("BitsAllocated") or 32)
+    if int(dataset.get("SamplesPerPixel") or 1) >= 3 or dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+        return "byte"  # 16-bit colour is brought to 8
+    if modality == "CT" and bits in (16, 32):
+        return "hu"
+    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
+    plain = slope in (None, "", 1) and intercept in (None, "", 0) and "ModalityLUTSequence" not in dataset
+    return "byte" if bits <= 8 and plain and not int(dataset.get("PixelRepresentation") or 0) else "other"
+
+
+def _phase(dataset: Dataset, frame: int, keyword: str) -> str:
+    if keyword in ("StackID", "TemporalPositionIndex"):
+        return str(frame_value(dataset, frame, "FrameContentSequence", keyword) or "")
+    if keyword == "EchoTime":
+        echo = frame_value(dataset, frame, "MREchoSequence", "EffectiveEchoTime")
+        return str(echo if echo is not None else dataset.get(keyword) or "")
+    if keyword == "DiffusionBValue":
+        return str(frame_value(dataset, frame, "MRDiffusionSequence", keyword) or "")
+    return str(dataset.get(keyword) or "")
+
+
+def _axes(orientation: Any) -> tuple[Vector3 | None, Vector3 | None]:
+    values = _numbers(orientation, 6)
+    if values is None:
+        return None, None
+    across, down = _unit(values[:3]), _unit(values[3:])
+    if across is None or down is None or abs(sum(a * b for a, b in zip(across, down, strict=True))) > 0.01:
+        return None, None
+    return across, down
+
+
+def _unit(values: tuple[float, ...]) -> Vector3 | None:
+    norm = math.sqrt(sum(value * value for value in values))
+    return (values[0] / norm, values[1] / norm, values[2] / norm) if norm > 1e-6 else None
+
+
+def cross(a: Vector3, b: Vector3) -> Vector3:
+    """The vector product."""
+    return (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])
+
+
+def _numbers(values: Any, count: int) -> Any:
+    """`count` finite floats as a tuple, or None."""
+    if values is None or isinstance(values, str) or not hasattr(values, "__len__") or len(values) != count:
+        return None
+    numbers = tuple(float(value) for value in values)
+    return numbers if all(math.isfinite(number) for number in numbers) else None
+
+
+def _frames(dataset: Dataset) -> int:
+    return int(dataset.get("NumberOfFrames") or 1)
+
+
+def _class_of(dataset: Dataset) -> str:
+    uid = dataset.get("SOPClassUID") or getattr(dataset, "file_meta", Dataset()).get("MediaStorageSOPClassUID")
+    return f" ({getattr(uid, 'name', uid)})" if uid else ""

@@ -1,0 +1,126 @@
+"""DICOM pixels: decoded, in physical units, bright is more, colour as RGB."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+
+from medgen.errors import DataError
+from medgen.imaging.archive import Entry
+from medgen.imaging.dicom import frame_value, one_line, read_dataset
+
+Floats = npt.NDArray[np.float32]
+
+AIR_HU = -1000.0
+# The decoder for each compressed transfer syntax: the fastest that is exact and well kept.
+_DECODERS = {
+    "1.2.840.10008.1.2.5": "pylibjpeg",  # RLE
+    "1.2.840.10008.1.2.4.57": "gdcm",  # JPEG lossless
+    "1.2.840.10008.1.2.4.70": "gdcm",
+    "1.2.840.10008.1.2.4.80": "pyjpegls",  # JPEG-LS
+    "1.2.840.10008.1.2.4.81": "pyjpegls",
+    "1.2.840.10008.1.2.4.90": "pylibjpeg",  # JPEG 2000, by OpenJPEG
+    "1.2.840.10008.1.2.4.91": "pylibjpeg",
+    "1.2.840.10008.1.2.4.201": "pylibjpeg",  # high-throughput JPEG 2000
+    "1.2.840.10008.1.2.4.202": "pylibjpeg",
+    "1.2.840.10008.1.2.4.203": "pylibjpeg",
+}
+
+
+def read_dicom(entry: Entry, frames: Sequence[int], *, hu: bool) -> Floats:
+    """The `frames` of a file as (F, H, W, C) float32; colour in [0, 255]. DataError says what is wrong with it."""
+    dataset = read_dataset(entry, pixels=True)
+    try:
+        stored = _decode(dataset)  # (F, H, W, C)
+        if stored.shape[-1] == 3:
+            return _to_bytes(stored[list(frames)], dataset)
+        return np.stack([_physical(dataset, stored[frame, :, :, 0], frame, hu) for frame in frames])[..., None]
+    except Exception as error:  # decoders raise whatever they like; the user gets one sentence, `from` keeps the rest
+        raise DataError(f"{entry.name}: the pixels cannot be decoded: {one_line(error)}") from error
+
+
+def _decode(dataset: Dataset) -> npt.NDArray[np.generic]:
+    """Stored values (F, H, W, C)."""
+    plugin = _DECODERS.get(str(dataset.file_meta.get("TransferSyntaxUID", "")), "")
+    try:
+        array = pixel_array(dataset, decoding_plugin=plugin)
+    except (RuntimeError, ValueError, AttributeError) as error:
+        if not plugin:
+            raise
+        try:
+            array = pixel_array(dataset)  # another decoder may be more lenient
+        except (RuntimeError, ValueError, AttributeError):
+            raise error from None
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    array = array.reshape(frames, int(dataset.Rows), int(dataset.Columns), -1)
+    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+        array = apply_color_lut(array[..., 0], dataset)
+    return array
+
+
+def _to_bytes(colour: npt.NDArray[np.generic], dataset: Dataset) -> Floats:
+    values = colour.astype(np.float32)
+    bits = colour.dtype.itemsize * 8 if "RedPaletteColorLookupTableData" in dataset else int(dataset.BitsStored)
+    return values if bits == 8 else np.rint(values * np.float32(255.0 / (2**bits - 1)))
+
+
+def _physical(dataset: Dataset, stored: npt.NDArray[np.generic], frame: int, hu: bool) -> Floats:
+    """One grey frame (H, W): padding recognised, MONOCHROME1 turned, then slope and intercept of this frame."""
+    padding = _padding(dataset, stored)
+    values = stored.astype(np.float32)
+    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
+        low, high = _stored_range(dataset, stored)
+        values = np.float32(low + high) - values
+    if dataset.get("BitsAllocated") == 1:
+        values *= 255.0
+    if "ModalityLUTSequence" in dataset:
+        values = apply_modality_lut(values.astype(stored.dtype), dataset).astype(np.float32)
+    else:
+        slope = frame_value(dataset, frame, "PixelValueTransformationSequence", "RescaleSlope")
+        intercept = frame_value(dataset, frame, "PixelValueTransformationSequence", "RescaleIntercept")
+        if slope is None and dataset.get("DoseGridScaling") is not None:
+            slope = dataset.DoseGridScaling
+        if slope is not None:
+            values *= np.float32(slope)
+        if intercept is not None:
+            values += np.float32(intercept)
+    padding |= ~np.isfinite(values)
+    if padding.any():
+        values[padding] = AIR_HU if hu else values[~padding].min(initial=np.inf) if not padding.all() else 0.0
+    return values
+
+
+def _padding(dataset: Dataset, stored: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
+    """Where the scanner wrote "no measurement here"."""
+    value = dataset.get("FloatPixelPaddingValue", dataset.get("PixelPaddingValue"))
+    if value is None:
+        return np.zeros(stored.shape, dtype=bool)
+    limit = dataset.get("FloatPixelPaddingRangeLimit", dataset.get("PixelPaddingRangeLimit"))
+    first = _as_stored(value, dataset, stored)
+    last = first if limit is None else _as_stored(limit, dataset, stored)
+    return (stored >= min(first, last)) & (stored <= max(first, last))
+
+
+def _as_stored(value: float | bytes, dataset: Dataset, stored: npt.NDArray[np.generic]) -> float:
+    """Padding values are often written as unsigned though the pixels are signed, or the other way round."""
+    number = float(int.from_bytes(value, "little")) if isinstance(value, bytes) else float(value)
+    if stored.dtype.kind == "f":
+        return number
+    bits = int(dataset.BitsAllocated)
+    if stored.dtype.kind == "i" and number >= 2 ** (bits - 1):
+        return number - 2**bits
+    if stored.dtype.kind == "u" and number < 0:
+        return number + 2**bits
+    return number
+
+
+def _stored_range(dataset: Dataset, stored: npt.NDArray[np.generic]) -> tuple[float, float]:
+    if stored.dtype.kind == "f":
+        return float(np.nanmin(stored)), float(np.nanmax(stored))
+    bits = int(dataset.BitsStored)
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
+    return float(min(low, stored.min())), float(max(high, stored.max()))

@@ -1,0 +1,209 @@
+"""From sources and options to a plan: which cases there are, what is known of each, and how they will be stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from medgen.errors import DataError, UsageError
+from medgen.imaging import labels as csv_labels
+from medgen.imaging import lidc
+from medgen.imaging.annotations import NODULE_FIELDS, Annotation
+from medgen.imaging.archive import Entry, enumerate_sources
+from medgen.imaging.intensity import Encoding, plan_encoding
+from medgen.imaging.masks import Masks
+from medgen.imaging.names import CaseNames
+from medgen.imaging.options import PreprocessOptions
+from medgen.imaging.series import Stack, build_stacks
+from medgen.imaging.slices import SliceFacts
+from medgen.imaging.splits import hashed_id
+from medgen.imaging.work import MaskSource, ScanTask, scan
+from medgen.imaging.workers import Workers
+
+SCAN_FILES = 32  # headers read in one task
+
+
+class Listener(Protocol):
+    """Who is told what happens."""
+
+    def say(self, message: str) -> None:
+        """A result or a step."""
+
+    def warn(self, message: str) -> None:
+        """Something the user should know although the work goes on."""
+
+
+@dataclass
+class LeftOut:
+    """What failed: raised at once, or under `keep_going` told and collected."""
+
+    listener: Listener
+    keep_going: bool
+    reasons: list[str] = field(default_factory=list)
+
+    def add(self, reason: str) -> None:
+        """One item failed for this reason."""
+        if not self.keep_going:
+            raise DataError(f"{reason} (--keep-going leaves such items out)")
+        self.reasons.append(reason)
+        self.listener.warn(f"left out: {reason}")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the command line names: image sources, and what belongs to them."""
+
+    sources: tuple[str, ...]
+    labels: Path | None = None
+    lidc_xml: tuple[Path, ...] = ()
+    masks: str | None = None
+
+
+@dataclass
+class PlannedCase:
+    """One case to be made."""
+
+    id: str
+    stack: Stack
+    annotation: Annotation
+    masks: list[MaskSource | None]
+    keep: list[int]  # indices of the slices that are kept
+
+
+@dataclass
+class Plan:
+    """All cases, in order, and what they have in common."""
+
+    cases: list[PlannedCase]
+    encoding: Encoding
+    channels: int
+    vector_fields: tuple[str, ...]
+    classes: dict[str, int]
+    labelled: bool  # whether there is a `label` array
+
+
+def make_plan(
+    inputs: Inputs, options: PreprocessOptions, key: bytes, workers: Workers, left_out: LeftOut, listener: Listener
+) -> Plan:
+    """Scan all headers, build stacks, attach labels and masks, decide on one encoding. Reads no pixels."""
+    if inputs.labels and inputs.lidc_xml and not options.vector_fields:
+        raise UsageError("--labels and --lidc-xml both give vectors; use one of them")
+    slices = _scan_all(inputs, options, workers, left_out, listener)
+    stacks = _chosen(build_stacks(slices), options, listener)
+    if not stacks:
+        raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess")
+    ids = [hashed_id(key, stack.key) for stack in stacks]
+    annotations = {index: Annotation() for index in range(len(stacks))}
+    fields: tuple[str, ...] = ()
+    classes: dict[str, int] = {}
+    labelled = False
+    if inputs.labels:
+        table = csv_labels.read_table(inputs.labels, options.vector_fields)
+        for error in csv_labels.apply(table, stacks, CaseNames(stacks, ids, inputs.sources), annotations):
+            left_out.add(str(error))
+        fields, classes, labelled = table.fields, table.classes, "label" in table.columns
+    if inputs.lidc_xml:
+        fields = NODULE_FIELDS
+        for file, named in lidc.xml_files(inputs.lidc_xml):
+            reading = lidc.read_xml(file)
+            if named and reading is None:
+                raise DataError(f"{file}: holds no LIDC reading of a CT")
+            if reading and not lidc.annotate(reading, stacks, annotations, options.lidc_readers) and named:
+                left_out.add(f"{file}: the series it describes is not among the sources")
+    masks = Masks(inputs.masks) if inputs.masks else None
+    cases = []
+    for index, stack in enumerate(stacks):
+        try:
+            found = masks.of_stack(stack, inputs.sources[stack.first.entry.source]) if masks else []
+            if options.thickness is not None and stack.flaws and len(stack.slices) > 1:
+                raise DataError(
+                    f"{stack.name}: {stack.flaws[0]}; its slices cannot be resampled along z: "
+                    "leave --thickness out, or mend the series first"
+                )
+            if options.spacing is not None and not stack.measured:
+                raise DataError(f"{stack.name}: does not tell its pixel spacing; use --size instead of --spacing")
+            if labelled and set(annotations[index].labels) != set(range(len(stack.slices))):
+                raise DataError(f"{stack.name}: has no label in {inputs.labels}")
+        except DataError as error:
+            left_out.add(str(error))
+            continue
+        for flaw in stack.flaws:
+            listener.warn(f"{stack.name}: {flaw}; as single slices they are kept as they are")
+        cases.append(PlannedCase(ids[index], stack, annotations[index], found, []))
+    if not cases:
+        raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess")
+    kinds = {case.stack.first.kind for case in cases}
+    encoding = plan_encoding(kinds, options.window)
+    if encoding.per_case and "hu" in kinds:
+        listener.warn(
+            "CT lies beside images of other scales: all are scaled by their own percentiles (or set --window)"
+        )
+    if options.mask_background and encoding.intensity.unit != "HU":
+        raise UsageError("--mask-background finds lungs in CT, but not all images are CT")
+    if fields:
+        _tell_unlabelled(cases, listener)
+    colour = any(case.stack.first.colour for case in cases)
+    channels = int(options.channels) if options.channels != "auto" else 3 if colour else 1
+    return Plan(cases, encoding, channels, fields, classes, labelled)
+
+
+def _scan_all(
+    inputs: Inputs, options: PreprocessOptions, workers: Workers, left_out: LeftOut, listener: Listener
+) -> list[SliceFacts]:
+    found = enumerate_sources(inputs.sources)
+    for name, reason in found.refused:
+        left_out.add(f"{name}: {reason}")
+    entries = [entry for entry in found.entries if not _below(entry, inputs.masks)]
+    slices: list[SliceFacts] = []
+    skipped = found.skipped
+    for task, outcomes in workers.map(scan, _scan_tasks(entries, inputs.sources, options.modality)):
+        if not isinstance(outcomes, list):
+            raise outcomes
+        for outcome in outcomes:
+            if isinstance(outcome, str):
+                left_out.add(outcome)
+            elif outcome:
+                slices += outcome
+            else:
+                skipped += 1
+        del task
+    if skipped:
+        listener.say(f"{skipped} files that are no images were passed over")
+    return slices
+
+
+def _scan_tasks(entries: Sequence[Entry], sources: Sequence[str], modality: str) -> Iterator[ScanTask]:
+    for start in range(0, len(entries), SCAN_FILES):
+        chunk = tuple(entries[start : start + SCAN_FILES])
+        named = tuple(not entry.member and entry.path == sources[entry.source] for entry in chunk)
+        yield ScanTask(chunk, named, modality)
+
+
+def _below(entry: Entry, masks: str | None) -> bool:
+    """Whether a file lies in the folder of masks, and so is no image of its own."""
+    if masks is None:
+        return False
+    folder = Path(masks).resolve() if "{stem}" not in masks else Path(masks).resolve().parent
+    path = Path(entry.path).resolve()
+    return path == folder or folder in path.parents
+
+
+def _chosen(stacks: list[Stack], options: PreprocessOptions, listener: Listener) -> list[Stack]:
+    """The stacks that the options ask for."""
+    kept = [stack for stack in stacks if not options.series or stack.first.modality in options.series]
+    long = [stack for stack in kept if len(stack.slices) >= options.min_slices]
+    if len(kept) < len(stacks):
+        listener.say(
+            f"{len(stacks) - len(kept)} stacks of other modalities than {', '.join(options.series)} passed over"
+        )
+    if len(long) < len(kept):
+        listener.say(f"{len(kept) - len(long)} stacks of fewer than {options.min_slices} slices passed over")
+    return long
+
+
+def _tell_unlabelled(cases: Sequence[PlannedCase], listener: Listener) -> None:
+    without = sum(not case.annotation.findings for case in cases)
+    if without:
+        listener.say(f"{without} of {len(cases)} cases have no row with a vector: they count as healthy (all zeros)")

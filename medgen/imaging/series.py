@@ -1,0 +1,191 @@
+"""From loose slices to stacks: one series and one orientation each, ordered along the normal, checked for gaps."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from medgen.imaging.slices import SliceFacts, Vector3
+
+TILT_DEGREES = 0.5  # below it, rounding in the header explains the shift
+GAP_TOLERANCE = 0.05  # of the usual distance, and at least 0.1 mm
+
+
+@dataclass
+class Stack:
+    """Slices that make one case, in order along the normal of the first to the last.
+
+    `spacing` is (z, y, x) in mm; `flaws` are sentences about the geometry that forbid resampling along z.
+    """
+
+    key: str  # what the id is made of: unique, and known to the user alone
+    slices: list[SliceFacts]
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    measured: bool = False  # whether the in-plane spacing is known
+    offsets: list[float] = field(default_factory=list)  # mm along the normal, from the first slice
+    flaws: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def first(self) -> SliceFacts:
+        """The slice at the lowest position along the normal."""
+        return self.slices[0]
+
+    @property
+    def name(self) -> str:
+        """What the user knows it by: its first file."""
+        return self.first.entry.name
+
+    @property
+    def patient(self) -> str:
+        """The patient's identity, or "" where the file does not tell."""
+        return self.first.patient
+
+    @property
+    def origin(self) -> Vector3:
+        """Centre of the first voxel, LPS mm."""
+        return self.first.position or (0.0, 0.0, 0.0)
+
+    @property
+    def direction(self) -> tuple[float, ...]:
+        """Unit vectors of the z, y and x axes, LPS."""
+        if self.first.across is None or self.first.down is None:
+            return (0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0)
+        return (*normal(self.first), *self.first.down, *self.first.across)
+
+
+def normal(facts: SliceFacts) -> Vector3:
+    """The unit vector from one slice to the next: along a row x along a column."""
+    a, b = facts.across or (1.0, 0.0, 0.0), facts.down or (0.0, 1.0, 0.0)
+    return (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])
+
+
+def build_stacks(slices: Iterable[SliceFacts]) -> list[Stack]:
+    """Group by series, orientation, size and (where positions repeat) echo or time point; order and check each.
+
+    The order of the stacks is that of their first files. Files without a position are stacks of their own.
+    """
+    series: dict[tuple[str, ...], dict[tuple[object, ...], list[SliceFacts]]] = {}
+    for item in slices:
+        where = (item.series,) if item.series else (str(item.entry.source), item.entry.within)
+        series.setdefault(where, {}).setdefault(_alike(item), []).append(item)
+    stacks = []
+    for where, groups in series.items():
+        parts = [part for group in groups.values() for part in _unmix(group)]
+        for part in parts:
+            key = "/".join(where) if len(parts) == 1 else f"{'/'.join(where)}/{_distinction(part)}"
+            stacks.append(_ordered(key, part))
+    return _uniquely_named(stacks)
+
+
+def _uniquely_named(stacks: list[Stack]) -> list[Stack]:
+    """Number the stacks that are called the same, such as equally named files of two sources."""
+    seen: dict[str, int] = defaultdict(int)
+    for stack in stacks:
+        seen[stack.key] += 1
+        if seen[stack.key] > 1:
+            stack.key += f"#{seen[stack.key]}"
+    return stacks
+
+
+def _alike(item: SliceFacts) -> tuple[object, ...]:
+    """What the slices of a stack have in common."""
+    axes = tuple(round(value, 2) + 0.0 for value in (*(item.across or ()), *(item.down or ())))
+    spacing = tuple(round(value, 3) for value in item.spacing or ())
+    alone = item.entry.name if item.position is None else ""
+    return (item.rows, item.columns, item.colour, item.kind, item.modality, axes, spacing, alone)
+
+
+def _distinction(part: Sequence[SliceFacts]) -> str:
+    """What tells this stack from the others of its series, stable under new data."""
+    first = part[0]
+    own = first.sop if first.position is None else ""
+    return "/".join(map(str, (*_alike(first)[:-1], own, *first.phase)))
+
+
+def _unmix(group: list[SliceFacts]) -> list[list[SliceFacts]]:
+    """Split a group whose positions repeat by the first attribute that makes them unique in each part."""
+    group = list(
+        {(item.entry.name, item.frame) if not item.sop else (item.sop, item.frame): item for item in group}.values()
+    )
+    if group[0].position is None or _distinct(group):
+        return [group]
+    for index in range(len(group[0].phase)):
+        parts: dict[str, list[SliceFacts]] = {}
+        for item in group:
+            parts.setdefault(item.phase[index] if index < len(item.phase) else "", []).append(item)
+        if len(parts) > 1 and all(_distinct(part) for part in parts.values()):
+            return list(parts.values())
+    return [group]
+
+
+def _distinct(group: Sequence[SliceFacts]) -> bool:
+    heights = sorted(_height(item, group[0]) for item in group)
+    return all(later - earlier > 1e-3 for earlier, later in zip(heights, heights[1:], strict=False))
+
+
+def _height(item: SliceFacts, reference: SliceFacts) -> float:
+    """Position along the normal of `reference`, mm."""
+    return sum(p * n for p, n in zip(item.position or (0.0, 0.0, 0.0), normal(reference), strict=True))
+
+
+def _ordered(key: str, part: list[SliceFacts]) -> Stack:
+    first = part[0]
+    depth = first.thickness or 1.0
+    plane = first.spacing or (1.0, 1.0)
+    if first.position is None:
+        part = sorted(part, key=lambda item: item.frame)
+        stack = Stack(key, part, (depth, *plane), first.spacing is not None, [i * depth for i in range(len(part))])
+        if len(part) > 1:
+            stack.flaws.append("its frames have no position in space")
+        return stack
+    part = sorted(part, key=lambda item: (_height(item, first), item.entry.source, item.entry.within, item.frame))
+    offsets = [_height(item, part[0]) - _height(part[0], part[0]) for item in part]
+    stack = Stack(key, part, (depth, *plane), first.spacing is not None, offsets)
+    if len(part) > 1:
+        gaps = np.diff(offsets)
+        usual = float(np.median(gaps[gaps > 1e-3])) if (gaps > 1e-3).any() else depth
+        stack.spacing = (usual, *plane)
+        stack.flaws += [*_repeats(part, gaps), *_uneven(part, gaps, usual), *_tilt(part)]
+    return stack
+
+
+def _repeats(part: Sequence[SliceFacts], gaps: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[str]:
+    where = np.flatnonzero(gaps <= 1e-3)
+    if not len(where):
+        return []
+    pair = part[where[0]], part[where[0] + 1]
+    return [
+        f"{len(where) + 1} slices share a position with another, first {pair[0].entry.name} and {pair[1].entry.name}"
+        if len(where) > 1
+        else f"{pair[0].entry.name} and {pair[1].entry.name} share a position"
+    ]
+
+
+def _uneven(part: Sequence[SliceFacts], gaps: np.ndarray[tuple[int], np.dtype[np.float64]], usual: float) -> list[str]:
+    odd = np.flatnonzero((np.abs(gaps - usual) > max(0.1, GAP_TOLERANCE * usual)) & (gaps > 1e-3))
+    if not len(odd):
+        return []
+    at = int(odd[0])
+    return [
+        f"uneven gaps: {gaps[at]:.4g} mm between slices {at} and {at + 1} ({part[at].entry.name}), usually "
+        f"{usual:.4g} mm" + (f", and {len(odd) - 1} more" if len(odd) > 1 else "")
+    ]
+
+
+def _tilt(part: Sequence[SliceFacts]) -> list[str]:
+    start, end = part[0].position, part[-1].position
+    if start is None or end is None:
+        return []
+    step = np.subtract(end, start)
+    along = float(step @ np.array(normal(part[0])))
+    aside = math.sqrt(max(0.0, float(step @ step) - along * along))
+    angle = math.degrees(math.atan2(aside, abs(along)))
+    pixel = min(part[0].spacing or (1.0, 1.0))
+    if angle < TILT_DEGREES or aside < 0.5 * pixel:
+        return []
+    return [f"gantry tilt of {angle:.1f} degrees: each slice is shifted against the one before"]

@@ -1,0 +1,53 @@
+"""Ids that tell nothing, and splits by patient that no new data can change: both are keyed hashes."""
+
+from __future__ import annotations
+
+import os
+from hashlib import blake2b
+
+from medgen.artifacts.schema import SPLITS
+from medgen.errors import ConfigError
+
+KEY_VARIABLE = "MEDGEN_ID_KEY"
+# A public key hides nothing from somebody who can guess the original ids: set your own for data that leaves the house.
+DEFAULT_KEY = "medgen"
+
+
+def resolve_key(given: str | None) -> bytes:
+    """The key: as given, else from the environment, else the public default."""
+    text = given or os.environ.get(KEY_VARIABLE) or DEFAULT_KEY
+    return blake2b(text.encode(), digest_size=32).digest()
+
+
+def hashed_id(key: bytes, name: str) -> str:
+    """A case id of 16 hexadecimal digits for `name`, which cannot be read back without the key."""
+    return blake2b(name.encode(), key=key, digest_size=8, person=b"medgen-case").hexdigest()
+
+
+def uniform(key: bytes, name: str) -> float:
+    """A number in [0, 1) that belongs to `name`."""
+    digest = blake2b(name.encode(), key=key, digest_size=8, person=b"medgen-split").digest()
+    return int.from_bytes(digest[:7], "big") / 2**56
+
+
+def parse_fractions(text: str) -> tuple[float, ...]:
+    """`0.8,0.1,0.1` -> fractions of train, val and test (a missing one is 0); ConfigError if they do not add up to 1."""
+    try:
+        fractions = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"split '{text}': expected fractions of train,val,test such as 0.8,0.1,0.1") from None
+    fractions += [0.0] * (len(SPLITS) - len(fractions))
+    if len(fractions) > len(SPLITS) or not all(0 <= part <= 1 for part in fractions) or abs(sum(fractions) - 1) > 1e-6:
+        raise ConfigError(f"split '{text}': fractions of train,val,test must lie in [0, 1] and add up to 1")
+    return tuple(fractions)
+
+
+def split_of(key: bytes, patient: str, fractions: tuple[float, ...]) -> str:
+    """The split of a patient: it depends on nothing but the patient, the key and the fractions."""
+    number = uniform(key, patient)
+    upper = 0.0
+    for name, fraction in zip(SPLITS, fractions, strict=True):
+        upper += fraction
+        if number < upper:
+            return name
+    return next(name for name, fraction in zip(reversed(SPLITS), reversed(fractions), strict=True) if fraction > 0)

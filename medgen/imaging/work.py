@@ -1,0 +1,152 @@
+"""What a worker process does: scan headers, and read slices into their final geometry. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medgen.errors import DataError, MedgenError
+from medgen.imaging import formats
+from medgen.imaging.archive import Entry
+from medgen.imaging.geometry import PlaneMap
+from medgen.imaging.intensity import Encoding
+from medgen.imaging.slices import Format, SliceFacts
+
+_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+MASK_LEVEL = 0.5  # of a mask file's own maximum
+
+
+@dataclass(frozen=True)
+class ScanTask:
+    """Files whose headers are to be read."""
+
+    entries: tuple[Entry, ...]
+    named: tuple[bool, ...]  # whether the user gave the very file
+    modality: str
+
+    def __str__(self) -> str:
+        return self.entries[0].name
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Frames of one file, neighbours in their stack."""
+
+    entry: Entry
+    format: Format
+    frames: tuple[int, ...]
+    masks: tuple[MaskSource | None, ...] = ()  # one a frame; empty: no masks
+
+
+@dataclass(frozen=True)
+class MaskSource:
+    """Where a slice's mask is: a file and the frame in it."""
+
+    entry: Entry
+    format: Format
+    frame: int
+
+
+@dataclass(frozen=True)
+class ReadTask:
+    """Neighbouring slices of one case, and what becomes of them."""
+
+    case: int
+    last: bool  # whether the case is complete with it
+    pieces: tuple[Piece, ...]
+    plane: PlaneMap
+    encoding: Encoding
+    channels: int
+    masked: bool  # whether a mask array is wanted
+    mask_background: bool
+    keep_physical: bool  # float32 instead of stored values, for work that needs the whole case
+    digest: bool  # whether the file's digest stands for the patient
+
+    def __str__(self) -> str:
+        return self.pieces[0].entry.name
+
+
+@dataclass
+class Slab:
+    """The slices of a ReadTask: values (D, C, H, W), stored or physical, and masks (D, 1, H, W)."""
+
+    values: npt.NDArray[Any]
+    mask: npt.NDArray[np.uint8] | None
+    digest: str
+
+
+def scan(task: ScanTask) -> list[list[SliceFacts] | str]:
+    """For each file its slices, or the reason why it has none."""
+    results: list[list[SliceFacts] | str] = []
+    for entry, named in zip(task.entries, task.named, strict=True):
+        try:
+            results.append(formats.scan(entry, task.modality, named=named))
+        except MedgenError as error:
+            results.append(str(error))
+    return results
+
+
+def read(task: ReadTask) -> Slab | MedgenError:
+    """Read, resample and encode; a fault of the data is the answer, not an exception."""
+    try:
+        return _read(task)
+    except MedgenError as error:
+        return error
+
+
+def _read(task: ReadTask) -> Slab:
+    hu = task.encoding.intensity.unit == "HU"
+    fill = task.encoding.fill
+    planes, masks = [], []
+    for piece in task.pieces:
+        frames = formats.read(piece.entry, piece.format, piece.frames, hu=hu)  # (F, H, W, C)
+        _check_size(piece.entry, frames.shape[1:3], task.plane)
+        for image in frames:
+            values = _with_channels(image, task.channels)
+            if task.mask_background:
+                from medgen.imaging.lungs import without_background
+
+                values = without_background(values)
+            planes.append(task.plane.image(values, fill))
+        for source in piece.masks:
+            masks.append(_read_mask(source, task.plane))
+    stack = np.ascontiguousarray(np.moveaxis(np.stack(planes), 3, 1))  # (D, C, H, W)
+    return Slab(
+        stack if task.keep_physical else task.encoding.encode(stack),
+        np.stack(masks)[:, None] if task.masked else None,
+        blake2b(task.pieces[0].entry.read(), digest_size=16).hexdigest() if task.digest else "",
+    )
+
+
+def _check_size(entry: Entry, shape: Sequence[int], plane: PlaneMap) -> None:
+    expected = plane.y.source, plane.x.source
+    if tuple(shape) != expected:
+        raise DataError(
+            f"{entry.name}: has {shape[1]} x {shape[0]} pixels, its header says {expected[1]} x {expected[0]}"
+        )
+
+
+def _with_channels(image: npt.NDArray[np.float32], channels: int) -> npt.NDArray[np.float32]:
+    """(H, W, C) -> (H, W, channels): colour to luminance, or grey three times."""
+    if image.shape[2] == channels:
+        return image
+    if channels == 1:
+        return image @ _LUMINANCE[:, None]
+    return np.repeat(image, channels, axis=2)
+
+
+def _read_mask(source: MaskSource | None, plane: PlaneMap) -> npt.NDArray[np.uint8]:
+    """One slice's mask (H, W) in the geometry of its image; all zeros where there is none."""
+    if source is None:
+        return np.zeros((plane.y.target, plane.x.target), dtype=np.uint8)
+    values = formats.read(source.entry, source.format, (source.frame,), hu=False)[0].max(axis=2)
+    _check_size(source.entry, values.shape, plane)
+    # Masks are written as 0/1, 0/255, or as JPEG with values in between.
+    high = float(values.max())
+    full = 1.0 if high <= 1.0 else 255.0 if high > 128 else high
+    return plane.mask((values > MASK_LEVEL * full).astype(np.uint8))
