@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
 
 from medgen.errors import DataError, InputMissingError
 
@@ -37,7 +38,7 @@ class Entry:
     member: str = ""
     size: int = 0
     source: int = 0  # index of the SOURCE it came from
-    within: str = ""  # its name below that source, with / between the parts
+    within: str = ""  # its name from that source on, with / between the parts
 
     @property
     def name(self) -> str:
@@ -99,8 +100,9 @@ def enumerate_sources(sources: Sequence[str]) -> Found:
         if not path.exists():
             raise InputMissingError(f"{source}: no such file or folder")
         if path.is_dir():
+            name = path.resolve().name
             for file in _walk(path):
-                _add_file(found, file, index, file.relative_to(path).as_posix(), named=False)
+                _add_file(found, file, index, f"{name}/{file.relative_to(path).as_posix()}", named=False)
         else:
             _add_file(found, path, index, path.name, named=True)
         if (len(found.entries), len(found.refused)) == before:
@@ -108,10 +110,10 @@ def enumerate_sources(sources: Sequence[str]) -> Found:
     return found
 
 
-def open_file(path: str) -> zipfile.IO[bytes]:
+def open_file(path: str) -> BinaryIO:
     """Open for reading; the cause becomes an InputMissingError."""
     try:
-        return Path(path).open("rb")
+        return cast(BinaryIO, Path(path).open("rb"))
     except OSError as error:
         raise InputMissingError(f"{path}: {error.strerror}") from None
 

@@ -56,7 +56,7 @@ class Encoding:
             values = np.nan_to_num((values - low) * np.float32(1.0 / (high - low)), nan=0.0)
         stored = (values - np.float32(self.intensity.offset)) / np.float32(self.intensity.scale)
         limits = np.iinfo(self.dtype)
-        return np.clip(np.rint(stored), limits.min, limits.max).astype(self.dtype)
+        return np.asarray(np.clip(np.rint(stored), limits.min, limits.max), dtype=self.dtype)
 
 
 def plan_encoding(kinds: Collection[Kind], window: str) -> Encoding:

@@ -1,4 +1,4 @@
-"""Labels from a CSV: one row a slice or case, told by `case` or `path`, with vector fields, class, text, patient, split."""
+"""Labels from a CSV: a row for a slice or case, named by `case` or `path`: vector, class, text, patient, split."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from medgen.imaging.annotations import NODULE_FIELDS, Annotation, Finding
 from medgen.imaging.names import CaseNames
 from medgen.imaging.series import Stack
 
-_WHERE = ("case", "path", "slice")
 _PATHS = ("path", "filename", "file")
-_OTHER = ("label", "text", "modality", "modal", "patient", "split")
 
 
 @dataclass
@@ -27,6 +25,7 @@ class Table:
     file: Path
     columns: tuple[str, ...]
     rows: list[tuple[int, dict[str, str]]]
+    faults: list[str] = field(default_factory=list)  # rows that cannot be read, each with its reason
     fields: tuple[str, ...] = ()  # columns that make the vector
     classes: dict[str, int] = field(default_factory=dict)  # class name -> number; numbers name themselves
 
@@ -37,11 +36,11 @@ class Table:
 
 
 def read_table(file: Path, fields: Sequence[str] = ()) -> Table:
-    """Read a CSV with a header line. DataError names the row (counted as lines of the file) and the column.
+    """Read a CSV with a header line; rows are counted as lines of the file.
 
-    `fields`: columns of the vector; if empty, the nodule fields where all are there, else every column without
-    another meaning.
+    `fields`: columns of the vector; if empty, the nodule fields if they are there. DataError names the column.
     """
+    faults: list[str] = []
     rows: list[tuple[int, dict[str, str]]] = []
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
@@ -51,17 +50,18 @@ def read_table(file: Path, fields: Sequence[str] = ()) -> Table:
                 if len(cells) != len(columns):
                     if not any(cells):
                         continue
-                    raise DataError(
+                    faults.append(
                         f"{file}, row {reader.line_num}: {len(cells)} cells, the header has {len(columns)}; "
                         "put quotes around text that holds commas"
                     )
+                    continue
                 rows.append((reader.line_num, dict(zip(columns, (cell.strip() for cell in cells), strict=True))))
     except OSError as error:
         raise InputMissingError(f"{file}: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file}: not a CSV file in UTF-8 ({error})") from None
-    table = Table(file, columns, rows)
-    if not rows:
+    table = Table(file, columns, rows, faults)
+    if not rows and not faults:
         raise DataError(f"{file}: holds no rows below its header")
     if "case" not in columns and not table.path_column:
         raise DataError(f"{file}: needs a column 'case' or 'path'; it has {', '.join(columns)}")
@@ -125,8 +125,24 @@ def _apply_row(
         annotation.split = row["split"]
 
 
+def image_paths(table: Table) -> tuple[list[str], list[str]]:
+    """The files that a table used as source names, relative to its folder, each once; and the rows that name none."""
+    if not table.path_column:
+        raise DataError(f"{table.file}: as a source it needs a column 'path'; or give it as --labels")
+    paths: dict[str, None] = {}
+    faults, present = [], []
+    for number, row in table.rows:
+        path = table.file.parent / row[table.path_column]
+        if not path.is_file():
+            faults.append(f"{table.file}, row {number}: no such file '{row[table.path_column]}'")
+            continue
+        present.append((number, row))
+        paths[str(path)] = None
+    table.rows = present
+    return list(paths), faults
+
+
 def _vector_fields(table: Table, wanted: Sequence[str]) -> tuple[str, ...]:
-    known = (*_WHERE, *_PATHS, *_OTHER)
     if wanted:
         for name in wanted:
             if name not in table.columns:
@@ -134,9 +150,13 @@ def _vector_fields(table: Table, wanted: Sequence[str]) -> tuple[str, ...]:
                 hint = f"; did you mean '{match}'?" if match else f"; it has {', '.join(table.columns)}"
                 raise DataError(f"{table.file}: has no column '{name}'{hint}")
         return tuple(wanted)
-    if set(NODULE_FIELDS) <= set(table.columns):
-        return NODULE_FIELDS
-    return tuple(name for name in table.columns if name not in known)
+    missing = [name for name in NODULE_FIELDS if name not in table.columns]
+    if missing and len(missing) < len(NODULE_FIELDS):
+        raise DataError(
+            f"{table.file}: has no column {' and none '.join(repr(name) for name in missing)} beside the other nodule "
+            "fields; add it, or choose the columns with --vector-fields"
+        )
+    return () if missing else NODULE_FIELDS
 
 
 def _finding(fields: Sequence[str], row: Mapping[str, str]) -> Finding:

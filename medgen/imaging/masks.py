@@ -6,6 +6,8 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
+
 from medgen.errors import DataError, InputMissingError
 from medgen.imaging import formats
 from medgen.imaging.archive import Entry, enumerate_sources
@@ -35,12 +37,12 @@ class Masks:
                 for beginning in _beginnings(stem):
                     self._by_beginning[beginning].append(entry)
 
-    def of_stack(self, stack: Stack, source: str) -> list[MaskSource | None]:
+    def of_stack(self, stack: Stack) -> list[MaskSource | None]:
         """The mask of each slice. DataError if there is none for the stack, several, or one of another depth."""
         first = stack.first.entry
         names = [stem_of(first.member or first.path)]
         if len(stack.slices) > 1 or first.member:
-            names += [stem_of(first.path), *reversed(first.within.split("/")[:-1]), Path(source).name]
+            names += [stem_of(first.path), *reversed(first.within.split("/")[:-1])]
         for name in names:
             entry = self._find(stem_of(name) if name.endswith(".zip") else name)
             if entry is not None:
@@ -55,7 +57,8 @@ class Masks:
             found = index.get(name, []) if name else []
             if len(found) > 1:
                 raise DataError(
-                    f"'{stem}' has {len(found)} masks, {found[0].name} and {found[1].name} among them; use a pattern with {{stem}}"
+                    f"'{stem}' has {len(found)} masks, such as {found[0].name} and {found[1].name}; "
+                    "give a pattern with {stem}"
                 )
             if found:
                 return found[0]
@@ -67,6 +70,9 @@ class Masks:
         depth = len(stack.slices)
         if len(facts) != depth:
             raise DataError(f"{entry.name}: has {len(facts)} slices, its image {stack.name} has {depth}")
+        for image, mask in zip((stack.slices[0], stack.slices[-1]), (facts[0], facts[-1]), strict=True):
+            if not _same_place(image, mask):
+                raise DataError(f"{entry.name}: lies elsewhere in space than its image {stack.name}")
         return [MaskSource(entry, item.format, item.frame) for item in facts]
 
     def _scan(self, entry: Entry) -> list[SliceFacts]:
@@ -75,6 +81,20 @@ class Masks:
         if len(stacks) != 1:
             raise DataError(f"{entry.name}: a mask must be one stack, this file holds {len(stacks)}")
         return stacks[0].slices
+
+
+def _same_place(image: SliceFacts, mask: SliceFacts) -> bool:
+    """Whether both slices lie within a pixel of each other, or one of them does not say where it is."""
+    if image.position is None or mask.position is None or image.spacing is None:
+        return True
+    return all(
+        np.allclose(a or (), b or (), atol=tolerance)
+        for a, b, tolerance in (
+            (image.position, mask.position, max(image.spacing)),
+            (image.across, mask.across, 0.01),
+            (image.down, mask.down, 0.01),
+        )
+    )
 
 
 def _beginnings(stem: str) -> list[str]:

@@ -21,7 +21,7 @@ def stem_of(name: str) -> str:
 class CaseNames:
     """All names of all stacks, in memory only: none of them reaches an artifact."""
 
-    def __init__(self, stacks: Sequence[Stack], ids: Sequence[str], sources: Sequence[str]) -> None:
+    def __init__(self, stacks: Sequence[Stack], ids: Sequence[str]) -> None:
         self._exact: dict[str, set[int]] = defaultdict(set)  # series UIDs and hashed ids
         self._loose: dict[str, set[int]] = defaultdict(set)  # patients, files, folders
         self._files: dict[str, list[tuple[int, int]]] = defaultdict(list)  # file name -> (stack, slice)
@@ -34,7 +34,7 @@ class CaseNames:
                 if item.format == "dicom":
                     self._loose[item.patient].add(index)
                 self._files[PurePosixPath(item.entry.within).name].append((index, position))
-                for name in _containers(item.entry, sources[item.entry.source]):
+                for name in _containers(item.entry):
                     self._loose[name].add(index)
                     self._loose[stem_of(name)].add(index)
 
@@ -49,7 +49,7 @@ class CaseNames:
         return next(iter(found))
 
     def path(self, name: str, base: Path) -> tuple[int, int | None]:
-        """(stack, slice) of the file `name`, relative to `base` or to a source; slice None if it holds a whole stack."""
+        """(stack, slice) of the file `name`, relative to `base` or a source; slice None if it holds a whole stack."""
         wanted = PurePosixPath(name.replace("\\", "/"))
         absolute = (base / name).resolve()
         candidates = self._files.get(wanted.name, [])
@@ -61,7 +61,7 @@ class CaseNames:
             raise DataError(f"'{name}' means {len(stacks)} cases; give more of the path, or a 'case' column")
         if not candidates and (wanted.name in self._loose or stem_of(name) in self._loose):
             return self.stack(wanted.name if wanted.name in self._loose else stem_of(name)), None
-        match = nearest(name, [entry_name for entry_name in self._files])
+        match = nearest(name, list(self._files))
         raise DataError(f"no file '{name}' in the sources" + (f"; did you mean '{match}'?" if match else ""))
 
     def _is(self, spot: tuple[int, int], wanted: PurePosixPath, absolute: Path) -> bool:
@@ -72,7 +72,6 @@ class CaseNames:
         return parts[-len(wanted.parts) :] == wanted.parts
 
 
-def _containers(entry: Entry, source: str) -> list[str]:
+def _containers(entry: Entry) -> list[str]:
     """Names of the file itself, of the ZIP and the folders around it."""
-    parts = PurePosixPath(entry.within).parts
-    return [*parts, PurePosixPath(entry.within).as_posix(), Path(source).name]
+    return [entry.within, *PurePosixPath(entry.within).parts]

@@ -119,7 +119,7 @@ def _header(entry: Entry) -> Any:
             raise DataError(f"{entry.name}: damaged gzip data ({error})") from None
     kind = nibabel.Nifti2Header if _is_version_2(beginning) else nibabel.Nifti1Header
     try:
-        return kind.from_fileobj(io.BytesIO(beginning))
+        return kind.from_fileobj(io.BytesIO(beginning))  # type: ignore[no-untyped-call]
     except (
         nibabel.spatialimages.HeaderDataError,
         nibabel.filebasedimages.ImageFileError,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Literal
 
 import msgspec
@@ -12,12 +11,7 @@ from medgen.config import Options
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
-def default_workers() -> int:
-    """One process for each core this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class PreprocessOptions(Options):
+class PreprocessOptions(Options, frozen=True):
     """How files become an image set. Lengths in mm, `size` in pixels, intensities in the unit of the source."""
 
     size: Annotated[str, msgspec.Meta(pattern=r"^(\d+(x\d+)?)?$")] = ""  # "256", "256x192" (width x height), "": as is
@@ -36,4 +30,4 @@ class PreprocessOptions(Options):
     split_name: Literal["", "train", "val", "test"] = ""  # all cases into this split
     mask_background: bool = False  # set everything outside the lungs to -1000 HU
     keep_going: bool = False
-    workers: Annotated[int, msgspec.Meta(ge=1)] = msgspec.field(default_factory=default_workers)
+    workers: Annotated[int, msgspec.Meta(ge=0)] = 0  # reading processes; 0: one a core

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+from pydicom.pixels.utils import pixel_array
 
 from medgen.errors import DataError
 from medgen.imaging.archive import Entry
@@ -43,7 +45,7 @@ def read_dicom(entry: Entry, frames: Sequence[int], *, hu: bool) -> Floats:
         raise DataError(f"{entry.name}: the pixels cannot be decoded: {one_line(error)}") from error
 
 
-def _decode(dataset: Dataset) -> npt.NDArray[np.generic]:
+def _decode(dataset: Dataset) -> npt.NDArray[Any]:
     """Stored values (F, H, W, C)."""
     plugin = _DECODERS.get(str(dataset.file_meta.get("TransferSyntaxUID", "")), "")
     try:
@@ -62,13 +64,13 @@ def _decode(dataset: Dataset) -> npt.NDArray[np.generic]:
     return array
 
 
-def _to_bytes(colour: npt.NDArray[np.generic], dataset: Dataset) -> Floats:
+def _to_bytes(colour: npt.NDArray[Any], dataset: Dataset) -> Floats:
     values = colour.astype(np.float32)
     bits = colour.dtype.itemsize * 8 if "RedPaletteColorLookupTableData" in dataset else int(dataset.BitsStored)
     return values if bits == 8 else np.rint(values * np.float32(255.0 / (2**bits - 1)))
 
 
-def _physical(dataset: Dataset, stored: npt.NDArray[np.generic], frame: int, hu: bool) -> Floats:
+def _physical(dataset: Dataset, stored: npt.NDArray[Any], frame: int, hu: bool) -> Floats:
     """One grey frame (H, W): padding recognised, MONOCHROME1 turned, then slope and intercept of this frame."""
     padding = _padding(dataset, stored)
     values = stored.astype(np.float32)
@@ -94,7 +96,7 @@ def _physical(dataset: Dataset, stored: npt.NDArray[np.generic], frame: int, hu:
     return values
 
 
-def _padding(dataset: Dataset, stored: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
+def _padding(dataset: Dataset, stored: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Where the scanner wrote "no measurement here"."""
     value = dataset.get("FloatPixelPaddingValue", dataset.get("PixelPaddingValue"))
     if value is None:
@@ -102,23 +104,24 @@ def _padding(dataset: Dataset, stored: npt.NDArray[np.generic]) -> npt.NDArray[n
     limit = dataset.get("FloatPixelPaddingRangeLimit", dataset.get("PixelPaddingRangeLimit"))
     first = _as_stored(value, dataset, stored)
     last = first if limit is None else _as_stored(limit, dataset, stored)
-    return (stored >= min(first, last)) & (stored <= max(first, last))
+    inside: npt.NDArray[np.bool_] = (stored >= min(first, last)) & (stored <= max(first, last))
+    return inside
 
 
-def _as_stored(value: float | bytes, dataset: Dataset, stored: npt.NDArray[np.generic]) -> float:
+def _as_stored(value: float | bytes, dataset: Dataset, stored: npt.NDArray[Any]) -> float:
     """Padding values are often written as unsigned though the pixels are signed, or the other way round."""
     number = float(int.from_bytes(value, "little")) if isinstance(value, bytes) else float(value)
     if stored.dtype.kind == "f":
         return number
-    bits = int(dataset.BitsAllocated)
+    bits: int = int(dataset.BitsAllocated)
     if stored.dtype.kind == "i" and number >= 2 ** (bits - 1):
-        return number - 2**bits
+        return number - float(1 << bits)
     if stored.dtype.kind == "u" and number < 0:
-        return number + 2**bits
+        return number + float(1 << bits)
     return number
 
 
-def _stored_range(dataset: Dataset, stored: npt.NDArray[np.generic]) -> tuple[float, float]:
+def _stored_range(dataset: Dataset, stored: npt.NDArray[Any]) -> tuple[float, float]:
     if stored.dtype.kind == "f":
         return float(np.nanmin(stored)), float(np.nanmax(stored))
     bits = int(dataset.BitsStored)

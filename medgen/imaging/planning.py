@@ -88,9 +88,10 @@ def make_plan(
     inputs: Inputs, options: PreprocessOptions, key: bytes, workers: Workers, left_out: LeftOut, listener: Listener
 ) -> Plan:
     """Scan all headers, build stacks, attach labels and masks, decide on one encoding. Reads no pixels."""
-    if inputs.labels and inputs.lidc_xml and not options.vector_fields:
-        raise UsageError("--labels and --lidc-xml both give vectors; use one of them")
-    slices = _scan_all(inputs, options, workers, left_out, listener)
+    sources, table = _tables(inputs, options, left_out)
+    if table and table.fields and inputs.lidc_xml:
+        raise UsageError("the labels and --lidc-xml both give vectors; use one of them")
+    slices = _scan_all(sources, inputs.masks, options, workers, left_out, listener)
     stacks = _chosen(build_stacks(slices), options, listener)
     if not stacks:
         raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess")
@@ -99,9 +100,8 @@ def make_plan(
     fields: tuple[str, ...] = ()
     classes: dict[str, int] = {}
     labelled = False
-    if inputs.labels:
-        table = csv_labels.read_table(inputs.labels, options.vector_fields)
-        for error in csv_labels.apply(table, stacks, CaseNames(stacks, ids, inputs.sources), annotations):
+    if table:
+        for error in csv_labels.apply(table, stacks, CaseNames(stacks, ids), annotations):
             left_out.add(str(error))
         fields, classes, labelled = table.fields, table.classes, "label" in table.columns
     if inputs.lidc_xml:
@@ -116,7 +116,7 @@ def make_plan(
     cases = []
     for index, stack in enumerate(stacks):
         try:
-            found = masks.of_stack(stack, inputs.sources[stack.first.entry.source]) if masks else []
+            found = masks.of_stack(stack) if masks else []
             if options.thickness is not None and stack.flaws and len(stack.slices) > 1:
                 raise DataError(
                     f"{stack.name}: {stack.flaws[0]}; its slices cannot be resampled along z: "
@@ -125,12 +125,11 @@ def make_plan(
             if options.spacing is not None and not stack.measured:
                 raise DataError(f"{stack.name}: does not tell its pixel spacing; use --size instead of --spacing")
             if labelled and set(annotations[index].labels) != set(range(len(stack.slices))):
-                raise DataError(f"{stack.name}: has no label in {inputs.labels}")
+                raise DataError(f"{stack.name}: has no label in {table.file if table else ''}")
         except DataError as error:
             left_out.add(str(error))
             continue
-        for flaw in stack.flaws:
-            listener.warn(f"{stack.name}: {flaw}; as single slices they are kept as they are")
+        _tell_flaws(stack, listener)
         cases.append(PlannedCase(ids[index], stack, annotations[index], found, []))
     if not cases:
         raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess")
@@ -149,16 +148,43 @@ def make_plan(
     return Plan(cases, encoding, channels, fields, classes, labelled)
 
 
+def _tables(inputs: Inputs, options: PreprocessOptions, left_out: LeftOut) -> tuple[list[str], csv_labels.Table | None]:
+    """The sources, with a CSV replaced by the files it names; and the table of labels, which may be that CSV."""
+    sources: list[str] = []
+    labels = inputs.labels
+    table = csv_labels.read_table(labels, options.vector_fields) if labels else None
+    for source in inputs.sources:
+        if not source.lower().endswith(".csv"):
+            sources.append(source)
+            continue
+        if table:
+            raise UsageError(f"{source}: only one CSV can be used, as source or as --labels")
+        table = csv_labels.read_table(Path(source), options.vector_fields)
+        paths, faults = csv_labels.image_paths(table)
+        table.faults += faults
+        sources += paths
+    for fault in table.faults if table else ():
+        left_out.add(fault)
+    if not sources:
+        raise DataError(f"{', '.join(inputs.sources)}: names no image that is there")
+    return sources, table
+
+
 def _scan_all(
-    inputs: Inputs, options: PreprocessOptions, workers: Workers, left_out: LeftOut, listener: Listener
+    sources: Sequence[str],
+    masks: str | None,
+    options: PreprocessOptions,
+    workers: Workers,
+    left_out: LeftOut,
+    listener: Listener,
 ) -> list[SliceFacts]:
-    found = enumerate_sources(inputs.sources)
+    found = enumerate_sources(sources)
     for name, reason in found.refused:
         left_out.add(f"{name}: {reason}")
-    entries = [entry for entry in found.entries if not _below(entry, inputs.masks)]
+    entries = [entry for entry in found.entries if not _below(entry, masks)]
     slices: list[SliceFacts] = []
     skipped = found.skipped
-    for task, outcomes in workers.map(scan, _scan_tasks(entries, inputs.sources, options.modality)):
+    for _, outcomes in workers.map(scan, _scan_tasks(entries, sources, options.modality)):
         if not isinstance(outcomes, list):
             raise outcomes
         for outcome in outcomes:
@@ -168,7 +194,6 @@ def _scan_all(
                 slices += outcome
             else:
                 skipped += 1
-        del task
     if skipped:
         listener.say(f"{skipped} files that are no images were passed over")
     return slices
@@ -201,6 +226,15 @@ def _chosen(stacks: list[Stack], options: PreprocessOptions, listener: Listener)
     if len(long) < len(kept):
         listener.say(f"{len(kept) - len(long)} stacks of fewer than {options.min_slices} slices passed over")
     return long
+
+
+def _tell_flaws(stack: Stack, listener: Listener) -> None:
+    """Flaws do not hurt single slices; who trains on volumes should know of them."""
+    if stack.first.position is not None:
+        for flaw in stack.flaws:
+            listener.warn(f"{stack.name}: {flaw}; its slices are kept as they are")
+    if stack.copies:
+        listener.warn(f"{stack.name}: {stack.copies} files of its series are copies of others and are left aside")
 
 
 def _tell_unlabelled(cases: Sequence[PlannedCase], listener: Listener) -> None:

@@ -6,21 +6,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from medgen.artifacts.provenance import derive, fingerprint
-from medgen.artifacts.schema import Case, SetHeader
+from medgen.artifacts.schema import SetHeader
 from medgen.artifacts.sets import create_set
 from medgen.artifacts.sharding import mark_shard, take_shard
 from medgen.config import plain
 from medgen.errors import DataError, MedgenError, UsageError
-from medgen.imaging.annotations import vector_of
-from medgen.imaging.geometry import DepthMap, PlaneMap, parse_size, plan_depth, plan_plane
+from medgen.imaging.assembly import Assembler
+from medgen.imaging.geometry import PlaneMap, parse_size, plan_plane
 from medgen.imaging.options import PreprocessOptions
 from medgen.imaging.planning import Inputs, LeftOut, Listener, Plan, PlannedCase, make_plan
-from medgen.imaging.splits import parse_fractions, resolve_key, split_of, uniform
-from medgen.imaging.work import Piece, ReadTask, Slab, read
+from medgen.imaging.splits import parse_fractions, resolve_key, uniform
+from medgen.imaging.work import Piece, ReadTask, read
 from medgen.imaging.workers import Workers
 
 SLAB_SLICES = 16  # decoded in one task; bounds the memory of a worker, and keeps all of them busy on one case
@@ -63,9 +60,9 @@ def preprocess(
         plan = make_plan(inputs, options, key, workers, left_out, listener)
         for case in plan.cases:
             case.keep = _kept_slices(case, plan, options, key)
+        planes = _planes(plan, options, size, left_out)
         header = mark_shard(_header(inputs, plan, options), *shard)
-        plan.cases = list(take_shard(plan.cases, *shard))
-        planes = [_plane(case, options, size) for case in plan.cases]
+        plan.cases, planes = list(take_shard(plan.cases, *shard)), list(take_shard(planes, *shard))
         assembler = Assembler(plan, planes, options, key, fractions)
         total = sum(len(case.keep) for case in plan.cases)
         with create_set(output, header, force=force) as writer, progress(total) as advance:
@@ -78,113 +75,9 @@ def preprocess(
                 advance(sum(len(piece.frames) for piece in task.pieces))
             if plan.cases and not writer.digest.cases:
                 raise DataError(f"all {len(plan.cases)} cases failed; the first: {left_out.reasons[0]}")
-    assembler.report(listener)
+    if shard[1] == 1:
+        assembler.report(listener)
     return Done(writer.digest.cases, writer.digest.slices, tuple(left_out.reasons))
-
-
-class Assembler:
-    """Joins the slabs of a case, and finishes it when its last one arrives."""
-
-    def __init__(
-        self, plan: Plan, planes: list[PlaneMap], options: PreprocessOptions, key: bytes, fractions: tuple[float, ...]
-    ) -> None:
-        self._plan = plan
-        self._planes = planes
-        self._options = options
-        self._key = key
-        self._fractions = fractions
-        self._slabs: list[Slab] = []
-        self._failure: MedgenError | None = None
-        self._digests: set[bytes] = set()
-        self._copies = 0
-        self._splits: set[str] = set()
-
-    def take(self, task: ReadTask, slab: Slab | MedgenError) -> Case | MedgenError | None:
-        """The case, or why it failed, once `slab` is its last; None before."""
-        if isinstance(slab, MedgenError):
-            self._failure = self._failure or slab
-        else:
-            self._slabs.append(slab)
-        if not task.last:
-            return None
-        slabs, failure = self._slabs, self._failure
-        self._slabs, self._failure = [], None
-        if failure is not None:
-            return failure
-        try:
-            return self._finish(self._plan.cases[task.case], self._planes[task.case], slabs)
-        except DataError as error:
-            return error
-
-    def report(self, listener: Listener) -> None:
-        """Tell what only shows when all cases are known."""
-        if self._copies:
-            listener.warn(f"{self._copies} files are exact copies of others; copies share a split")
-        wanted = {
-            name for name, part in zip(("train", "val", "test"), self._fractions, strict=True) if part > 0
-        }  # with few patients, a split may well stay empty
-        missing = sorted(wanted - self._splits)
-        if missing and not self._options.split_name:
-            listener.warn(
-                f"no patient fell into {' and '.join(missing)}; choose other --split fractions, or add patients"
-            )
-
-    def _finish(self, case: PlannedCase, plane: PlaneMap, slabs: list[Slab]) -> Case:
-        stack, keep, options = case.stack, case.keep, self._options
-        values = np.concatenate([slab.values for slab in slabs])
-        masks = [slab.mask for slab in slabs if slab.mask is not None]
-        mask = np.concatenate(masks) if masks else None
-        source_of = np.array(keep)  # index in the stack of each slice of the result
-        offsets = np.array([stack.offsets[index] for index in keep])
-        depth_spacing = stack.spacing[0]
-        if options.thickness is not None and len(keep) > 1:
-            depth: DepthMap = plan_depth(offsets, depth_spacing, options.thickness)
-            values = depth.volume(values)
-            if mask is not None:
-                mask = (depth.volume(mask.astype(np.float32)) >= 0.5).astype(np.uint8)
-            source_of, offsets, depth_spacing = source_of[depth.nearest], depth.targets, options.thickness
-        if values.dtype == np.float32:
-            values = self._plan.encoding.encode(values)
-        arrays: dict[str, npt.NDArray[Any]] = {"image": np.ascontiguousarray(values)}
-        if mask is not None:
-            arrays["mask"] = mask
-        if self._plan.vector_fields:
-            arrays["vector"] = self._vectors(case, plane, source_of)
-        if self._plan.labelled:
-            arrays["label"] = np.array([case.annotation.labels[index] for index in source_of], dtype=np.int64)
-        origin, direction = _placed(stack.origin, stack.direction, stack.spacing, plane, float(offsets[0]))
-        texts = [case.annotation.texts.get(int(index), "") for index in source_of]
-        modalities = [case.annotation.modalities.get(int(index), stack.first.modality) for index in source_of]
-        return Case(
-            id=case.id,
-            arrays=arrays,
-            split=self._split(case, slabs),
-            spacing=(depth_spacing, stack.spacing[1] / plane.y.scale, stack.spacing[2] / plane.x.scale),
-            origin=origin,
-            direction=direction,
-            text=tuple(texts) if any(texts) else (),
-            modality=tuple(modalities) if any(modalities) else (),
-        )
-
-    def _vectors(self, case: PlannedCase, plane: PlaneMap, source_of: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-        fields = self._plan.vector_fields
-        vectors = np.zeros((len(source_of), len(fields)), dtype=np.float32)
-        for row, index in enumerate(source_of):
-            finding = case.annotation.findings.get(int(index))
-            if finding is not None:
-                vectors[row] = vector_of(finding, fields, plane, f"{case.stack.slices[index].entry.name}")
-        return vectors
-
-    def _split(self, case: PlannedCase, slabs: list[Slab]) -> str:
-        digest = slabs[0].digest
-        if digest:
-            short = bytes.fromhex(digest)[:8]
-            self._copies += short in self._digests
-            self._digests.add(short)
-        patient = case.annotation.patient or case.stack.patient or digest
-        name = self._options.split_name or case.annotation.split or split_of(self._key, patient, self._fractions)
-        self._splits.add(name)
-        return name
 
 
 def _tasks(plan: Plan, planes: list[PlaneMap], options: PreprocessOptions) -> Iterator[ReadTask]:
@@ -205,6 +98,7 @@ def _tasks(plan: Plan, planes: list[PlaneMap], options: PreprocessOptions) -> It
                 plane=plane,
                 encoding=plan.encoding,
                 channels=plan.channels,
+                hu=case.stack.first.kind == "hu",
                 masked=bool(case.masks),
                 mask_background=options.mask_background,
                 keep_physical=keep_physical,
@@ -238,6 +132,25 @@ def _kept_slices(case: PlannedCase, plan: Plan, options: PreprocessOptions, key:
     return sorted([*case.annotation.findings, *healthy[: options.healthy_slices]])
 
 
+def _planes(plan: Plan, options: PreprocessOptions, size: tuple[int, int] | None, left_out: LeftOut) -> list[PlaneMap]:
+    """The geometry of each case; cases whose slices would not have the size of the first are left out."""
+    planes: list[PlaneMap] = []
+    cases: list[PlannedCase] = []
+    for case in plan.cases:
+        plane = _plane(case, options, size)
+        if planes and (plane.y.target, plane.x.target) != (planes[0].y.target, planes[0].x.target):
+            ours, first = (f"{p.x.target} x {p.y.target}" for p in (plane, planes[0]))
+            left_out.add(
+                f"{case.stack.name}: its slices have {ours} pixels, those of {cases[0].stack.name} {first}; "
+                "bring all to one size with --size"
+            )
+            continue
+        planes.append(plane)
+        cases.append(case)
+    plan.cases = cases
+    return planes
+
+
 def _plane(case: PlannedCase, options: PreprocessOptions, size: tuple[int, int] | None) -> PlaneMap:
     first = case.stack.first
     return plan_plane(
@@ -247,21 +160,6 @@ def _plane(case: PlannedCase, options: PreprocessOptions, size: tuple[int, int] 
         keep_aspect=options.keep_aspect,
         spacing=options.spacing,
     )
-
-
-def _placed(
-    origin: tuple[float, float, float],
-    direction: tuple[float, ...],
-    spacing: tuple[float, float, float],
-    plane: PlaneMap,
-    offset: float,
-) -> tuple[tuple[float, float, float], tuple[float, ...]]:
-    """Centre of the first voxel after the geometry (LPS, mm), and the unchanged directions."""
-    z, y, x = np.array(direction).reshape(3, 3)
-    across = plane.x.inverse(0.5) - 0.5
-    down = plane.y.inverse(0.5) - 0.5
-    place = np.array(origin) + z * offset + y * down * spacing[1] + x * across * spacing[2]
-    return (float(place[0]), float(place[1]), float(place[2])), direction
 
 
 def _header(inputs: Inputs, plan: Plan, options: PreprocessOptions) -> SetHeader:
@@ -292,5 +190,5 @@ def _facts(inputs: Inputs, plan: Plan) -> Iterator[str | int]:
         yield case.id
         yield from (item.entry.size for item in case.stack.slices)
         yield len(case.annotation.findings)
-        yield from (sum(finding.values).hex() for _, finding in sorted(case.annotation.findings.items()))
+        yield from (str(finding.values) for _, finding in sorted(case.annotation.findings.items()))
         yield from (source.entry.size for source in case.masks[:1] if source)

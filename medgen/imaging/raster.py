@@ -39,7 +39,7 @@ def scan_raster(entry: Entry, modality: str) -> list[SliceFacts]:
 
 
 def read_raster(entry: Entry) -> npt.NDArray[np.float32]:
-    """Values (1, H, W, C): C = 3 for colour; 0..255 except for images of more than 8 bits. Transparency lies on black."""
+    """Values (1, H, W, C), C = 3 for colour, 0..255 but for images of more than 8 bits; transparency lies on black."""
     image = _open(entry)
     try:
         image.load()

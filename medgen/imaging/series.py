@@ -6,11 +6,13 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
 from medgen.imaging.slices import SliceFacts, Vector3
 
+SAME_AXES = 0.005  # direction cosines and pixel sizes that differ less are the same
 TILT_DEGREES = 0.5  # below it, rounding in the header explains the shift
 GAP_TOLERANCE = 0.05  # of the usual distance, and at least 0.1 mm
 
@@ -28,7 +30,7 @@ class Stack:
     measured: bool = False  # whether the in-plane spacing is known
     offsets: list[float] = field(default_factory=list)  # mm along the normal, from the first slice
     flaws: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
+    copies: int = 0  # files left aside because they repeat an instance of another
 
     @property
     def first(self) -> SliceFacts:
@@ -69,16 +71,22 @@ def build_stacks(slices: Iterable[SliceFacts]) -> list[Stack]:
 
     The order of the stacks is that of their first files. Files without a position are stacks of their own.
     """
-    series: dict[tuple[str, ...], dict[tuple[object, ...], list[SliceFacts]]] = {}
+    series: dict[tuple[object, ...], list[list[SliceFacts]]] = {}
     for item in slices:
-        where = (item.series,) if item.series else (str(item.entry.source), item.entry.within)
-        series.setdefault(where, {}).setdefault(_alike(item), []).append(item)
+        alone = item.position is None or not item.series
+        where = (item.entry.source, item.entry.within) if alone else (item.series,)
+        groups = series.setdefault(where, [])
+        group = next((group for group in groups if _alike(group[0], item)), None)
+        if group is None:
+            groups.append([item])
+        else:
+            group.append(item)
     stacks = []
-    for where, groups in series.items():
-        parts = [part for group in groups.values() for part in _unmix(group)]
+    for groups in series.values():
+        parts = [part for group in groups for part in _unmix(group)]
         for part in parts:
-            key = "/".join(where) if len(parts) == 1 else f"{'/'.join(where)}/{_distinction(part)}"
-            stacks.append(_ordered(key, part))
+            name = _name(part[0])
+            stacks.append(_ordered(name if len(parts) == 1 else f"{name}/{_distinction(part[0])}", part))
     return _uniquely_named(stacks)
 
 
@@ -92,40 +100,53 @@ def _uniquely_named(stacks: list[Stack]) -> list[Stack]:
     return stacks
 
 
-def _alike(item: SliceFacts) -> tuple[object, ...]:
-    """What the slices of a stack have in common."""
-    axes = tuple(round(value, 2) + 0.0 for value in (*(item.across or ()), *(item.down or ())))
-    spacing = tuple(round(value, 3) for value in item.spacing or ())
-    alone = item.entry.name if item.position is None else ""
-    return (item.rows, item.columns, item.colour, item.kind, item.modality, axes, spacing, alone)
+def _alike(one: SliceFacts, other: SliceFacts) -> bool:
+    """Whether two slices of a series can lie in one stack."""
+    if _layout(one) != _layout(other) or (one.position is None) != (other.position is None):
+        return False
+    pairs = ((one.across, other.across), (one.down, other.down), (one.spacing, other.spacing))
+    return all(np.allclose(a or (), b or (), atol=SAME_AXES) for a, b in pairs if (a is None) == (b is None))
 
 
-def _distinction(part: Sequence[SliceFacts]) -> str:
-    """What tells this stack from the others of its series, stable under new data."""
-    first = part[0]
-    own = first.sop if first.position is None else ""
-    return "/".join(map(str, (*_alike(first)[:-1], own, *first.phase)))
+def _layout(item: SliceFacts) -> tuple[object, ...]:
+    return (item.rows, item.columns, item.colour, item.kind, item.modality, item.spacing is None)
+
+
+def _name(first: SliceFacts) -> str:
+    """What a stack is called after: its series, its instance where it has no position, else its file."""
+    if not first.series:
+        return first.entry.within
+    return first.series if first.position is not None else f"{first.series}/{first.sop}"
+
+
+def _distinction(first: SliceFacts) -> str:
+    """What tells a stack from the others of its series, stable under new data."""
+    axes = [round(value, 1) + 0.0 for value in (*(first.across or ()), *(first.down or ()))]
+    return "/".join(map(str, (*_layout(first), *axes, *first.phase)))
 
 
 def _unmix(group: list[SliceFacts]) -> list[list[SliceFacts]]:
     """Split a group whose positions repeat by the first attribute that makes them unique in each part."""
-    group = list(
-        {(item.entry.name, item.frame) if not item.sop else (item.sop, item.frame): item for item in group}.values()
-    )
-    if group[0].position is None or _distinct(group):
+    unique = _without_copies(group)
+    if group[0].position is None or _distinct(unique):
         return [group]
     for index in range(len(group[0].phase)):
         parts: dict[str, list[SliceFacts]] = {}
-        for item in group:
+        for item in unique:
             parts.setdefault(item.phase[index] if index < len(item.phase) else "", []).append(item)
         if len(parts) > 1 and all(_distinct(part) for part in parts.values()):
             return list(parts.values())
     return [group]
 
 
+def _without_copies(part: list[SliceFacts]) -> list[SliceFacts]:
+    """Each SOP instance once: the first file that holds it."""
+    return list({(item.sop or item.entry.name, item.frame): item for item in reversed(part)}.values())[::-1]
+
+
 def _distinct(group: Sequence[SliceFacts]) -> bool:
     heights = sorted(_height(item, group[0]) for item in group)
-    return all(later - earlier > 1e-3 for earlier, later in zip(heights, heights[1:], strict=False))
+    return all(later - earlier > 1e-3 for earlier, later in pairwise(heights))
 
 
 def _height(item: SliceFacts, reference: SliceFacts) -> float:
@@ -133,7 +154,8 @@ def _height(item: SliceFacts, reference: SliceFacts) -> float:
     return sum(p * n for p, n in zip(item.position or (0.0, 0.0, 0.0), normal(reference), strict=True))
 
 
-def _ordered(key: str, part: list[SliceFacts]) -> Stack:
+def _ordered(key: str, group: list[SliceFacts]) -> Stack:
+    part = _without_copies(group)
     first = part[0]
     depth = first.thickness or 1.0
     plane = first.spacing or (1.0, 1.0)
@@ -142,10 +164,12 @@ def _ordered(key: str, part: list[SliceFacts]) -> Stack:
         stack = Stack(key, part, (depth, *plane), first.spacing is not None, [i * depth for i in range(len(part))])
         if len(part) > 1:
             stack.flaws.append("its frames have no position in space")
+        stack.copies = len(group) - len(part)
         return stack
     part = sorted(part, key=lambda item: (_height(item, first), item.entry.source, item.entry.within, item.frame))
     offsets = [_height(item, part[0]) - _height(part[0], part[0]) for item in part]
     stack = Stack(key, part, (depth, *plane), first.spacing is not None, offsets)
+    stack.copies = len(group) - len(part)
     if len(part) > 1:
         gaps = np.diff(offsets)
         usual = float(np.median(gaps[gaps > 1e-3])) if (gaps > 1e-3).any() else depth

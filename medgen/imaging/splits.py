@@ -31,7 +31,7 @@ def uniform(key: bytes, name: str) -> float:
 
 
 def parse_fractions(text: str) -> tuple[float, ...]:
-    """`0.8,0.1,0.1` -> fractions of train, val and test (a missing one is 0); ConfigError if they do not add up to 1."""
+    """`0.8,0.1,0.1` -> fractions of train, val, test (a missing one is 0); ConfigError if they do not add up to 1."""
     try:
         fractions = [float(part) for part in text.split(",")]
     except ValueError:

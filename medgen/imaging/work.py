@@ -62,6 +62,7 @@ class ReadTask:
     plane: PlaneMap
     encoding: Encoding
     channels: int
+    hu: bool  # whether the values are Hounsfield units
     masked: bool  # whether a mask array is wanted
     mask_background: bool
     keep_physical: bool  # float32 instead of stored values, for work that needs the whole case
@@ -100,11 +101,10 @@ def read(task: ReadTask) -> Slab | MedgenError:
 
 
 def _read(task: ReadTask) -> Slab:
-    hu = task.encoding.intensity.unit == "HU"
     fill = task.encoding.fill
     planes, masks = [], []
     for piece in task.pieces:
-        frames = formats.read(piece.entry, piece.format, piece.frames, hu=hu)  # (F, H, W, C)
+        frames = formats.read(piece.entry, piece.format, piece.frames, hu=task.hu)  # (F, H, W, C)
         _check_size(piece.entry, frames.shape[1:3], task.plane)
         for image in frames:
             values = _with_channels(image, task.channels)

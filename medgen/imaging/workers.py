@@ -24,13 +24,13 @@ AHEAD = 4  # tasks a worker that may be under way or waiting to be fetched
 
 
 class Workers:
-    """`count` processes, used as a context manager; leaving it ends them."""
+    """`count` processes (0: one a core), used as a context manager; leaving it ends them."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self, count: int = 0) -> None:
+        self._count = count or _cores()
         # A server without threads forks the workers, after importing what they need once.
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["medgen.imaging.work"])
+        self._context.set_forkserver_preload(["medgen.imaging.work", "medgen.imaging.pixels"])
         self._processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
 
@@ -99,6 +99,11 @@ class Workers:
         if not fine and not isinstance(outcome, MedgenError):
             raise RuntimeError(f"{task}: {type(outcome).__name__}: {outcome}") from outcome
         return outcome
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _serve(pipe: Connection) -> None:

@@ -1,0 +1,135 @@
+"""Slabs from the workers become a case: resampled in depth, with vectors, labels, texts, split and place in space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medgen.artifacts.schema import SPLITS, Case
+from medgen.errors import DataError, MedgenError
+from medgen.imaging.annotations import vector_of
+from medgen.imaging.geometry import DepthMap, PlaneMap, plan_depth
+from medgen.imaging.options import PreprocessOptions
+from medgen.imaging.planning import Listener, Plan, PlannedCase
+from medgen.imaging.splits import split_of
+from medgen.imaging.work import ReadTask, Slab
+
+
+class Assembler:
+    """Joins the slabs of a case, and finishes it when its last one arrives."""
+
+    def __init__(
+        self, plan: Plan, planes: list[PlaneMap], options: PreprocessOptions, key: bytes, fractions: tuple[float, ...]
+    ) -> None:
+        self._plan = plan
+        self._planes = planes
+        self._options = options
+        self._key = key
+        self._fractions = fractions
+        self._slabs: list[Slab] = []
+        self._failure: MedgenError | None = None
+        self._digests: set[bytes] = set()
+        self._copies = 0
+        self._splits: set[str] = set()
+
+    def take(self, task: ReadTask, slab: Slab | MedgenError) -> Case | MedgenError | None:
+        """The case, or why it failed, once `slab` is its last; None before."""
+        if isinstance(slab, MedgenError):
+            self._failure = self._failure or slab
+        else:
+            self._slabs.append(slab)
+        if not task.last:
+            return None
+        slabs, failure = self._slabs, self._failure
+        self._slabs, self._failure = [], None
+        if failure is not None:
+            return failure
+        try:
+            return self._finish(self._plan.cases[task.case], self._planes[task.case], slabs)
+        except DataError as error:
+            return error
+
+    def report(self, listener: Listener) -> None:
+        """Tell what only shows when all cases are known."""
+        if self._copies:
+            listener.warn(f"{self._copies} files are exact copies of others; copies share a split")
+        wanted = [name for name, part in zip(SPLITS, self._fractions, strict=True) if part > 0]
+        missing = [name for name in wanted if name not in self._splits]
+        if missing and not self._options.split_name and len(self._plan.cases) > 1:
+            listener.warn(
+                f"no patient fell into {' and '.join(missing)}: add patients, or choose other --split fractions"
+            )
+
+    def _finish(self, case: PlannedCase, plane: PlaneMap, slabs: list[Slab]) -> Case:
+        stack, keep, options = case.stack, case.keep, self._options
+        values = np.concatenate([slab.values for slab in slabs])
+        masks = [slab.mask for slab in slabs if slab.mask is not None]
+        mask = np.concatenate(masks) if masks else None
+        source_of = np.array(keep)  # index in the stack of each slice of the result
+        offsets = np.array([stack.offsets[index] for index in keep])
+        depth_spacing = stack.spacing[0]
+        if options.thickness is not None and len(keep) > 1:
+            depth: DepthMap = plan_depth(offsets, depth_spacing, options.thickness)
+            values = depth.volume(values)
+            if mask is not None:
+                mask = (depth.volume(mask.astype(np.float32)) >= 0.5).astype(np.uint8)
+            source_of, offsets, depth_spacing = source_of[depth.nearest], depth.targets, options.thickness
+        if values.dtype == np.float32:
+            values = self._plan.encoding.encode(values)
+        arrays: dict[str, npt.NDArray[Any]] = {"image": np.ascontiguousarray(values)}
+        if mask is not None:
+            arrays["mask"] = mask
+        if self._plan.vector_fields:
+            arrays["vector"] = self._vectors(case, plane, source_of)
+        if self._plan.labelled:
+            arrays["label"] = np.array([case.annotation.labels[index] for index in source_of], dtype=np.int64)
+        origin, direction = _placed(stack.origin, stack.direction, stack.spacing, plane, float(offsets[0]))
+        texts = [case.annotation.texts.get(int(index), "") for index in source_of]
+        modalities = [case.annotation.modalities.get(int(index), stack.first.modality) for index in source_of]
+        return Case(
+            id=case.id,
+            arrays=arrays,
+            split=self._split(case, slabs),
+            spacing=(depth_spacing, stack.spacing[1] / plane.y.scale, stack.spacing[2] / plane.x.scale),
+            origin=origin,
+            direction=direction,
+            text=tuple(texts) if any(texts) else (),
+            modality=tuple(modalities) if any(modalities) else (),
+        )
+
+    def _vectors(self, case: PlannedCase, plane: PlaneMap, source_of: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        fields = self._plan.vector_fields
+        vectors = np.zeros((len(source_of), len(fields)), dtype=np.float32)
+        for row, index in enumerate(source_of):
+            finding = case.annotation.findings.get(int(index))
+            if finding is not None:
+                vectors[row] = vector_of(finding, fields, plane, f"{case.stack.slices[index].entry.name}")
+        return vectors
+
+    def _split(self, case: PlannedCase, slabs: list[Slab]) -> str:
+        digest = slabs[0].digest
+        if digest:
+            short = bytes.fromhex(digest)[:8]
+            self._copies += short in self._digests
+            self._digests.add(short)
+        patient = case.annotation.patient or case.stack.patient or digest
+        name = self._options.split_name or case.annotation.split or split_of(self._key, patient, self._fractions)
+        self._splits.add(name)
+        return name
+
+
+def _placed(
+    origin: tuple[float, float, float],
+    direction: tuple[float, ...],
+    spacing: tuple[float, float, float],
+    plane: PlaneMap,
+    offset: float,
+) -> tuple[tuple[float, float, float], tuple[float, ...]]:
+    """Centre of the first voxel after the geometry (LPS, mm), and the unchanged directions."""
+    z, y, x = np.array(direction).reshape(3, 3)
+    across = plane.x.inverse(0.5) - 0.5
+    down = plane.y.inverse(0.5) - 0.5
+    place = np.array(origin) + z * offset + y * down * spacing[1] + x * across * spacing[2]
+    return (float(place[0]), float(place[1]), float(place[2])), direction
