@@ -44,6 +44,16 @@ Shard = Annotated[
         help="Do part I of N (from 0); a bare N takes I from JOB_COMPLETION_INDEX.",
     ),
 ]
+TrainingSteps = Annotated[int | None, typer.Option("--steps", metavar="N", help="Updates of the weights.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Samples at once.")]
+LearningRate = Annotated[float | None, typer.Option("--learning-rate", metavar="R", help="Size of an update.")]
+LogFile = Annotated[
+    Path | None, typer.Option("--log", metavar="FILE.jsonl", help="Write loss, rate and speed as JSON lines.")
+]
+TensorBoard = Annotated[
+    Path | None, typer.Option("--tensorboard", metavar="FOLDER", help="Write the same for TensorBoard.")
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start anew even if a stopped training could go on.")]
 
 
 def console_of(context: typer.Context) -> Console:

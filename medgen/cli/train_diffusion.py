@@ -1,0 +1,96 @@
+"""`medgen train-diffusion`: latent or image set -> diffusion model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medgen.cli.options import (
+    BatchSize,
+    ConfigFile,
+    Device,
+    Force,
+    Fresh,
+    InputSet,
+    LearningRate,
+    LogFile,
+    OutputFile,
+    Preset,
+    PrintConfig,
+    Seed,
+    Sets,
+    TensorBoard,
+    TrainingSteps,
+    configure,
+    console_of,
+)
+
+
+def command(
+    context: typer.Context,
+    output: OutputFile,
+    source: InputSet = "-",
+    init: Annotated[
+        Path | None, typer.Option("--init", metavar="MODEL", help="Begin from this model, of the same shape.")
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option("--objective", metavar="eps|x0|v|flow", help="What the network predicts.")
+    ] = None,
+    condition_dropout: Annotated[
+        float | None,
+        typer.Option("--condition-dropout", metavar="P", help="Share of samples trained without their condition."),
+    ] = None,
+    steps: TrainingSteps = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    log: LogFile = None,
+    tensorboard: TensorBoard = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    preset: Preset = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    print_config: PrintConfig = False,
+    fresh: Fresh = False,
+    force: Force = False,
+) -> None:
+    """Train the diffusion model on a latent (or image) set, under its condition vectors if it has them.
+
+    Stopped at any moment, the same command goes on from the state in OUTPUT.resume.
+    """
+    from medgen.training.denoiser import TrainDiffusionOptions, train_diffusion
+
+    options = configure(
+        context,
+        TrainDiffusionOptions,
+        preset=preset,
+        config=config,
+        sets=sets,
+        print_config=print_config,
+        flags={
+            "init": str(init) if init else None,
+            "objective": objective,
+            "condition_dropout": condition_dropout,
+            "loop.steps": steps,
+            "loop.batch_size": batch_size,
+            "loop.learning_rate": learning_rate,
+            "seed": seed,
+        },
+    )
+    from medgen.nets.compute import resolve_device
+    from medgen.training.run import Run
+
+    run = Run(
+        command="train-diffusion",
+        source=source,
+        output=output,
+        device=resolve_device(device),
+        reporter=console_of(context),
+        log=log,
+        tensorboard=tensorboard,
+        force=force,
+        fresh=fresh,
+    )
+    train_diffusion(run, options)

@@ -1,0 +1,92 @@
+"""`medgen train-vae`: image set -> VAE."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medgen.cli.options import (
+    BatchSize,
+    ConfigFile,
+    Device,
+    Force,
+    Fresh,
+    InputSet,
+    LearningRate,
+    LogFile,
+    OutputFile,
+    Preset,
+    PrintConfig,
+    Seed,
+    Sets,
+    TensorBoard,
+    TrainingSteps,
+    configure,
+    console_of,
+)
+
+
+def command(
+    context: typer.Context,
+    output: OutputFile,
+    source: InputSet = "-",
+    init: Annotated[
+        Path | None,
+        typer.Option("--init", metavar="VAE", help="Begin from this VAE: a model file, or a diffusers folder."),
+    ] = None,
+    decoder_only: Annotated[
+        bool | None, typer.Option("--decoder-only", help="Train only what comes after the latent (with --init).")
+    ] = None,
+    steps: TrainingSteps = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    log: LogFile = None,
+    tensorboard: TensorBoard = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    preset: Preset = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    print_config: PrintConfig = False,
+    fresh: Fresh = False,
+    force: Force = False,
+) -> None:
+    """Train the autoencoder that compresses images to latents.
+
+    Stopped at any moment, the same command goes on from the state in OUTPUT.resume.
+    """
+    from medgen.training.vae import TrainVAEOptions, train_vae
+
+    options = configure(
+        context,
+        TrainVAEOptions,
+        preset=preset,
+        config=config,
+        sets=sets,
+        print_config=print_config,
+        flags={
+            "init": str(init) if init else None,
+            "decoder_only": decoder_only,
+            "loop.steps": steps,
+            "loop.batch_size": batch_size,
+            "loop.learning_rate": learning_rate,
+            "seed": seed,
+        },
+    )
+    from medgen.nets.compute import resolve_device
+    from medgen.training.run import Run
+
+    run = Run(
+        command="train-vae",
+        source=source,
+        output=output,
+        device=resolve_device(device),
+        reporter=console_of(context),
+        log=log,
+        tensorboard=tensorboard,
+        force=force,
+        fresh=fresh,
+    )
+    train_vae(run, options)

@@ -1,0 +1,98 @@
+"""Where a training tells how it goes: to the console, a JSON-lines file and TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from medgen.artifacts.atomic import check_output, storage_errors
+from medgen.errors import UnavailableError
+
+
+class Reporter(Protocol):
+    """Messages and progress for people."""
+
+    report: dict[str, Any]
+
+    def say(self, message: str) -> None:
+        """Tell a result or a step."""
+
+    def warn(self, message: str) -> None:
+        """Tell what the user should know although the work goes on."""
+
+    def progress(self, total: int | None, unit: str) -> contextlib.AbstractContextManager[Callable[..., None]]:
+        """Yield `advance(count, note)`."""
+
+
+class Silent:
+    """The reporter of every process but the first."""
+
+    def __init__(self) -> None:
+        self.report: dict[str, Any] = {}
+
+    def say(self, message: str) -> None:
+        """Tell nothing."""
+
+    def warn(self, message: str) -> None:
+        """Tell nothing."""
+
+    @contextlib.contextmanager
+    def progress(self, total: int | None, unit: str) -> Iterator[Callable[..., None]]:
+        """Show nothing."""
+        yield lambda count=1, note="": None
+
+
+class Log:
+    """Figures by step, to `file` (one JSON object a line) and `tensorboard` (a folder); either may be None.
+
+    A file that the same training `run` began is gone on with: lines after step `start` are taken back.
+    Any other file is kept: OutputError unless `force`.
+    """
+
+    def __init__(self, file: Path | None, tensorboard: Path | None, *, run: str, start: int, force: bool) -> None:
+        self._stream = None
+        if file is not None:
+            kept = _lines_until(file, run, start)
+            if kept is None:
+                check_output(file, force=force)
+            with storage_errors(file):
+                self._stream = file.open("w", encoding="utf-8", buffering=1)
+                self._stream.writelines(kept or [json.dumps({"run": run}) + "\n"])
+        self._board: Any = _summary_writer(tensorboard, start) if tensorboard is not None else None
+
+    def write(self, step: int, figures: dict[str, float]) -> None:
+        """Add the figures after `step` steps."""
+        if self._stream is not None:
+            self._stream.write(json.dumps({"step": step, **figures}) + "\n")
+        if self._board is not None:
+            for name, value in figures.items():
+                self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush and close both."""
+        for sink in (self._stream, self._board):
+            if sink is not None:
+                sink.close()
+
+
+def _lines_until(file: Path, run: str, start: int) -> list[str] | None:
+    """The lines up to step `start` if `run` began the file, else None."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        if json.loads(lines[0]) != {"run": run}:
+            return None
+        return lines[:1] + [line for line in lines[1:] if line.endswith("\n") and json.loads(line)["step"] <= start]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _summary_writer(folder: Path, start: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UnavailableError("TensorBoard is not installed; pip install 'medgen[tensorboard]'") from None
+    writer: Any = SummaryWriter  # its signature is not typed
+    return writer(str(folder), purge_step=start + 1 if start else None)

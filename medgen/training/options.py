@@ -1,0 +1,90 @@
+"""Options that every training shares."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from medgen.config import Options, plain
+from medgen.errors import ConfigError
+from medgen.nets.compute import Precision
+
+Count = Annotated[int, Meta(ge=1)]
+Size = Annotated[int, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Weight = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, lt=1)]
+
+
+class LoopOptions(Options, frozen=True):
+    """How the weights are moved; a step is one update, of batch_size * accumulate * processes samples."""
+
+    steps: Count = 10_000
+    batch_size: Count = 8
+    """Samples a process takes through the network at once."""
+    accumulate: Count = 1
+    """Batches whose gradients are added up before an update."""
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    learning_rate: Positive = 1e-4
+    weight_decay: Weight = 0.01
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    warmup: Size = 0
+    """Steps over which the learning rate rises from 0."""
+    decay: Literal["constant", "cosine"] = "constant"
+    """What the learning rate does after warm-up; cosine ends at 0."""
+    clip: Weight = 1.0
+    """Largest norm of all gradients together; 0 = no limit."""
+    ema: Share = 0.999
+    """Decay of the moving average of the weights, which rises to this over the first steps; 0 = none."""
+    precision: Precision = "auto"
+    """Type of matrix products; auto takes bfloat16 where the hardware has it."""
+    channels_last: bool = False
+    compile: bool = False
+    """Compile the network: pays on a GPU in long trainings."""
+    validate_every: Size = 1000
+    """Steps between validations; 0 = only at the end."""
+    validation_samples: Count = 256
+    log_every: Count = 50
+    save_every: Size = 1000
+    """Steps between saves of the resume state; 0 = by time only."""
+    save_minutes: Weight = 10.0
+    """Minutes after which it is saved in any case; 0 = by steps only."""
+
+    def __post_init__(self) -> None:
+        if self.warmup > self.steps:
+            raise ConfigError(f"warmup ({self.warmup}) exceeds steps ({self.steps}); lower it")
+
+
+class Balance(Options, frozen=True):
+    """Draw a share of the samples where a condition is on, in training and in validation."""
+
+    field: str
+    """Name of the vector field that tells the two groups apart: above 0 or not."""
+    fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.6
+    """Share of samples where it is above 0."""
+
+
+class TrainingOptions(Options, frozen=True):
+    """What the options of every training begin with."""
+
+    loop: LoopOptions = LoopOptions()
+    balance: Balance | None = None
+    seed: Size = 0
+
+
+IRRELEVANT = ("validate_every", "log_every", "save_every", "save_minutes")
+"""Options of the loop that do not touch the weights it ends with."""
+
+
+def decisive(options: TrainingOptions, precision: str, processes: int) -> dict[str, Any]:
+    """What of `options` decides the result, for provenance and for telling whether a training can go on.
+
+    Paths and the seed stand elsewhere in the provenance; `precision` is what "auto" came to.
+    """
+    config = {name: value for name, value in plain(options).items() if name not in ("init", "seed")}
+    loop = {name: value for name, value in config["loop"].items() if name not in IRRELEVANT}
+    loop["precision"] = precision
+    if processes > 1:
+        loop["processes"] = processes
+    return {**config, "loop": loop}

@@ -1,0 +1,73 @@
+"""A place in the training, and the random numbers that belong to it.
+
+Every draw is a pure function of (seed, phase, place): so a resumed run equals an uninterrupted one, and the same
+samples get the same noise however many processes or accumulated batches share a step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from medgen.diffusion.noise import sample_noise
+
+Batch = dict[str, Tensor]
+Phase = Literal["train", "validation", "finish"]
+
+
+def mix(*parts: object) -> int:
+    """A seed of 63 bits from any names and numbers."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+@contextlib.contextmanager
+def seeded(*parts: object) -> Iterator[None]:
+    """Let torch's own generator, from which networks get their first weights, start from `parts` inside the block."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix(*parts))
+        yield
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch of one process in step `index`: samples [offset, offset + count) of the `total` that the step takes."""
+
+    seed: int
+    index: int
+    offset: int
+    count: int
+    total: int
+    phase: Phase = "train"
+    progress: float = 0.0
+    """Share of the training that is done, in [0, 1); for terms that ramp."""
+
+    @property
+    def training(self) -> bool:
+        """Whether the loss is going to be differentiated."""
+        return self.phase == "train"
+
+    @property
+    def positions(self) -> range:
+        """Numbers of this batch's samples, counted through the whole phase."""
+        first = self.index * self.total + self.offset
+        return range(first, first + self.count)
+
+    def noise(self, like: Tensor, name: str = "noise") -> Tensor:
+        """Standard normal numbers in the shape (B, ...) and on the device of `like`, float32, each sample its own."""
+        seed = mix(self.seed, self.phase, name)
+        return sample_noise(seed, self.positions, like.shape[1:]).to(like.device, non_blocking=True)
+
+    def generator(self, name: str) -> torch.Generator:
+        """A generator for draws over all `total` samples of the step, of which `own` takes this batch's."""
+        return torch.Generator().manual_seed(mix(self.seed, self.phase, self.index, name))
+
+    def own(self, values: Tensor) -> Tensor:
+        """Take this batch's part (count, ...) of a draw over the whole step (total, ...)."""
+        return values[self.offset : self.offset + self.count]
