@@ -1,4 +1,4 @@
-"""The parts of a DICOM file that every image written by medgen shares. No clock, no random UID: same input, same bytes."""
+"""The parts of a DICOM file that all images written here share. No clock, no random UID: same input, same bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pydicom
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
-IMPLEMENTATION = "2.25.302043790172249692526321623266752743501"  # one fixed number under 2.25, for all files of medgen
+IMPLEMENTATION = uid.UID("2.25.302043790172249692526321623266752743501")  # one fixed number under 2.25, for all files of medgen
 
 ENCODERS = {uid.JPEGLSLossless: "pyjpegls", uid.JPEG2000Lossless: "pylibjpeg", uid.RLELossless: "pylibjpeg"}
 
@@ -64,7 +64,7 @@ def set_pixels(dataset: Dataset, pixels: npt.NDArray[Any], *, bits: int | None =
     dataset["PixelData"].VR = "OB" if allocated == 8 else "OW"
 
 
-def encode(dataset: Dataset, transfer_syntax: str = uid.ExplicitVRLittleEndian) -> bytes:
+def encode(dataset: Dataset, transfer_syntax: str = str(uid.ExplicitVRLittleEndian)) -> bytes:
     """The DICOM file of `dataset`, which must hold SOPClassUID, SOPInstanceUID and uncompressed pixels."""
     syntax = uid.UID(transfer_syntax)
     dataset.file_meta = FileMetaDataset()
@@ -72,11 +72,10 @@ def encode(dataset: Dataset, transfer_syntax: str = uid.ExplicitVRLittleEndian) 
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.file_meta.ImplementationClassUID = IMPLEMENTATION
     dataset.file_meta.ImplementationVersionName = "MEDGEN"
-    dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian if syntax.is_compressed else syntax
+    dataset.file_meta.TransferSyntaxUID = syntax
     if syntax in ENCODERS:
+        dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
         dataset.compress(syntax, encoding_plugin=ENCODERS[syntax], generate_instance_uid=False)
-    elif syntax == uid.DeflatedExplicitVRLittleEndian:
-        dataset.file_meta.TransferSyntaxUID = syntax
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -32,19 +32,19 @@ def write_nifti(
     scale: float = 1.0,
     offset: float = 0.0,
 ) -> None:
-    """Write `voxels` (D, H, W) or (D, H, W, C) as they are stored; physical = stored * scale + offset (scl_slope, scl_inter)."""
+    """Write `voxels` (D, H, W) or (D, H, W, C) as they are stored; physical = stored * scale + offset."""
     import nibabel
 
-    axes = (2, 1, 0) if voxels.ndim == 3 else (2, 1, 0, 3)
-    volume = voxels.transpose(axes)
-    image = nibabel.Nifti1Image(volume, affine, dtype=voxels.dtype)
-    image.header.set_xyzt_units("mm")
-    image.set_qform(affine, code=1)
-    image.set_sform(affine, code=1)
-    image.header.set_slope_inter(scale, offset)
-    header = image.header.copy()
+    content = voxels.transpose((2, 1, 0) if voxels.ndim == 3 else (2, 1, 0, 3))
+    header: Any = cast(Any, nibabel).Nifti1Header()
+    header.set_data_dtype(voxels.dtype)
+    header.set_data_shape(content.shape)
+    header.set_xyzt_units("mm")
+    header.set_qform(affine, code=1)
+    header.set_sform(affine, code=1)
+    header.set_slope_inter(scale, offset)
     header["magic"] = b"n+1"
     header["vox_offset"] = 352
-    content = header.binaryblock + b"\0" * 4 + volume.tobytes(order="F")
     with path.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw, mtime=0) as file:
-        file.write(content)
+        file.write(header.binaryblock + b"\0" * 4)
+        file.write(content.tobytes(order="F"))

@@ -13,13 +13,13 @@ from medgen.phantoms.primitives import (
     LatticeNoise,
     Tubes,
     coverage,
-    ellipsoid,
     paint,
     smooth_max,
     superellipse,
 )
 
 VERTEBRA = 26.0  # mm from one vertebra to the next
+DISC = 2.6  # mm, half the height of a disc
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,18 @@ class ChestBones:
             cortical=rng.uniform(650.0, 950.0),
             spongy=rng.uniform(110.0, 230.0),
             phase=phase,
-            blade=rng.uniform(15.0, 19.0),
+            blade=rng.uniform(12.0, 15.0),
             texture=LatticeNoise(rng, 2.2, extent=180.0, depth=60.0),
         )
 
-    def paint(self, image: Floats, z: float, grid: Grid, softness: float, cavity: Floats) -> None:
-        """Draw all bones cut by the plane at z into `image` (H, W); `cavity` is its distance map."""
+    def paint(self, image: Floats, z: float, grid: Grid, softness: float, cavity: Floats, muscle: Floats) -> None:
+        """Draw all bones cut by the plane at z into `image` (H, W); `cavity` and `muscle` are distance maps."""
         texture = self.texture.plane(z, grid.x, grid.y)
-        paint(image, 90.0, coverage(self.cartilage.distance(z, grid, softness), softness))
-        self._shell(image, self.ribs.distance(z, grid, softness), softness, 1.3, texture)
-        self._blades(image, z, grid, softness, cavity, texture)
+        window, distance = self.cartilage.distance(z, grid, softness)
+        paint(image[window], np.float32(90.0), coverage(distance, softness))
+        window, distance = self.ribs.distance(z, grid, softness)
+        self._shell(image[window], distance, softness, 1.3, texture[window])
+        self._blades(image, z, grid, softness, cavity, muscle, texture)
         self._sternum(image, z, grid, softness, texture)
         self._spine(image, z, grid, softness, texture)
 
@@ -93,13 +95,14 @@ class ChestBones:
         ring = np.maximum(canal - 4.5, -canal - 0.5)
         if 0.30 < within < 0.95:
             self._shell(part, ring.astype(np.float32), softness, 1.2, speckle)
-            self._shell(part, self.processes.distance(z, grid, softness)[rows, columns], softness, 1.3, speckle)
+        window, distance = self.processes.distance(z, grid, softness)
+        self._shell(image[window], distance, softness, 1.3, texture[window])
         inside = coverage(body.astype(np.float32), softness)
-        if from_disc < 2.6:
+        if from_disc < DISC:
             paint(part, np.float32(85.0), inside)
         else:
             self._shell(part, body.astype(np.float32), softness, 1.2, speckle)
-            plate = float(np.clip(1.0 - (from_disc - 2.6) / 1.6, 0.0, 1.0))
+            plate = float(np.clip(1.0 - (from_disc - DISC) / 1.6, 0.0, 1.0))
             paint(part, np.float32(0.75 * self.cortical), inside * np.float32(0.6 * plate))
         paint(part, np.float32(25.0), coverage((canal + 1.0).astype(np.float32), softness))
 
@@ -117,13 +120,15 @@ class ChestBones:
         shape = superellipse(grid.x[:, columns], grid.y[rows] - y0, width, 5.5, 2.8)
         self._shell(part, shape.astype(np.float32), softness, 1.2, texture[rows, columns])
 
-    def _blades(self, image: Floats, z: float, grid: Grid, softness: float, cavity: Floats, texture: Floats) -> None:
+    def _blades(
+        self, image: Floats, z: float, grid: Grid, softness: float, cavity: Floats, muscle: Floats, texture: Floats
+    ) -> None:
         """Shoulder blades: thin plates that follow the ribs from behind, thick at their outer edge."""
         reach = float(np.clip((z + 75.0) / 110.0, 0.0, 1.0))
-        if not 0.0 < reach or z > 90.0:
+        if not reach > 0.0 or z > 90.0:
             return
         size_x, size_y = self.shapes.cavity_x, self.shapes.cavity_y
-        outer_y = size_y * (0.62 - 0.75 * reach)
+        outer_y = size_y * (0.70 - 0.45 * reach)
         for side in (-1.0, 1.0):
             span = (0.45 * size_x, 1.6 * size_x) if side > 0 else (-1.6 * size_x, -0.45 * size_x)
             rows, columns = grid.window(span, (outer_y - 10.0, 1.3 * size_y))
@@ -133,9 +138,10 @@ class ChestBones:
             x, y = grid.x[:, columns] * side, grid.y[rows]
             edge = np.clip((y - outer_y) / (0.9 * size_y - outer_y), 0.0, 1.0)  # 0 at the outer edge
             half = 1.8 + 3.4 * np.exp(-edge * 7.0) + 1.0 * np.exp(-(1.0 - edge) * 12.0)
-            plate = np.abs(cavity[rows, columns] - self.blade - 8.0 * edge * (1 - edge)) - half
+            plate = np.abs(cavity[rows, columns] - self.blade - 13.0 * reach * (1.0 - edge)) - half
             plate = smooth_max(plate, outer_y - y, 3.0)
-            plate = smooth_max(plate, 0.60 * size_x - x, 3.0)
+            plate = smooth_max(plate, 0.62 * size_x - x, 3.0)
+            plate = smooth_max(plate, muscle[rows, columns] + 4.0, 3.0)
             self._shell(part, plate.astype(np.float32), softness, 1.2, texture[rows, columns])
 
 
@@ -163,7 +169,7 @@ def _rib(shapes: ChestShapes, level: float, side: float, drop: float) -> tuple[T
 def _processes(shapes: ChestShapes, z: float) -> list[Tubes]:
     """Spinous and transverse processes of the vertebra at z."""
     x, y = float(shapes.spine_x(z)), float(shapes.spine_y(z))
-    back = [(x, y + 33.0, z), (x, y + 48.0, z - 9.0), (x, y + 60.0, z - 20.0)]
+    back = [(x, y + 32.0, z), (x, y + 43.0, z - 10.0), (x, y + 51.0, z - 22.0)]
     parts = [Tubes.path(back, [4.0, 3.0, 3.4], 1.6)]
     for side in (-1.0, 1.0):
         line = [

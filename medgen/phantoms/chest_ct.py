@@ -29,8 +29,8 @@ Rows = dict[str, list[tuple[object, ...]]]
 def write_case(options: ChestCTOptions, seed: int, index: int, folder: Path) -> Rows:
     """Write `case-<index>.zip` and its mask into `folder`; the rows it adds to each of `TABLES`.
 
-    A case depends on the options, the seed and its index alone. The anatomy does not depend on the thickness of the slices,
-    so that the same seed and extent give the same chest in thick and in thin slices.
+    A case depends on the options, the seed and its index alone. The anatomy does not depend on the thickness of the
+    slices, so that the same seed and extent give the same chest in thick and in thin slices.
     """
     build, scan, tagging = (np.random.default_rng([seed, index, part]) for part in range(3))
     name = f"case-{index:04d}"
@@ -55,7 +55,7 @@ def write_case(options: ChestCTOptions, seed: int, index: int, folder: Path) -> 
     origin = tuple(round(place + shift, 3) for place, shift in zip(first, table, strict=True))
     place = Placement((origin[0], origin[1], origin[2]), pixel, options.step, options.thickness)
 
-    habits = Habits.draw(tagging)
+    habits = Habits.draw(tagging, options.scout_fraction)
     parts = ("chest-ct", seed, index, options.size, options.slices, options.step, options.thickness)
     files = series_files(tagging, habits, f"PHANTOM-{index:04d}", parts, images, place)
     (folder / f"{name}.zip").write_bytes(archive(files, packed=bool(tagging.random() < 0.2)))
@@ -86,7 +86,7 @@ def archive(files: list[tuple[str, bytes]], *, packed: bool) -> bytes:
 
 
 def _labels(name: str, anatomy: ChestAnatomy, masks: list[list[np.ndarray]], size: int) -> list[tuple[object, ...]]:
-    """A row for each slice with a nodule: the largest one's box, as fractions of the image, and its ratings in [0, 1]."""
+    """A row for each slice with a nodule: the largest one's box as fractions of the image, its ratings in [0, 1]."""
     rows: list[tuple[object, ...]] = []
     for level, found in enumerate(masks):
         areas = [int(mask.sum()) for mask in found]

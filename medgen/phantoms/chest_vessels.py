@@ -11,6 +11,9 @@ from medgen.phantoms.chest_shapes import ChestShapes
 from medgen.phantoms.primitives import Tubes
 from medgen.phantoms.vessel_tree import grow
 
+Path = list[tuple[float, float, float]]
+SPINE_LEVELS = range(-130, 31, 20)  # z where vessels that run along the spine have a node
+
 
 @dataclass(frozen=True)
 class ChestVessels:
@@ -18,109 +21,116 @@ class ChestVessels:
 
     aorta: Tubes
     veins: Tubes  # superior vena cava, brachiocephalic and azygos veins
-    pulmonary: Tubes  # trunk, main arteries, atrium and its veins
+    pulmonary: Tubes  # trunk, main arteries, left atrium
     lung: Tubes  # arteries and veins inside the lungs
-    airways: Tubes  # outer walls
+    airways: Tubes  # trachea and main bronchi, to the outside of their walls
+    bronchi: Tubes
     oesophagus: Tubes
 
     @staticmethod
     def draw(rng: np.random.Generator, shapes: ChestShapes) -> ChestVessels:
-        """A random tree for `shapes`."""
-        wide = rng.uniform(0.88, 1.15)
-        spine = np.array([[shapes.spine_x(z), shapes.spine_y(z)] for z in range(-130, 31, 20)])
-        middle = float(shapes.spine_y(0.0)) - 46.0  # y of the trachea
-        arch = rng.uniform(26.0, 36.0)
-        down = [
-            (x + 22.0 - 0.06 * (z + 10.0), y - 14.0, z) for (x, y), z in zip(spine, range(-130, 31, 20), strict=True)
-        ]
-        hx, hy, _ = shapes.heart
-        aorta = [
-            *down,
-            (17.0, middle + 14.0, arch + 6.0),
-            (6.0, middle - 10.0, arch + 10.0),
-            (-9.0, middle - 26.0, arch),
-            (-16.0, middle - 31.0, 8.0),
-            (-12.0, middle - 26.0, -18.0),
-            (0.0, hy + 2.0, -38.0),
-        ]
-        branches = [
-            (
-                [
-                    (-10.0, middle - 26.0, arch + 2),
-                    (-14.0, middle - 22.0, arch + 30),
-                    (-26.0, middle - 14.0, arch + 70),
-                ],
-                6.0,
-            ),
-            ([(0.0, middle - 16.0, arch + 8), (6.0, middle - 12.0, arch + 35), (14.0, middle - 8.0, arch + 75)], 4.0),
-            ([(10.0, middle, arch + 8), (20.0, middle + 2.0, arch + 35), (40.0, middle - 2.0, arch + 70)], 5.0),
-        ]
-        cava = [
-            (-27.0, middle - 16.0, 60.0),
-            (-28.0, middle - 18.0, 30.0),
-            (-30.0, middle - 14.0, 0.0),
-            (-28.0, hy + 12.0, -35.0),
-        ]
-        left_vein = [
-            (-26.0, middle - 24.0, arch + 26),
-            (0.0, middle - 34.0, arch + 28),
-            (30.0, middle - 26.0, arch + 44),
-        ]
-        azygos = [(shapes.spine_x(z) - 8.0, shapes.spine_y(z) - 19.0, z) for z in range(-120, 21, 20)]
-        azygos += [(-20.0, middle + 10.0, 26.0), (-27.0, middle - 8.0, 26.0)]
-        trunk = [(12.0, hy - 8.0, -34.0), (17.0, middle - 32.0, -12.0), (20.0, middle - 20.0, 2.0)]
-        hilum_left, hilum_right = np.array([42.0, middle - 2.0, -2.0]), np.array([-42.0, middle - 2.0, -10.0])
-        left = [(20.0, middle - 20.0, 2.0), (32.0, middle - 10.0, 4.0), tuple(hilum_left)]
-        right = [
-            (18.0, middle - 22.0, -2.0),
-            (0.0, middle - 16.0, -10.0),
-            (-22.0, middle - 11.0, -10.0),
-            tuple(hilum_right),
-        ]
-        atrium = [(-26.0, middle + 2.0, -36.0), (2.0, middle + 2.0, -36.0), (28.0, middle + 2.0, -34.0)]
-        arteries = [
-            grow(rng, hilum, _targets(rng, shapes, side, 210), 0.62)
-            for side, hilum in ((1, hilum_left), (-1, hilum_right))
-        ]
-        roots = ((1, (34.0, middle + 2.0, -34.0)), (-1, (-34.0, middle + 2.0, -36.0)))
-        veins = [grow(rng, root, _targets(rng, shapes, side, 150), 0.60) for side, root in roots]
-        fork = (0.0, middle, 0.0)
-        gate = {1: (34.0, middle + 8.0, -22.0), -1: (-32.0, middle + 7.0, -17.0)}
-        trachea = Tubes.path(
-            [(1.0, middle - 16.0, 150.0), (2.0, middle - 8.0, 60.0), (1.0, middle - 1.0, 18.0), fork], 9.5 * wide
+        """A random set of vessels that fits `shapes`."""
+        landmarks = Landmarks(
+            shapes=shapes,
+            trachea=float(shapes.spine_y(0.0)) - 46.0,
+            heart=shapes.heart[1],
+            arch=rng.uniform(26.0, 36.0),
+            wide=rng.uniform(0.88, 1.15),
         )
-        airways = [trachea]
-        for side in (1, -1):
-            airways.append(Tubes.path([fork, gate[side]], [8.0 * wide, 6.4 * wide]))
-            tree = grow(rng, gate[side], _targets(rng, shapes, side, 60), 1.35)
-            airways.append(tree.select(tree.radius_end > 1.9))
-        swallow = [(x * 0.5 + 5.0, y - 27.0, z) for (x, y), z in zip(spine, range(-130, 31, 20), strict=True)]
-        swallow.append((6.0, middle + 14.0, 110.0))
+        airways, bronchi = _airways(rng, landmarks)
         return ChestVessels(
-            aorta=Tubes.join(
-                [Tubes.path(aorta, _aortic_radii(len(down), wide))] + [Tubes.path(*branch) for branch in branches]
-            ),
-            veins=Tubes.join([Tubes.path(cava, 9.0), Tubes.path(left_vein, 6.0), Tubes.path(azygos, 3.2)]),
-            pulmonary=Tubes.join(
-                [
-                    Tubes.path(trunk, 13.0 * wide),
-                    Tubes.path(left, [12.0 * wide, 10.5 * wide, 7.0]),
-                    Tubes.path(right, [11.0 * wide, 10.5 * wide, 9.0 * wide, 7.0]),
-                    Tubes.path(atrium, [8.0, 17.0 * wide, 8.0]),
-                ]
-            ),
-            lung=Tubes.join(arteries + veins),
-            airways=Tubes.join(airways),
-            oesophagus=Tubes.path(swallow, 6.5),
+            aorta=_aorta(landmarks),
+            veins=_veins(landmarks),
+            pulmonary=_pulmonary(landmarks),
+            lung=_lung_trees(rng, landmarks),
+            airways=airways,
+            bronchi=bronchi,
+            oesophagus=Tubes.path([*landmarks.along_spine(5.0, -27.0), (6.0, landmarks.trachea + 14.0, 110.0)], 6.5),
         )
 
 
-def _aortic_radii(descending: int, wide: float) -> list[float]:
-    return [wide * radius for radius in [11.5] * descending + [12.0, 12.5, 13.5, 15.0, 15.5, 14.5]]
+@dataclass(frozen=True)
+class Landmarks:
+    """What the vessels are laid out by: y of trachea and heart, z of the aortic arch, and how wide everything is."""
+
+    shapes: ChestShapes
+    trachea: float
+    heart: float
+    arch: float
+    wide: float
+
+    def along_spine(self, x: float, y: float) -> Path:
+        """A path up to the arch, at an offset from the vertebral bodies."""
+        return [(float(self.shapes.spine_x(z)) + x, float(self.shapes.spine_y(z)) + y, float(z)) for z in SPINE_LEVELS]
+
+    @property
+    def hila(self) -> dict[int, tuple[float, float, float]]:
+        """Where the pulmonary arteries enter the left (1) and right (-1) lung."""
+        return {1: (42.0, self.trachea - 2.0, -2.0), -1: (-42.0, self.trachea - 2.0, -10.0)}
+
+
+def _aorta(at: Landmarks) -> Tubes:
+    """Up from the heart, over the arch with its three branches, and down along the spine."""
+    t, h, a = at.trachea, at.heart, at.arch
+    down = at.along_spine(22.0, -14.0)
+    up = [(17.0, t + 14.0, a + 6.0), (6.0, t - 10.0, a + 10.0), (-9.0, t - 26.0, a)]
+    up += [(-16.0, t - 31.0, 8.0), (-12.0, t - 26.0, -18.0), (0.0, h + 2.0, -38.0)]
+    radii = [at.wide * radius for radius in [11.5] * len(down) + [12.0, 12.5, 13.5, 15.0, 15.5, 14.5]]
+    right = [(-10.0, t - 26.0, a + 2.0), (-14.0, t - 22.0, a + 30.0), (-26.0, t - 14.0, a + 70.0)]
+    middle = [(0.0, t - 16.0, a + 8.0), (6.0, t - 12.0, a + 35.0), (14.0, t - 8.0, a + 75.0)]
+    left = [(10.0, t, a + 8.0), (20.0, t + 2.0, a + 35.0), (40.0, t - 2.0, a + 70.0)]
+    return Tubes.join([Tubes.path(down + up, radii), *map(Tubes.path, (right, middle, left), (6.0, 4.0, 5.0))])
+
+
+def _veins(at: Landmarks) -> Tubes:
+    t, h, a = at.trachea, at.heart, at.arch
+    cava = [(-27.0, t - 16.0, 60.0), (-28.0, t - 18.0, 30.0), (-30.0, t - 14.0, 0.0), (-28.0, h + 12.0, -35.0)]
+    left = [(-26.0, t - 24.0, a + 26.0), (0.0, t - 34.0, a + 28.0), (30.0, t - 26.0, a + 44.0)]
+    azygos = [*at.along_spine(-8.0, -19.0)[:-1], (-20.0, t + 10.0, 26.0), (-27.0, t - 8.0, 26.0)]
+    return Tubes.join([Tubes.path(cava, 9.0), Tubes.path(left, 6.0), Tubes.path(azygos, 3.2)])
+
+
+def _pulmonary(at: Landmarks) -> Tubes:
+    t, h, w = at.trachea, at.heart, at.wide
+    trunk = [(12.0, h - 8.0, -34.0), (17.0, t - 32.0, -12.0), (20.0, t - 20.0, 2.0)]
+    left = [(20.0, t - 20.0, 2.0), (32.0, t - 10.0, 4.0), at.hila[1]]
+    right = [(18.0, t - 22.0, -2.0), (0.0, t - 16.0, -10.0), (-22.0, t - 11.0, -10.0), at.hila[-1]]
+    atrium = [(-26.0, t + 2.0, -36.0), (2.0, t + 2.0, -36.0), (28.0, t + 2.0, -34.0)]
+    return Tubes.join(
+        [
+            Tubes.path(trunk, 13.0 * w),
+            Tubes.path(left, [12.0 * w, 10.5 * w, 7.0]),
+            Tubes.path(right, [11.0 * w, 10.5 * w, 9.0 * w, 7.0]),
+            Tubes.path(atrium, [8.0, 17.0 * w, 8.0]),
+        ]
+    )
+
+
+def _lung_trees(rng: np.random.Generator, at: Landmarks) -> Tubes:
+    """An artery and a vein tree in each lung."""
+    trees = []
+    for side in (1, -1):
+        vein = (34.0 * side, at.trachea + 2.0, -35.0)
+        trees.append(grow(rng, at.hila[side], _targets(rng, at.shapes, side, 400), 0.70))
+        trees.append(grow(rng, vein, _targets(rng, at.shapes, side, 280), 0.68))
+    return Tubes.join(trees)
+
+
+def _airways(rng: np.random.Generator, at: Landmarks) -> tuple[Tubes, Tubes]:
+    """Trachea with main bronchi, and the bronchi that are wide enough to be seen."""
+    t, w = at.trachea, at.wide
+    fork = (0.0, t, 0.0)
+    airways = [Tubes.path([(1.0, t - 16.0, 150.0), (2.0, t - 8.0, 60.0), (1.0, t - 1.0, 18.0), fork], 9.5 * w)]
+    bronchi = []
+    for side, gate in ((1, (34.0, t + 8.0, -22.0)), (-1, (-32.0, t + 7.0, -17.0))):
+        airways.append(Tubes.path([fork, gate], [8.0 * w, 6.4 * w]))
+        tree = grow(rng, gate, _targets(rng, at.shapes, side, 70), 1.05)
+        bronchi.append(tree.select(tree.radius_end > 1.5))
+    return Tubes.join(airways), Tubes.join(bronchi)
 
 
 def _targets(rng: np.random.Generator, shapes: ChestShapes, side: int, count: int) -> npt.NDArray[np.float64]:
-    """`count` points evenly at random in one lung, none close to its surface. (N, 3)"""
+    """Places evenly at random in one lung, none close to its surface: (count, 3)."""
     found = np.empty((0, 3))
     while len(found) < count:
         x = side * rng.uniform(8.0, shapes.cavity_x * 1.05, 4000)

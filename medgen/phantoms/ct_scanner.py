@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -64,4 +65,4 @@ class Scanner:
         noise = grain * (self.noise * fineness * path)
         rows = ndimage.gaussian_filter1d(rng.standard_normal((grid.size, 1), dtype=np.float32), 0.8, axis=0)
         noise += self.streaks * rows * np.clip(across - 0.55, 0.0, 1.0) * 3.0
-        return noise.astype(np.float32)
+        return cast(Floats, noise.astype(np.float32))

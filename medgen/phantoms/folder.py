@@ -6,18 +6,21 @@ import contextlib
 import csv
 import importlib
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from medgen.artifacts.atomic import atomic_folder
 from medgen.config import Options, nearest
-from medgen.errors import UsageError
+from medgen.errors import UnavailableError, UsageError
 from medgen.phantoms.options import ChestCTOptions
 
-# Each kind is one module with TABLES (columns by file name), FOLDERS, and write_case(options, seed, index, folder) -> rows by table.
+# Each kind is one module: TABLES (columns by file name), FOLDERS, and
+# write_case(options, seed, index, folder) -> rows by table.
 KINDS: dict[str, tuple[str, type[Options]]] = {
     "chest-ct": ("medgen.phantoms.chest_ct", ChestCTOptions),
 }
@@ -70,12 +73,21 @@ def _cases(
             yield module.write_case(options, seed, index, folder)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts_to_parent)
     with contextlib.ExitStack() as stack:
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         jobs = [pool.submit(_case, module.__name__, options, seed, index, folder) for index in range(count)]
-        for job in jobs:
-            yield job.result()
+        for index, job in enumerate(jobs):
+            try:
+                yield job.result()
+            except BrokenProcessPool:
+                raise UnavailableError(
+                    f"case {index}: a worker process died, perhaps for lack of memory; try --workers 1"
+                ) from None
+
+
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _case(module: str, options: Any, seed: int, index: int, folder: Path) -> Any:

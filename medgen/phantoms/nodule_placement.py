@@ -57,7 +57,7 @@ def _place(
     free = depth > 0
     for other in placed:
         distance = np.sqrt((x - other.centre[0]) ** 2 + (y - other.centre[1]) ** 2 + (z - other.centre[2]) ** 2)
-        free &= distance > 1.3 * (radius + 0.5 * other.diameter) + 4.0
+        free &= distance > _clearance(radius, other)
     if not free.any():
         return None
     good = free & (depth > 1.15 * radius)
@@ -68,17 +68,27 @@ def _place(
     index = int(np.flatnonzero(good)[0])
     centre = (float(x[index]), float(y[index]), float(z[index]))
     if kind == "vessel":
-        tubes = anatomy.vessels.lung
-        middle = 0.5 * (tubes.start + tubes.end).astype(np.float64)
-        gap = middle - np.asarray(centre)
-        thick = tubes.radius_start > 0.9
-        nearest = gap[thick][np.argmin((gap[thick] ** 2).sum(axis=1))]
-        length = float(np.linalg.norm(nearest))
-        shift = nearest * max(0.0, 1.0 - 0.9 * radius / max(length, 1e-6))
-        moved = np.asarray(centre) + shift
-        if low <= moved[2] <= high and -float(shapes.lungs(*moved)) > radius:
-            if all(
-                np.linalg.norm(moved - other.centre) > 1.3 * (radius + 0.5 * other.diameter) + 4.0 for other in placed
-            ):
-                centre = (float(moved[0]), float(moved[1]), float(moved[2]))
+        return _beside_vessel(anatomy, centre, radius, z_range, placed)
     return centre
+
+
+def _beside_vessel(
+    anatomy: ChestAnatomy, centre: Point, radius: float, z_range: tuple[float, float], placed: list[Nodule]
+) -> Point:
+    """The centre moved so that the nodule touches the nearest larger vessel; unmoved where that is no good place."""
+    tubes = anatomy.vessels.lung
+    middles = 0.5 * (tubes.start + tubes.end)[tubes.radius_start > 0.9].astype(np.float64)
+    start = np.asarray(centre)
+    gap = middles - start
+    nearest = gap[np.argmin((gap**2).sum(axis=1))]
+    length = float(np.linalg.norm(nearest))
+    moved = start + nearest * max(0.0, 1.0 - 0.9 * radius / max(length, 1e-6))
+    inside = z_range[0] <= moved[2] <= z_range[1] and -float(anatomy.shapes.lungs(*moved)) > radius
+    if not inside or any(np.linalg.norm(moved - other.centre) < _clearance(radius, other) for other in placed):
+        return centre
+    return (float(moved[0]), float(moved[1]), float(moved[2]))
+
+
+def _clearance(radius: float, other: Nodule) -> float:
+    """Least distance between the centres of two nodules."""
+    return 1.3 * (radius + 0.5 * other.diameter) + 4.0

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
+Window = tuple[slice, slice]
+Indices = npt.NDArray[np.intp]
 FAR = np.float32(1e3)
 
 
@@ -28,21 +30,21 @@ class Grid:
 
     @property
     def first(self) -> tuple[float, float]:
-        """x and y of the first pixel's centre."""
+        """Where the first pixel's centre is: x, y."""
         half = (self.size - 1) / 2 * self.pixel
         return self.centre_x - half, self.centre_y - half
 
     @cached_property
     def x(self) -> Floats:
-        """(1, W)"""
+        """Place of each column, (1, W)."""
         return (self.first[0] + self.pixel * np.arange(self.size, dtype=np.float32)).astype(np.float32)[None, :]
 
     @cached_property
     def y(self) -> Floats:
-        """(H, 1)"""
+        """Place of each row, (H, 1)."""
         return (self.first[1] + self.pixel * np.arange(self.size, dtype=np.float32)).astype(np.float32)[:, None]
 
-    def window(self, x: tuple[float, float], y: tuple[float, float]) -> tuple[slice, slice]:
+    def window(self, x: tuple[float, float], y: tuple[float, float]) -> Window:
         """Index slices (rows, columns) of the pixels inside a box in mm; empty where the box misses the grid."""
         columns = self._range(x, self.first[0])
         rows = self._range(y, self.first[1])
@@ -56,9 +58,9 @@ class Grid:
 
     @cached_property
     def coarse(self) -> Grid:
-        """A grid over the same field, at least 2.5 mm apart: smooth fields are computed there and interpolated."""
+        """A grid over the same field, at least 3.5 mm apart: smooth fields are computed there and interpolated."""
         field = (self.size - 1) * self.pixel
-        count = min(self.size, int(np.ceil(field / 2.5)) + 1)
+        count = min(self.size, int(np.ceil(field / 3.5)) + 1)
         return Grid(count, field / max(count - 1, 1), self.centre_x, self.centre_y)
 
     def refine(self, field: Floats) -> Floats:
@@ -67,17 +69,24 @@ class Grid:
             return field
         position = np.linspace(0.0, self.coarse.size - 1.0, self.size)
         below = np.minimum(position.astype(np.intp), self.coarse.size - 2)
-        weight = (position - below).astype(np.float32)[:, None]
+        weight = (position - below).astype(np.float32)
+        return _mix_rows(_mix_columns(field, below, below + 1, weight), below, below + 1, weight)
 
-        def rows(values: Floats) -> Floats:
-            low = values.take(below, axis=-2)
-            high = values.take(below + 1, axis=-2)
-            high -= low
-            high *= weight
-            high += low
-            return high
 
-        return np.ascontiguousarray(rows(np.ascontiguousarray(rows(field).swapaxes(-1, -2))).swapaxes(-1, -2))
+def _mix_rows(values: Floats, low: Indices, high: Indices, weight: Floats) -> Floats:
+    """Linear interpolation between rows `low` and `high`: (..., h, W) -> (..., H, W)."""
+    mixed = values.take(high, axis=-2)
+    start = values.take(low, axis=-2)
+    mixed -= start
+    mixed *= weight[:, None]
+    mixed += start
+    return mixed
+
+
+def _mix_columns(values: Floats, low: Indices, high: Indices, weight: Floats) -> Floats:
+    """The same along the last axis; done first, while the array is small."""
+    turned = np.ascontiguousarray(values.swapaxes(-1, -2))
+    return np.ascontiguousarray(_mix_rows(turned, low, high, weight).swapaxes(-1, -2))
 
 
 def superellipse(x: Any, y: Any, radius_x: Any, radius_y: Any, power: float = 2.0) -> Any:
@@ -163,28 +172,17 @@ class LatticeNoise:
 
     def plane(self, z: float, x: Floats, y: Floats) -> Floats:
         """(H, W) values at height z and the places x (1, W), y (H, 1)."""
-        layer = self._mix(self.values, z / self.step + 0.5 * self.layers)  # (n, n)
-        half = 0.5 * self.count
-        rows = self._mix_rows(layer, y[:, 0] / self.step + half)  # (H, n)
-        turned = np.ascontiguousarray(rows.T)
-        columns = self._mix_rows(turned, x[0] / self.step + half)  # (W, H)
-        return np.ascontiguousarray(columns.T) * np.float32(1.6)  # linear interpolation lowers the variance
+        at = z / self.step + 0.5 * self.layers
+        below = int(np.floor(at))
+        weight = np.float32(at - below)
+        layer = self.values[below % self.layers] * (1 - weight) + self.values[(below + 1) % self.layers] * weight
+        columns = _mix_columns(layer, *self._neighbours(x[0]))
+        return _mix_rows(columns, *self._neighbours(y[:, 0])) * np.float32(1.6)  # interpolation lowers the variance
 
-    def _mix(self, values: Floats, position: float) -> Floats:
-        low = int(np.floor(position))
-        weight = np.float32(position - low)
-        mixed = values[low % self.layers] * (1 - weight) + values[(low + 1) % self.layers] * weight
-        return mixed.astype(np.float32)
-
-    def _mix_rows(self, values: Floats, position: Floats) -> Floats:
+    def _neighbours(self, place: Floats) -> tuple[Indices, Indices, Floats]:
+        position = place / np.float32(self.step) + np.float32(0.5 * self.count)
         low = np.floor(position).astype(np.intp)
-        weight = (position - low).astype(np.float32)[:, None]
-        below = values.take(low % self.count, axis=0)
-        above = values.take((low + 1) % self.count, axis=0)
-        above -= below
-        above *= weight
-        above += below
-        return above
+        return low % self.count, (low + 1) % self.count, (position - low).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -219,42 +217,45 @@ class Tubes:
         """The segments where `keep` is true."""
         return Tubes(self.start[keep], self.end[keep], self.radius_start[keep], self.radius_end[keep], self.flatten)
 
-    def distance(self, z: float, grid: Grid, reach: float) -> Floats:
-        """(H, W) distance to the nearest surface, exact up to `reach` mm outside and FAR beyond.
+    def distance(self, z: float, grid: Grid, reach: float) -> tuple[Window, Floats]:
+        """Where the plane at z cuts the tubes (rows, columns), and there the distance (h, w) to the nearest surface.
 
-        Tubes thinner than `reach` are made shallower, so that their coverage falls with their width.
+        The distance is exact up to `reach` mm outside and FAR beyond. Tubes thinner than `reach` are made shallower, so
+        that their coverage falls with their width.
         """
-        out = np.full((grid.size, grid.size), FAR, np.float32)
         widest = np.maximum(self.radius_start, self.radius_end) + np.float32(reach)
         tall = widest * np.float32(self.flatten)
         low = np.minimum(self.start[:, 2], self.end[:, 2]) - tall
         high = np.maximum(self.start[:, 2], self.end[:, 2]) + tall
         active = np.flatnonzero((low <= z) & (high >= z))
         if not len(active):
-            return out
-        a, b, wide = self.start[active], self.end[active], widest[active]
+            return (slice(0, 0), slice(0, 0)), np.empty((0, 0), np.float32)
+        a, b, wide = self.start[active, :2], self.end[active, :2], widest[active]
         first = np.asarray(grid.first, np.float32)
-        corner = np.floor((np.minimum(a, b)[:, :2] - wide[:, None] - first) / grid.pixel).astype(np.intp)
-        extent = np.abs(a - b)[:, :2].max(axis=1) + 2 * wide
-        side = np.ceil(extent / grid.pixel).astype(np.intp) + 2
-        classes = 1 << np.ceil(np.log2(np.maximum(side, 4) / 1.0) * 2).astype(np.intp)  # 2 classes an octave
-        flat = out.reshape(-1)
-        for group in np.unique(classes):
-            chosen = np.flatnonzero(classes == group)
-            edge = int(side[chosen].max())
-            self._stamp(flat, z, grid, active[chosen], corner[chosen], edge, reach)
-        return out
+        corner = np.floor((np.minimum(a, b) - wide[:, None] - first) / np.float32(grid.pixel)).astype(np.intp)
+        side = np.ceil((np.abs(a - b).max(axis=1) + 2 * wide) / np.float32(grid.pixel)).astype(np.intp) + 2
+        left, top = np.clip(corner.min(axis=0), 0, grid.size).tolist()
+        right, bottom = np.clip((corner + side[:, None]).max(axis=0), 0, grid.size).tolist()
+        out = np.full((bottom - top, right - left), FAR, np.float32)
+        if out.size:
+            classes = np.ceil(2.0 * np.log2(side)).astype(np.intp)  # patches of alike size are computed together
+            for group in np.unique(classes):
+                chosen = np.flatnonzero(classes == group)
+                self._stamp(out, z, grid, active[chosen], corner[chosen], int(side[chosen].max()), (left, top), reach)
+        return (slice(top, bottom), slice(left, right)), out
 
     def _stamp(
         self,
-        flat: Floats,
+        out: Floats,
         z: float,
         grid: Grid,
-        which: npt.NDArray[np.intp],
-        corner: npt.NDArray[np.intp],
+        which: Indices,
+        corner: Indices,
         edge: int,
+        offset: tuple[int, int],
         reach: float,
     ) -> None:
+        """Lower `out` to the distance from each segment of `which`, in a patch of `edge` pixels at its `corner`."""
         columns = corner[:, 0, None] + np.arange(edge)  # (K, edge)
         rows = corner[:, 1, None] + np.arange(edge)
         a, axis = self.start[which], self.end[which] - self.start[which]
@@ -276,8 +277,10 @@ class Tubes:
         t += r0
         distance -= t
         distance += np.maximum(np.float32(reach / 2) - t, 0)
-        inside = (columns >= 0) & (columns < grid.size)
-        within = ((rows >= 0) & (rows < grid.size))[:, :, None] & inside[:, None, :]
+        columns -= offset[0]
+        rows -= offset[1]
+        within = (rows >= 0)[:, :, None] & (rows < out.shape[0])[:, :, None]
+        within = within & ((columns >= 0) & (columns < out.shape[1]))[:, None, :]
         within &= distance < reach
-        index = (rows * grid.size)[:, :, None] + columns[:, None, :]
-        np.minimum.at(flat, index[within], distance[within])
+        index = (rows * out.shape[1])[:, :, None] + columns[:, None, :]
+        np.minimum.at(out.reshape(-1), index[within], distance[within])

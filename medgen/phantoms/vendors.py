@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ from pydicom.dataset import Dataset
 
 from medgen.imaging.dicom_writing import decimal, derived_uid, encode, set_pixels, set_plane
 from medgen.phantoms.primitives import Floats
+
+Stored = npt.NDArray[np.int16] | npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Vendor:
     padding: int | None
     syntaxes: tuple[str, ...]
 
-    def stored(self, image: Floats, outside: npt.NDArray[np.bool_]) -> npt.NDArray[np.int16] | npt.NDArray[np.uint16]:
+    def stored(self, image: Floats, outside: npt.NDArray[np.bool_]) -> Stored:
         """HU -> stored values, with padding where `outside`."""
         kind = np.int16 if self.signed else np.uint16
         low, high = (-(1 << (self.bits - 1)), (1 << (self.bits - 1)) - 1) if self.signed else (0, (1 << self.bits) - 1)
@@ -35,7 +38,7 @@ class Vendor:
         values = np.clip(values, low, high).astype(kind)
         if self.padding is not None:
             values[outside] = self.padding
-        return values
+        return cast(Stored, values)
 
 
 PLAIN = (uid.ExplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian)
@@ -67,7 +70,7 @@ class Habits:
     scout: bool  # a localizer travels along
 
     @staticmethod
-    def draw(rng: np.random.Generator) -> Habits:
+    def draw(rng: np.random.Generator, scout_fraction: float = 0.0) -> Habits:
         """A random site."""
         vendor = VENDORS[rng.integers(len(VENDORS))]
         return Habits(
@@ -76,7 +79,7 @@ class Habits:
             numbering=NUMBERING[rng.choice(4, p=[0.4, 0.3, 0.2, 0.1])],
             naming=NAMING[rng.integers(4)],
             terse=bool(rng.random() < 0.3),
-            scout=bool(rng.random() < 0.15),
+            scout=bool(rng.random() < scout_fraction),
         )
 
 
