@@ -72,3 +72,55 @@ def medgen() -> Callable[..., subprocess.CompletedProcess[bytes]]:
         return subprocess.run(command, check=False, **{**settings, **options})
 
     return run
+
+
+@pytest.fixture
+def write_slice() -> Callable[..., Path]:
+    """Write one CT slice: `write_slice(path, pixels, z=2.5, RescaleSlope=2, ...)`; a tag of None is left out."""
+    import pydicom
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+    def write(path: Path, pixels: np.ndarray, *, z: float = 0.0, **tags: Any) -> Path:
+        colour = pixels.ndim == 3
+        dataset = Dataset()
+        defaults: dict[str, Any] = {
+            "SOPClassUID": CTImageStorage,
+            "SOPInstanceUID": f"1.2.3.4.{int.from_bytes(path.stem.encode()[-12:], 'big')}",
+            "StudyInstanceUID": "1.2.3.1",
+            "SeriesInstanceUID": "1.2.3.2",
+            "PatientID": "SECRET-PATIENT",
+            "PatientName": "Secret^Name",
+            "StudyDate": "19700102",
+            "Modality": "CT",
+            "Rows": pixels.shape[-3 if colour else -2],
+            "Columns": pixels.shape[-2 if colour else -1],
+            "SamplesPerPixel": 3 if colour else 1,
+            "PhotometricInterpretation": "RGB" if colour else "MONOCHROME2",
+            "BitsAllocated": pixels.dtype.itemsize * 8,
+            "BitsStored": pixels.dtype.itemsize * 8,
+            "HighBit": pixels.dtype.itemsize * 8 - 1,
+            "PixelRepresentation": int(pixels.dtype.kind == "i"),
+            "ImagePositionPatient": [-10.0, -20.0, z],
+            "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+            "PixelSpacing": [0.5, 0.5],
+            "SliceThickness": 2.5,
+            "RescaleSlope": 1,
+            "RescaleIntercept": 0,
+        }
+        if colour:
+            defaults["PlanarConfiguration"] = 0
+        for name, value in {**defaults, **tags}.items():
+            if value is not None and name != "TransferSyntaxUID":
+                setattr(dataset, name, value)
+        dataset.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
+        meta = FileMetaDataset()
+        meta.TransferSyntaxUID = tags.get("TransferSyntaxUID", ExplicitVRLittleEndian)
+        meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+        meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", "1.2")
+        dataset.file_meta = meta
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+        return path
+
+    return write
