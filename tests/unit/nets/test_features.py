@@ -61,6 +61,12 @@ def test_random_state_plays_no_part(features):
     torch.testing.assert_close(FixedFeatures().pooled(scene()), first, atol=0, rtol=0)
 
 
+def test_responses_are_plain_convolutions(features):
+    image = scene()
+    expected = F.conv2d(F.pad(image, (5,) * 4, mode="replicate"), filter_bank(8).float())
+    torch.testing.assert_close(torch.cat(features._responses(image), dim=1), expected, atol=1e-6, rtol=1e-5)
+
+
 def test_constant_image_has_no_response(features):
     for level in features.maps(torch.full((1, 1, 64, 64), -1.0)):
         assert level.abs().max() < 0.02
