@@ -71,11 +71,11 @@ def command(
     part, parts = parse_shard(shard)
 
     from contextlib import closing
-    from itertools import islice
 
     from medgen.artifacts.atomic import check_output
     from medgen.artifacts.provenance import derive
     from medgen.artifacts.sets import create_set, open_set, refuse_terminal
+    from medgen.artifacts.sharding import mark_shard, take_shard
     from medgen.config import plain
     from medgen.errors import DataError, SomeItemsFailed
     from medgen.inference.encode import Encoder, check_window, latent_header
@@ -99,14 +99,12 @@ def command(
         intensity = check_window(reader.header, autoencoder.facts)
         settings = plain(options) | {"precision": str(autoencoder.dtype).removeprefix("torch.")}
         del settings["batch_size"]
-        if parts > 1:
-            settings["shard"] = f"{part}/{parts}"
         inputs = [reader, autoencoder.model]
         provenance = derive("extract-latents", settings, seed=options.seed if options.sample else None, inputs=inputs)
         header = latent_header(reader.header, autoencoder.facts, autoencoder.model.digest, provenance)
         encoder = Encoder(autoencoder, intensity, options, leave_out if keep_going else None)
-        ours = islice(reader, part, None, parts)
-        chosen = (case for case in ours if options.split in (None, case.split))
+        header = mark_shard(header, part, parts)
+        chosen = (case for case in take_shard(reader, part, parts) if options.split in (None, case.split))
         with (
             create_set(output, header, inputs=inputs, force=force) as writer,
             console.progress(None, "slices") as advance,

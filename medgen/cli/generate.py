@@ -114,6 +114,7 @@ def command(
     from medgen.artifacts.atomic import check_output
     from medgen.artifacts.provenance import derive
     from medgen.artifacts.sets import create_set, refuse_terminal
+    from medgen.artifacts.sharding import mark_shard
     from medgen.config import plain
     from medgen.errors import UsageError
     from medgen.inference.conditions import parse_vector
@@ -153,14 +154,11 @@ def command(
         settings["conditions"] = _described(fields, vectors)
     if negative is not None:
         settings["negative"] = _described(fields, negative[None])
-    if parts > 1:
-        settings["shard"] = f"{part}/{parts}"
     provenance = derive("generate", settings, seed=options.seed, inputs=inputs)
     indices = range(part, total, parts)
+    header = mark_shard(generator.header(provenance, conditional=vectors is not None), part, parts)
     with (
-        create_set(
-            output, generator.header(provenance, conditional=vectors is not None), inputs=inputs, force=force
-        ) as writer,
+        create_set(output, header, inputs=inputs, force=force) as writer,
         console.progress(len(indices), "samples") as advance,
     ):
         for case in generator.cases(indices, vectors, negative):

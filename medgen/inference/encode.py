@@ -22,6 +22,9 @@ from medgen.errors import DataError
 from medgen.inference.models import Autoencoder
 from medgen.nets.compute import Precision
 
+GROUP = 4
+"""Batches that are collected before the network runs: the last of them may be small, and costs little among four."""
+
 
 class EncodeOptions(Options, frozen=True):
     """How `extract-latents` encodes. Batch size and read-ahead do not change the result beyond rounding."""
@@ -97,7 +100,7 @@ class Encoder:
                     yield replace(case, arrays={**arrays, "latent": part})
 
     def _groups(self, cases: Iterable[Case]) -> Iterator[list[Case]]:
-        """Neighbouring cases that fill at least one batch together; a case whose image cannot be encoded stays out."""
+        """Neighbouring cases that fill some batches together; a case whose image cannot be encoded stays out."""
         group: list[Case] = []
         for case in cases:
             try:
@@ -109,22 +112,22 @@ class Encoder:
                 yield group
                 group = []
             group.append(case)
-            if sum(map(len, group)) >= self.options.batch_size:
+            if sum(map(len, group)) >= GROUP * self.options.batch_size:
                 yield group
                 group = []
         if group:
             yield group
 
     def _encode_slices(self, images: Array, noise_keys: list[str]) -> Array:
-        """(N, C, H, W) stored values -> (N, c, h, w) float32, in batches of even size."""
-        batches = math.ceil(len(images) / self.options.batch_size)
+        """(N, C, H, W) stored values -> (N, c, h, w) float32."""
         parts: list[Tensor] = []
-        for rows in np.array_split(np.arange(len(images)), batches):
-            normalized = self.intensity.normalized(images[rows[0] : rows[-1] + 1])
+        for start in range(0, len(images), self.options.batch_size):
+            rows = slice(start, start + self.options.batch_size)
+            normalized = self.intensity.normalized(images[rows])
             posterior = self.vae.encode(torch.from_numpy(normalized))
             latents = posterior.mean
             if self.options.sample:
-                noise = _noise(self.options.seed, [noise_keys[row] for row in rows], latents.shape[1:])
+                noise = _noise(self.options.seed, noise_keys[rows], latents.shape[1:])
                 latents = latents + torch.exp(0.5 * posterior.logvar) * noise.to(latents.device)
             parts.append(latents.float().cpu())
         array: Array = torch.cat(parts).contiguous().numpy()
