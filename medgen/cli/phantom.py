@@ -61,6 +61,7 @@ def command(
         sets=sets,
         print_config=print_config,
         flags={
+            "seed": seed,
             "size": size,
             "slices": slices,
             "thickness": thickness,
@@ -77,7 +78,6 @@ def command(
             options,
             count,
             output,
-            seed=seed or 0,
             workers=workers or len(os.sched_getaffinity(0)),
             force=force,
             advance=advance,

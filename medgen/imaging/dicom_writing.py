@@ -13,7 +13,7 @@ import pydicom
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
-IMPLEMENTATION = uid.UID("2.25.302043790172249692526321623266752743501")  # one fixed number under 2.25, for all files of medgen
+IMPLEMENTATION = uid.UID("2.25.302043790172249692526321623266752743501")  # fixed: says that this package wrote it
 
 ENCODERS = {uid.JPEGLSLossless: "pyjpegls", uid.JPEG2000Lossless: "pylibjpeg", uid.RLELossless: "pylibjpeg"}
 

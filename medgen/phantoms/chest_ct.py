@@ -26,13 +26,13 @@ FOLDERS = ("masks",)
 Rows = dict[str, list[tuple[object, ...]]]
 
 
-def write_case(options: ChestCTOptions, seed: int, index: int, folder: Path) -> Rows:
+def write_case(options: ChestCTOptions, index: int, folder: Path) -> Rows:
     """Write `case-<index>.zip` and its mask into `folder`; the rows it adds to each of `TABLES`.
 
-    A case depends on the options, the seed and its index alone. The anatomy does not depend on the thickness of the
+    A case depends on the options (the seed among them) and its index alone. The anatomy does not depend on the thickness of the
     slices, so that the same seed and extent give the same chest in thick and in thin slices.
     """
-    build, scan, tagging = (np.random.default_rng([seed, index, part]) for part in range(3))
+    build, scan, tagging = (np.random.default_rng([options.seed, index, part]) for part in range(3))
     name = f"case-{index:04d}"
     extent = options.slices * options.step
     anatomy = ChestAnatomy.draw(build)
@@ -56,7 +56,7 @@ def write_case(options: ChestCTOptions, seed: int, index: int, folder: Path) -> 
     place = Placement((origin[0], origin[1], origin[2]), pixel, options.step, options.thickness)
 
     habits = Habits.draw(tagging, options.scout_fraction)
-    parts = ("chest-ct", seed, index, options.size, options.slices, options.step, options.thickness)
+    parts = ("chest-ct", options.seed, index, options.size, options.slices, options.step, options.thickness)
     files = series_files(tagging, habits, f"PHANTOM-{index:04d}", parts, images, place)
     (folder / f"{name}.zip").write_bytes(archive(files, packed=bool(tagging.random() < 0.2)))
     union = np.zeros((options.slices, options.size, options.size), np.uint8)

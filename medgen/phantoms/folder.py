@@ -15,18 +15,18 @@ from types import ModuleType
 from typing import Any
 
 from medgen.artifacts.atomic import atomic_folder
-from medgen.config import Options, nearest
+from medgen.config import nearest
 from medgen.errors import UnavailableError, UsageError
-from medgen.phantoms.options import ChestCTOptions
+from medgen.phantoms.options import ChestCTOptions, PhantomOptions
 
 # Each kind is one module: TABLES (columns by file name), FOLDERS, and
-# write_case(options, seed, index, folder) -> rows by table.
-KINDS: dict[str, tuple[str, type[Options]]] = {
+# write_case(options, index, folder) -> rows by table.
+KINDS: dict[str, tuple[str, type[PhantomOptions]]] = {
     "chest-ct": ("medgen.phantoms.chest_ct", ChestCTOptions),
 }
 
 
-def options_of(kind: str) -> type[Options]:
+def options_of(kind: str) -> type[PhantomOptions]:
     """The options struct of a kind; UsageError if there is none."""
     if kind not in KINDS:
         match = nearest(kind, KINDS)
@@ -37,11 +37,10 @@ def options_of(kind: str) -> type[Options]:
 
 def make_folder(
     kind: str,
-    options: Options,
+    options: PhantomOptions,
     count: int,
     destination: Path,
     *,
-    seed: int,
     workers: int,
     force: bool = False,
     advance: Callable[[], None] = lambda: None,
@@ -52,7 +51,7 @@ def make_folder(
     with atomic_folder(destination, force=force) as folder:
         for name in module.FOLDERS:
             (folder / name).mkdir()
-        for rows in _cases(module, options, count, folder, seed, min(workers, count)):
+        for rows in _cases(module, options, count, folder, min(workers, count)):
             for name, more in rows.items():
                 tables[name] += more
             advance()
@@ -65,18 +64,18 @@ def make_folder(
 
 
 def _cases(
-    module: ModuleType, options: Options, count: int, folder: Path, seed: int, workers: int
+    module: ModuleType, options: PhantomOptions, count: int, folder: Path, workers: int
 ) -> Iterator[dict[str, list[tuple[object, ...]]]]:
     """The rows of each case, in order of the cases."""
     if workers <= 1:
         for index in range(count):
-            yield module.write_case(options, seed, index, folder)
+            yield module.write_case(options, index, folder)
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts_to_parent)
     with contextlib.ExitStack() as stack:
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-        jobs = [pool.submit(_case, module.__name__, options, seed, index, folder) for index in range(count)]
+        jobs = [pool.submit(_case, module.__name__, options, index, folder) for index in range(count)]
         for index, job in enumerate(jobs):
             try:
                 yield job.result()
@@ -90,5 +89,5 @@ def _leave_interrupts_to_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _case(module: str, options: Any, seed: int, index: int, folder: Path) -> Any:
-    return importlib.import_module(module).write_case(options, seed, index, folder)
+def _case(module: str, options: Any, index: int, folder: Path) -> Any:
+    return importlib.import_module(module).write_case(options, index, folder)

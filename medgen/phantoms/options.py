@@ -14,7 +14,13 @@ Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=20)]
 
 
-class ChestCTOptions(Options, frozen=True):
+class PhantomOptions(Options, frozen=True):
+    """What every kind has."""
+
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class ChestCTOptions(PhantomOptions, frozen=True):
     """A chest CT; lengths in mm."""
 
     size: Annotated[int, msgspec.Meta(ge=16, le=2048)] = 512

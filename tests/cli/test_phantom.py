@@ -1,0 +1,111 @@
+"""`medgen phantom`, run for real."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[bytes]]
+SMALL = ("--size", 48, "--slices", 5, "--nodule-diameter", "20,40", "--healthy-fraction", 0.3)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def last_line(result: subprocess.CompletedProcess[bytes]) -> str:
+    return result.stderr.decode().strip().splitlines()[-1]
+
+
+def test_same_seed_same_bytes_by_one_or_two_processes(medgen: Run, tmp_path: Path) -> None:
+    one = medgen("phantom", "chest-ct", "-n", 4, "-o", tmp_path / "one", "--seed", 5, "--workers", 1, *SMALL)
+    two = medgen("phantom", "chest-ct", "-n", 3, "-o", tmp_path / "two", "--seed", 5, "--workers", 2, *SMALL)
+    assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
+    assert (one.stdout, two.stdout) == (b"", b"")
+    four, three = contents(tmp_path / "one"), contents(tmp_path / "two")
+    assert sorted(four) == sorted(
+        ["labels.csv", "nodules.csv"]
+        + [f"case-{index:04d}.zip" for index in range(4)]
+        + [f"masks/case-{index:04d}.nii.gz" for index in range(4)]
+    )
+    for name, content in three.items():  # a case does not depend on how many there are
+        assert four[name].startswith(content) if name.endswith(".csv") else four[name] == content
+    rows = list(csv.DictReader((tmp_path / "one/labels.csv").open()))
+    assert rows
+    assert list(rows[0]) == ["case", "slice", "has_nodule", "x", "y", "size", "malignancy", "texture"]
+    assert {row["case"] for row in rows} <= {f"case-{index:04d}" for index in range(4)}
+
+
+def test_options_come_from_files_too(medgen: Run, tmp_path: Path) -> None:
+    (tmp_path / "options.toml").write_text("[phantom]\nsize = 64\nthickness = 2.5\n")
+    result = medgen(
+        "phantom",
+        "chest-ct",
+        "-o",
+        tmp_path / "x",
+        "--config",
+        tmp_path / "options.toml",
+        "--slices",
+        7,
+        "--print-config",
+    )
+    assert result.returncode == 0
+    assert not (tmp_path / "x").exists()
+    for line in ("size = 64", "slices = 7", "thickness = 2.5"):
+        assert line in result.stdout.decode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("chest-xt", "-o", "out"), 2, "did you mean 'chest-ct'?"),
+        (("teapot", "-o", "out"), 2, "kinds: chest-ct"),
+        (("chest-ct", "-n", 0, "-o", "out"), 2, "0"),
+        (("chest-ct", "-o", "out", "--nodules", "some"), 2, "expected LOW,HIGH"),
+        (("chest-ct", "-o", "out", "--nodules", "3,1"), 78, "smaller number first"),
+        (("chest-ct", "-o", "out", "--size", 8), 78, "size"),
+        (("chest-ct", "-o", "out", "--healthy-fraction", 1.5), 78, "healthy_fraction"),
+        (("chest-ct", "-o", "out", "--seed", -1), 78, "seed"),
+        (("chest-ct", "-o", "missing/out"), 73, "does not exist"),
+    ],
+)
+def test_bad_calls_say_what_is_wrong_and_leave_nothing(
+    medgen: Run, tmp_path: Path, arguments: tuple[object, ...], status: int, words: str
+) -> None:
+    result = medgen("phantom", *arguments, cwd=tmp_path)
+    assert result.returncode == status, result.stderr
+    assert words in last_line(result)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_kept_unless_forced(medgen: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("precious")
+    call = ("phantom", "chest-ct", "-o", tmp_path / "out", "--workers", 1, *SMALL)
+    refused = medgen(*call)
+    assert refused.returncode == 73
+    assert (tmp_path / "out" / "mine").read_text() == "precious"
+    assert medgen(*call, "--force").returncode == 0
+    assert "labels.csv" in contents(tmp_path / "out")
+    assert "mine" not in contents(tmp_path / "out")
+
+
+def test_stopped_half_way_it_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "medgen.cli.app", "phantom", "chest-ct", "-n", "500", "-o", str(tmp_path / "out")]
+    process = subprocess.Popen([*command, "--size", "32", "--slices", "3", "--workers", "2"], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".out.*/case-0003.zip")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143, stderr
+    assert stderr.decode().strip().splitlines()[-1] == "medgen phantom: terminated"
+    assert list(tmp_path.iterdir()) == []
