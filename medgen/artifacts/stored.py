@@ -33,7 +33,7 @@ class StoredWriter(SetWriter):
 
     def _put(self, case: Case) -> None:
         start = self.digest.slices
-        for name, array in case.arrays.items():
+        for name, array in sorted(case.arrays.items()):
             self._append(name, array, start)
         for name in TEXT_NAMES:
             values = getattr(case, name)
