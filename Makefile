@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench completions lock clean
+.PHONY: help install demo test check bench docs lock clean
 
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -52,8 +52,8 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-completions: $(VENV)/.core
-	for shell in bash zsh fish; do _MEDGEN_COMPLETE=source_$$shell $(BIN)/medgen > completions/medgen.$$shell; done
+docs: $(VENV)/.core
+	$(BIN)/python tests/docs.py
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
