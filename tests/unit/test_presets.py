@@ -1,0 +1,48 @@
+"""Every preset is complete: each of its tables makes the options of the command it names."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+
+from medgen.cli.app import COMMANDS
+from medgen.config import Options, load_preset, preset_names, resolve
+
+OPTIONS = {
+    "phantom": "medgen.phantoms.options:ChestCTOptions",
+    "preprocess": "medgen.imaging.options:PreprocessOptions",
+    "train-vae": "medgen.training.vae:TrainVAEOptions",
+    "train-diffusion": "medgen.training.denoiser:TrainDiffusionOptions",
+    "generate": "medgen.inference.generate:GenerateOptions",
+}
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_table_is_a_command_and_its_keys_are_options(name: str) -> None:
+    preset = load_preset(name)
+    assert set(preset) <= set(COMMANDS)
+    for command in preset:
+        module, _, kind = OPTIONS[command].partition(":")
+        options: type[Options] = getattr(importlib.import_module(module), kind)
+        resolve(options, command, tables=COMMANDS, preset=name)
+
+
+def test_the_nodule_preset_has_the_published_numbers() -> None:
+    preset: dict[str, Any] = load_preset("lidc-nodule")
+    vae, unet = preset["train-vae"], preset["train-diffusion"]
+    assert vae["network"]["widths"] == [64, 128, 256, 512]
+    assert vae["network"]["latent_channels"] == 8
+    assert (vae["loop"]["batch_size"], vae["loop"]["learning_rate"], vae["losses"]["kl"]) == (8, 1e-4, 1e-6)
+    assert unet["network"]["time_width"] == 1024
+    assert set(unet["network"]["attention"]) == {"linear"}
+    assert (unet["schedule"]["beta_start"], unet["schedule"]["beta_end"], unet["schedule"]["steps"]) == (0.002, 0.02, 1000)
+    assert (unet["condition_dropout"], unet["balance"]["fraction"]) == (0.3, 0.6)
+    assert (preset["generate"]["guidance"], preset["generate"]["steps"]) == (2.0, 50)
+    assert preset["preprocess"]["size"] == "256"
+
+
+@pytest.mark.parametrize("name", [name for name in preset_names() if not name.endswith("-tiny")])
+def test_every_system_has_a_tiny_twin(name: str) -> None:
+    assert f"{name}-tiny" in preset_names()
