@@ -10,6 +10,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from medgen.artifacts.schema import Case, Intensity, SetHeader
+
 
 def affine_of(
     spacing: tuple[float, float, float], origin: Sequence[float], direction: Sequence[float]
@@ -22,6 +24,22 @@ def affine_of(
     affine[:3, 3] = origin
     affine[:2] *= -1.0  # LPS -> RAS
     return affine
+
+
+def write_case(folder: Path, name: str, case: Case, header: SetHeader) -> list[str]:
+    """Write `name.nii.gz`, and `name_mask.nii.gz` if the case has masks; the volume's name once for each slice."""
+    intensity = header.intensity or Intensity()
+    affine = affine_of(case.spacing, case.origin, case.direction)
+    file = f"{name}.nii.gz"
+    write_nifti(folder / file, _volume(case["image"]), affine, scale=intensity.scale, offset=intensity.offset)
+    if "mask" in case.arrays:
+        write_nifti(folder / f"{name}_mask.nii.gz", _volume(case["mask"]), affine)
+    return [file] * len(case)
+
+
+def _volume(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """(D, C, H, W) -> (D, H, W), or (D, H, W, C) of several channels."""
+    return array[:, 0] if array.shape[1] == 1 else array.transpose(0, 2, 3, 1)
 
 
 def write_nifti(

@@ -29,8 +29,8 @@ Rows = dict[str, list[tuple[object, ...]]]
 def write_case(options: ChestCTOptions, index: int, folder: Path) -> Rows:
     """Write `case-<index>.zip` and its mask into `folder`; the rows it adds to each of `TABLES`.
 
-    A case depends on the options (the seed among them) and its index alone. The anatomy does not depend on the thickness of the
-    slices, so that the same seed and extent give the same chest in thick and in thin slices.
+    A case depends on the options (seed included) and its index alone. The anatomy does not depend on how thick the
+    slices are, so that the same seed and extent give the same chest in thick and in thin slices.
     """
     build, scan, tagging = (np.random.default_rng([options.seed, index, part]) for part in range(3))
     name = f"case-{index:04d}"
