@@ -23,6 +23,8 @@ SIGMA = 1.2
 """Standard deviation across a filter's orientation in pixels; along it, twice that."""
 CONTRAST = 0.02
 """Filter response (of an image in [-1, 1]) at which normalisation and compression set in."""
+BRIGHTNESS = 3.0
+"""Weight of local brightness, so that it counts as much as compressed responses do."""
 
 
 class FixedFeatures(nn.Module):
@@ -38,7 +40,7 @@ class FixedFeatures(nn.Module):
         self.scales = scales
         self.orientations = orientations
         bank = filter_bank(orientations)
-        text = f"{VERSION} scales={scales} orientations={orientations} contrast={CONTRAST}\n"
+        text = f"{VERSION} scales={scales} orientations={orientations} contrast={CONTRAST} brightness={BRIGHTNESS}\n"
         rounded = (bank * 1e6).round().to(torch.int32).flatten().tolist()
         self.digest = hashlib.sha256((text + " ".join(map(str, rounded))).encode()).hexdigest()
         row = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
@@ -57,14 +59,16 @@ class FixedFeatures(nn.Module):
             return maps
 
     def pooled(self, x: Tensor) -> Tensor:
-        """Features for a Frechet distance, (B, F); F = 404 with 4 scales and 8 orientations."""
+        """Features for a Frechet distance, (B, F); F = 468 with 4 scales and 8 orientations."""
         with torch.autocast(x.device.type, enabled=False):
             features = []
             levels = self._pyramid(x)
             for scale, level in enumerate(levels):
                 even, odd, spot = self._responses(level)
                 energy = _energy(even, odd)
+                detail = level - F.conv2d(_extend(level, 2), self.binomial)  # noise and sharpness
                 features += [
+                    _compress(_grid_mean(detail.abs(), 4)),
                     _compress(_grid_mean(energy, 2)),
                     _compress(energy.std(dim=(2, 3))),
                     _compress(_grid_mean(F.relu(spot), 4)),
@@ -73,7 +77,7 @@ class FixedFeatures(nn.Module):
                 ]
                 if scale < self.scales - 1:
                     features.append(_compress(self._second_order(energy)))
-            features.append(_grid_mean(levels[-1], 4))
+            features.append(BRIGHTNESS * _grid_mean(levels[-1], 4))
             return torch.cat(features, dim=1)
 
     def _pyramid(self, x: Tensor) -> list[Tensor]:

@@ -50,7 +50,7 @@ def test_filters_have_no_mean_and_unit_weight():
 
 
 def test_digest_is_pinned_and_tells_configurations_apart(features):
-    assert features.digest == "eb74c498f7ceb62b08be1b607b415ee8116c44b86bce1dedb28224a0e1a19ade"
+    assert features.digest == "67f3a4d1d14bd8c3ce76305905d924439f6e5e990ff0a56df8afa8d616a024de"
     assert FixedFeatures(3, 8).digest != features.digest != FixedFeatures(4, 6).digest
 
 
@@ -121,10 +121,19 @@ def test_gradient_is_finite_on_flat_images(features):
 
 def test_pooled_features_see_position_size_and_count(features):
     base = features.pooled(disc(0.3, 0.3, 0.1))
-    assert base.shape == (1, 404)
+    assert base.shape == (1, 468)
     same = features.pooled(disc(0.301, 0.3, 0.1))
     for other in (disc(0.7, 0.3, 0.1), disc(0.3, 0.7, 0.1), disc(0.3, 0.3, 0.2), scene()):
         assert (features.pooled(other) - base).norm() > 20 * (same - base).norm()
+
+
+def test_pooled_features_see_blur_noise_and_brightness(features):
+    images = torch.cat([scene(seed) + 0.02 * torch.randn(1, 1, 64, 64, generator=generator(seed)) for seed in range(8)])
+    base = features.pooled(images)
+    for other in (blur(images, 0.8), images + 0.1 * torch.randn(images.shape, generator=generator(9)), images + 0.1):
+        # The mean over images is what a Frechet distance compares, so the shift must not average out.
+        shift = (features.pooled(other) - base).mean(dim=0)
+        assert shift.square().sum() > 0.5
 
 
 def test_channels_are_averaged_and_dtype_is_float32(features):
@@ -139,7 +148,7 @@ def test_channels_are_averaged_and_dtype_is_float32(features):
 @pytest.mark.parametrize("size", [(16, 16), (17, 40), (96, 33)])
 def test_any_size_from_16(features, size):
     pooled = features.pooled(torch.rand(2, 1, *size, generator=generator()))
-    assert pooled.shape == (2, 404)
+    assert pooled.shape == (2, 468)
     assert torch.isfinite(pooled).all()
 
 
