@@ -84,10 +84,11 @@ def parse_size(text: str) -> tuple[int, int] | None:
     """`256` or `256x192` (width x height) -> (H, W); None for ""."""
     if not text:
         return None
-    width, _, height = text.partition("x")
-    if not all(part.isdigit() and 1 <= int(part) <= 16384 for part in (width, height or width)):
+    width, separator, height = text.partition("x")
+    height = height if separator else width
+    if not all(part.isdigit() and 1 <= int(part) <= 16384 for part in (width, height)):
         raise ConfigError(f"size '{text}': expected pixels such as 256, or 256x192 for width x height")
-    return int(height or width), int(width)
+    return int(height), int(width)
 
 
 def plan_plane(

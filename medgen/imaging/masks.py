@@ -77,7 +77,7 @@ class Masks:
 
     def _scan(self, entry: Entry) -> list[SliceFacts]:
         facts = formats.scan(entry, "", named=True)
-        stacks = build_stacks(facts)
+        stacks, _ = build_stacks(facts)
         if len(stacks) != 1:
             raise DataError(f"{entry.name}: a mask must be one stack, this file holds {len(stacks)}")
         return stacks[0].slices

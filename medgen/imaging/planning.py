@@ -92,7 +92,10 @@ def make_plan(
     if table and table.fields and inputs.lidc_xml:
         raise UsageError("the labels and --lidc-xml both give vectors; use one of them")
     slices = _scan_all(sources, inputs.masks, options, workers, left_out, listener)
-    stacks = _chosen(build_stacks(slices), options, listener)
+    every, copies = build_stacks(slices)
+    if copies:
+        listener.warn(f"{len(copies)} files are copies of others and are left aside, such as {copies[0]}")
+    stacks = _chosen(every, options, listener)
     if not stacks:
         raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess")
     ids = [hashed_id(key, stack.key) for stack in stacks]
@@ -233,8 +236,6 @@ def _tell_flaws(stack: Stack, listener: Listener) -> None:
     if stack.first.position is not None:
         for flaw in stack.flaws:
             listener.warn(f"{stack.name}: {flaw}; its slices are kept as they are")
-    if stack.copies:
-        listener.warn(f"{stack.name}: {stack.copies} files of its series are copies of others and are left aside")
 
 
 def _tell_unlabelled(cases: Sequence[PlannedCase], listener: Listener) -> None:

@@ -22,7 +22,7 @@ def scan_raster(entry: Entry, modality: str) -> list[SliceFacts]:
     """The one slice of an image file, from its header. DataError if it is no image or too large."""
     image = _open(entry)
     width, height = image.size
-    if image.getexif().get(0x0112, 1) >= 5:  # the orientation tag turns it by 90 degrees
+    if _turned(image):
         width, height = height, width
     return [
         SliceFacts(
@@ -67,6 +67,16 @@ def _open(entry: Entry) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"{entry.name}: {image.width} x {image.height} pixels are too many; refused")
     return image
+
+
+def _turned(image: Image.Image) -> bool:
+    """Whether the orientation tag turns it by 90 degrees; a PNG without one would decode itself to look for it."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return False
+    try:
+        return int(image.getexif().get(0x0112, 1)) >= 5
+    except (OSError, SyntaxError, ValueError, TypeError):
+        return False  # reading the pixels will tell what is wrong
 
 
 def _grey_palette(image: Image.Image) -> bool:

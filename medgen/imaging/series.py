@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from medgen.imaging.archive import Entry
 from medgen.imaging.slices import SliceFacts, Vector3
 
 SAME_AXES = 0.005  # direction cosines and pixel sizes that differ less are the same
@@ -30,7 +31,6 @@ class Stack:
     measured: bool = False  # whether the in-plane spacing is known
     offsets: list[float] = field(default_factory=list)  # mm along the normal, from the first slice
     flaws: list[str] = field(default_factory=list)
-    copies: int = 0  # files left aside because they repeat an instance of another
 
     @property
     def first(self) -> SliceFacts:
@@ -66,11 +66,19 @@ def normal(facts: SliceFacts) -> Vector3:
     return (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])
 
 
-def build_stacks(slices: Iterable[SliceFacts]) -> list[Stack]:
+def build_stacks(slices: Iterable[SliceFacts]) -> tuple[list[Stack], list[str]]:
     """Group by series, orientation, size and (where positions repeat) echo or time point; order and check each.
 
-    The order of the stacks is that of their first files. Files without a position are stacks of their own.
+    The order of the stacks is that of their first files. Files without a position are stacks of their own. Also returns
+    the names of files left aside because they are exact copies of others.
     """
+    layers, copies = _without_copies(slices)
+    stacks = [stack for layer in layers for stack in _separate(layer)]
+    return _uniquely_named(stacks), copies
+
+
+def _separate(slices: Iterable[SliceFacts]) -> list[Stack]:
+    """Stacks of slices of which no instance occurs twice."""
     series: dict[tuple[object, ...], list[list[SliceFacts]]] = {}
     for item in slices:
         alone = item.position is None or not item.series
@@ -87,7 +95,7 @@ def build_stacks(slices: Iterable[SliceFacts]) -> list[Stack]:
         for part in parts:
             name = _name(part[0])
             stacks.append(_ordered(name if len(parts) == 1 else f"{name}/{_distinction(part[0])}", part))
-    return _uniquely_named(stacks)
+    return stacks
 
 
 def _uniquely_named(stacks: list[Stack]) -> list[Stack]:
@@ -127,21 +135,39 @@ def _distinction(first: SliceFacts) -> str:
 
 def _unmix(group: list[SliceFacts]) -> list[list[SliceFacts]]:
     """Split a group whose positions repeat by the first attribute that makes them unique in each part."""
-    unique = _without_copies(group)
-    if group[0].position is None or _distinct(unique):
+    if group[0].position is None or _distinct(group):
         return [group]
     for index in range(len(group[0].phase)):
         parts: dict[str, list[SliceFacts]] = {}
-        for item in unique:
+        for item in group:
             parts.setdefault(item.phase[index] if index < len(item.phase) else "", []).append(item)
         if len(parts) > 1 and all(_distinct(part) for part in parts.values()):
             return list(parts.values())
     return [group]
 
 
-def _without_copies(part: list[SliceFacts]) -> list[SliceFacts]:
-    """Each SOP instance once: the first file that holds it."""
-    return list({(item.sop or item.entry.name, item.frame): item for item in reversed(part)}.values())[::-1]
+def _without_copies(slices: Iterable[SliceFacts]) -> tuple[list[list[SliceFacts]], list[str]]:
+    """Layers in which each instance occurs once, and the names of files that are byte for byte copies of others.
+
+    Files of one instance that differ (written in another transfer syntax, or cut short) go to layers of their own.
+    """
+    layers: list[list[SliceFacts]] = [[]]
+    seen: dict[tuple[str, int], list[SliceFacts]] = defaultdict(list)
+    copies: dict[str, None] = {}
+    for item in slices:
+        before = seen[item.sop or item.entry.name, item.frame]
+        if any(_same_file(item.entry, other.entry) for other in before):
+            copies[item.entry.name] = None
+            continue
+        if len(before) == len(layers):
+            layers.append([])
+        layers[len(before)].append(item)
+        before.append(item)
+    return layers, list(copies)
+
+
+def _same_file(one: Entry, other: Entry) -> bool:
+    return one.size == other.size and one.read() == other.read()
 
 
 def _distinct(group: Sequence[SliceFacts]) -> bool:
@@ -154,8 +180,7 @@ def _height(item: SliceFacts, reference: SliceFacts) -> float:
     return sum(p * n for p, n in zip(item.position or (0.0, 0.0, 0.0), normal(reference), strict=True))
 
 
-def _ordered(key: str, group: list[SliceFacts]) -> Stack:
-    part = _without_copies(group)
+def _ordered(key: str, part: list[SliceFacts]) -> Stack:
     first = part[0]
     depth = first.thickness or 1.0
     plane = first.spacing or (1.0, 1.0)
@@ -164,12 +189,10 @@ def _ordered(key: str, group: list[SliceFacts]) -> Stack:
         stack = Stack(key, part, (depth, *plane), first.spacing is not None, [i * depth for i in range(len(part))])
         if len(part) > 1:
             stack.flaws.append("its frames have no position in space")
-        stack.copies = len(group) - len(part)
         return stack
     part = sorted(part, key=lambda item: (_height(item, first), item.entry.source, item.entry.within, item.frame))
     offsets = [_height(item, part[0]) - _height(part[0], part[0]) for item in part]
     stack = Stack(key, part, (depth, *plane), first.spacing is not None, offsets)
-    stack.copies = len(group) - len(part)
     if len(part) > 1:
         gaps = np.diff(offsets)
         usual = float(np.median(gaps[gaps > 1e-3])) if (gaps > 1e-3).any() else depth

@@ -1,0 +1,69 @@
+"""Stored integers lose nothing that matters, and say what they mean."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from medgen.errors import ConfigError
+from medgen.imaging.intensity import parse_window, plan_encoding
+
+
+def test_ct_is_whole_hu() -> None:
+    encoding = plan_encoding({"hu"}, "auto")
+    assert (encoding.intensity.unit, encoding.intensity.window, encoding.dtype) == ("HU", (-1000.0, 400.0), "int16")
+    values = np.array([-1024.4, -0.6, 3071.0, 1e6], np.float32)
+    assert encoding.encode(values).tolist() == [-1024, -1, 3071, 32767]
+    assert encoding.fill == -1000.0
+    assert plan_encoding({"hu"}, "soft-tissue").intensity.window == (-160.0, 240.0)
+    assert plan_encoding({"hu"}, "-50,150").intensity.window == (-50.0, 150.0)
+
+
+def test_bytes_stay_bytes() -> None:
+    encoding = plan_encoding({"byte"}, "auto")
+    values = np.arange(256, dtype=np.float32)
+    assert encoding.dtype == "uint8"
+    assert np.array_equal(encoding.encode(values), values)
+    assert encoding.intensity.normalized(encoding.encode(values))[[0, -1]].tolist() == [-1.0, 1.0]
+    assert encoding.fill == 0.0
+
+
+def test_other_scales_are_taken_by_percentiles_of_the_case() -> None:
+    encoding = plan_encoding({"other"}, "auto")
+    rng = np.random.default_rng(0)
+    values = rng.gamma(2.0, 300.0, (4, 1, 50, 50)).astype(np.float32)
+    stored = encoding.encode(values)
+    assert stored.dtype == np.int16
+    relative = encoding.intensity.physical(stored)
+    low, high = np.percentile(values, (0.5, 99.5))
+    assert np.abs(relative - (values - low) / (high - low)).max() < 1e-4  # nothing clipped
+    scaled = encoding.encode(values * 7 + 100)  # another gain and offset of the scanner
+    assert np.abs(scaled.astype(int) - stored).max() <= 1
+
+
+def test_padding_and_constant_images_do_not_break_percentiles() -> None:
+    encoding = plan_encoding({"other"}, "auto")
+    assert np.isnan(encoding.fill)
+    values = np.array([[np.nan, 10.0], [20.0, 30.0]], np.float32)
+    assert encoding.encode(values)[0, 0] == 0
+    assert encoding.encode(np.full((2, 2), 7.0, np.float32)).tolist() == [[0, 0], [0, 0]]
+
+
+def test_a_window_in_numbers_keeps_integers_or_is_fine_enough() -> None:
+    wide = plan_encoding({"other"}, "0,4095")
+    values = np.array([0, 17, 4095, 6000], np.float32)
+    assert wide.encode(values).tolist() == [0, 17, 4095, 6000]
+    narrow = plan_encoding({"other"}, "0,0.5")
+    small = np.array([0.0, 0.1234, 0.5], np.float32)
+    assert np.abs(narrow.intensity.physical(narrow.encode(small)) - small).max() < 1e-4
+
+
+def test_mixtures_and_wrong_windows() -> None:
+    assert plan_encoding({"hu", "byte"}, "auto").per_case
+    with pytest.raises(ConfigError, match="not all images are CT"):
+        plan_encoding({"byte"}, "lung")
+    with pytest.raises(ConfigError, match="did you mean 'lung'"):
+        parse_window("lungs")
+    for text in ("5,1", "1", "nan,3", "a,b"):
+        with pytest.raises(ConfigError):
+            parse_window(text)

@@ -1,0 +1,121 @@
+"""Labels find their slices, and every fault is told with its row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medgen.errors import DataError
+from medgen.imaging.annotations import NODULE_FIELDS, Annotation
+from medgen.imaging.archive import enumerate_sources
+from medgen.imaging.formats import scan
+from medgen.imaging.labels import apply, read_table
+from medgen.imaging.names import CaseNames
+from medgen.imaging.series import Stack, build_stacks
+
+HEADER = "case,slice,has_nodule,x,y,size,malignancy,texture\n"
+
+
+@pytest.fixture
+def stacks(write_slice: Callable[..., Path], tmp_path: Path) -> list[Stack]:
+    """Two series of three slices, in folders `alpha` and `beta`."""
+    for number, name in enumerate(("alpha", "beta")):
+        for z in range(3):
+            write_slice(
+                tmp_path / "in" / name / f"{name}{z}.dcm",
+                np.zeros((4, 4), np.int16),
+                z=z,
+                SeriesInstanceUID=f"1.2.{number + 5}",
+                PatientID=f"PAT-{name}",
+            )
+    entries = enumerate_sources([str(tmp_path / "in")]).entries
+    return build_stacks(facts for entry in entries for facts in scan(entry, "", named=False))[0]
+
+
+def run(
+    stacks: list[Stack], tmp_path: Path, text: str, fields: tuple[str, ...] = ()
+) -> tuple[dict[int, Annotation], list[str]]:
+    file = tmp_path / "labels.csv"
+    file.write_text(text, encoding="utf-8")
+    table = read_table(file, fields)
+    annotations = {index: Annotation() for index in range(len(stacks))}
+    errors = apply(table, stacks, CaseNames(stacks, ["id-a", "id-b"]), annotations)
+    return annotations, [*table.faults, *map(str, errors)]
+
+
+@pytest.mark.parametrize("name", ["beta", "1.2.6", "PAT-beta", "id-b"])
+def test_a_case_is_known_by_all_its_names(stacks: list[Stack], tmp_path: Path, name: str) -> None:
+    annotations, errors = run(stacks, tmp_path, f"{HEADER}{name},1,1,0.5,0.25,0.125,0.75,1\n")
+    assert not errors
+    assert not annotations[0].findings
+    assert annotations[1].findings[1].values == (1.0, 0.5, 0.25, 0.125, 0.75, 1.0)
+    assert set(annotations[1].findings) == {1}
+
+
+def test_a_path_names_a_slice(stacks: list[Stack], tmp_path: Path) -> None:
+    annotations, errors = run(stacks, tmp_path, "path,label\nalpha/alpha2.dcm,3\nin/beta/beta0.dcm,1\n")
+    assert not errors
+    assert annotations[0].labels == {2: 3}
+    assert annotations[1].labels == {0: 1}
+
+
+def test_the_largest_of_several_stands(stacks: list[Stack], tmp_path: Path) -> None:
+    rows = "beta,1,1,0.5,0.5,0.1,0,0\nbeta,1,1,0.2,0.2,0.3,1,1\nbeta,1,1,0.9,0.9,0.2,0,0\n"
+    annotations, errors = run(stacks, tmp_path, HEADER + rows)
+    assert not errors
+    assert annotations[1].findings[1].values[3] == 0.3
+
+
+def test_without_a_slice_all_slices_are_meant(stacks: list[Stack], tmp_path: Path) -> None:
+    text = "case,label,text,modal,patient,split\nalpha,tumour,one,MR,p1,val\nbeta,none,two,CT,p2,test\n"
+    annotations, errors = run(stacks, tmp_path, text)
+    assert not errors
+    assert annotations[0].labels == {0: 1, 1: 1, 2: 1}  # classes by name: none 0, tumour 1
+    assert annotations[1].texts == {0: "two", 1: "two", 2: "two"}
+    assert (annotations[0].patient, annotations[0].split, annotations[1].modalities[2]) == ("p1", "val", "CT")
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("gamma,1,1,0.5,0.5,0.1,0,0", "no case 'gamma'"),
+        ("betta,1,1,0.5,0.5,0.1,0,0", "did you mean 'beta'"),
+        ("in,1,1,0.5,0.5,0.1,0,0", "means 2 cases"),
+        ("beta,3,1,0.5,0.5,0.1,0,0", "slice '3': expected 0 to 2"),
+        ("beta,-1,1,0.5,0.5,0.1,0,0", "slice '-1'"),
+        ("beta,1,1,1.5,0.5,0.1,0,0", r"'x' is 1.5; it must lie in \[0, 1\]"),
+        ("beta,1,1,0.5,nan,0.1,0,0", "'y' is nan"),
+        ("beta,1,1,0.5,,0.1,0,0", "'y' is missing"),
+        ("beta,1,1,0.5,much,0.1,0,0", "not a number"),
+        ("beta,1,1,0.5,0.5,0.1,0,0,extra, text", "10 cells, the header has 8; put quotes"),
+        (",1,1,0.5,0.5,0.1,0,0", "neither a case nor a path"),
+    ],
+)
+def test_every_fault_is_told_with_its_row(stacks: list[Stack], tmp_path: Path, row: str, reason: str) -> None:
+    annotations, errors = run(stacks, tmp_path, f"{HEADER}alpha,0,1,0.5,0.5,0.1,0,0\n{row}\n")
+    assert len(errors) == 1
+    with pytest.raises(AssertionError, match=f"labels.csv, row 3: .*{reason}"):
+        raise AssertionError(errors[0])
+    assert annotations[0].findings  # the good row stands
+
+
+def test_columns_are_checked(stacks: list[Stack], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no column 'malignancy' and none 'texture'"):
+        run(stacks, tmp_path, "case,has_nodule,x,y,size\nalpha,1,0,0,0\n")
+    with pytest.raises(DataError, match="did you mean 'size'"):
+        run(stacks, tmp_path, "case,size\nalpha,0\n", ("sizes",))
+    with pytest.raises(DataError, match="needs a column 'case' or 'path'"):
+        run(stacks, tmp_path, "name,size\nalpha,0\n")
+    with pytest.raises(DataError, match="holds no rows"):
+        run(stacks, tmp_path, HEADER)
+    annotations, _ = run(stacks, tmp_path, "case,b,a\nalpha,0.25,0.5\n", ("a", "b"))
+    assert annotations[0].findings[2].values == (0.5, 0.25)
+
+
+def test_field_order_is_the_convention_whatever_the_columns_order(stacks: list[Stack], tmp_path: Path) -> None:
+    columns = list(reversed(NODULE_FIELDS))
+    annotations, _ = run(stacks, tmp_path, f"case,{','.join(columns)}\nalpha,0.6,0.5,0.4,0.3,0.2,1\n")
+    assert annotations[0].findings[0].values == (1.0, 0.2, 0.3, 0.4, 0.5, 0.6)

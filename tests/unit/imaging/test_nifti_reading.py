@@ -1,0 +1,96 @@
+"""NIfTI: voxels stay what they are, and each stays where its affine says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from medgen.errors import DataError
+from medgen.imaging.archive import Entry
+from medgen.imaging.formats import read, scan
+from medgen.imaging.series import build_stacks, normal
+
+
+def entry_of(path: Path) -> Entry:
+    return Entry(str(path), "", path.stat().st_size, 0, path.name)
+
+
+def rotation(degrees: float) -> np.ndarray:
+    angle = np.deg2rad(degrees)
+    return np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+
+
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, 1), (-1, -1, 1), (1, -1, -1), (-1, -1, -1)])
+@pytest.mark.parametrize("kind", ["axial", "oblique", "sagittal"])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_every_voxel_lies_where_the_affine_puts_it(
+    tmp_path: Path, signs: tuple[int, int, int], kind: str, suffix: str
+) -> None:
+    rng = np.random.default_rng(0)
+    voxels = rng.integers(-1000, 1000, (5, 4, 3)).astype(np.int16)
+    axes = {"axial": np.eye(3), "oblique": rotation(20), "sagittal": np.array([[0, 0, 1.0], [1, 0, 0], [0, 1, 0]])}[
+        kind
+    ]
+    affine = np.eye(4)
+    affine[:3, :3] = axes @ np.diag(np.array(signs) * (0.7, 0.8, 3.0))
+    affine[:3, 3] = (11, -22, 33)
+    path = tmp_path / f"v{suffix}"
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), path)
+
+    (stack,), _ = build_stacks(scan(entry_of(path), "MR", named=True))
+    values = read(entry_of(path), "nifti", [item.frame for item in stack.slices], hu=False)[..., 0]
+    assert values.shape == (3, 4, 5)
+    assert np.allclose(stack.spacing, (3.0, 0.8, 0.7), atol=1e-5)
+    first = stack.first
+    assert first.across
+    assert first.down
+    # independent: the world (RAS) place of each voxel and its value, as a table
+    table = {}
+    for index in np.ndindex(voxels.shape):
+        place = affine @ (*index, 1)
+        table[tuple(np.round(place[:3], 3) + 0.0)] = voxels[index]
+    for z, y, x in np.ndindex(values.shape):
+        lps = np.array(stack.origin) + np.array(normal(first)) * stack.offsets[z]
+        lps = lps + np.array(first.down) * y * 0.8 + np.array(first.across) * x * 0.7
+        ras = tuple(np.round(lps * (-1, -1, 1), 3) + 0.0)
+        nearest = min(table, key=lambda key: float(np.abs(np.subtract(key, ras)).max()))
+        assert np.abs(np.subtract(nearest, ras)).max() < 2e-3
+        assert values[z, y, x] == table[nearest]
+
+
+def test_rows_run_as_in_dicom(tmp_path: Path) -> None:
+    path = tmp_path / "v.nii"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((5, 4, 3), np.int16), np.eye(4)), path)
+    first = scan(entry_of(path), "", named=True)[0]
+    assert first.across == (1.0, 0.0, 0.0)  # to the left
+    assert first.down == (0.0, 1.0, 0.0)  # to the back
+
+
+def test_scaling_and_time_points(tmp_path: Path) -> None:
+    voxels = np.arange(5 * 4 * 3 * 2, dtype=np.int16).reshape(5, 4, 3, 2)
+    image = nibabel.Nifti1Image(voxels, np.diag([-1.0, -1.0, 1.0, 1.0]))
+    image.header.set_slope_inter(2.0, -1024.0)
+    path = tmp_path / "v.nii.gz"
+    nibabel.save(image, path)
+    stored = np.asarray(nibabel.load(path).dataobj)
+    stacks, _ = build_stacks(scan(entry_of(path), "CT", named=True))
+    assert [len(stack.slices) for stack in stacks] == [3, 3]
+    assert stacks[0].first.kind == "hu"
+    for time, stack in enumerate(stacks):
+        values = read(entry_of(path), "nifti", [item.frame for item in stack.slices], hu=True)[..., 0]
+        assert np.allclose(values, stored[:, :, :, time].T)
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "v.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((50, 40, 3), np.int16), np.eye(4)), path)
+    (tmp_path / "cut.nii.gz").write_bytes(path.read_bytes()[:-20])
+    facts = scan(entry_of(tmp_path / "cut.nii.gz"), "", named=True)
+    with pytest.raises(DataError, match=r"cut\.nii\.gz"):
+        read(entry_of(tmp_path / "cut.nii.gz"), "nifti", [item.frame for item in facts], hu=False)
+    (tmp_path / "no.nii").write_bytes(b"no" * 400)
+    with pytest.raises(DataError, match=r"no\.nii"):
+        scan(entry_of(tmp_path / "no.nii"), "", named=True)

@@ -1,0 +1,226 @@
+"""Pixels arrive in physical units, whatever way a scanner wrote them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from medgen.errors import DataError
+from medgen.imaging.archive import Entry
+from medgen.imaging.formats import read, scan
+from medgen.imaging.slices import SliceFacts
+
+WriteSlice = Callable[..., Path]
+RAMP = np.arange(24, dtype=np.int16).reshape(4, 6)
+
+
+def entry_of(path: Path) -> Entry:
+    return Entry(str(path), "", path.stat().st_size, 0, path.name)
+
+
+def load(path: Path) -> tuple[list[SliceFacts], np.ndarray]:
+    """Facts and values (F, H, W, C)."""
+    facts = scan(entry_of(path), "", named=True)
+    return facts, read(entry_of(path), facts[0].format, [item.frame for item in facts], hu=facts[0].kind == "hu")
+
+
+def grey(path: Path) -> np.ndarray:
+    return load(path)[1][0, :, :, 0]
+
+
+def test_slope_and_intercept_are_those_of_the_slice(write_slice: WriteSlice, tmp_path: Path) -> None:
+    one = write_slice(tmp_path / "1", RAMP, RescaleSlope=2, RescaleIntercept=-1024)
+    two = write_slice(tmp_path / "2", RAMP, RescaleSlope=0.5, RescaleIntercept=-1000)
+    assert np.array_equal(grey(one), RAMP * 2 - 1024)
+    assert np.array_equal(grey(two), RAMP * 0.5 - 1000)
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint16, np.int8, np.uint8, np.int32, np.uint32])
+def test_every_integer_type(write_slice: WriteSlice, tmp_path: Path, kind: type[np.integer]) -> None:
+    limits = np.iinfo(kind)
+    pixels = np.array([[limits.min, limits.max, 0, 1], [5, 100, 7, 127]], kind)
+    path = write_slice(tmp_path / "1", pixels, Modality="MR")
+    assert np.array_equal(grey(path), pixels.astype(np.float32))
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
+def test_uncompressed_transfer_syntaxes(write_slice: WriteSlice, tmp_path: Path, syntax: str) -> None:
+    path = write_slice(tmp_path / "1", RAMP)
+    dataset = pydicom.dcmread(path)
+    if syntax == ExplicitVRBigEndian:
+        dataset.PixelData = RAMP.astype(">i2").tobytes()
+        dataset.decode()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    little = syntax != ExplicitVRBigEndian
+    pydicom.dcmwrite(path, dataset, little_endian=little, implicit_vr=syntax == ImplicitVRLittleEndian, overwrite=True)
+    assert np.array_equal(grey(path), RAMP)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "plugin"),
+    [
+        ("1.2.840.10008.1.2.5", "pylibjpeg"),
+        ("1.2.840.10008.1.2.4.80", "pyjpegls"),
+        ("1.2.840.10008.1.2.4.90", "pylibjpeg"),
+    ],
+)
+def test_compressed_transfer_syntaxes_are_exact(
+    write_slice: WriteSlice, tmp_path: Path, syntax: str, plugin: str
+) -> None:
+    pixels = np.random.default_rng(0).integers(-1000, 2000, (64, 48)).astype(np.int16)
+    path = write_slice(tmp_path / "1", pixels, RescaleIntercept=-24)
+    dataset = pydicom.dcmread(path)
+    dataset.compress(syntax, encoding_plugin=plugin, generate_instance_uid=False)
+    dataset.save_as(path, overwrite=True)
+    assert np.array_equal(grey(path), pixels - 24.0)
+
+
+def test_padding_becomes_air_also_when_written_unsigned(write_slice: WriteSlice, tmp_path: Path) -> None:
+    pixels = np.array([[-2000, 0], [40, -2000]], np.int16)
+    path = write_slice(tmp_path / "1", pixels, RescaleIntercept=-10)
+    dataset = pydicom.dcmread(path)
+    dataset.add_new("PixelPaddingValue", "US", 63536)  # -2000 as unsigned
+    dataset.save_as(path, overwrite=True)
+    assert grey(path).tolist() == [[-1000, -10], [30, -1000]]
+
+
+def test_padding_range_and_darkest_value_outside_ct(write_slice: WriteSlice, tmp_path: Path) -> None:
+    pixels = np.array([[100, 101], [102, 50]], np.uint16)
+    tags = {"PixelPaddingValue": 100, "PixelPaddingRangeLimit": 101, "Modality": "MR"}
+    assert grey(write_slice(tmp_path / "1", pixels, **tags)).tolist() == [[50, 50], [102, 50]]
+
+
+def test_monochrome1_is_turned_before_the_slope(write_slice: WriteSlice, tmp_path: Path) -> None:
+    pixels = np.array([[0, 1023], [1, 512]], np.uint16)
+    tags = {"PhotometricInterpretation": "MONOCHROME1", "BitsStored": 10, "HighBit": 9, "Modality": "CR"}
+    assert grey(write_slice(tmp_path / "1", pixels, **tags)).tolist() == [[1023, 0], [1022, 511]]
+    tags["RescaleIntercept"] = 7
+    assert grey(write_slice(tmp_path / "2", pixels, **tags)).tolist() == [[1030, 7], [1029, 518]]
+
+
+def test_one_bit_images_are_black_and_white(write_slice: WriteSlice, tmp_path: Path) -> None:
+    bits = np.array([[1, 0, 0, 0, 0, 0, 0, 1], [1, 1, 1, 1, 0, 0, 0, 0]], np.uint8)
+    path = write_slice(tmp_path / "1", bits, BitsAllocated=1, BitsStored=1, HighBit=0, Modality="SEG")
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = np.packbits(bits, bitorder="little").tobytes()
+    dataset.save_as(path, overwrite=True)
+    facts, values = load(path)
+    assert facts[0].kind == "byte"
+    assert np.array_equal(values[0, :, :, 0], bits * 255.0)
+
+
+def test_float_pixels_and_nan(write_slice: WriteSlice, tmp_path: Path) -> None:
+    path = write_slice(tmp_path / "1", RAMP, Modality="OT")
+    dataset = pydicom.dcmread(path)
+    values = np.linspace(-0.5, 2, 24, dtype=np.float32).reshape(4, 6)
+    values[0, 0] = np.nan
+    del dataset.PixelData
+    dataset.BitsAllocated = 32
+    for name in ("BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(dataset, name)
+    dataset.FloatPixelData = values.tobytes()
+    dataset.save_as(path, overwrite=True)
+    result = grey(path)
+    assert np.array_equal(result.ravel()[1:], values.ravel()[1:])
+    assert result[0, 0] == values.ravel()[1]
+
+
+def test_colour(write_slice: WriteSlice, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3)).astype(np.uint8)
+    facts, values = load(write_slice(tmp_path / "8", pixels, Modality="US"))
+    assert facts[0].colour
+    assert np.array_equal(values[0], pixels)
+    wide = load(write_slice(tmp_path / "16", pixels.astype(np.uint16) * 257, Modality="OT"))[1]
+    assert np.array_equal(wide[0], pixels)
+
+
+def test_palette(write_slice: WriteSlice, tmp_path: Path) -> None:
+    path = write_slice(tmp_path / "1", np.array([[0, 1], [2, 1]], np.uint8), Modality="US")
+    dataset = pydicom.dcmread(path)
+    dataset.PhotometricInterpretation = "PALETTE COLOR"
+    for colour, table in (("Red", (0, 255, 10)), ("Green", (0, 128, 20)), ("Blue", (0, 64, 30))):
+        dataset.add_new(f"{colour}PaletteColorLookupTableDescriptor", "US", [3, 0, 16])
+        setattr(dataset, f"{colour}PaletteColorLookupTableData", (np.array(table, np.uint16) * 257).tobytes())
+    dataset.save_as(path, overwrite=True)
+    assert load(path)[1][0].tolist() == [[[0, 0, 0], [255, 128, 64]], [[10, 20, 30], [255, 128, 64]]]
+
+
+def test_a_modality_table_stands_for_slope_and_intercept(write_slice: WriteSlice, tmp_path: Path) -> None:
+    path = write_slice(tmp_path / "1", np.array([[0, 1], [2, 3]], np.uint8), Modality="OT")
+    dataset = pydicom.dcmread(path)
+    del dataset.RescaleSlope, dataset.RescaleIntercept
+    table = Dataset()
+    table.LUTDescriptor = [4, 0, 16]
+    table.ModalityLUTType = "US"
+    table.add_new("LUTData", "US", [10, 500, 30, 40])
+    dataset.ModalityLUTSequence = Sequence([table])
+    dataset.save_as(path, overwrite=True)
+    assert grey(path).tolist() == [[10, 500], [30, 40]]
+
+
+def test_enhanced_frames_have_their_own_place_and_slope(write_slice: WriteSlice, tmp_path: Path) -> None:
+    path = write_slice(tmp_path / "1", RAMP)
+    dataset = pydicom.dcmread(path)
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"):
+        delattr(dataset, name)
+    dataset.NumberOfFrames = 3
+    dataset.PixelData = np.stack([RAMP, RAMP + 1, RAMP + 2]).tobytes()
+
+    def item(**values: object) -> Sequence:
+        inner = Dataset()
+        for name, value in values.items():
+            setattr(inner, name, value)
+        return Sequence([inner])
+
+    shared = Dataset()
+    shared.PlaneOrientationSequence = item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+    shared.PixelMeasuresSequence = item(PixelSpacing=[0.7, 0.6], SliceThickness=3)
+    dataset.SharedFunctionalGroupsSequence = Sequence([shared])
+    frames = []
+    for index, z in enumerate((6, 0, 3)):
+        frame = Dataset()
+        frame.PlanePositionSequence = item(ImagePositionPatient=[1, 2, z])
+        frame.PixelValueTransformationSequence = item(RescaleSlope=index + 1, RescaleIntercept=-100)
+        frames.append(copy.deepcopy(frame))
+    dataset.PerFrameFunctionalGroupsSequence = Sequence(frames)
+    dataset.save_as(path, overwrite=True)
+    facts, values = load(path)
+    assert [item.position for item in facts] == [(1, 2, 6), (1, 2, 0), (1, 2, 3)]
+    assert facts[0].spacing == (0.7, 0.6)
+    for index in range(3):
+        assert np.array_equal(values[index, :, :, 0], (RAMP + index) * (index + 1.0) - 100)
+
+
+def test_faults_are_told_in_one_sentence(write_slice: WriteSlice, tmp_path: Path) -> None:
+    path = write_slice(tmp_path / "cut.dcm", RAMP)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-8])
+    with pytest.raises(DataError, match=r"cut\.dcm: the pixels cannot be decoded"):
+        load(path)
+    (tmp_path / "text.dcm").write_bytes(b"this is no DICOM file at all " * 20)
+    with pytest.raises(DataError, match=r"text\.dcm"):
+        load(tmp_path / "text.dcm")
+    (tmp_path / "empty.dcm").write_bytes(b"")
+    with pytest.raises(DataError, match="empty"):
+        load(tmp_path / "empty.dcm")
+    plan = write_slice(
+        tmp_path / "plan.dcm", RAMP, Rows=None, Columns=None, SOPClassUID="1.2.840.10008.5.1.4.1.1.481.5"
+    )
+    with pytest.raises(DataError, match=r"holds no image \(RT Plan Storage\)"):
+        load(plan)
+
+
+def test_what_claims_nothing_is_passed_over_unless_named(tmp_path: Path) -> None:
+    path = tmp_path / "something"
+    path.write_bytes(b"neither image nor anything else, but long enough to be looked at" * 5)
+    assert scan(entry_of(path), "", named=False) == []
+    with pytest.raises(DataError, match="neither DICOM"):
+        scan(entry_of(path), "", named=True)

@@ -1,0 +1,78 @@
+"""Workers keep the order, a bounded lead, and never hide what happened to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from medgen.errors import DataError, MedgenError
+from medgen.imaging.workers import AHEAD, Workers
+
+
+def square(task: int) -> int:
+    time.sleep(0.002 * (task % 3))
+    return task * task
+
+
+def mixed(task: int) -> int | MedgenError:
+    if task == 2:
+        return DataError("two is bad")
+    if task == 4:
+        raise ZeroDivisionError("four is a bug")
+    return task
+
+
+def die(task: int) -> int:
+    if task == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task
+
+
+def shout(task: int) -> int:
+    os.write(1, b"noise on standard output")
+    return os.getpid()
+
+
+def test_results_come_in_order_with_a_bounded_lead() -> None:
+    taken = 0
+
+    def tasks() -> Iterator[int]:
+        nonlocal taken
+        for task in range(60):
+            taken += 1
+            yield task
+
+    with Workers(2) as workers:
+        for count, (task, result) in enumerate(workers.map(square, tasks())):
+            assert (task, result) == (count, count * count)
+            assert taken <= count + 2 * AHEAD + 1
+    assert taken == 60
+
+
+def test_faults_of_the_data_are_results_and_bugs_are_raised_with_their_task() -> None:
+    seen = []
+    with Workers(2) as workers, pytest.raises(RuntimeError, match="4: ZeroDivisionError: four is a bug"):
+        for _, result in workers.map(mixed, range(6)):
+            seen.append(result)
+    assert seen[:2] == [0, 1]
+    assert isinstance(seen[2], DataError)
+
+
+def test_the_death_of_a_worker_is_told_with_its_task() -> None:
+    with Workers(2) as workers, pytest.raises(DataError, match=r"3: the worker process .* SIGKILL.*--workers"):
+        list(workers.map(die, range(8)))
+
+
+def test_several_processes_work_and_none_stays(capfd: pytest.CaptureFixture[str]) -> None:
+    with Workers(2) as workers:
+        pids = {result for _, result in workers.map(shout, range(40))}
+    assert os.getpid() not in pids
+    assert "noise" not in capfd.readouterr().out  # a library that prints cannot reach the artifact
+    for pid in pids:
+        assert isinstance(pid, int)
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
