@@ -92,15 +92,8 @@ def scan(task: ScanTask) -> list[list[SliceFacts] | str]:
     return results
 
 
-def read(task: ReadTask) -> Slab | MedgenError:
-    """Read, resample and encode; a fault of the data is the answer, not an exception."""
-    try:
-        return _read(task)
-    except MedgenError as error:
-        return error
-
-
-def _read(task: ReadTask) -> Slab:
+def read(task: ReadTask) -> Slab:
+    """Read, resample and encode. Raises DataError naming the file that cannot be read."""
     fill = task.encoding.fill
     planes, masks = [], []
     for piece in task.pieces:

@@ -53,7 +53,7 @@ class Workers:
             process.join()
 
     def map(self, work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result | MedgenError]]:
-        """Yield (task, result) in the order of `tasks`; a failure that is the data's fault comes in place of a result.
+        """Yield (task, result) in the order of `tasks`; a MedgenError of the work comes in place of a result.
 
         Any other exception of a worker, and its death, is raised here with the task that caused it.
         """
@@ -75,7 +75,10 @@ class Workers:
                 with contextlib.suppress(BrokenPipeError):  # its death is told when its answer is missing
                     pipe.send((work, tasks_of[number]))
             if following in done:
-                yield tasks_of.pop(following), done.pop(following)
+                task, outcome = tasks_of.pop(following), done.pop(following)
+                if isinstance(outcome, Exception) and not isinstance(outcome, MedgenError):
+                    raise RuntimeError(f"{task}: {type(outcome).__name__}: {outcome}") from outcome
+                yield task, outcome
                 following += 1
             elif running:
                 for ready in wait(list(running)):
@@ -88,7 +91,7 @@ class Workers:
 
     def _receive(self, pipe: Connection, task: object) -> Any:
         try:
-            fine, outcome = pipe.recv()
+            return pipe.recv()
         except (EOFError, ConnectionResetError):
             process = self._processes[self._pipes.index(pipe)]
             process.join()
@@ -96,9 +99,6 @@ class Workers:
             reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
             hint = "; if memory ran out, use fewer --workers" if code == -signal.SIGKILL else ""
             raise DataError(f"{task}: the worker process reading it was {reason}{hint}") from None
-        if not fine and not isinstance(outcome, MedgenError):
-            raise RuntimeError(f"{task}: {type(outcome).__name__}: {outcome}") from outcome
-        return outcome
 
 
 def _cores() -> int:
@@ -119,14 +119,14 @@ def _serve(pipe: Connection) -> None:
             work, task = pipe.recv()
         except (EOFError, ConnectionResetError):
             return
-        answer: tuple[bool, Any]
+        answer: Any
         try:
-            answer = True, work(task)
+            answer = work(task)
         except Exception as error:  # sent to the main process, which raises it there
-            answer = False, error
+            answer = error
         try:
             pipe.send(answer)
         except (BrokenPipeError, ConnectionResetError):
             return
         except Exception as error:  # an exception that cannot be sent, such as one with a file in it
-            pipe.send((False, RuntimeError(f"{type(error).__name__}: {error}; while sending {answer[1]!r}")))
+            pipe.send(RuntimeError(f"{type(error).__name__}: {error}; while sending {answer!r}"))
