@@ -1,0 +1,74 @@
+"""`medgen preview`: a labelled contact sheet of a set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medgen.cli.options import ConfigFile, Force, InputSet, Preset, PrintConfig, Sets, configure, console_of
+
+
+def command(
+    context: typer.Context,
+    source: InputSet = "-",
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE.png", help="Where the sheet goes; - is standard output.")
+    ] = "-",
+    limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="At most N tiles.  [default: 32]")] = None,
+    columns: Annotated[int | None, typer.Option("--columns", metavar="N", help="Tiles in a row.")] = None,
+    scale: Annotated[
+        float | None, typer.Option("--scale", metavar="F", help="Screen pixels a pixel.  [default: tiles of about 192]")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", metavar="train|val|test", help="Only the cases of this split.")
+    ] = None,
+    marks: Annotated[
+        bool | None,
+        typer.Option("--marks/--no-marks", help="Draw where conditions put findings, and masks.  [default: marks]"),
+    ] = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    print_config: PrintConfig = False,
+    force: Force = False,
+) -> None:
+    """Draw a labelled contact sheet of a set, as PNG.
+
+    Images are shown in the set's window, latents by their first channels as colours. Of stacks, slices with findings
+    come first; else they are spread evenly.
+    """
+    from medgen.imaging.preview import PreviewOptions, make_tiles, title
+
+    options = configure(
+        context,
+        PreviewOptions,
+        preset=preset,
+        config=config,
+        sets=sets,
+        print_config=print_config,
+        flags={"limit": limit, "columns": columns, "scale": scale, "split": split, "marks": marks},
+    )
+
+    import sys
+
+    from medgen.artifacts.atomic import atomic_file, check_output
+    from medgen.artifacts.sets import open_set, refuse_terminal
+    from medgen.imaging.contact_sheet import draw_sheet
+
+    if output == "-":
+        refuse_terminal()
+    else:
+        check_output(Path(output), force=force)
+    with open_set(source, random_access=True) as stored:
+        tiles = make_tiles(stored, options)
+        sheet = draw_sheet(tiles, title(stored), options.columns)
+    if output == "-":
+        sys.stdout.buffer.write(sheet)
+    else:
+        with atomic_file(Path(output), force=force) as temporary:
+            temporary.write_bytes(sheet)
+    console = console_of(context)
+    console.say(f"{len(tiles)} tiles" + ("" if output == "-" else f" in {output}"))
+    console.report.update(tiles=len(tiles))
