@@ -83,6 +83,10 @@ def title(stored: StoredSet) -> str:
     return " · ".join(parts)
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def choose(rows: list[CaseRow], options: PreviewOptions, findings: npt.NDArray[np.bool_] | None = None) -> list[Spot]:
     """At most `limit` slices, spread evenly over cases and within each; those with a finding (per slice) come first."""
     rows = [row for row in rows if options.split in (None, row.split) and row.count]
