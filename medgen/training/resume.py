@@ -51,7 +51,7 @@ class ResumeFile:
                 record = msgspec.json.decode((file.metadata() or {})["medgen"], type=_Record)
         except (SafetensorError, OSError, KeyError, msgspec.DecodeError) as error:
             raise DataError(f"{self.path}: unusable state of a training ({error}); start anew with --fresh") from None
-        if differences := _differences(msgspec.to_builtins(record.identity), msgspec.to_builtins(self.identity)):
+        if differences := _differences(_as_json(record.identity), _as_json(self.identity)):
             raise ConfigError(
                 f"{self.path}: belongs to another training, stopped after step {record.step} "
                 f"({'; '.join(differences[:5])}); give its options to go on, or --fresh to start anew"
@@ -102,6 +102,10 @@ def unpack(
 
 def _below(packed: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in packed.items() if name.startswith(prefix)}
+
+
+def _as_json(identity: Identity) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(identity))
 
 
 def _differences(then: Any, now: Any, where: str = "") -> list[str]:

@@ -144,7 +144,10 @@ def reconstruction_quality(model: VAE, loop: Loop, slices: Slices) -> dict[str, 
             y = model.decode(model.encode(x).mean).float().clamp(-1, 1)
         psnr.append(10 * torch.log10(4 / (x - y).square().flatten(1).mean(1).clamp(min=1e-10)))
         similarity.append(ssim(x, y, 2.0))
-    return {"psnr": float(torch.cat(psnr).mean()), "ssim": float(torch.cat(similarity).mean())}
+    return {
+        "reconstruction_psnr": float(torch.cat(psnr).mean()),
+        "reconstruction_ssim": float(torch.cat(similarity).mean()),
+    }
 
 
 def _images(loop: Loop, slices: Slices, limit: int) -> Iterator[Tensor]:

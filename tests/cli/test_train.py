@@ -1,0 +1,154 @@
+"""The training commands as real processes: killed, gone on with, in several processes, misused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from medgen.artifacts.models import load_model
+from medgen.cli.app import run
+
+Medgen = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+UNET = (
+    "network.widths=[16,32]", "network.blocks=1", 'network.attention=["none","linear"]', 'network.mid_attention="none"',
+    "network.head_width=16", "network.time_width=32", "network.groups=8", "network.vector_hidden=16",
+)  # fmt: skip
+VAE = ("network.widths=[8,16]", "network.blocks=1", "network.latent_channels=2")
+LOOP = ('loop.precision="float32"', "loop.validation_samples=4", "loop.log_every=1", "loop.save_every=2")
+COMMON = [word for item in LOOP for word in ("--set", item)]
+
+
+def options(*items: str) -> list[str]:
+    return COMMON + [word for item in items for word in ("--set", item)]
+
+
+def start(arguments: Sequence[object], **environment: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "medgen.cli.app", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
+
+
+def wait_for_step(log: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if log.exists() and f'"step": {step},' in log.read_text():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"step {step} was never logged")
+
+
+def test_killed_and_terminated_the_same_command_ends_with_the_same_bytes(
+    make_set: Callable[..., Path], tmp_path: Path, medgen: Medgen
+) -> None:
+    source = make_set(count=6, size=16)
+
+    def command(name: str) -> list[object]:
+        files = ["-o", tmp_path / f"{name}.safetensors", "--log", tmp_path / f"{name}.jsonl"]
+        return ["train-diffusion", source, *files, "--steps", 60, "--batch-size", 2, *options(*UNET)]
+
+    whole = medgen(*command("whole"))
+    assert whole.returncode == 0, whole.stderr
+    assert whole.stdout == b""
+    assert b"medgen train-diffusion: wrote" in whole.stderr
+
+    for number, step in ((signal.SIGKILL, 6), (signal.SIGTERM, 14)):
+        process = start(command("parts"))
+        wait_for_step(tmp_path / "parts.jsonl", step)
+        process.send_signal(number)
+        message = process.communicate(timeout=60)[1].decode()
+        assert process.returncode == (-9 if number == signal.SIGKILL else 143), message
+        assert not (tmp_path / "parts.safetensors").exists()
+        assert (tmp_path / "parts.safetensors.resume").exists()
+    assert "the same command goes on from there" in message.splitlines()[-1]
+    last = medgen(*command("parts"))
+    assert last.returncode == 0, last.stderr
+    assert b"going on after step" in last.stderr
+    assert (tmp_path / "parts.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "parts.jsonl", "parts.safetensors", "set.h5", "whole.jsonl", "whole.safetensors",
+    ]  # fmt: skip
+    steps = [json.loads(line)["step"] for line in (tmp_path / "parts.jsonl").read_text().splitlines()[1:-1]]
+    assert steps == list(range(1, 61))
+
+
+def test_a_set_through_a_pipe_trains_like_a_file(make_set: Callable[..., Path], tmp_path: Path, medgen: Medgen) -> None:
+    source = make_set(count=3, size=16)
+    merged = tmp_path / "merged.h5"
+    assert medgen("merge", source, "-o", merged).returncode == 0
+    stream = medgen("merge", source).stdout
+    results = []
+    for name, argument, data in (("file", [merged], None), ("pipe", [], stream)):
+        output = tmp_path / f"{name}.safetensors"
+        extra = {"input": data} if data else {}
+        done = medgen("train-vae", *argument, "-o", output, "--steps", 2, *options(*VAE), **extra)
+        assert done.returncode == 0, done.stderr
+        results.append(output.read_bytes())
+    assert results[0] == results[1]
+
+
+def test_two_processes_equal_one_with_twice_the_batch(
+    make_set: Callable[..., Path], tmp_path: Path, medgen: Medgen
+) -> None:
+    source = make_set(count=6, size=16)
+
+    def arguments(name: str, batch: int) -> list[object]:
+        files = ["-o", tmp_path / f"{name}.safetensors", "--log", tmp_path / f"{name}.jsonl"]
+        return ["train-diffusion", source, *files, "--steps", 4, "--batch-size", batch, *options(*UNET)]
+
+    assert medgen(*arguments("one", 4)).returncode == 0
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "medgen.cli.app"]
+    done = subprocess.run(
+        [sys.executable, *torchrun, *map(str, arguments("two", 2))],
+        capture_output=True, check=False, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert done.stderr.decode().count("medgen train-diffusion: wrote") == 1
+    logs = [
+        [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()[1:]]
+        for name in ("one", "two")
+    ]
+    for one, two in zip(*logs, strict=True):
+        for name in ("loss", "gradient_norm", "validation_loss"):
+            if name in one:
+                assert two[name] == pytest.approx(one[name], rel=1e-4), (name, one["step"])
+    weights = [load_model(tmp_path / f"{name}.safetensors").weights() for name in ("one", "two")]
+    for name, weight in weights[0].items():
+        assert torch.allclose(weight, weights[1][name], atol=1e-5), name
+
+
+def test_misuse_is_told_in_one_sentence(
+    make_set: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make_set(count=3, size=16)
+    output = tmp_path / "out.safetensors"
+    cases = [
+        (["train-vae", tmp_path / "none.h5", "-o", output], 66, "no such file"),
+        (["train-vae", source, "-o", tmp_path / "no" / "out"], 73, "create it first"),
+        (["train-vae", source, "-o", output, "--set", "loop.step=3"], 78, "did you mean 'steps'"),
+        (["train-vae", source, "-o", output, "--decoder-only"], 78, "--init"),
+        (["train-vae", source, "-o", output, "--init", tmp_path / "none"], 66, "none"),
+        (["train-vae", source, "-o", output, "--device", "cuda:99"], 69, "cpu"),
+        (["train-diffusion", source, "-o", output, "--set", "balance.field=size"], 65, "field0"),
+        (["train-diffusion", source, "-o", output, "--objective", "noise"], 78, "objective"),
+    ]
+    for arguments, status, words in cases:
+        returned = run([str(word) for word in arguments])
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert returned == status, last
+        assert words in last
+        assert not output.exists()
+    assert run(["train-vae", str(source), "-o", str(output), "--steps", "7", "--print-config"]) == 0
+    assert "steps = 7" in capsys.readouterr().out

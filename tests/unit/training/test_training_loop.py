@@ -1,0 +1,195 @@
+"""Stopping, going on, failing: what the loop promises whatever it trains."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from medgen.artifacts.models import load_model
+from medgen.errors import ConfigError, DataError, OutputError, Terminated
+from medgen.training.denoiser import DenoiserLearner, TrainDiffusionOptions, train_diffusion
+from medgen.training.options import Balance, decisive
+from medgen.training.run import Run
+from medgen.training.step import Batch, Step
+from medgen.training.vae import TrainVAEOptions, VAELearner, train_vae
+from medgen.training.watch import TrainingFailed
+
+RunOf = Callable[..., Run]
+
+
+def interrupting(kind: type, at: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the process get a signal in the middle of step `at`."""
+    honest = kind.loss  # type: ignore[attr-defined]
+
+    def loss(self: Any, batch: Batch, step: Step) -> Any:
+        if step.training and step.index == at and step.offset == 0:
+            os.kill(os.getpid(), number)
+        return honest(self, batch, step)
+
+    monkeypatch.setattr(kind, "loss", loss)
+
+
+@pytest.mark.parametrize("case", ["denoiser", "vae", "adversarial"])
+def test_stopped_and_gone_on_with_ends_in_the_same_bytes(
+    case: str,
+    images: Path,
+    latents: Path,
+    run_of: RunOf,
+    small_vae: Callable[..., TrainVAEOptions],
+    small_diffusion: Callable[..., TrainDiffusionOptions],
+) -> None:
+    loop = {"accumulate": 2, "decay": "cosine", "warmup": 2, "validate_every": 2}
+    if case == "denoiser":
+        kind, command, source = DenoiserLearner, "train-diffusion", latents
+        options: Any = small_diffusion(loop, balance=Balance("on", 0.5))
+        train: Any = train_diffusion
+    else:
+        kind, command, source, train = VAELearner, "train-vae", images, train_vae
+        options = small_vae(loop, crop=16, flip=True)
+        if case == "adversarial":
+            losses = {"adversarial": 0.5, "perceptual": 0.1}
+            options = small_vae(losses=TrainVAEOptions().losses.__class__(**losses))
+    train(run_of(command, source, "whole.safetensors"), options)
+    whole = run_of(command, source, "whole.safetensors").output.read_bytes()
+
+    for at, number, error in ((0, signal.SIGTERM, Terminated), (2, signal.SIGINT, KeyboardInterrupt)):
+        with pytest.MonkeyPatch.context() as patch:
+            interrupting(kind, at, number, patch)
+            before = signal.getsignal(number)
+            with pytest.raises(error):
+                train(run_of(command, source, "parts.safetensors"), options)
+            assert signal.getsignal(number) is before
+    run = run_of(command, source, "parts.safetensors")
+    assert not run.output.exists()
+    assert run.output.with_name("parts.safetensors.resume").exists()
+    train(run, options)
+    assert run.output.read_bytes() == whole
+    assert not run.output.with_name("parts.safetensors.resume").exists()
+
+
+def test_the_state_goes_on_only_with_the_training_it_is_of(
+    latents: Path,
+    run_of: RunOf,
+    reporter: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    small_diffusion: Callable[..., TrainDiffusionOptions],
+) -> None:
+    interrupting(DenoiserLearner, 3, signal.SIGTERM, monkeypatch)
+    with pytest.raises(Terminated, match="after step 4 of 6"):
+        train_diffusion(run_of("train-diffusion", latents), small_diffusion())
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match=r"learning_rate was 0.002, is now 0.1.*--fresh"):
+        train_diffusion(run_of("train-diffusion", latents), small_diffusion({"learning_rate": 0.1}))
+    with pytest.raises(ConfigError, match="seed was 0, is now 1"):
+        train_diffusion(run_of("train-diffusion", latents), small_diffusion(seed=1))
+    train_diffusion(run_of("train-diffusion", latents), small_diffusion({"log_every": 2, "save_every": 5}))
+    assert "going on after step 4 of 6" in reporter.told
+    assert decisive(small_diffusion(), "float32", 2)["loop"]["processes"] == 2
+
+    with pytest.raises(OutputError, match="--force"):
+        train_diffusion(run_of("train-diffusion", latents), small_diffusion())
+
+
+def test_fresh_starts_anew(
+    latents: Path,
+    run_of: RunOf,
+    reporter: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    small_diffusion: Callable[..., TrainDiffusionOptions],
+) -> None:
+    interrupting(DenoiserLearner, 3, signal.SIGTERM, monkeypatch)
+    with pytest.raises(Terminated):
+        train_diffusion(run_of("train-diffusion", latents), small_diffusion())
+    monkeypatch.undo()
+    train_diffusion(run_of("train-diffusion", latents, fresh=True), small_diffusion(seed=1))
+    assert not any("going on" in line for line in reporter.told)
+
+
+def test_a_nan_in_the_data_is_traced_to_its_slice_and_nothing_is_written(
+    run_of: RunOf, write_images: Callable[..., Path], small_vae: Callable[..., TrainVAEOptions]
+) -> None:
+    run = run_of("train-vae", write_images("bad.h5", 4, bad=float("nan")))
+    with pytest.raises(
+        TrainingFailed, match=r"step \d: the loss is nan: slice 1 of case case-000 holds image"
+    ) as caught:
+        train_vae(run, small_vae({"save_every": 1}))
+    assert caught.value.exit_code == 65
+    assert not run.output.exists()
+
+
+def test_a_good_state_outlives_the_failure_after_it(
+    latents: Path,
+    run_of: RunOf,
+    monkeypatch: pytest.MonkeyPatch,
+    small_diffusion: Callable[..., TrainDiffusionOptions],
+) -> None:
+    honest = DenoiserLearner.loss
+
+    def poisoned(self: DenoiserLearner, batch: Batch, step: Step) -> Any:
+        loss, parts = honest(self, batch, step)
+        return (loss * float("nan") if step.training and step.index == 4 else loss), parts
+
+    run = run_of("train-diffusion", latents)
+    monkeypatch.setattr(DenoiserLearner, "loss", poisoned)
+    with pytest.raises(TrainingFailed, match=r"step 5: the loss is nan: the data are sound.*after step 4 is kept"):
+        train_diffusion(run, small_diffusion({"save_every": 1}))
+    monkeypatch.undo()
+    train_diffusion(run, small_diffusion({"save_every": 1}))
+    train_diffusion(run_of("train-diffusion", latents, "whole.safetensors"), small_diffusion())
+    assert run.output.read_bytes() == run_of("x", latents, "whole.safetensors").output.read_bytes()
+
+
+def test_the_log_is_whole_after_an_interruption(
+    latents: Path,
+    run_of: RunOf,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    small_diffusion: Callable[..., TrainDiffusionOptions],
+) -> None:
+    options, log = small_diffusion({"validate_every": 3}), tmp_path / "log.jsonl"
+    interrupting(DenoiserLearner, 2, signal.SIGTERM, monkeypatch)
+    with pytest.raises(Terminated):
+        train_diffusion(run_of("train-diffusion", latents, log=log), options)
+    monkeypatch.undo()
+    train_diffusion(run_of("train-diffusion", latents, log=log), options)
+    lines = [json.loads(line) for line in log.read_text().splitlines()[1:]]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in lines if "validation_loss" in line] == [3, 6]
+    assert {"loss", "gradient_norm", "learning_rate", "images_per_second", "step"} <= lines[0].keys()
+
+
+def test_accumulated_batches_equal_one_large_batch(
+    latents: Path, run_of: RunOf, small_diffusion: Callable[..., TrainDiffusionOptions]
+) -> None:
+    train_diffusion(run_of("train-diffusion", latents, "large"), small_diffusion({"batch_size": 8}))
+    train_diffusion(run_of("train-diffusion", latents, "small"), small_diffusion({"batch_size": 2, "accumulate": 4}))
+    large, small = (load_model(run_of("x", latents, name).output).weights() for name in ("large", "small"))
+    for name, weight in large.items():
+        assert torch.allclose(weight, small[name], atol=1e-5), name
+
+
+def test_wrong_inputs_are_refused(
+    images: Path,
+    latents: Path,
+    run_of: RunOf,
+    reporter: Any,
+    write_images: Callable[..., Path],
+    small_vae: Callable[..., TrainVAEOptions],
+) -> None:
+    with pytest.raises(DataError, match="needs an image set"):
+        train_vae(run_of("train-vae", latents), small_vae())
+    with pytest.raises(ConfigError, match="--init"):
+        train_vae(run_of("train-vae", images), small_vae(decoder_only=True))
+    with pytest.raises(DataError, match="no 'train' split"):
+        train_vae(run_of("train-vae", write_images("val.h5", 3, splits=("val",))), small_vae())
+    train_vae(run_of("train-vae", write_images("train.h5", 3, splits=("train",))), small_vae({"steps": 1}))
+    assert reporter.warnings == ["the set has no 'val' split, so nothing is validated"]
+    with pytest.raises(ConfigError, match="warmup"):
+        small_vae({"warmup": 9})

@@ -1,0 +1,133 @@
+"""The moving average, the watch, the log, and the resume file on their own."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from medgen.errors import ConfigError, DataError, OutputError
+from medgen.training.distributed import World
+from medgen.training.ema import MovingAverage
+from medgen.training.log import Log
+from medgen.training.resume import Identity, ResumeFile, pack, unpack
+from medgen.training.watch import PATIENCE, TrainingFailed, Watch
+
+
+def test_the_average_follows_its_formula_and_changes_places_exactly() -> None:
+    model = nn.Linear(1, 1)
+    model.bias.requires_grad_(False)
+    nn.init.constant_(model.weight, 0.0)
+    average = MovingAverage(model, decay=0.5)
+    expected = 0.0
+    for step, value in enumerate((4.0, 2.0, 7.0, 1.0)):
+        nn.init.constant_(model.weight, value)
+        average.update(step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+    assert list(average.state()) == ["weight"]
+    kept = average.state()["weight"].clone()
+    assert float(kept) == pytest.approx(expected)
+    with average.in_place():
+        assert torch.equal(model.weight, kept)
+    assert float(model.weight) == 1.0
+    assert torch.equal(average.state()["weight"], kept)
+
+
+def figures(loss: float, norm: float = 1.0) -> dict[str, torch.Tensor]:
+    return {"loss": torch.tensor(loss), "gradient_norm": torch.tensor(norm)}
+
+
+@pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan)])
+def test_the_first_bad_step_is_named_however_late_it_is_looked_at(loss: float, norm: float) -> None:
+    watch = Watch(World())
+    for index in range(10):
+        watch.note(index, figures(loss, norm) if index >= 6 else figures(1.0))
+    with pytest.raises(TrainingFailed, match=r"step 7: the (loss|gradient norm) is (nan|inf): because 6"):
+        watch.check(lambda index: f"because {index}")
+
+
+def test_a_runaway_loss_is_told_from_single_outliers() -> None:
+    watch = Watch(World())
+    for index in range(200):
+        watch.note(index, figures(50.0 if index % 10 == 9 else 1.0))
+        watch.check(str)
+        assert watch.suspicious == (index % 10 == 9 and index >= PATIENCE)
+    with pytest.raises(TrainingFailed, match=f"step {199 + PATIENCE}: diverged"):
+        for index in range(200, 400):
+            watch.note(index, figures(50.0))
+            watch.check(str)
+
+
+def test_means_cover_the_steps_since_they_were_last_asked_for() -> None:
+    watch = Watch(World())
+    for index, loss in enumerate((1.0, 3.0)):
+        watch.note(index, figures(loss))
+    watch.check(str)
+    assert watch.means() == {"loss": 2.0, "gradient_norm": 1.0}
+    assert watch.means() == {}
+
+
+IDENTITY = Identity("1", "train-vae", 0, {"loop": {"steps": 5}, "flip": False}, {"a": "b"})
+
+
+def test_state_comes_back_and_belongs_to_one_training(tmp_path: Path) -> None:
+    def trained(steps: int) -> tuple[nn.Linear, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2)
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            model(torch.ones(1, 3)).sum().backward()
+            optimizer.step()
+        return model, optimizer
+
+    model, optimizer = trained(3)
+    state = ResumeFile(tmp_path / "out.safetensors", IDENTITY)
+    assert state.step() is None
+    state.save(pack(model, optimizer, {"weight": torch.ones(2)}), 3)
+    assert state.step() == 3
+    assert state.path.name == "out.safetensors.resume"
+
+    other, other_optimizer = trained(1)
+    average = {"weight": torch.zeros(2)}
+    unpack(state.load(), other, other_optimizer, average)
+    assert torch.equal(other.weight, model.weight)
+    assert average["weight"].tolist() == [1, 1]
+    before, after = optimizer.state_dict(), other_optimizer.state_dict()
+    for index, moments in before["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(after["state"][index][name], value)
+
+    changed = Identity("1", "train-vae", 0, {"loop": {"steps": 9}, "flip": False}, {"a": "c"})
+    with pytest.raises(
+        ConfigError, match=r"after step 3 \(loop.steps was 5, is now 9; the input .* not the same\).*--fresh"
+    ):
+        ResumeFile(tmp_path / "out.safetensors", changed).step()
+
+    state.path.write_bytes(state.path.read_bytes()[:50])
+    with pytest.raises(DataError, match="--fresh"):
+        state.step()
+    (tmp_path / ".out.safetensors.resume.0123.partial").touch()
+    state.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_is_gone_on_with_by_its_own_training_alone(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    log = Log(file, None, run="one", start=0, force=False)
+    for step in range(1, 5):
+        log.write(step, {"loss": 1.0})
+    log.close()
+    with file.open("a") as stream:
+        stream.write('{"step": 5, "lo')  # a kill in mid-line
+    Log(file, None, run="one", start=3, force=False).close()
+    assert [json.loads(line).get("step") for line in file.read_text().splitlines()] == [None, 1, 2, 3]
+    with pytest.raises(OutputError, match="--force"):
+        Log(file, None, run="two", start=0, force=False)
+    Log(file, None, run="two", start=0, force=True).close()
+    assert file.read_text() == '{"run": "two"}\n'
