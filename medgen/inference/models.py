@@ -49,6 +49,10 @@ class Autoencoder:
             images = self.network.decode(_prepared(latents, self.device))
         return images[: len(latents)].float()
 
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> what is left of them after the mean latent."""
+        return self.decode(self.encode(images).mean)
+
 
 @dataclass(frozen=True)
 class Denoiser:
