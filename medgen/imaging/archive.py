@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import zipfile
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import IO
 
 from medgen.errors import DataError, InputMissingError
 
@@ -51,31 +52,30 @@ class Entry:
         file = PurePosixPath(self.member or self.path).name.lower()
         return ".nii.gz" if file.endswith(".nii.gz") else PurePosixPath(file).suffix
 
-    def read(self) -> bytes:
-        """The whole content; DataError if it is damaged or larger than it may be."""
+    @contextlib.contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """Open for reading; a member is inflated only as far as it is read. DataError if the archive is damaged."""
         if not self.member:
             with open_file(self.path) as file:
-                content = file.read(MAX_FILE_BYTES + 1)
-        else:
-            try:
-                with _opened(self.path).open(self.member) as file:
-                    content = file.read(MAX_FILE_BYTES + 1)
-            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-                raise DataError(f"{self.name}: damaged in the archive ({error})") from None
+                yield file
+            return
+        try:
+            with _opened(self.path).open(self.member) as file:
+                yield file
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            raise DataError(f"{self.name}: damaged in the archive ({error})") from None
+
+    def read(self) -> bytes:
+        """The whole content; DataError if it is damaged or larger than it may be."""
+        content = self.head(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise DataError(f"{self.name}: larger than {MAX_FILE_BYTES >> 30} GiB, which no image should be")
         return content
 
     def head(self, count: int) -> bytes:
         """The first `count` bytes."""
-        if not self.member:
-            with open_file(self.path) as file:
-                return file.read(count)
-        try:
-            with _opened(self.path).open(self.member) as file:
-                return file.read(count)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-            raise DataError(f"{self.name}: damaged in the archive ({error})") from None
+        with self.open() as file:
+            return file.read(count)
 
 
 @dataclass
@@ -110,10 +110,10 @@ def enumerate_sources(sources: Sequence[str]) -> Found:
     return found
 
 
-def open_file(path: str) -> BinaryIO:
+def open_file(path: str) -> IO[bytes]:
     """Open for reading; the cause becomes an InputMissingError."""
     try:
-        return cast(BinaryIO, Path(path).open("rb"))
+        return Path(path).open("rb")
     except OSError as error:
         raise InputMissingError(f"{path}: {error.strerror}") from None
 

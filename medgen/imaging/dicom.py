@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import zipfile
 from typing import Any
 
 import pydicom
@@ -12,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from medgen.errors import DataError
-from medgen.imaging.archive import Entry, open_file
+from medgen.imaging.archive import Entry
 from medgen.imaging.slices import Kind, SliceFacts, Vector3
 
 # Attributes that separate stacks of one series that lie on the same positions.
@@ -39,14 +38,11 @@ def read_dataset(entry: Entry, *, pixels: bool) -> Dataset:
     try:
         if pixels:
             return pydicom.dcmread(io.BytesIO(entry.read()), force=True)
-        if entry.member:  # a member is inflated only as far as it is read
-            with zipfile.ZipFile(entry.path) as archive, archive.open(entry.member) as member:
-                return pydicom.dcmread(member, stop_before_pixels=True, force=True)
-        with open_file(entry.path) as file:
+        with entry.open() as file:
             return pydicom.dcmread(file, stop_before_pixels=True, force=True)
     except (InvalidDicomError, EOFError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
         raise DataError(f"{entry.name}: not a readable DICOM file: {one_line(error)}") from None
-    except (zipfile.BadZipFile, OSError, RuntimeError) as error:
+    except OSError as error:
         raise DataError(f"{entry.name}: damaged: {one_line(error)}") from None
 
 

@@ -54,9 +54,12 @@ class Encoding:
         if self.per_case:
             low, high = _percentiles(values)
             values = np.nan_to_num((values - low) * np.float32(1.0 / (high - low)), nan=0.0)
-        stored = (values - np.float32(self.intensity.offset)) / np.float32(self.intensity.scale)
+        if (self.intensity.scale, self.intensity.offset) != (1.0, 0.0):
+            values = (values - np.float32(self.intensity.offset)) / np.float32(self.intensity.scale)
         limits = np.iinfo(self.dtype)
-        return np.asarray(np.clip(np.rint(stored), limits.min, limits.max), dtype=self.dtype)
+        stored = np.rint(values)
+        np.clip(stored, limits.min, limits.max, out=stored)
+        return stored.astype(self.dtype)
 
 
 def plan_encoding(kinds: Collection[Kind], window: str) -> Encoding:

@@ -96,6 +96,7 @@ def _tasks(plan: Plan, planes: list[PlaneMap], options: PreprocessOptions) -> It
                 last=part == len(slabs) - 1,
                 pieces=tuple(slab),
                 plane=plane,
+                spacing=(case.stack.spacing[1], case.stack.spacing[2]),
                 encoding=plan.encoding,
                 channels=plan.channels,
                 hu=case.stack.first.kind == "hu",

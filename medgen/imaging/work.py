@@ -60,6 +60,7 @@ class ReadTask:
     last: bool  # whether the case is complete with it
     pieces: tuple[Piece, ...]
     plane: PlaneMap
+    spacing: tuple[float, float]  # (y, x) mm, of the source
     encoding: Encoding
     channels: int
     hu: bool  # whether the values are Hounsfield units
@@ -104,7 +105,7 @@ def read(task: ReadTask) -> Slab:
             if task.mask_background:
                 from medgen.imaging.lungs import without_background
 
-                values = without_background(values)
+                values = without_background(values, task.spacing)
             planes.append(task.plane.image(values, fill))
         for source in piece.masks:
             masks.append(_read_mask(source, task.plane))

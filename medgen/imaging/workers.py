@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -21,6 +22,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 AHEAD = 4  # tasks a worker that may be under way or waiting to be fetched
+QUEUED = 2  # tasks a worker holds, so that it need not wait for the next; small enough to fit into the pipe
 
 
 class Workers:
@@ -60,18 +62,19 @@ class Workers:
         source = enumerate(tasks)
         tasks_of: dict[int, Task] = {}  # taken and not yet yielded
         done: dict[int, Result | MedgenError] = {}
-        running: dict[Connection, int] = {}
-        idle = list(self._pipes)
+        queues: dict[Connection, deque[int]] = {pipe: deque() for pipe in self._pipes}
         following, exhausted = 0, False
         while True:
-            while idle and not exhausted and len(tasks_of) < AHEAD * self._count:
+            while not exhausted and len(tasks_of) < AHEAD * self._count:
+                pipe = min(queues, key=lambda pipe: len(queues[pipe]))
+                if len(queues[pipe]) == QUEUED:
+                    break
                 taken = next(source, None)
                 if taken is None:
                     exhausted = True
                     break
                 number, tasks_of[taken[0]] = taken
-                pipe = idle.pop()
-                running[pipe] = number
+                queues[pipe].append(number)
                 with contextlib.suppress(BrokenPipeError):  # its death is told when its answer is missing
                     pipe.send((work, tasks_of[number]))
             if following in done:
@@ -80,12 +83,11 @@ class Workers:
                     raise RuntimeError(f"{task}: {type(outcome).__name__}: {outcome}") from outcome
                 yield task, outcome
                 following += 1
-            elif running:
-                for ready in wait(list(running)):
+            elif busy := [pipe for pipe, queue in queues.items() if queue]:
+                for ready in wait(busy):
                     pipe = cast(Connection, ready)
-                    number = running.pop(pipe)
+                    number = queues[pipe].popleft()
                     done[number] = self._receive(pipe, tasks_of[number])
-                    idle.append(pipe)
             else:
                 return
 

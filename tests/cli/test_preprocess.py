@@ -330,3 +330,45 @@ def _session(leader: int) -> list[int]:
             if int(fields[3]) == leader and fields[0] != "Z" and int(folder.name) != os.getpid():
                 found.append(int(folder.name))
     return found
+
+
+def test_readings_of_another_series_are_told_when_named_and_passed_over_in_folders(
+    medgen: Run, make_ct: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = make_ct("one", volume(0))
+    folder = tmp_path / "readings"
+    folder.mkdir()
+    reading = (
+        "<LidcReadMessage><ResponseHeader><SeriesInstanceUid>{}</SeriesInstanceUid></ResponseHeader></LidcReadMessage>"
+    )
+    (folder / "other.xml").write_text(reading.format("9.9.9"))
+    result = medgen("preprocess", source, "--lidc-xml", folder, "-o", tmp_path / "a.h5")
+    assert result.returncode == 0
+    assert not contents(tmp_path / "a.h5")[1][0]["vector"].any()
+    result = medgen("preprocess", source, "--lidc-xml", folder / "other.xml", "-o", tmp_path / "b.h5")
+    assert result.returncode == 65
+    assert "other.xml: the series it describes is not among the sources" in last_line(result)
+
+
+def test_a_crop_that_cuts_the_finding_off_is_told(medgen: Run, make_ct: Callable[..., Path], tmp_path: Path) -> None:
+    source = make_ct("one", volume(0))
+    (tmp_path / "l.csv").write_text("case,slice,has_nodule,x,y,size,malignancy,texture\none,1,1,0.95,0.5,0.1,0,0\n")
+    arguments = ("preprocess", source, "--labels", tmp_path / "l.csv", "--spacing", "0.5", "-o", tmp_path / "a.h5")
+    result = medgen(*arguments, "--size", "12")
+    assert result.returncode == 65
+    assert "cuts its finding off" in last_line(result)
+    assert medgen(*arguments, "--size", "40").returncode == 0
+    (case,) = contents(tmp_path / "a.h5")[1]
+    assert case["vector"][1, 1] * 40 == pytest.approx(0.95 * 24 + 8)
+
+
+def test_background_is_masked_only_when_asked_and_noted(
+    medgen: Run, make_ct: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = make_ct("one", np.full((2, 32, 32), 30, np.int16))
+    for option, value in (((), 30), (("--mask-background",), -1000)):
+        result = medgen("preprocess", source, *option, "--force", "-o", tmp_path / "a.h5")
+        assert result.returncode == 0, result.stderr
+        header, (case,) = contents(tmp_path / "a.h5")
+        assert (case["image"] == value).all()
+        assert ("background" in header.notes) == bool(option)
