@@ -25,7 +25,8 @@ from medgen.cli.options import (
 def command(
     context: typer.Context,
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Files, folders or ZIPs of DICOM, NIfTI, PNG, JPG.")
+        list[str],
+        typer.Argument(metavar="SOURCE...", help="Files, folders, ZIPs of DICOM, NIfTI, PNG, JPG; or a CSV of paths."),
     ],
     output: OutputSet = "-",
     size: Annotated[
@@ -52,7 +53,7 @@ def command(
         str | None, typer.Option("--channels", metavar="auto|1|3", help="Grey or colour.  [default: auto]")
     ] = None,
     modality: Annotated[
-        str | None, typer.Option("--modality", metavar="NAME", help="Of NIfTI, PNG and JPG files, such as CT.")
+        str | None, typer.Option("--modality", metavar="NAME", help="What NIfTI, PNG and JPG files show, such as CT.")
     ] = None,
     series: Annotated[
         list[str] | None, typer.Option("--series", metavar="MODALITY", help="Only these modalities; repeatable.")

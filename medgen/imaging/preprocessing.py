@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from medgen.artifacts.provenance import derive, fingerprint
@@ -185,7 +186,10 @@ def _header(inputs: Inputs, plan: Plan, options: PreprocessOptions) -> SetHeader
 
 def _facts(inputs: Inputs, plan: Plan) -> Iterator[str | int]:
     """What identifies the sources without naming them."""
-    for file in [inputs.labels] if inputs.labels else []:
+    tables = [Path(source) for source in inputs.sources if source.lower().endswith(".csv")]
+    if inputs.labels:
+        tables.append(inputs.labels)
+    for file in tables:
         yield fingerprint([file.read_text(encoding="utf-8-sig")])
     for case in plan.cases:
         yield case.id

@@ -32,7 +32,7 @@ class Workers:
         self._count = count or _cores()
         # A server without threads forks the workers, after importing what they need once.
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["medgen.imaging.work", "medgen.imaging.pixels"])
+        self._context.set_forkserver_preload(["__main__", "medgen.imaging.work", "medgen.imaging.pixels"])
         self._processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
 
