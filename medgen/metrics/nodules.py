@@ -27,7 +27,7 @@ LARGEST = 0.22
 SCALE_STEP = 2**0.25
 DISC_RESPONSE = np.exp(-1.0)
 """Curvature response of a disc of unit contrast at its best scale, radius / sqrt(2)."""
-KEPT = 5
+KEPT = 10
 """Spots kept an image."""
 WORKING_WIDTH = 128
 """Wider images are averaged down to about this width: at 3 mm a pixel nodules still show, and vessels fade."""
