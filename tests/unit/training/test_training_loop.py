@@ -59,7 +59,11 @@ def test_stopped_and_gone_on_with_ends_in_the_same_bytes(
     train(run_of(command, source, "whole.safetensors"), options)
     whole = run_of(command, source, "whole.safetensors").output.read_bytes()
 
-    for at, number, error in ((0, signal.SIGTERM, Terminated), (2, signal.SIGINT, KeyboardInterrupt)):
+    for at, number, error in (
+        (0, signal.SIGTERM, Terminated),
+        (2, signal.SIGINT, KeyboardInterrupt),
+        (5, signal.SIGTERM, Terminated),
+    ):
         with pytest.MonkeyPatch.context() as patch:
             interrupting(kind, at, number, patch)
             before = signal.getsignal(number)

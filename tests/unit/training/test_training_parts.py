@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from medgen.errors import ConfigError, DataError, OutputError
+from medgen.errors import ConfigError, DataError, OutputError, UnavailableError
 from medgen.training.distributed import World
 from medgen.training.ema import MovingAverage
 from medgen.training.log import Log
@@ -131,3 +133,28 @@ def test_a_log_is_gone_on_with_by_its_own_training_alone(tmp_path: Path) -> None
         Log(file, None, run="two", start=0, force=False)
     Log(file, None, run="two", start=0, force=True).close()
     assert file.read_text() == '{"run": "two"}\n'
+
+
+def test_tensorboard_is_asked_for_only_when_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    Log(None, None, run="one", start=0, force=False).close()
+    with pytest.raises(UnavailableError, match=r"pip install 'medgen\[tensorboard\]'"):
+        Log(None, tmp_path / "board", run="one", start=0, force=False)
+
+    class SummaryWriter:
+        def __init__(self, folder: str, purge_step: int | None) -> None:
+            self.scalars: list[tuple[str, float, int]] = []
+            boards.append((folder, purge_step, self.scalars))
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            self.scalars.append((name, value, step))
+
+        def close(self) -> None:
+            self.scalars.append(("closed", 0, 0))
+
+    boards: list[tuple[str, int | None, list[tuple[str, float, int]]]] = []
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))
+    log = Log(None, tmp_path / "board", run="one", start=7, force=False)
+    log.write(8, {"loss": 0.5})
+    log.close()
+    assert boards == [(str(tmp_path / "board"), 8, [("loss", 0.5, 8), ("closed", 0, 0)])]
