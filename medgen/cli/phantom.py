@@ -45,7 +45,7 @@ def command(
 ) -> None:
     """Make procedural images with known truth, as a hospital would hand them over.
 
-    chest-ct: DICOM series in ZIPs, labels.csv (a row for each slice with a nodule), nodules.csv (mm), masks/ (NIfTI).
+    chest-ct: dicom/ (series in ZIPs), labels.csv (a row a slice with a nodule), nodules.csv (mm), masks/ (NIfTI).
     The same seed gives the same bytes, and case i does not depend on N; the anatomy is the same in slices of any
     thickness as long as they cover the same extent.
     """

@@ -91,6 +91,7 @@ def _facts(entry: Entry, dataset: Dataset, frame: int) -> SliceFacts:
         or dataset.get("PhotometricInterpretation") == "PALETTE COLOR",
         kind=_kind(dataset, modality),
         modality=modality,
+        localizer="LOCALIZER" in (dataset.get("ImageType") or ()),
         patient=str(dataset.get("PatientID") or dataset.get("StudyInstanceUID") or series or sop),
         series=series,
         sop=sop,

@@ -221,13 +221,16 @@ def _below(entry: Entry, masks: str | None) -> bool:
 def _chosen(stacks: list[Stack], options: PreprocessOptions, listener: Listener) -> list[Stack]:
     """The stacks that the options ask for."""
     kept = [stack for stack in stacks if not options.series or stack.first.modality in options.series]
-    long = [stack for stack in kept if len(stack.slices) >= options.min_slices]
+    scans = [stack for stack in kept if not stack.first.localizer] or kept
+    long = [stack for stack in scans if len(stack.slices) >= options.min_slices]
     if len(kept) < len(stacks):
         listener.say(
             f"{len(stacks) - len(kept)} stacks of other modalities than {', '.join(options.series)} passed over"
         )
-    if len(long) < len(kept):
-        listener.say(f"{len(kept) - len(long)} stacks of fewer than {options.min_slices} slices passed over")
+    if len(scans) < len(kept):
+        listener.say(f"{len(kept) - len(scans)} localizers passed over")
+    if len(long) < len(scans):
+        listener.say(f"{len(scans) - len(long)} stacks of fewer than {options.min_slices} slices passed over")
     return long
 
 

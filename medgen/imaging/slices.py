@@ -25,6 +25,7 @@ class SliceFacts:
     colour: bool
     kind: Kind
     modality: str = ""
+    localizer: bool = False  # a scout image, from which the scan was planned
     patient: str = ""
     series: str = ""  # SeriesInstanceUID
     sop: str = ""  # SOPInstanceUID

@@ -21,13 +21,13 @@ NODULE_FIELDS = (
     "case", "nodule", "x_mm", "y_mm", "z_mm", "diameter_mm", "malignancy", "texture", "first_slice", "last_slice",
 )  # fmt: skip
 TABLES = {"labels.csv": LABEL_FIELDS, "nodules.csv": NODULE_FIELDS}
-FOLDERS = ("masks",)
+FOLDERS = ("dicom", "masks")
 
 Rows = dict[str, list[tuple[object, ...]]]
 
 
 def write_case(options: ChestCTOptions, index: int, folder: Path) -> Rows:
-    """Write `case-<index>.zip` and its mask into `folder`; the rows it adds to each of `TABLES`.
+    """Write `dicom/case-<index>.zip` and its mask into `folder`; the rows it adds to each of `TABLES`.
 
     A case depends on the options (seed included) and its index alone. The anatomy does not depend on how thick the
     slices are, so that the same seed and extent give the same chest in thick and in thin slices.
@@ -58,7 +58,7 @@ def write_case(options: ChestCTOptions, index: int, folder: Path) -> Rows:
     habits = Habits.draw(tagging, options.scout_fraction)
     parts = ("chest-ct", options.seed, index, options.size, options.slices, options.step, options.thickness)
     files = series_files(tagging, habits, f"PHANTOM-{index:04d}", parts, images, place)
-    (folder / f"{name}.zip").write_bytes(archive(files, packed=bool(tagging.random() < 0.2)))
+    (folder / "dicom" / f"{name}.zip").write_bytes(archive(files, packed=bool(tagging.random() < 0.2)))
     union = np.zeros((options.slices, options.size, options.size), np.uint8)
     for level, found in enumerate(masks):
         for mask in found:

@@ -30,7 +30,7 @@ class ChestCTOptions(PhantomOptions, frozen=True):
     nodules: tuple[Count, Count] = (1, 3)  # fewest and most in a case that is not healthy
     diameter: tuple[Positive, Positive] = (6.0, 30.0)
     healthy_fraction: Fraction = 0.2  # of cases
-    scout_fraction: Fraction = 0.0  # of cases whose archive also holds a localizer, a series of one image
+    scout_fraction: Fraction = 0.1  # of cases whose archive also holds a localizer, a series of one image
 
     def __post_init__(self) -> None:
         """Ranges that contradict themselves are errors."""

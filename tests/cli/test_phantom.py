@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from medgen.artifacts.sets import open_set
+
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 SMALL = ("--size", 48, "--slices", 5, "--nodule-diameter", "20,40", "--healthy-fraction", 0.3)
 
@@ -33,7 +35,7 @@ def test_same_seed_same_bytes_by_one_or_two_processes(medgen: Run, tmp_path: Pat
     four, three = contents(tmp_path / "one"), contents(tmp_path / "two")
     assert sorted(four) == sorted(
         ["labels.csv", "nodules.csv"]
-        + [f"case-{index:04d}.zip" for index in range(4)]
+        + [f"dicom/case-{index:04d}.zip" for index in range(4)]
         + [f"masks/case-{index:04d}.nii.gz" for index in range(4)]
     )
     for name, content in three.items():  # a case does not depend on how many there are
@@ -102,10 +104,27 @@ def test_stopped_half_way_it_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "medgen.cli.app", "phantom", "chest-ct", "-n", "500", "-o", str(tmp_path / "out")]
     process = subprocess.Popen([*command, "--size", "32", "--slices", "3", "--workers", "2"], stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".out.*/case-0003.zip")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(".out.*/dicom/case-0003.zip")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 143, stderr
     assert stderr.decode().strip().splitlines()[-1] == "medgen phantom: terminated"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_phantom_folder_goes_straight_into_preprocess(medgen: Run, tmp_path: Path) -> None:
+    made = medgen("phantom", "chest-ct", "-n", 4, "-o", tmp_path / "ct", *SMALL, "--set", "scout_fraction=1.0")
+    assert made.returncode == 0, made.stderr
+    source = ["preprocess", tmp_path / "ct/dicom", "--labels", tmp_path / "ct/labels.csv", "--size", "32"]
+    read = medgen(*source, "--masks", tmp_path / "ct/masks", "-o", tmp_path / "images.h5")
+    assert read.returncode == 0, read.stderr
+    assert b"4 localizers passed over" in read.stderr
+    rows = list(csv.DictReader((tmp_path / "ct/labels.csv").open()))
+    with open_set(tmp_path / "images.h5", random_access=True) as stored:
+        assert len(stored) == 4
+        assert (stored.column("vector")[:, 0] > 0).sum() == len(rows)
+        for case in stored:  # masks and vectors speak of the same slices
+            large = case["vector"][:, 3] > 0.1
+            assert case["mask"][large].any(axis=(1, 2, 3)).all()
+            assert not case["mask"][case["vector"][:, 0] == 0].any()

@@ -15,16 +15,17 @@ import SimpleITK
 
 from medgen.errors import ConfigError
 from medgen.phantoms.chest_anatomy import ChestAnatomy
-from medgen.phantoms.chest_ct import LABEL_FIELDS, Rows, write_case
+from medgen.phantoms.chest_ct import FOLDERS, LABEL_FIELDS, Rows, write_case
 from medgen.phantoms.ct_scanner import Scanner
 from medgen.phantoms.options import ChestCTOptions
 from medgen.phantoms.primitives import Grid
 
-SMALL = ChestCTOptions(size=96, slices=10, diameter=(15.0, 40.0), healthy_fraction=0.0)
+SMALL = ChestCTOptions(scout_fraction=0.0, size=96, slices=10, diameter=(15.0, 40.0), healthy_fraction=0.0)
 
 
 def make(folder: Path, index: int = 0, options: ChestCTOptions = SMALL, seed: int = 0) -> Rows:
-    (folder / "masks").mkdir(parents=True, exist_ok=True)
+    for name in FOLDERS:
+        (folder / name).mkdir(parents=True, exist_ok=True)
     return write_case(msgspec.structs.replace(options, seed=seed), index, folder)
 
 
@@ -41,16 +42,16 @@ def test_same_seed_same_bytes_whatever_else_is_made(tmp_path: Path) -> None:
     rows = make(tmp_path / "a", 3)
     make(tmp_path / "b", 1)
     assert make(tmp_path / "b", 3) == rows
-    for name in ("case-0003.zip", "masks/case-0003.nii.gz"):
+    for name in ("dicom/case-0003.zip", "masks/case-0003.nii.gz"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     make(tmp_path / "c", 3, seed=1)
-    assert (tmp_path / "a/case-0003.zip").read_bytes() != (tmp_path / "c/case-0003.zip").read_bytes()
+    assert (tmp_path / "a/dicom/case-0003.zip").read_bytes() != (tmp_path / "c/dicom/case-0003.zip").read_bytes()
 
 
 @pytest.mark.parametrize("index", range(6))
 def test_an_independent_reader_sees_the_series_and_the_mask_in_the_same_place(tmp_path: Path, index: int) -> None:
     make(tmp_path, index)
-    image = read_series(tmp_path / f"case-{index:04d}.zip", tmp_path / "unpacked")
+    image = read_series(tmp_path / "dicom" / f"case-{index:04d}.zip", tmp_path / "unpacked")
     mask = SimpleITK.ReadImage(str(tmp_path / f"masks/case-{index:04d}.nii.gz"))
     assert image.GetSize() == mask.GetSize() == (96, 96, 10)
     np.testing.assert_allclose(image.GetSpacing(), mask.GetSpacing(), rtol=1e-5)
@@ -103,7 +104,7 @@ def test_healthy_cases_have_no_rows_and_an_empty_mask(tmp_path: Path) -> None:
 
 def test_a_scout_is_a_series_of_its_own(tmp_path: Path) -> None:
     make(tmp_path, 0, ChestCTOptions(size=48, slices=5, scout_fraction=1.0))
-    with zipfile.ZipFile(tmp_path / "case-0000.zip") as bundle:
+    with zipfile.ZipFile(tmp_path / "dicom/case-0000.zip") as bundle:
         files = [pydicom.dcmread(io.BytesIO(bundle.read(name))) for name in bundle.namelist()]
     series = {file.SeriesInstanceUID for file in files}
     (scout,) = [file for file in files if "LOCALIZER" in file.ImageType]
@@ -132,7 +133,7 @@ def test_thin_and_thick_series_of_one_seed_show_one_chest(tmp_path: Path) -> Non
     thick = make(tmp_path / "thick", 1, ChestCTOptions(slices=6, thickness=5.0, **common))  # type: ignore[arg-type]
     thin = make(tmp_path / "thin", 1, ChestCTOptions(slices=30, thickness=1.0, **common))  # type: ignore[arg-type]
     assert [row[2:8] for row in thick["nodules.csv"]] == [row[2:8] for row in thin["nodules.csv"]]
-    images = [read_series(tmp_path / kind / "case-0001.zip", tmp_path / kind / "files") for kind in ("thick", "thin")]
+    images = [read_series(tmp_path / k / "dicom/case-0001.zip", tmp_path / k / "files") for k in ("thick", "thin")]
     coarse, fine = (np.clip(SimpleITK.GetArrayFromImage(image), -1000, 400).astype(np.float64) for image in images)
     assert images[0].GetSpacing()[2] == pytest.approx(5.0)
     assert images[1].GetSpacing()[2] == pytest.approx(1.0)
