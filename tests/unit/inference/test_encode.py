@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medgen.artifacts.schema import Case, Intensity, SetHeader
+from medgen.artifacts.sets import open_set
+from medgen.errors import DataError
+from medgen.inference.encode import EncodeOptions, Encoder, check_window, latent_header
+from medgen.inference.models import Autoencoder, load_vae
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def vae(tiny: Path) -> Autoencoder:
+    return load_vae(tiny / "vae.safetensors", CPU, "float32")
+
+
+@pytest.fixture(scope="module")
+def cases(tiny: Path) -> list[Case]:
+    with open_set(tiny / "images.h5") as reader:
+        return list(reader)
+
+
+def encode(vae: Autoencoder, cases: list[Case], **options: object) -> list[Case]:
+    return list(Encoder(vae, Intensity(), EncodeOptions(**options)).encode(cases))
+
+
+def test_latents_are_the_means_of_the_network(vae: Autoencoder, cases: list[Case]) -> None:
+    images = torch.from_numpy(np.concatenate([Intensity().normalized(case["image"]) for case in cases]))
+    with torch.no_grad():
+        expected = vae.network.encode(images).mean
+    latents = np.concatenate([case["latent"] for case in encode(vae, cases)])
+    np.testing.assert_allclose(latents, expected.numpy(), atol=1e-4)
+
+
+def test_everything_but_the_image_is_carried_over(vae: Autoencoder, cases: list[Case]) -> None:
+    for before, after in zip(cases, encode(vae, cases), strict=True):
+        assert "image" not in after.arrays
+        for name in ("mask", "vector", "label"):
+            np.testing.assert_array_equal(before[name], after[name])
+        assert before.facts() == after.facts()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_slice_encodes_to_the_same_bits_in_any_company(tiny: Path, cases: list[Case], precision: str) -> None:
+    vae = load_vae(tiny / "vae.safetensors", CPU, precision)  # type: ignore[arg-type]
+    together = np.concatenate([case["latent"] for case in encode(vae, cases, batch_size=8, sample=True)])
+    for batch_size in (1, 3):
+        alone = np.concatenate(
+            [case["latent"] for one in cases for case in encode(vae, [one], batch_size=batch_size, sample=True)]
+        )
+        np.testing.assert_array_equal(together, alone)
+
+
+def test_a_draw_depends_on_the_seed_and_spreads_as_the_posterior_says(vae: Autoencoder, cases: list[Case]) -> None:
+    mean = encode(vae, cases)[0]["latent"]
+    images = torch.from_numpy(Intensity().normalized(cases[0]["image"]))
+    std = torch.exp(0.5 * vae.encode(images).logvar).numpy()
+    draws = np.stack([encode(vae, cases[:1], sample=True, seed=seed)[0]["latent"] for seed in range(40)])
+    assert len(np.unique(draws[:, 0, 0, 0, 0])) == 40
+    z = (draws - mean) / std
+    assert abs(z.mean()) < 0.05
+    assert abs(z.std() - 1) < 0.05
+
+
+def test_statistics_are_those_of_the_scaled_latents(vae: Autoencoder, cases: list[Case]) -> None:
+    encoder = Encoder(vae, Intensity(), EncodeOptions())
+    latents = np.concatenate([case["latent"] for case in encoder.encode(cases)])
+    scaled = (latents - vae.facts.latent_shift) * vae.facts.latent_scale
+    assert encoder.statistics.mean == pytest.approx(scaled.mean(), abs=1e-5)
+    assert encoder.statistics.std == pytest.approx(scaled.std(), abs=1e-5)
+
+
+def test_nan_is_refused_with_case_and_slice(vae: Autoencoder, cases: list[Case]) -> None:
+    image = cases[2]["image"].astype(np.float32)
+    image[1, 0, 3, 4] = np.nan
+    bad = dataclasses.replace(cases[2], arrays={"image": image})
+    with pytest.raises(DataError, match=r"case case-2, slice 1: .*NaN"):
+        encode(vae, [bad])
+
+
+def test_a_diverged_vae_is_refused_with_case_and_slice(tiny: Path, cases: list[Case]) -> None:
+    broken = load_vae(tiny / "vae.safetensors", CPU, "float32")
+    broken.network.encoder.output.bias.data.fill_(float("inf"))
+    with pytest.raises(DataError, match="case case-0, slice 0: the latent is not finite"):
+        encode(broken, cases)
+
+
+def test_refused_cases_are_named_and_the_rest_goes_on(vae: Autoencoder, cases: list[Case]) -> None:
+    odd = dataclasses.replace(cases[1], arrays={"image": np.zeros((1, 1, 30, 32), np.int16)})
+    reasons: list[str] = []
+    encoder = Encoder(vae, Intensity(), EncodeOptions(), lambda error: reasons.append(str(error)))
+    kept = list(encoder.encode([cases[0], odd, cases[2]]))
+    assert [case.id for case in kept] == ["case-0", "case-2"]
+    assert len(reasons) == 1
+    assert "case case-1" in reasons[0]
+    assert "multiples of 4" in reasons[0]
+
+
+def test_another_window_or_kind_is_refused(tiny: Path, vae: Autoencoder) -> None:
+    with open_set(tiny / "images.h5") as reader:
+        header = reader.header
+    assert check_window(header, vae.facts) == header.intensity
+    soft = SetHeader("image", header.provenance, intensity=Intensity(window=(-160.0, 240.0)))
+    with pytest.raises(DataError, match=r"window \[-160, 240\] HU and the VAE was trained on \[-1000, 400\] HU"):
+        check_window(soft, vae.facts)
+    latents = latent_header(header, vae.facts, "digest", header.provenance)
+    assert (latents.latent_scale, latents.latent_shift, latents.vae_digest) == (0.5, 0.25, "digest")
+    with pytest.raises(DataError, match="kind 'latent'"):
+        check_window(latents, vae.facts)
