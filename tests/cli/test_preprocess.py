@@ -76,9 +76,9 @@ def test_a_zip_becomes_a_set(medgen: Run, make_ct: Callable[..., Path], tmp_path
 
 def test_nothing_about_the_patient_reaches_the_set(medgen: Run, make_ct: Callable[..., Path], tmp_path: Path) -> None:
     source = make_ct("identifying", volume(0), PatientName="Muster^Max", StudyDescription="Thorax of Max")
-    assert medgen("preprocess", source, "-o", tmp_path / "a.h5").returncode == 0
-    piped = medgen("preprocess", source).stdout
-    for content in ((tmp_path / "a.h5").read_bytes(), piped):
+    stored, piped = medgen("preprocess", source, "-o", tmp_path / "a.h5"), medgen("preprocess", source)
+    assert (stored.returncode, piped.returncode) == (0, 0), stored.stderr + piped.stderr
+    for content in ((tmp_path / "a.h5").read_bytes(), piped.stdout):
         for secret in (b"Muster", b"PATIENT", b"identifying", b"1.2.3", b"19700102", b"Thorax", str(tmp_path).encode()):
             assert secret not in content
 
