@@ -22,6 +22,12 @@ def sinusoidal_embedding(time: Tensor, width: int) -> Tensor:
     return nn.functional.pad(embedding, (0, width % 2))
 
 
+def with_octaves(vector: Tensor, octaves: int) -> Tensor:
+    """Append sin and cos of 2^k pi v, k < octaves, to v (B, K) (Tancik et al. 2020): (B, K (1 + 2 octaves))."""
+    angles = [math.pi * 2**k * vector for k in range(octaves)]
+    return torch.cat([vector, *(wave for angle in angles for wave in (angle.sin(), angle.cos()))], dim=1)
+
+
 class TimeEmbedder(nn.Module):
     """Sinusoids of the time, then a two-layer MLP."""
 
@@ -44,11 +50,16 @@ class VectorEmbedder(nn.Module):
     The null embedding is a parameter of its own because every vector, all zeros included, is a real condition.
     """
 
-    def __init__(self, size: int, hidden: int, width: int) -> None:
+    def __init__(self, size: int, hidden: int, width: int, octaves: int = 0) -> None:
         super().__init__()
         self.size = size
+        self.octaves = octaves
         self.mlp = nn.Sequential(
-            nn.Linear(size, hidden), nn.SiLU(), nn.Linear(hidden, width), nn.SiLU(), nn.Linear(width, width)
+            nn.Linear(size * (1 + 2 * octaves), hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
         )
         self.null = nn.Parameter(torch.randn(width) * 0.02)
 
@@ -60,7 +71,7 @@ class VectorEmbedder(nn.Module):
             raise DataError(
                 f"condition vector has shape {tuple(vector.shape)}, expected ({batch}, {self.size}): one row a sample"
             )
-        embedding: Tensor = self.mlp(vector.to(self.null.dtype))
+        embedding: Tensor = self.mlp(with_octaves(vector, self.octaves).to(self.null.dtype))
         if keep is None:
             return embedding
         return torch.where(keep[:, None], embedding, self.null.to(embedding.dtype))

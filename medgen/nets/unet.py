@@ -31,7 +31,9 @@ class UNet(nn.Module):
         self.time = TimeEmbedder(width, config.time_width)
         self.vector = None
         if config.vector_size:
-            self.vector = VectorEmbedder(config.vector_size, config.vector_hidden, config.time_width)
+            self.vector = VectorEmbedder(
+                config.vector_size, config.vector_hidden, config.time_width, config.vector_octaves
+            )
         self.null_context = None
         if config.context_width:
             self.null_context = nn.Parameter(torch.randn(1, 1, config.context_width) * 0.02)
@@ -74,6 +76,8 @@ class UNet(nn.Module):
         index = self._head_index(head)
         embedding = self._embed(x.shape[0], time, vector, keep, index)
         tokens = self._tokens(x.shape[0], context, keep)
+        if self.config.coordinates:
+            x = torch.cat([x, coordinates(x)], dim=1)  # (B, C + dims, [D,] H, W)
         skips = self.down(x, embedding, tokens)
         h = self.middle(skips[-1], embedding, tokens)
         if residuals is not None:
@@ -134,3 +138,10 @@ class UNet(nn.Module):
                 f"input of {' x '.join(map(str, x.shape[2:]))} does not fit the UNet: sides must be multiples of "
                 f"{config.factor}; pad or crop it, or use fewer levels (widths)"
             )
+
+
+def coordinates(x: Tensor) -> Tensor:
+    """Where each pixel of x (B, C, *S) lies along each axis, from -1 to 1 edge to edge: (B, len(S), *S)."""
+    axes = [(torch.arange(side, device=x.device, dtype=x.dtype) + 0.5) * (2 / side) - 1 for side in x.shape[2:]]
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    return grid.expand(x.shape[0], *grid.shape)

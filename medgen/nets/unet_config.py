@@ -36,6 +36,10 @@ class UNetConfig(Options, frozen=True):
     vector_size: Size = 0
     """Numbers in the condition vector; 0 = no vector condition."""
     vector_hidden: Count = 256
+    vector_octaves: Annotated[int, Meta(ge=0, le=12)] = 0
+    """Sines and cosines by which the vector's numbers are told more finely apart (Tancik et al. 2020); 0 = none."""
+    coordinates: bool = False
+    """Tell the network where each pixel lies (CoordConv, Liu et al. 2018): for conditions that speak of places."""
     context_width: Size = 0
     """Width of the context tokens for cross-attention at every level; 0 = none."""
     gated_skips: bool = False

@@ -52,7 +52,7 @@ class DownPath(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         width = config.widths[0]
-        self.input = convolution(config.dims, config.in_channels, width)
+        self.input = convolution(config.dims, config.in_channels + (config.dims if config.coordinates else 0), width)
         self.levels = nn.ModuleList()
         self.skip_widths = [width]
         for level, out_width in enumerate(config.widths):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medgen.errors import DataError
-from medgen.nets.embedders import TimeEmbedder, VectorEmbedder, sinusoidal_embedding
+from medgen.nets.embedders import TimeEmbedder, VectorEmbedder, sinusoidal_embedding, with_octaves
 
 
 @pytest.mark.parametrize("width", [32, 33, 128])
@@ -50,3 +50,13 @@ def test_keep_picks_sample_by_sample():
 def test_a_vector_of_the_wrong_length_is_refused():
     with pytest.raises(DataError, match=r"\(2, 5\).*\(2, 6\)"):
         VectorEmbedder(6, 16, 24)(torch.rand(2, 5), None, 2)
+
+
+def test_octaves_are_sines_and_cosines_beside_the_numbers():
+    vector = torch.rand(4, 3)
+    waves = with_octaves(vector, 2)
+    assert waves.shape == (4, 15)
+    assert torch.equal(with_octaves(vector, 0), vector)
+    torch.testing.assert_close(waves[:, :3], vector)
+    torch.testing.assert_close(waves[:, 9:12], (2 * torch.pi * vector).sin())
+    torch.testing.assert_close(waves[:, 12:], (2 * torch.pi * vector).cos())
