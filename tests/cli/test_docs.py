@@ -46,7 +46,7 @@ def test_every_option_that_the_documents_use_exists(docs: ModuleType) -> None:
         if path.suffix not in (".md", ".sh", ".yaml", "") or not path.is_file():
             continue
         text = path.read_text(encoding="utf-8").replace("\\\n", " ").replace("$(RUN)", "medgen")
-        for name, rest in re.findall(r"\bmedgen ([a-z-]+)([^\n|#`]*)", text):
+        for name, rest in re.findall(r"\bmedgen ([a-z-]+)([^\n|#`&;]*)", text):
             if name not in COMMANDS:
                 continue
             for option in re.findall(r"(?<=\s)--?[a-z][a-z-]*", rest):

@@ -37,7 +37,8 @@ def test_the_nodule_preset_has_the_published_numbers() -> None:
     assert (vae["loop"]["batch_size"], vae["loop"]["learning_rate"], vae["losses"]["kl"]) == (8, 1e-4, 1e-6)
     assert unet["network"]["time_width"] == 1024
     assert set(unet["network"]["attention"]) == {"linear"}
-    assert (unet["schedule"]["beta_start"], unet["schedule"]["beta_end"], unet["schedule"]["steps"]) == (0.002, 0.02, 1000)
+    schedule = unet["schedule"]
+    assert (schedule["beta_start"], schedule["beta_end"], schedule["steps"]) == (0.002, 0.02, 1000)
     assert (unet["condition_dropout"], unet["balance"]["fraction"]) == (0.3, 0.6)
     assert (preset["generate"]["guidance"], preset["generate"]["steps"]) == (2.0, 50)
     assert preset["preprocess"]["size"] == "256"
