@@ -120,10 +120,12 @@ def calibrate(known: Measured, random: np.random.Generator) -> Rule:
 
 
 def best_cut(positive: Vectors, negative: Vectors) -> float:
-    """The threshold with the highest sensitivity + specificity (Youden 1950)."""
+    """The threshold with the highest sensitivity + specificity (Youden 1950), halfway to the next lower value."""
     candidates = np.unique(positive)
     gain = [(positive >= cut).mean() - (negative >= cut).mean() for cut in candidates]
-    return float(candidates[int(np.argmax(gain))])
+    cut = float(candidates[int(np.argmax(gain))])
+    values = np.concatenate([positive, negative])
+    return (cut + float(np.max(values[values < cut], initial=0.0))) / 2
 
 
 def evaluate(samples: Measured, reference: Measured | None, *, seed: int = 0) -> dict[str, Any]:
