@@ -64,7 +64,9 @@ class Log:
         self._board: Any = _summary_writer(tensorboard, start) if tensorboard is not None else None
 
     def write(self, step: int, figures: dict[str, float]) -> None:
-        """Add the figures after `step` steps."""
+        """Add the figures after `step` steps, if there are any."""
+        if not figures:
+            return
         if self._stream is not None:
             self._stream.write(json.dumps({"step": step, **figures}) + "\n")
         if self._board is not None:

@@ -25,7 +25,7 @@ from medgen.training.options import LoopOptions
 from medgen.training.resume import ResumeFile, pack, unpack
 from medgen.training.signals import StopRequest
 from medgen.training.step import Batch, Step
-from medgen.training.watch import Watch
+from medgen.training.watch import TrainingFailed, Watch
 
 
 @dataclass
@@ -73,30 +73,25 @@ class Loop:
         if self.learner.opponent is not None:
             opponent_loss = _distribute(self.learner.opponent, self.learner.opponent_loss, self.world)
         self.learner.model.train()
-        saved = told = time.monotonic()
-        told_at = start
+        saved = time.monotonic()
+        self._told = start, saved
         with StopRequest() as stop, self.reporter.progress(options.steps - start, "steps") as advance:
             for index in range(start, options.steps):
                 done = index + 1
                 last = done == options.steps
                 self._update(index, step_loss, opponent_loss)
                 stopping = self.world.any(stop.received is not None)
-                due = _due(done, options.log_every), _due(done, options.validate_every), _due(done, options.save_every)
-                if self.device.type == "cpu" or any(due) or last or stopping:
+                log, validate, save = (
+                    _due(done, every) for every in (options.log_every, options.validate_every, options.save_every)
+                )
+                if log:  # asked for so seldom because all processes must agree on it
+                    save |= self.world.any(0 < 60 * options.save_minutes < time.monotonic() - saved)
+                if self.device.type == "cpu" or log or validate or save or last or stopping:
                     self.watch.check(self._explain)
-                note = ""
-                if due[0] or last:
-                    figures = self.watch.means()
-                    now = time.monotonic()
-                    rate = (done - told_at) * self.total / max(now - told, 1e-9)
-                    told, told_at = now, done
-                    self.log.write(done, figures | {"learning_rate": self._rate(index), "images_per_second": rate})
-                    note = f"loss {figures['loss']:.4g}"
-                if due[1] and not last:
-                    self.log.write(done, {f"validation_{name}": value for name, value in self.validate().items()})
-                late = options.save_minutes and time.monotonic() - saved > 60 * options.save_minutes
-                if (due[2] or late or last or stopping) and not self.watch.suspicious:
-                    self.watch.check(self._explain)
+                note = self._tell(done) if log or last else ""
+                if validate and not last:
+                    self.log.write(done, self.validate())
+                if (save or last or stopping) and not self.watch.suspicious:
                     self._save(done)
                     saved = time.monotonic()
                 advance(1, note)
@@ -115,16 +110,14 @@ class Loop:
     def validate(self) -> dict[str, float]:
         """Mean loss and parts over the same validation samples, noise and times at each call, with the average weights.
 
-        Empty without a validation source.
+        Empty without a validation source. TrainingFailed if the loss is not finite.
         """
         if self.validation is None:
             return {}
         total = self.options.validation_samples
         sums: dict[str, Tensor] = {}
         with self.averaged():
-            for number, offset in enumerate(range(0, total, self.options.batch_size)):
-                if number % self.world.size != self.world.rank:
-                    continue
+            for offset in range(0, total, self.options.batch_size):
                 count = min(self.options.batch_size, total - offset)
                 step = Step(self.seed, 0, offset, count, total, "validation")
                 batch = self._on_device(self.validation.at(step.positions))
@@ -132,8 +125,11 @@ class Loop:
                     loss, parts = self.learner.loss(batch, step)
                 for name, value in {"loss": loss, **parts}.items():
                     sums[name] = sums.get(name, 0) + value.double() * count / total
-        values = torch.stack(list(sums.values())).cpu()
-        return dict(zip(sums, (self.world.mean(values) * self.world.size).tolist(), strict=True))
+        figures = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
+        if not math.isfinite(figures["loss"]):
+            fault = self.validation.faulty(range(total)) or "the data are sound; lower --learning-rate"
+            raise TrainingFailed(f"validation: the loss is {figures['loss']}: {fault}")
+        return {f"validation_{name}": value for name, value in figures.items()}
 
     def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
         """State dicts of the model and of its moving average, the latter with everything that is not averaged."""
@@ -152,7 +148,7 @@ class Loop:
             batch = self._on_device(self.source.at(step.positions))
             with _gradients_stay_here(step_loss, opponent_loss, until=part == options.accumulate - 1):
                 with autocast(self.device, self.dtype):
-                    loss, parts = _compiled(step_loss, batch, step)
+                    loss, parts = _call(step_loss, batch, step)
                 (loss / options.accumulate).backward()
                 parts = {"loss": loss.detach(), **parts}
                 if opponent_loss is not None:
@@ -204,6 +200,14 @@ class Loop:
         remedy = "lower --learning-rate" + (" or set loop.precision=float32" if self.dtype != torch.float32 else "")
         return f"the data are sound, so {remedy} ({state})"
 
+    def _tell(self, done: int) -> str:
+        """Write means since the last time to the log; returns a note for the progress bar."""
+        figures, now = self.watch.means(), time.monotonic()
+        rate = (done - self._told[0]) * self.total / max(now - self._told[1], 1e-9)
+        self._told = done, now
+        self.log.write(done, figures | {"learning_rate": self._rate(done - 1), "images_per_second": rate})
+        return f"loss {figures['loss']:.4g}"
+
     def _save(self, done: int) -> None:
         if self.world.first:
             packed = pack(self.learner.model, self.optimizer, self.average.state() if self.average else {})
@@ -253,12 +257,13 @@ def _gradients_stay_here(*losses: Any, until: bool) -> Iterator[None]:
         yield
 
 
-def _compiled(step_loss: Callable[..., Any], batch: Batch, step: Step) -> Any:
+def _call(step_loss: Callable[..., Any], batch: Batch, step: Step) -> Any:
     try:
         return step_loss(batch, step)
     except torch._dynamo.exc.BackendCompilerFailed as error:
+        cause = str(error).splitlines()[0]
         raise UnavailableError(
-            f"compiling the network failed ({error}); install a C++ compiler or leave out compile"
+            f"compiling the network failed ({cause}); install a C++ compiler or leave out compile"
         ) from None
 
 

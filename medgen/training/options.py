@@ -49,7 +49,7 @@ class LoopOptions(Options, frozen=True):
     save_every: Size = 1000
     """Steps between saves of the resume state; 0 = by time only."""
     save_minutes: Weight = 10.0
-    """Minutes after which it is saved in any case; 0 = by steps only."""
+    """Minutes after which it is saved in any case, looked at when a line is logged; 0 = by steps only."""
 
     def __post_init__(self) -> None:
         if self.warmup > self.steps:

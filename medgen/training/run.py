@@ -87,9 +87,8 @@ class Training:
         )
         with contextlib.closing(log):
             loop.run(done)
-            figures = {f"validation_{name}": value for name, value in loop.validate().items()}
-            if figures:
-                log.write(options.loop.steps, figures)
+            figures = loop.validate()
+            log.write(options.loop.steps, figures)
         return Fitted(loop, figures, resume, provenance, inputs)
 
     def save(self, fitted: Fitted, kind: str, network: Options, facts: Facts, figures: dict[str, float]) -> None:

@@ -16,6 +16,7 @@ from medgen.artifacts.models import load_model
 from medgen.errors import ConfigError, DataError, OutputError, Terminated
 from medgen.training.denoiser import DenoiserLearner, TrainDiffusionOptions, train_diffusion
 from medgen.training.options import Balance, decisive
+from medgen.training.resume import ResumeFile
 from medgen.training.run import Run
 from medgen.training.step import Batch, Step
 from medgen.training.vae import TrainVAEOptions, VAELearner, train_vae
@@ -126,6 +127,32 @@ def test_a_nan_in_the_data_is_traced_to_its_slice_and_nothing_is_written(
         train_vae(run, small_vae({"save_every": 1}))
     assert caught.value.exit_code == 65
     assert not run.output.exists()
+
+
+def test_a_nan_among_the_validation_data_is_traced_too(
+    run_of: RunOf, write_images: Callable[..., Path], small_vae: Callable[..., TrainVAEOptions]
+) -> None:
+    source = write_images("bad.h5", 4, bad=float("nan"), splits=("val", "train"))
+    with pytest.raises(TrainingFailed, match=r"validation: the loss is nan: slice 1 of case case-000"):
+        train_vae(run_of("train-vae", source), small_vae({"steps": 1}))
+
+
+def test_it_is_saved_by_the_clock_too(
+    latents: Path,
+    run_of: RunOf,
+    monkeypatch: pytest.MonkeyPatch,
+    small_diffusion: Callable[..., TrainDiffusionOptions],
+) -> None:
+    saved: list[int] = []
+    honest = ResumeFile.save
+    monkeypatch.setattr(
+        ResumeFile, "save", lambda self, tensors, step: (saved.append(step), honest(self, tensors, step))
+    )
+    train_diffusion(run_of("train-diffusion", latents), small_diffusion({"save_every": 4, "save_minutes": 1e-9}))
+    assert saved == [1, 2, 3, 4, 5, 6]
+    saved.clear()
+    train_diffusion(run_of("train-diffusion", latents, "other"), small_diffusion({"save_every": 4, "save_minutes": 0}))
+    assert saved == [4, 6]
 
 
 def test_a_good_state_outlives_the_failure_after_it(

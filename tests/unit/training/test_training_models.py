@@ -17,7 +17,7 @@ from medgen.artifacts.sets import open_set
 from medgen.config import convert
 from medgen.diffusion.samplers import sample
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
-from medgen.errors import ConfigError
+from medgen.errors import ConfigError, DataError
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
 from medgen.training.data import Slices
@@ -168,6 +168,21 @@ def test_images_and_unlabelled_sets_can_be_trained_on(
     assert (facts.space, facts.shape, facts.stored_dtype) == ("image", (1, 32, 32), "int16")
     with pytest.raises(ConfigError, match="eps"):
         small_diffusion(schedule=ScheduleConfig(kind="flow"))
+
+
+def test_a_denoiser_begins_from_another_of_its_shape(
+    images: Path, latents: Path, run_of: RunOf, small_diffusion: Callable[..., TrainDiffusionOptions]
+) -> None:
+    first = run_of("train-diffusion", latents, "first")
+    train_diffusion(first, small_diffusion({"ema": 0.0}))
+    still = small_diffusion({"steps": 1, "learning_rate": 1e-12, "ema": 0.0}, init=str(first.output))
+    train_diffusion(run_of("train-diffusion", latents, "second"), still)
+    before, after = load_model(first.output), load_model(run_of("x", latents, "second").output)
+    for name, weight in after.weights().items():
+        assert torch.allclose(weight, before.weights()[name], atol=1e-6), name
+    assert before.provenance.id in after.digests()
+    with pytest.raises(DataError, match="do not fit the network"):
+        train_diffusion(run_of("train-diffusion", images, "third"), still)
 
 
 def test_validation_repeats_itself_and_uses_the_average(

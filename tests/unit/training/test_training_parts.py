@@ -36,7 +36,7 @@ def test_the_average_follows_its_formula_and_changes_places_exactly() -> None:
     assert float(kept) == pytest.approx(expected)
     with average.in_place():
         assert torch.equal(model.weight, kept)
-    assert float(model.weight) == 1.0
+    assert model.weight.item() == 1.0
     assert torch.equal(average.state()["weight"], kept)
 
 
