@@ -44,7 +44,8 @@ def open_set(source: str | Path, *, random_access: bool = False) -> Iterator[Any
         if str(source) == "-":
             if sys.stdin.isatty():
                 raise UsageError("standard input is a terminal; name a set, or pipe one in")
-            reader = StreamReader(sys.stdin.buffer, "standard input")
+            # Unbuffered: a thread that waits in the buffer's lock makes the interpreter abort when it ends.
+            reader = StreamReader(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer), "standard input")
         else:
             file = stack.enter_context(_open_file(Path(source)))
             beginning = file.read(8)
