@@ -44,12 +44,12 @@ class Rule:
         return 0.0 if spot is None else float(spot.contrast * spot.size**self.power)
 
     def strongest(self, spots: Sequence[Spot]) -> Spot | None:
-        """The strongest spot, if there is any."""
-        return max(spots, key=self.strength, default=None)
+        """The strongest spot, if there is any; without a place to expect one, medial spots are not trusted."""
+        return max((spot for spot in spots if not spot.medial), key=self.strength, default=None)
 
     def at(self, spots: Sequence[Spot], asked: Vectors) -> Spot | None:
         """The strongest of the spots that hit the nodule asked for, (4,)."""
-        return self.strongest([spot for spot in spots if hits(spot, asked)])
+        return max((spot for spot in spots if hits(spot, asked)), key=self.strength, default=None)
 
 
 def hits(spot: Spot | None, asked: Vectors) -> bool:
@@ -157,8 +157,8 @@ def evaluate(samples: Measured, reference: Measured | None, *, seed: int = 0) ->
 def score(measured: Measured, rule: Rule) -> dict[str, Any]:
     """Hits, errors, correlations and confusion of `measured` under `rule`.
 
-    A hit is a spot at the place asked for. Errors and correlations are those of the strongest spot of each slice with
-    a nodule, wherever it lies.
+    A hit is a spot at the place asked for; its size is compared with the size asked for. Errors and correlations of
+    place are those of the strongest spot of each slice with a nodule, wherever it lies.
     """
     sick = measured.asked[:, 0] > 0
     present = _anywhere(measured, rule) >= rule.anywhere
@@ -168,21 +168,26 @@ def score(measured: Measured, rule: Rule) -> dict[str, Any]:
         there = rule.at(spots, asked)
         sizes.append(there.size if there is not None and rule.strength(there) >= rule.near else 0.0)
     near = np.array(sizes)
-    fits = (near > 0) & (near >= positive.asked[:, 3] / 2) & (near <= positive.asked[:, 3] * 2)
+    fits = (near >= positive.asked[:, 3] / 2) & (near <= positive.asked[:, 3] * 2)
+    hit = near > 0
     first = [(row, rule.strongest(spots)) for row, spots in enumerate(positive.spots)]
-    found = np.array([(spot.x, spot.y, spot.size) for _, spot in first if spot], np.float64).reshape(-1, 3)
+    found = np.array([(spot.x, spot.y) for _, spot in first if spot], np.float64).reshape(-1, 2)
     rows = np.array([row for row, spot in first if spot], np.int64)
     asked, widths = positive.asked[rows], positive.widths[rows]
     distances = np.hypot(found[:, 0] - asked[:, 1], found[:, 1] - asked[:, 2])
     return {
         "with_nodule": len(near),
         "healthy": int((~sick).sum()),
-        "hit_rate": wilson(int((near > 0).sum()), len(near)),
+        "hit_rate": wilson(int(hit.sum()), len(near)),
         "hit_rate_with_size": wilson(int(fits.sum()), len(near)),
         "position_error_percent": median(100 * distances),
         "position_error_mm": median((distances * widths)[np.isfinite(widths)]),
-        "size_error_percent": median(100 * np.abs(found[:, 2] - asked[:, 3])),
-        "correlation": {name: correlation(asked[:, i + 1], found[:, i]) for i, name in enumerate(FIELDS[1:])},
+        "size_error_percent": median(100 * np.abs(near - positive.asked[:, 3])[hit]),
+        "correlation": {
+            "x": correlation(asked[:, 1], found[:, 0]),
+            "y": correlation(asked[:, 2], found[:, 1]),
+            "size": correlation(positive.asked[hit, 3], near[hit]),
+        },
         "confusion": {
             "true_positive": int((present & sick).sum()),
             "false_negative": int((~present & sick).sum()),

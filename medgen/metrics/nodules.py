@@ -27,7 +27,7 @@ LARGEST = 0.22
 SCALE_STEP = 2**0.25
 DISC_RESPONSE = np.exp(-1.0)
 """Curvature response of a disc of unit contrast at its best scale, radius / sqrt(2)."""
-KEPT = 10
+KEPT = 12
 """Spots kept an image."""
 WORKING_WIDTH = 128
 """Wider images are averaged down to about this width: at 3 mm a pixel nodules still show, and vessels fade."""
@@ -41,6 +41,8 @@ class Spot:
     y: float
     size: float
     contrast: float
+    medial: bool = False
+    """Beyond the inner border of the lung, where aorta and vertebrae look like nodules at the mediastinum."""
 
 
 def find_spots(image: Image) -> list[Spot]:
@@ -49,18 +51,18 @@ def find_spots(image: Image) -> list[Spot]:
     if shrink > 1:
         height, width = (side // shrink * shrink for side in image.shape)
         image = image[:height, :width].reshape(height // shrink, shrink, width // shrink, shrink).mean(axis=(1, 3))
-    field = lung_field(image)
-    if not field.any():
+    hulls, field = lung_fields(image)
+    if not hulls.any():
         return []
     height, width = image.shape
     clipped = np.clip(image, -1000.0, CEILING).astype(np.float32)
     smallest, largest = SMALLEST_PIXELS, max(LARGEST * width, 2 * SMALLEST_PIXELS)
     count = int(np.ceil(np.log(largest / smallest) / np.log(SCALE_STEP))) + 1
     sigmas = smallest / np.sqrt(8.0) * SCALE_STEP ** np.arange(count)
-    # A spot counts as far as it lies in the field: otherwise corners of the chest wall look like large nodules.
-    inside = field.astype(np.float32)
+    # A spot counts as far as it lies in the lungs: otherwise corners of the chest wall look like large nodules.
+    inside = hulls.astype(np.float32)
     responses = np.stack(
-        [smaller_curvature(clipped, sigma) * ndimage.gaussian_filter(inside, sigma) * field for sigma in sigmas]
+        [smaller_curvature(clipped, sigma) * ndimage.gaussian_filter(inside, sigma) * hulls for sigma in sigmas]
     )  # (S, H, W)
     peaks = (responses == ndimage.maximum_filter(responses, size=3)) & (responses > 0)
     scales, rows, columns = np.nonzero(peaks)
@@ -72,6 +74,7 @@ def find_spots(image: Image) -> list[Spot]:
             y=float(r + 0.5) / height,
             size=float(sigmas[s] * np.sqrt(8.0)) / width,
             contrast=float(responses[s, r, c] / DISC_RESPONSE),
+            medial=not field[r, c],
         )
         if all(not _same(spot, other) for other in spots):
             spots.append(spot)
@@ -90,15 +93,13 @@ def smaller_curvature(image: Image, sigma: float) -> Image:
     return response
 
 
-def lung_field(image: Image) -> Mask:
-    """Where the centre of a nodule may lie in an image (H, W) in HU: each lung with the bays of its outer wall.
-
-    Towards the middle the field ends where the air ends, because heart, aorta and vertebrae are round too.
-    """
-    field = np.zeros(image.shape, bool)
+def lung_fields(image: Image) -> tuple[Mask, Mask]:
+    """Where the centre of a nodule may lie in an image (H, W) in HU: the hulls of both lungs, with the bays of their
+    outer and inner walls; and the same without the inner bays, because heart, aorta and vertebrae are round too."""
+    hulls, field = np.zeros(image.shape, bool), np.zeros(image.shape, bool)
     body = _largest(image > AIR)
     if not body.any():
-        return field
+        return hulls, field
     body = ndimage.binary_fill_holes(body)
     air = body & (image < AIR)
     columns = np.arange(image.shape[1])
@@ -109,8 +110,10 @@ def lung_field(image: Image) -> Mask:
             continue
         # Column of the innermost air in each row, counted outwards.
         inner = np.where(lung, side, image.shape[1]).min(axis=1)
-        field |= _hull(lung) & (side >= inner[:, None])
-    return field
+        hull = _hull(lung)
+        hulls |= hull
+        field |= hull & (side >= inner[:, None])
+    return hulls, field
 
 
 def _hull(mask: Mask) -> Mask:

@@ -39,8 +39,10 @@ def test_perfect_samples_hit_and_shuffled_ones_do_not() -> None:
     assert result["samples"]["position_error_mm"] == pytest.approx(
         3.5 * result["samples"]["position_error_percent"], rel=1e-9
     )
+    assert result["samples"]["size_error_percent"] == pytest.approx(1.3, abs=0.3)
     for name in ("x", "y", "size"):
         assert result["samples"]["correlation"][name]["pearson"] > 0.95
+    for name in ("x", "y"):
         assert abs(result["chance"]["correlation"][name]["pearson"]) < 0.1
     json.dumps(result, allow_nan=False)
 

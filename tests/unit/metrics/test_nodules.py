@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from medgen.metrics.nodules import Spot, find_spots, lung_field
+from medgen.metrics.nodules import Spot, find_spots, lung_fields
 
 
 def chest(
@@ -58,7 +58,7 @@ def test_a_nodule_at_the_outer_wall_is_found() -> None:
 
 
 def test_heart_and_vertebra_are_no_spots_and_a_vessel_is_weaker_than_a_nodule() -> None:
-    assert not [spot for spot in find_spots(chest(96)) if spot.contrast > 150]
+    assert not [spot for spot in find_spots(chest(96)) if spot.contrast > 150 and not spot.medial]
     vessel = max((spot.contrast for spot in find_spots(chest(96, vessel=True))), default=0)
     nodule = find_spots(chest(96, [(0.3, 0.45, 0.06)]))[0].contrast
     assert vessel < 0.6 * nodule
@@ -73,7 +73,7 @@ def test_spots_come_by_falling_strength_and_lie_apart() -> None:
 
 def test_a_faint_nodule_has_less_contrast() -> None:
     solid = find_spots(chest(96, [(0.3, 0.45, 0.1)]))[0]
-    faint = find_spots(chest(96, [(0.3, 0.45, 0.1)], hu=-600.0))[0]
+    faint = next(spot for spot in find_spots(chest(96, [(0.3, 0.45, 0.1)], hu=-600.0)) if not spot.medial)
     assert np.hypot(faint.x - solid.x, faint.y - solid.y) < 0.01
     assert faint.contrast == pytest.approx(solid.contrast * 250 / 850, rel=0.15)
 
@@ -96,9 +96,18 @@ def test_noise_alone_does_not_fail() -> None:
 
 
 def test_the_field_holds_both_lungs_but_not_heart_or_air_outside() -> None:
-    field = lung_field(chest(96))
-    assert field[48, 27]
-    assert field[48, 72]
+    hulls, field = lung_fields(chest(96))
+    for row, column in ((48, 27), (48, 72)):
+        assert field[row, column]
+        assert hulls[row, column]
     assert not field[40, 50]
-    assert not field[2, 2]
+    assert not hulls[2, 2]
+    assert not (field & ~hulls).any()
     assert field.mean() == pytest.approx(2 * np.pi * 0.15 * 0.26, rel=0.2)
+
+
+def test_a_nodule_at_the_inner_wall_is_found_but_marked() -> None:
+    at_the_wall = [spot for spot in find_spots(chest(96, [(0.4, 0.6, 0.09)])) if abs(spot.x - 0.4) < 0.03]
+    assert at_the_wall
+    assert at_the_wall[0].medial
+    assert not find_spots(chest(96, [(0.3, 0.45, 0.1)]))[0].medial
