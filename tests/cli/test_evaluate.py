@@ -19,7 +19,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, count, seed in (("a", 12, 1), ("b", 16, 2)):
         made = ["phantom", "chest-ct", "-n", str(count), "--seed", str(seed), "-o", str(folder / name)]
         sizes = ["--set", "size=96", "--set", "slices=4", "--set", "diameter=[30.0,56.0]", "--set", "nodules=[1,1]"]
-            sizes += ["--set", "healthy_fraction=0.4"]
+        sizes += ["--set", "healthy_fraction=0.4"]
         assert run([*made, *sizes, "--workers", "1"]) == 0
         sources = sorted(map(str, (folder / name).rglob("*.zip")))
         labels = ["--labels", str(folder / name / "labels.csv"), "--size", "64", "--window", "lung", "--workers", "1"]
