@@ -75,3 +75,30 @@ class VectorEmbedder(nn.Module):
         if keep is None:
             return embedding
         return torch.where(keep[:, None], embedding, self.null.to(embedding.dtype))
+
+
+class VectorMap(nn.Module):
+    """A condition vector drawn onto the grid, for conditions that speak of places.
+
+    Channel c at place p is sum_f W_cf(v) w_f(p): a bilinear form of the waves of the vector's numbers and the waves of
+    the coordinates. cos(a x0) cos(a x) + sin(a x0) sin(a x) = cos(a (x - x0)), so that one linear layer can already
+    mark the place that a number names. The null condition draws nothing.
+    """
+
+    def __init__(self, size: int, octaves: int, width: int, dims: int) -> None:
+        super().__init__()
+        self.octaves = octaves
+        self.width = width
+        self.weigh = nn.Linear(size * (1 + 2 * octaves), width * dims * (1 + 2 * octaves))
+
+    def forward(self, vector: Tensor, keep: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+        """Map vector (B, K) in [0, 1] to (B, width, *shape); keep (B,) bool, False = null."""
+        weights = self.weigh(with_octaves(vector, self.octaves).to(self.weigh.weight.dtype))
+        weights = weights.unflatten(1, (self.width, -1))  # (B, width, F)
+        if keep is not None:
+            weights = weights * keep[:, None, None]
+        axes = [(torch.arange(side, device=vector.device, dtype=torch.float32) + 0.5) / side for side in shape]
+        places = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1).T  # (P, dims), edge to edge in [0, 1]
+        waves = with_octaves(places, self.octaves).to(weights.dtype)  # (P, F)
+        out: Tensor = (weights @ waves.T).unflatten(2, shape)
+        return out

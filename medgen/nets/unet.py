@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from medgen.errors import ConfigError, DataError
 from medgen.nets.blocks import convolution, zeroed
-from medgen.nets.embedders import TimeEmbedder, VectorEmbedder
+from medgen.nets.embedders import TimeEmbedder, VectorEmbedder, VectorMap
 from medgen.nets.unet_config import UNetConfig
 from medgen.nets.unet_trunk import DownPath, Middle, UpPath
 
@@ -34,6 +34,9 @@ class UNet(nn.Module):
             self.vector = VectorEmbedder(
                 config.vector_size, config.vector_hidden, config.time_width, config.vector_octaves
             )
+        self.vector_map = None
+        if config.vector_size and config.vector_map:
+            self.vector_map = VectorMap(config.vector_size, config.vector_octaves, width, config.dims)
         self.null_context = None
         if config.context_width:
             self.null_context = nn.Parameter(torch.randn(1, 1, config.context_width) * 0.02)
@@ -76,9 +79,8 @@ class UNet(nn.Module):
         index = self._head_index(head)
         embedding = self._embed(x.shape[0], time, vector, keep, index)
         tokens = self._tokens(x.shape[0], context, keep)
-        if self.config.coordinates:
-            x = torch.cat([x, coordinates(x)], dim=1)  # (B, C + dims, [D,] H, W)
-        skips = self.down(x, embedding, tokens)
+        drawing = None if self.vector_map is None or vector is None else self.vector_map(vector, keep, x.shape[2:])
+        skips = self.down(x, embedding, tokens, drawing)
         h = self.middle(skips[-1], embedding, tokens)
         if residuals is not None:
             if len(residuals) != len(skips) + 1:
@@ -138,10 +140,3 @@ class UNet(nn.Module):
                 f"input of {' x '.join(map(str, x.shape[2:]))} does not fit the UNet: sides must be multiples of "
                 f"{config.factor}; pad or crop it, or use fewer levels (widths)"
             )
-
-
-def coordinates(x: Tensor) -> Tensor:
-    """Where each pixel of x (B, C, *S) lies along each axis, from -1 to 1 edge to edge: (B, len(S), *S)."""
-    axes = [(torch.arange(side, device=x.device, dtype=x.dtype) + 0.5) * (2 / side) - 1 for side in x.shape[2:]]
-    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"))
-    return grid.expand(x.shape[0], *grid.shape)

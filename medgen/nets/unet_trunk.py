@@ -52,7 +52,7 @@ class DownPath(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         width = config.widths[0]
-        self.input = convolution(config.dims, config.in_channels + (config.dims if config.coordinates else 0), width)
+        self.input = convolution(config.dims, config.in_channels, width)
         self.levels = nn.ModuleList()
         self.skip_widths = [width]
         for level, out_width in enumerate(config.widths):
@@ -65,9 +65,14 @@ class DownPath(nn.Module):
             self.skip_widths += [width] * len(steps)
             self.levels.append(steps)
 
-    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None) -> list[Tensor]:
-        """Return the skips, finest first; the last one is what enters the middle."""
-        skips: list[Tensor] = [self.input(x)]
+    def forward(
+        self, x: Tensor, embedding: Tensor, context: Tensor | None, drawing: Tensor | None = None
+    ) -> list[Tensor]:
+        """Return the skips, finest first; the last one is what enters the middle.
+
+        drawing (B, widths[0], *S) is added to what the input convolution makes of x.
+        """
+        skips: list[Tensor] = [self.input(x) if drawing is None else self.input(x) + drawing]
         for steps in self.levels:
             for step in steps:  # type: ignore[attr-defined]
                 h = skips[-1]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medgen.errors import DataError
-from medgen.nets.embedders import TimeEmbedder, VectorEmbedder, sinusoidal_embedding, with_octaves
+from medgen.nets.embedders import TimeEmbedder, VectorEmbedder, VectorMap, sinusoidal_embedding, with_octaves
 
 
 @pytest.mark.parametrize("width", [32, 33, 128])
@@ -60,3 +60,23 @@ def test_octaves_are_sines_and_cosines_beside_the_numbers():
     torch.testing.assert_close(waves[:, :3], vector)
     torch.testing.assert_close(waves[:, 9:12], (2 * torch.pi * vector).sin())
     torch.testing.assert_close(waves[:, 12:], (2 * torch.pi * vector).cos())
+
+
+def test_one_linear_layer_can_mark_the_place_that_a_vector_names():
+    """The weights that make cos(a (x - x0)) are known; with them the map peaks at x0 in x and is flat in y."""
+    octaves, drawing = 3, VectorMap(1, 3, 1, dims=2)
+    waves = 1 + 2 * octaves
+    with torch.no_grad():
+        drawing.weigh.weight.zero_()
+        drawing.weigh.bias.zero_()
+        weight = drawing.weigh.weight.view(
+            2 * waves, waves
+        )  # (waves of a place: y and x alternate, waves of the vector)
+        for wave in range(1, waves):
+            weight[2 * wave + 1, wave] = 1.0
+    for place in (0.2, 0.7):
+        image = drawing(torch.tensor([[place]]), None, (4, 50))[0, 0]
+        assert abs(float((image[0].argmax() + 0.5) / 50) - place) <= 0.02
+        torch.testing.assert_close(image[0], image[3])
+    nothing = drawing(torch.tensor([[0.2]]), torch.tensor([False]), (4, 50))
+    assert not nothing.any()

@@ -8,7 +8,7 @@ import torch
 
 from medgen.config import convert, plain
 from medgen.errors import ConfigError, DataError
-from medgen.nets.unet import UNet, UNetConfig, coordinates
+from medgen.nets.unet import UNet, UNetConfig
 
 TINY = UNetConfig(
     in_channels=3,
@@ -28,7 +28,7 @@ EVERYTHING = msgspec.structs.replace(
     gated_skips=True,
     heads=("noise", "velocity"),
     vector_octaves=2,
-    coordinates=True,
+    vector_map=True,
 )
 
 
@@ -279,29 +279,3 @@ def test_impossible_configurations_are_refused(values, message):
 def test_configuration_survives_being_stored():
     assert convert(UNetConfig, plain(EVERYTHING), "test") == EVERYTHING
     assert UNetConfig().factor == 4
-
-
-def test_coordinates_run_from_edge_to_edge_and_reach_the_output():
-    places = coordinates(torch.zeros(2, 5, 3, 4))
-    assert places.shape == (2, 2, 3, 4)
-    torch.testing.assert_close(places[1, 0, :, 2], torch.tensor([-2 / 3, 0.0, 2 / 3]))
-    torch.testing.assert_close(places[0, 1, 1], torch.tensor([-0.75, -0.25, 0.25, 0.75]))
-
-    def spread(told: bool) -> float:
-        """How much the output differs between inner places of a constant image."""
-        net = build(
-            UNetConfig(
-                in_channels=1,
-                out_channels=1,
-                widths=(8,),
-                blocks=1,
-                attention=("none",),
-                mid_attention="none",
-                time_width=16,
-                groups=4,
-                coordinates=told,
-            )
-        )
-        return float(net(torch.ones(1, 1, 32, 32), torch.tensor(5.0))[..., 14:18, 14:18].std().detach())
-
-    assert spread(True) > 100 * spread(False)
