@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from medgen.artifacts.model_facts import DenoiserFacts, VAEFacts
 from medgen.artifacts.models import Model, load_model
-from medgen.config import convert
-from medgen.errors import DataError
+from medgen.config import OptionsT, convert
+from medgen.errors import ConfigError, DataError
 from medgen.nets.compute import Precision, autocast, resolve_precision
 from medgen.nets.unet import UNet
 from medgen.nets.unet_config import UNetConfig
@@ -81,7 +81,7 @@ def load_vae(path: Path, device: torch.device, precision: Precision = "auto") ->
     """The VAE in the model file `path`; its EMA weights where it has them."""
     model = load_model(path, kind="vae")
     facts = VAEFacts.read(model.facts, str(path))
-    network = VAE(convert(VAEConfig, model.config, str(path)))
+    network = VAE(_configuration(VAEConfig, model, path))
     _fill(network, model, path, ema=True)
     return Autoencoder(_ready(network, device), facts, model, device, resolve_precision(precision, device))
 
@@ -90,9 +90,16 @@ def load_denoiser(path: Path, device: torch.device, precision: Precision = "auto
     """The denoiser in the model file `path`."""
     model = load_model(path, kind="denoiser")
     facts = DenoiserFacts.read(model.facts, str(path))
-    network = UNet(convert(UNetConfig, model.config, str(path)))
+    network = UNet(_configuration(UNetConfig, model, path))
     _fill(network, model, path, ema=ema)
     return Denoiser(_ready(network, device), facts, model, device, resolve_precision(precision, device))
+
+
+def _configuration(kind: type[OptionsT], model: Model, path: Path) -> OptionsT:
+    try:
+        return convert(kind, model.config, str(path))
+    except ConfigError as error:  # nothing the user configured: the file comes from another version
+        raise DataError(f"{error}; this version of medgen cannot build the network") from None
 
 
 def _fill(network: nn.Module, model: Model, path: Path, *, ema: bool) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from medgen.artifacts.models import load_model, save_model
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import open_set
 from medgen.errors import DataError
@@ -114,3 +115,12 @@ def test_another_window_or_kind_is_refused(tiny: Path, vae: Autoencoder) -> None
     assert (latents.latent_scale, latents.latent_shift, latents.vae_digest) == (0.5, 0.25, "digest")
     with pytest.raises(DataError, match="kind 'latent'"):
         check_window(latents, vae.facts)
+
+
+def test_a_network_of_another_version_is_bad_data(tiny: Path, tmp_path: Path) -> None:
+    vae = load_model(tiny / "vae.safetensors")
+    path = tmp_path / "newer.safetensors"
+    config = {**vae.config, "invented_later": 1}
+    save_model(path, kind="vae", config=config, weights=vae.weights(), facts=vae.facts, provenance=vae.provenance)
+    with pytest.raises(DataError, match="unknown key 'invented_later'|invented_later.*this version"):
+        load_vae(path, CPU)
