@@ -122,5 +122,5 @@ def test_a_network_of_another_version_is_bad_data(tiny: Path, tmp_path: Path) ->
     path = tmp_path / "newer.safetensors"
     config = {**vae.config, "invented_later": 1}
     save_model(path, kind="vae", config=config, weights=vae.weights(), facts=vae.facts, provenance=vae.provenance)
-    with pytest.raises(DataError, match="unknown key 'invented_later'|invented_later.*this version"):
+    with pytest.raises(DataError, match=r"invented_later.*this version"):
         load_vae(path, CPU)
