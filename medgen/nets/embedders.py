@@ -50,12 +50,11 @@ class VectorEmbedder(nn.Module):
     The null embedding is a parameter of its own because every vector, all zeros included, is a real condition.
     """
 
-    def __init__(self, size: int, hidden: int, width: int, octaves: int = 0) -> None:
+    def __init__(self, size: int, hidden: int, width: int) -> None:
         super().__init__()
         self.size = size
-        self.octaves = octaves
         self.mlp = nn.Sequential(
-            nn.Linear(size * (1 + 2 * octaves), hidden),
+            nn.Linear(size, hidden),
             nn.SiLU(),
             nn.Linear(hidden, width),
             nn.SiLU(),
@@ -71,7 +70,7 @@ class VectorEmbedder(nn.Module):
             raise DataError(
                 f"condition vector has shape {tuple(vector.shape)}, expected ({batch}, {self.size}): one row a sample"
             )
-        embedding: Tensor = self.mlp(with_octaves(vector, self.octaves).to(self.null.dtype))
+        embedding: Tensor = self.mlp(vector.to(self.null.dtype))
         if keep is None:
             return embedding
         return torch.where(keep[:, None], embedding, self.null.to(embedding.dtype))

@@ -31,12 +31,10 @@ class UNet(nn.Module):
         self.time = TimeEmbedder(width, config.time_width)
         self.vector = None
         if config.vector_size:
-            self.vector = VectorEmbedder(
-                config.vector_size, config.vector_hidden, config.time_width, config.vector_octaves
-            )
+            self.vector = VectorEmbedder(config.vector_size, config.vector_hidden, config.time_width)
         self.vector_map = None
         if config.vector_size and config.vector_map:
-            self.vector_map = VectorMap(config.vector_size, config.vector_octaves, width, config.dims)
+            self.vector_map = VectorMap(config.vector_size, config.vector_map, width, config.dims)
         self.null_context = None
         if config.context_width:
             self.null_context = nn.Parameter(torch.randn(1, 1, config.context_width) * 0.02)

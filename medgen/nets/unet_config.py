@@ -36,10 +36,8 @@ class UNetConfig(Options, frozen=True):
     vector_size: Size = 0
     """Numbers in the condition vector; 0 = no vector condition."""
     vector_hidden: Count = 256
-    vector_octaves: Annotated[int, Meta(ge=0, le=12)] = 0
-    """Sines and cosines by which the vector's numbers are told more finely apart (Tancik et al. 2020); 0 = none."""
-    vector_map: bool = False
-    """Also draw the vector onto the grid, for conditions that speak of places; learned in far fewer steps."""
+    vector_map: Annotated[int, Meta(ge=0, le=12)] = 0
+    """Octaves of waves by which the vector is also drawn onto the grid, where it speaks of places; 0 = not drawn."""
     context_width: Size = 0
     """Width of the context tokens for cross-attention at every level; 0 = none."""
     gated_skips: bool = False
@@ -57,8 +55,6 @@ class UNetConfig(Options, frozen=True):
             )
         if len(set(self.heads)) != len(self.heads):
             raise ConfigError(f"heads {', '.join(self.heads)} are not distinct; give each output a name of its own")
-        if self.vector_map and not self.vector_octaves:
-            raise ConfigError("vector_map needs vector_octaves > 0 (4, say): the map is drawn with these waves")
         if self.down_depth and self.dims == 2:
             raise ConfigError("down_depth needs dims = 3: a 2-D image has no depth")
         kinds = [*zip(self.widths, self.attention, strict=True), (self.widths[-1], self.mid_attention)]

@@ -27,8 +27,7 @@ EVERYTHING = msgspec.structs.replace(
     context_width=5,
     gated_skips=True,
     heads=("noise", "velocity"),
-    vector_octaves=2,
-    vector_map=True,
+    vector_map=2,
 )
 
 
