@@ -32,7 +32,16 @@ def reference() -> str:
     for name in COMMANDS:
         text = run(name, "--help").strip()
         text = "\n".join(line.rstrip() for line in text.splitlines())
-        lines += ["", f"<details><summary><code>medgen {name}</code></summary>", "", "```", text, "```", "", "</details>"]
+        lines += [
+            "",
+            f"<details><summary><code>medgen {name}</code></summary>",
+            "",
+            "```",
+            text,
+            "```",
+            "",
+            "</details>",
+        ]
     return "\n".join([*lines, "", END])
 
 

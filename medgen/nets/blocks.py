@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,7 +19,10 @@ def convolution(dims: int, in_channels: int, out_channels: int, kernel: int = 3)
     return kind(in_channels, out_channels, kernel, padding=kernel // 2)
 
 
-def zeroed(module: nn.Module) -> nn.Module:
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def zeroed(module: ModuleT) -> ModuleT:
     """Set all parameters to zero: a residual branch that ends in such a module begins as the identity."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)

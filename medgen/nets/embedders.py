@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from medgen.errors import DataError
+from medgen.nets.blocks import zeroed
 
 
 def sinusoidal_embedding(time: Tensor, width: int) -> Tensor:
@@ -88,7 +89,8 @@ class VectorMap(nn.Module):
         super().__init__()
         self.octaves = octaves
         self.width = width
-        self.weigh = nn.Linear(size * (1 + 2 * octaves), width * dims * (1 + 2 * octaves))
+        # Silent at first: otherwise the drawing is noise that the network must learn to look through.
+        self.weigh = zeroed(nn.Linear(size * (1 + 2 * octaves), width * dims * (1 + 2 * octaves)))
 
     def forward(self, vector: Tensor, keep: Tensor | None, shape: tuple[int, ...]) -> Tensor:
         """Map vector (B, K) in [0, 1] to (B, width, *shape); keep (B,) bool, False = null."""
