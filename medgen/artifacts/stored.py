@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import h5py
@@ -112,6 +113,7 @@ class StoredSet:
         self.tail: Tail = msgspec.json.decode(file.attrs["tail"], type=Tail)
         self.cases = self._read_rows()
         self.slices = sum(row.count for row in self.cases)
+        self._places = np.arange(self.slices)  # where each of our slices stands in the file
 
     @property
     def provenance(self) -> Provenance:
@@ -121,6 +123,18 @@ class StoredSet:
     def digests(self) -> dict[str, str]:
         """Content digests of this set and its inputs."""
         return {**self.tail.inputs, self.provenance.id: self.tail.digest}
+
+    def only(self, split: str) -> StoredSet:
+        """The cases of one split, as a set over the same file; DataError if there are none."""
+        view = copy.copy(self)
+        kept = [row for row in self.cases if row.split == split]
+        if not kept:
+            raise DataError(f"{self._name}: has no case in split '{split}'")
+        starts = np.cumsum([0, *(row.count for row in kept)]).tolist()
+        view.cases = [replace(row, start=start) for row, start in zip(kept, starts, strict=False)]
+        view.slices = starts[-1]
+        view._places = np.concatenate([self._places[row.start : row.start + row.count] for row in kept])
+        return view
 
     def has(self, name: str) -> bool:
         """Whether the set holds an array or text column called `name`."""
@@ -139,22 +153,23 @@ class StoredSet:
         dataset = self._dataset(name)
         # A loop of single reads: h5py's fancy indexing of chunked data is 250 x slower.
         with self._read_errors():
-            rows = [dataset[int(index)] for index in indices]
+            rows = [dataset[int(self._places[index])] for index in indices]
         return np.stack(rows) if rows else np.empty((0, *dataset.shape[1:]), dataset.dtype)
 
     def column(self, name: str) -> Array:
         """A whole small array (vector, label) at once."""
         with self._read_errors():
-            return np.asarray(self._dataset(name)[...])
+            return np.asarray(self._dataset(name)[...])[self._places]
 
     def texts(self, name: str) -> list[str]:
         """A text column (`text`, `modality`), one entry a slice."""
-        return [value.decode() for value in self._dataset(name)[...]]
+        return [value.decode() for value in self._dataset(name)[...][self._places]]
 
     def case(self, index: int) -> Case:
         """The case in row `index`, whole."""
         row = self.cases[index]
-        window = slice(row.start, row.start + row.count)
+        begin = int(self._places[row.start])  # a case is contiguous in the file
+        window = slice(begin, begin + row.count)
         texts: dict[str, tuple[str, ...]] = dict.fromkeys(TEXT_NAMES, ())
         with self._read_errors():
             arrays = {name: self._file[name][window] for name in self.arrays()}

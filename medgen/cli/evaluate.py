@@ -23,6 +23,10 @@ def command(
         Path | None,
         typer.Option("--reference", metavar="SET", help="Real images, or those that the set should equal."),
     ] = None,
+    reference_split: Annotated[
+        str | None,
+        typer.Option("--reference-split", metavar="NAME", help="Only that split of --reference, such as test."),
+    ] = None,
     vae: Annotated[
         Path | None, typer.Option("--vae", metavar="FILE", help="Compare the set with its reconstruction by this VAE.")
     ] = None,
@@ -64,7 +68,9 @@ def command(
     with contextlib.ExitStack() as stack:
         stored = stack.enter_context(open_set(source, random_access=True))
         real = stack.enter_context(open_set(reference, random_access=True)) if reference is not None else None
-        text = _as_json(_measure(console, chosen, stored, real, vae, device, seed or 0))
+        if real is not None and reference_split is not None:
+            real = real.only(reference_split)
+        text = _as_json(_measure(console, chosen, stored, real, reference_split, vae, device, seed or 0))
     if output == "-":
         typer.echo(text, nl=False)
         return
@@ -92,6 +98,7 @@ def _measure(
     chosen: tuple[str, ...] | None,
     stored: StoredSet,
     real: StoredSet | None,
+    split: str | None,
     vae: Path | None,
     device: str,
     seed: int,
@@ -114,6 +121,7 @@ def _measure(
         "seed": seed,
         "set": _identity(stored),
         "reference": _identity(real) if real is not None else None,
+        "reference_split": split,
     }
     if "reconstruction" in chosen:
         result["reconstruction"] = _reconstruction(console, stored, real, vae, device)

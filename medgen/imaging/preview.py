@@ -16,7 +16,7 @@ from medgen.config import Options
 from medgen.errors import DataError
 from medgen.imaging.contact_sheet import Mark, Tile
 
-LONGEST_ID = 12
+LONGEST_ID = 16
 Pixels = npt.NDArray[np.uint8]
 
 

@@ -204,3 +204,16 @@ def test_provenance_forgets_nothing_and_knows_no_clock() -> None:
     assert second.steps[-1].inputs == (first.id,)
     assert derive("preprocess", {"size": 64}, seed=1, sources="source-1") == first
     assert derive("preprocess", {"size": 65}, seed=1, sources="source-1").id != first.id
+
+
+def test_one_split_is_a_set_of_its_own(make_set: Callable[..., Path]) -> None:
+    with open_set(make_set(count=7, depth=2), random_access=True) as stored:
+        view = stored.only("val")  # every third case
+        assert [row.id for row in view.cases] == ["case2", "case5"]
+        assert (len(view), view.slices, [row.start for row in view.cases]) == (2, 4, [0, 2])
+        np.testing.assert_array_equal(view.read("image", [3, 0]), stored.read("image", [11, 4]))
+        np.testing.assert_array_equal(view.column("vector"), stored.column("vector")[[4, 5, 10, 11]])
+        assert_same_case(view.case(1), stored.case(5))
+        assert view.digests() == stored.digests()
+        with pytest.raises(DataError, match="no case in split 'test'"):
+            stored.only("test")
