@@ -16,6 +16,8 @@ from scipy import ndimage
 Image = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
+OUTSIDE_AIR = -960.0
+"""HU below which air is more likely around a body than in a lung."""
 AIR = -500.0
 """HU below which a pixel inside the body counts as lung."""
 CEILING = 0.0
@@ -24,6 +26,8 @@ SMALLEST_PIXELS = 2.0
 """Diameter in pixels below which a spot cannot be told from noise."""
 LARGEST = 0.22
 """Diameter over image width above which a spot is the heart rather than a nodule."""
+LARGEST_CLOSE = 0.7
+"""The same in a close-up, where nothing rounder than a nodule is whole."""
 SCALE_STEP = 2**0.25
 DISC_RESPONSE = np.exp(-1.0)
 """Curvature response of a disc of unit contrast at its best scale, radius / sqrt(2)."""
@@ -51,12 +55,13 @@ def find_spots(image: Image) -> list[Spot]:
     if shrink > 1:
         height, width = (side // shrink * shrink for side in image.shape)
         image = image[:height, :width].reshape(height // shrink, shrink, width // shrink, shrink).mean(axis=(1, 3))
-    hulls, field = lung_fields(image)
+    near = is_close_up(image)
+    hulls, field = (np.ones(image.shape, bool),) * 2 if near else lung_fields(image)
     if not hulls.any():
         return []
     height, width = image.shape
     clipped = np.clip(image, -1000.0, CEILING).astype(np.float32)
-    smallest, largest = SMALLEST_PIXELS, max(LARGEST * width, 2 * SMALLEST_PIXELS)
+    smallest, largest = SMALLEST_PIXELS, max((LARGEST_CLOSE if near else LARGEST) * width, 2 * SMALLEST_PIXELS)
     count = int(np.ceil(np.log(largest / smallest) / np.log(SCALE_STEP))) + 1
     sigmas = smallest / np.sqrt(8.0) * SCALE_STEP ** np.arange(count)
     # A spot counts as far as it lies in the lungs: otherwise corners of the chest wall look like large nodules.
@@ -91,6 +96,13 @@ def smaller_curvature(image: Image, sigma: float) -> Image:
     larger_eigenvalue = (xx + yy) / 2 + np.sqrt(((xx - yy) / 2) ** 2 + xy**2)
     response: Image = np.maximum(-larger_eigenvalue, 0.0) * np.float32(sigma**2)
     return response
+
+
+def is_close_up(image: Image) -> bool:
+    """Whether an image (H, W) in HU lies inside the chest: lung runs over its border, and no air around a body."""
+    border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    outside, lung = (border < OUTSIDE_AIR).mean(), (border < AIR).mean()
+    return bool(lung > 0.1 and outside < 0.5 * lung and (image < AIR).mean() > 0.15)
 
 
 def lung_fields(image: Image) -> tuple[Mask, Mask]:

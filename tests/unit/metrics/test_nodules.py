@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from medgen.metrics.nodules import Spot, find_spots, lung_fields
+from medgen.metrics.nodules import Spot, find_spots, is_close_up, lung_fields
 
 
 def chest(
@@ -48,7 +48,9 @@ def test_a_nodule_is_found_at_its_place_with_its_size(side: int) -> None:
 @given(st.floats(0.23, 0.33), st.floats(0.38, 0.62), st.floats(0.06, 0.16))
 def test_any_nodule_in_the_lung_is_the_first_spot(x: float, y: float, size: float) -> None:
     spot = find_spots(chest(64, [(x, y, size)]))[0]
-    assert np.hypot(spot.x - x, spot.y - y) < 0.02
+    # A gap to the heart (which begins at 0.43) of less than two pixels blurs into the nodule and pulls its centre.
+    free = x + size / 2 < 0.43 - 2 / 64
+    assert np.hypot(spot.x - x, spot.y - y) < (0.02 if free else 2 / 64)
     assert spot.size == pytest.approx(size, rel=0.35)
 
 
@@ -111,3 +113,18 @@ def test_a_nodule_at_the_inner_wall_is_found_but_marked() -> None:
     assert at_the_wall
     assert at_the_wall[0].medial
     assert not find_spots(chest(96, [(0.3, 0.45, 0.1)]))[0].medial
+
+
+def test_a_close_up_inside_the_chest_is_measured_without_lungs_to_find():
+    """48 x 48 pixels of lung with a wall on one side and one nodule of 12 pixels."""
+    rows, columns = np.mgrid[:48, :48]
+    image = np.full((48, 48), -850.0, np.float32)
+    image[:, 40:] = 40.0
+    image[np.hypot(rows - 30, columns - 15) < 6] = 20.0
+    assert is_close_up(image)
+    best = find_spots(image)[0]
+    assert (best.x, best.y) == pytest.approx((15.5 / 48, 30.5 / 48), abs=1 / 48)
+    assert best.size == pytest.approx(12 / 48, rel=0.25)
+    outside = np.where(np.hypot(rows - 24, columns - 24) < 20, 40.0, -1000.0).astype(np.float32)
+    assert not is_close_up(outside)
+    assert find_spots(outside) == []
