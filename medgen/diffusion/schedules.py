@@ -129,6 +129,7 @@ class Schedule:
             times = (steps - 1 - index) * (self.steps // steps)
         else:
             raise ConfigError("spacing 'leading' cannot begin at a given timestep; use 'trailing' or 'linspace'")
+        times = times.clamp(min=0.0)  # rounding may end a hair below
         return times.float() if self.config.kind == "flow" else times.round().long()
 
     def _table_on(self, device: torch.device) -> Tensor:
