@@ -15,7 +15,12 @@ from medgen.errors import OutputError, StorageError
 
 
 def check_output(destination: Path, *, force: bool = False) -> None:
-    """Refuse early what would fail at the end: an existing output, or a folder that cannot take one."""
+    """Refuse early what would fail at the end: an existing output, or a folder that cannot take one.
+
+    Not even `force` replaces a device, pipe or socket: a rename over /dev/null would take it from the whole machine.
+    """
+    if destination.exists() and not (destination.is_file() or destination.is_dir()):
+        raise OutputError(f"{destination}: is a device or pipe; give a file, or - for standard output")
     if destination.exists() and not force:
         raise OutputError(f"{destination}: exists already; give --force to replace it")
     folder = destination.parent
@@ -32,6 +37,8 @@ def atomic_file(destination: Path, *, force: bool = False) -> Iterator[Path]:
     A symbolic link as destination is followed, so that the link survives.
     """
     check_output(destination, force=force)
+    if destination.is_dir():
+        raise OutputError(f"{destination}: is a folder; name a file in it")
     final = destination.resolve()
     temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.partial")
     try:
@@ -50,6 +57,8 @@ def atomic_file(destination: Path, *, force: bool = False) -> Iterator[Path]:
 def atomic_folder(destination: Path, *, force: bool = False) -> Iterator[Path]:
     """Like `atomic_file`, for an output that is a folder; `force` replaces an existing one."""
     check_output(destination, force=force)
+    if destination.is_file():
+        raise OutputError(f"{destination}: is a file; name a folder")
     final = destination.resolve()
     temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.partial")
     try:

@@ -64,3 +64,16 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
         raise KeyError
     assert os.listdir(tmp_path / "out") == ["b"]
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_devices_pipes_and_the_wrong_kind_are_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for special in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(OutputError, match="device or pipe"), atomic_file(special, force=True):
+            pytest.fail("must not start")
+    with pytest.raises(OutputError, match="is a folder"), atomic_file(tmp_path, force=True):
+        pytest.fail("must not start")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="is a file"), atomic_folder(tmp_path / "file", force=True):
+        pytest.fail("must not start")
+    assert (tmp_path / "pipe").is_fifo()
