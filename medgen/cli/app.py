@@ -62,8 +62,9 @@ class Command(TyperCommand):
         console = ctx.obj = Console(str(self.name), quiet, verbose)
         if report is None:
             return super().invoke(ctx)
-        from medgen.artifacts.atomic import atomic_file
+        from medgen.artifacts.atomic import atomic_file, check_output
 
+        check_output(Path(report), force=True)
         started = time.monotonic()
         status, message = 0, ""
         try:
