@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from medgen.artifacts.model_facts import DenoiserFacts, VAEFacts
 from medgen.artifacts.models import Model, load_model, save_model
@@ -25,6 +26,11 @@ from medgen.diffusion.schedules import ScheduleConfig
 from medgen.nets.unet import UNet
 from medgen.nets.unet_config import UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
+
+# Where CI is set, properties are tried on the same examples each time; elsewhere on new ones.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a shell, which would leave the commands under test deaf to Ctrl-C.
