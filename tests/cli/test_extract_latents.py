@@ -56,12 +56,13 @@ def test_pipe_and_file_give_the_same_bytes(medgen: Medgen, tiny: Path, tmp_path:
     assert not (tmp_path / "cut.h5").exists()
 
 
-def test_shards_join_into_the_unsharded_result(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("parts", [3, 40])  # 40: more shards than cases, so that some are empty
+def test_shards_join_into_the_unsharded_result(tiny: Path, tmp_path: Path, parts: int) -> None:
     vae, source = str(tiny / "vae.safetensors"), str(tiny / "images.h5")
     assert run(["extract-latents", source, "--vae", vae, "-o", str(tmp_path / "whole.h5")]) == 0
-    shards = [str(tmp_path / f"{part}.h5") for part in range(3)]
+    shards = [str(tmp_path / f"{part}.h5") for part in range(parts)]
     for part, shard in enumerate(shards):
-        assert run(["extract-latents", source, "--vae", vae, "-o", shard, "--shard", f"{part}/3"]) == 0
+        assert run(["extract-latents", source, "--vae", vae, "-o", shard, "--shard", f"{part}/{parts}"]) == 0
     assert run(["merge", *shards, "-o", str(tmp_path / "joined.h5")]) == 0
     assert (tmp_path / "joined.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
