@@ -105,13 +105,14 @@ class StoredSet:
     def __init__(self, file: h5py.File, name: str) -> None:
         self._file = file
         self._name = name
-        if "header" not in file.attrs:
-            raise DataError(f"{name}: an HDF5 file, but not a medgen set")
-        if not file.attrs.get("complete", False):
-            raise DataError(f"{name}: incomplete: the command that wrote it did not finish; run it again")
-        self.header: SetHeader = parse_header(msgspec.json.decode(file.attrs["header"]), name)
-        self.tail: Tail = msgspec.json.decode(file.attrs["tail"], type=Tail)
-        self.cases = self._read_rows()
+        with self._read_errors():
+            if "header" not in file.attrs:
+                raise DataError(f"{name}: an HDF5 file, but not a medgen set")
+            if not file.attrs.get("complete", False):
+                raise DataError(f"{name}: incomplete: the command that wrote it did not finish; run it again")
+            self.header: SetHeader = parse_header(msgspec.json.decode(file.attrs["header"]), name)
+            self.tail: Tail = msgspec.json.decode(file.attrs["tail"], type=Tail)
+            self.cases = self._read_rows()
         self.slices = sum(row.count for row in self.cases)
         self._places = np.arange(self.slices)  # where each of our slices stands in the file
 
@@ -142,17 +143,18 @@ class StoredSet:
 
     def arrays(self) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         """Shape a slice and type of every array, by name."""
-        return {
-            name: (dataset.shape[1:], dataset.dtype)
-            for name, dataset in self._file.items()
-            if isinstance(dataset, h5py.Dataset) and name not in TEXT_NAMES
-        }
+        with self._read_errors():
+            return {
+                name: (dataset.shape[1:], dataset.dtype)
+                for name, dataset in self._file.items()
+                if isinstance(dataset, h5py.Dataset) and name not in TEXT_NAMES
+            }
 
     def read(self, name: str, indices: Sequence[int] | Array) -> Array:
         """Slices of one array, in the order asked: (len(indices), ...)."""
-        dataset = self._dataset(name)
-        # A loop of single reads: h5py's fancy indexing of chunked data is 250 x slower.
         with self._read_errors():
+            dataset = self._dataset(name)
+            # A loop of single reads: h5py's fancy indexing of chunked data is 250 x slower.
             rows = [dataset[int(self._places[index])] for index in indices]
         return np.stack(rows) if rows else np.empty((0, *dataset.shape[1:]), dataset.dtype)
 
@@ -163,7 +165,8 @@ class StoredSet:
 
     def texts(self, name: str) -> list[str]:
         """A text column (`text`, `modality`), one entry a slice."""
-        return [value.decode() for value in self._dataset(name)[...][self._places]]
+        with self._read_errors():
+            return [value.decode() for value in self._dataset(name)[...][self._places]]
 
     def case(self, index: int) -> Case:
         """The case in row `index`, whole."""
@@ -216,7 +219,7 @@ class StoredSet:
 
 @dataclass
 class _ReadErrors:
-    """HDF5 reports a failed checksum as an OSError: name the file instead."""
+    """HDF5 reports a failed checksum as an OSError, and damaged tables as many other things: name the file instead."""
 
     name: str
 
@@ -224,5 +227,5 @@ class _ReadErrors:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
+        if isinstance(error, OSError | KeyError | ValueError | TypeError | RuntimeError):
             raise DataError(f"{self.name}: damaged: HDF5 cannot read it or a checksum fails ({error})") from error

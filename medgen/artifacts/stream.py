@@ -58,7 +58,7 @@ class StreamReader:
         facts, _ = self._read_blob(beginning)
         if facts.get("part") != "header":
             raise DataError(f"{name}: does not begin with a set's header; is it the output of a medgen command?")
-        self.header = parse_header(facts["header"], name)
+        self.header = parse_header(facts.get("header"), name)
         self._tail: Tail | None = None
 
     @property
@@ -82,7 +82,8 @@ class StreamReader:
         while True:
             facts, arrays = self._read_blob()
             if facts.get("part") == "end":
-                tail = msgspec.convert(facts["end"], Tail)
+                with self._readable():
+                    tail = msgspec.convert(facts["end"], Tail)
                 if (tail.cases, tail.slices) != (cases, slices):
                     raise DataError(
                         f"{self._name}: holds {cases} cases, {slices} slices; its end says {tail.cases}, {tail.slices}"
@@ -93,11 +94,20 @@ class StreamReader:
                 return
             if facts.get("part") != "case":
                 raise DataError(f"{self._name}: unknown part after {cases} cases")
-            case = Case.of_facts(facts["case"], arrays)
+            with self._readable():
+                case = Case.of_facts(facts["case"], arrays)
             case.check()
             cases += 1
             slices += len(case)
             yield case
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Turn what fails on facts that are not what they should be into a DataError."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
+            raise DataError(f"{self._name}: damaged: the facts of a blob cannot be read ({error})") from None
 
     def _read_blob(self, beginning: bytes = b"") -> tuple[dict[str, Any], dict[str, Array]]:
         prefix = beginning + self._exactly(8 - len(beginning))
@@ -109,6 +119,12 @@ class StreamReader:
             facts = json.loads(header.pop("__metadata__")["medgen"])
         except (ValueError, KeyError, TypeError, AttributeError):
             raise DataError(f"{self._name}: a blob in the stream has no readable header") from None
+        if not isinstance(facts, dict):
+            raise DataError(f"{self._name}: a blob in the stream tells no facts")
+        with self._readable():
+            return facts, self._read_arrays(header)
+
+    def _read_arrays(self, header: dict[str, Any]) -> dict[str, Array]:
         arrays: dict[str, Array] = {}
         expected = 0
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"][0]):
@@ -122,7 +138,7 @@ class StreamReader:
             self._fill(as_bytes(array))
             arrays[name] = array
             expected = end
-        return facts, arrays
+        return arrays
 
     def _exactly(self, count: int) -> bytes:
         data = bytearray(count)
