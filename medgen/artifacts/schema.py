@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -173,13 +173,13 @@ def as_bytes(array: Array) -> memoryview:
     return memoryview(flat).cast("B") if array.size else memoryview(b"")
 
 
-@dataclass
 class ContentDigest:
-    """A running sha256 over cases; equal for both encodings of a set."""
+    """A running sha256 over header, cases and the digests of the inputs; equal for both encodings of a set."""
 
-    cases: int = 0
-    slices: int = 0
-    _hash: Any = field(default_factory=hashlib.sha256)
+    def __init__(self, header: SetHeader) -> None:
+        self.cases = 0
+        self.slices = 0
+        self._hash = hashlib.sha256(msgspec.json.encode(header, order="sorted"))
 
     def add(self, case: Case) -> None:
         """Take in one case."""
@@ -193,4 +193,6 @@ class ContentDigest:
 
     def tail(self, inputs: Mapping[str, str]) -> Tail:
         """Close the books."""
-        return Tail(self.cases, self.slices, self._hash.hexdigest(), dict(sorted(inputs.items())))
+        whole = self._hash.copy()
+        whole.update(msgspec.json.encode(inputs, order="sorted"))
+        return Tail(self.cases, self.slices, whole.hexdigest(), dict(sorted(inputs.items())))

@@ -13,7 +13,7 @@ class SetWriter(abc.ABC):
 
     def __init__(self, header: SetHeader) -> None:
         self.header = header
-        self.digest = ContentDigest()
+        self.digest = ContentDigest(header)
         self._layout: dict[str, tuple[str, tuple[int, ...]]] | None = None
 
     def write(self, case: Case) -> None:

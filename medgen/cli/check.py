@@ -52,7 +52,7 @@ def _verify_set(file: str, console: Console) -> str:
     from medgen.artifacts.sets import open_set
 
     with open_set(file) as reader, console.progress(None, "cases") as advance:
-        digest = ContentDigest()
+        digest = ContentDigest(reader.header)
         ids: set[str] = set()
         for case in reader:
             case.check()
