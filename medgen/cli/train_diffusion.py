@@ -35,6 +35,12 @@ def command(
     init: Annotated[
         Path | None, typer.Option("--init", metavar="MODEL", help="Begin from this model, of the same shape.")
     ] = None,
+    learner: Annotated[
+        str | None, typer.Option("--learner", metavar="NAME", help="What is learned: denoiser.  [default: denoiser]")
+    ] = None,
+    vae: Annotated[
+        Path | None, typer.Option("--vae", metavar="FILE", help="The VAE, for learners that look through it.")
+    ] = None,
     objective: Annotated[
         str | None, typer.Option("--objective", metavar="eps|x0|v|flow", help="What the network predicts.")
     ] = None,
@@ -60,7 +66,8 @@ def command(
 
     Stopped at any moment, the same command goes on from the state in OUTPUT.resume.
     """
-    from medgen.training.denoiser import TrainDiffusionOptions, train_diffusion
+    from medgen.training.diffusion import train_diffusion
+    from medgen.training.diffusion_options import TrainDiffusionOptions
 
     options = configure(
         context,
@@ -71,6 +78,8 @@ def command(
         print_config=print_config,
         flags={
             "init": str(init) if init else None,
+            "learner": learner,
+            "vae": str(vae) if vae else None,
             "objective": objective,
             "condition_dropout": condition_dropout,
             "loop.steps": steps,

@@ -82,7 +82,7 @@ def decisive(options: TrainingOptions, precision: str, processes: int) -> dict[s
 
     Paths and the seed stand elsewhere in the provenance; `precision` is what "auto" came to.
     """
-    config = {name: value for name, value in plain(options).items() if name not in ("init", "seed")}
+    config = {name: value for name, value in plain(options).items() if name not in ("init", "vae", "seed")}
     loop = {name: value for name, value in config["loop"].items() if name not in IRRELEVANT}
     loop["precision"] = precision
     if processes > 1:

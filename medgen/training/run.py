@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import torch
@@ -20,13 +21,15 @@ from medgen.artifacts.stored import StoredSet
 from medgen.config import Options, plain
 from medgen.errors import UsageError
 from medgen.nets.compute import resolve_precision
-from medgen.training.data import Slices, has_split
+from medgen.training.data import Slices, Source, has_split
 from medgen.training.distributed import World, world
 from medgen.training.learner import Learner
 from medgen.training.log import Log, Reporter, Silent
 from medgen.training.loop import Loop
 from medgen.training.options import TrainingOptions, decisive
 from medgen.training.resume import Identity, ResumeFile
+
+SourceT = TypeVar("SourceT", bound=Source)
 
 
 @dataclass(frozen=True)
@@ -46,21 +49,45 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Sources(Generic[SourceT]):
+    """Where batches come from, for training and (None: not at all) for validation."""
+
+    train: SourceT
+    validation: SourceT | None
+
+
+@dataclass(frozen=True)
 class Training:
-    """An open set with its splits, among the processes that train on it together."""
+    """An open set, among the processes that train on it together."""
 
     run: Run
     stored: StoredSet
     world: World
     device: torch.device
     reporter: Reporter
-    train: Slices
-    validation: Slices | None
 
-    def fit(self, learner: Learner, options: TrainingOptions, init: Identified | None = None) -> Fitted:
-        """Run the loop to its end, from the saved state if there is one of this training."""
+    def slices(self, options: TrainingOptions) -> Sources[Slices]:
+        """The set's slices, one by one: of its training split, and of its validation split if it has one."""
+        train = Slices(self.stored, "train", options.seed, options.balance)
+        validation = Slices(self.stored, "val", options.seed, options.balance) if self.validated() else None
+        return Sources(train, validation)
+
+    def validated(self) -> bool:
+        """Whether there is a split to validate on; a warning if not."""
+        if not has_split(self.stored, "val"):
+            self.reporter.warn("the set has no 'val' split, so nothing is validated")
+            return False
+        return True
+
+    def fit(
+        self, learner: Learner, options: TrainingOptions, sources: Sources[Any], others: Sequence[Identified] = ()
+    ) -> Fitted:
+        """Run the loop to its end, from the saved state if there is one of this training.
+
+        `others` are the inputs besides the set: models that the training begins from or looks through.
+        """
         run = self.run
-        inputs = [self.stored, *([init] if init else [])]
+        inputs = [self.stored, *others]
         precision = str(resolve_precision(options.loop.precision, self.device)).removeprefix("torch.")
         config = decisive(options, precision, self.world.size)
         provenance = derive(run.command, config, seed=options.seed, inputs=inputs)
@@ -75,8 +102,8 @@ class Training:
         log = Log(*files, run=provenance.id, start=done, force=run.force)
         loop = Loop(
             learner=learner,
-            source=self.train,
-            validation=self.validation,
+            source=sources.train,
+            validation=sources.validation,
             options=options.loop,
             seed=options.seed,
             device=self.device,
@@ -127,17 +154,11 @@ class Fitted:
 
 @contextlib.contextmanager
 def start(run: Run, options: TrainingOptions) -> Iterator[Training]:
-    """Join the other processes if there are any, check the output, open the set and its splits."""
+    """Join the other processes if there are any, check the output, open the set."""
     with world(run.device) as (here, device):
         check_output(run.output, force=run.force)
         if run.source == "-" and here.size > 1:
             raise UsageError("several processes cannot share standard input; write the set to a file first")
         reporter: Reporter = run.reporter if here.first else Silent()
         with open_set(run.source, random_access=True) as stored:
-            train = Slices(stored, "train", options.seed, options.balance)
-            validation = None
-            if has_split(stored, "val"):
-                validation = Slices(stored, "val", options.seed, options.balance)
-            else:
-                reporter.warn("the set has no 'val' split, so nothing is validated")
-            yield Training(run, stored, here, device, reporter, train, validation)
+            yield Training(run, stored, here, device, reporter)

@@ -111,12 +111,13 @@ def train_vae(run: Run, options: TrainVAEOptions) -> None:
         learner = VAELearner(options)
         if init:
             init.fill(learner.model)
-        fitted = training.fit(learner, options, init)
+        sources = training.slices(options)
+        fitted = training.fit(learner, options, sources, [init] if init else [])
         with fitted.loop.averaged():
-            mean, std = latent_moments(learner.model, fitted.loop, training.train)
+            mean, std = latent_moments(learner.model, fitted.loop, sources.train)
             quality = {}
-            if training.validation is not None:
-                quality = reconstruction_quality(learner.model, fitted.loop, training.validation)
+            if sources.validation is not None:
+                quality = reconstruction_quality(learner.model, fitted.loop, sources.validation)
         facts = VAEFacts(intensity, latent_scale=1 / std, latent_shift=mean, stored_dtype=stored_type(dtype))
         training.save(fitted, "vae", network, facts, {**fitted.figures, **quality})
 

@@ -14,7 +14,7 @@ OPTIONS = {
     "phantom": "medgen.phantoms.options:ChestCTOptions",
     "preprocess": "medgen.imaging.options:PreprocessOptions",
     "train-vae": "medgen.training.vae:TrainVAEOptions",
-    "train-diffusion": "medgen.training.denoiser:TrainDiffusionOptions",
+    "train-diffusion": "medgen.training.diffusion_options:TrainDiffusionOptions",
     "generate": "medgen.inference.generate:GenerateOptions",
 }
 

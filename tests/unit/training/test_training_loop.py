@@ -14,7 +14,9 @@ import torch
 
 from medgen.artifacts.models import load_model
 from medgen.errors import ConfigError, DataError, OutputError, Terminated
-from medgen.training.denoiser import DenoiserLearner, TrainDiffusionOptions, train_diffusion
+from medgen.training.denoiser import DenoiserLearner
+from medgen.training.diffusion import train_diffusion
+from medgen.training.diffusion_options import TrainDiffusionOptions
 from medgen.training.options import Balance, decisive
 from medgen.training.resume import ResumeFile
 from medgen.training.run import Run

@@ -21,7 +21,9 @@ from medgen.errors import ConfigError, DataError
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
 from medgen.training.data import Slices
-from medgen.training.denoiser import DenoiserLearner, TrainDiffusionOptions, train_diffusion
+from medgen.training.denoiser import DenoiserLearner
+from medgen.training.diffusion import train_diffusion
+from medgen.training.diffusion_options import TrainDiffusionOptions
 from medgen.training.losses import VAELosses
 from medgen.training.run import Run
 from medgen.training.step import Step
