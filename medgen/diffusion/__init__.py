@@ -1,1 +1,1 @@
-"""Diffusion and flow matching on tensors: noise schedules, objectives, samplers, guidance, per-sample noise."""
+"""Diffusion and flow matching on tensors: noise schedules, objectives, samplers, guidance, noise, slice profiles."""
