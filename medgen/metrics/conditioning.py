@@ -16,8 +16,10 @@ import numpy.typing as npt
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
 from medgen.metrics.fidelity import halves
+from medgen.metrics.inputs import Inputs
 from medgen.metrics.nodules import Spot, find_spots
 from medgen.metrics.rates import correlation, mean_of_results, median, wilson
+from medgen.metrics.section import Section, Table, number, percent
 
 Vectors = npt.NDArray[np.float64]
 FIELDS = ("has_nodule", "x", "y", "size")
@@ -76,7 +78,52 @@ class Measured:
         return Measured(self.spots, random.permutation(self.asked), self.cases, self.widths)
 
 
-def measure(stored: StoredSet, advance: Callable[[int], object] = lambda n: None) -> Measured:
+def lacking(inputs: Inputs) -> str:
+    """What is missing, with the remedy; "" for nothing."""
+    header = inputs.stored.header
+    if not set(FIELDS) <= set(header.vector_fields):
+        return f"needs a set whose vectors name {', '.join(FIELDS)}: generate it with --vector or --like"
+    if header.intensity is None or header.intensity.unit != "HU":
+        return "measures nodules in CT: it needs a set in HU"
+    return ""
+
+
+def measure(inputs: Inputs) -> Section:
+    """Measure the samples, the reference's known nodules, and shuffled conditions."""
+    stored, real = inputs.stored, inputs.reference
+    known = real if real is not None and set(FIELDS) <= set(real.header.vector_fields) else None
+    with inputs.progress(stored.slices + (known.slices if known else 0), "slices") as advance:
+        samples = observe(stored, advance)
+        result = evaluate(samples, observe(known, advance) if known else None, seed=inputs.options.seed)
+    warnings = []
+    if result["ceiling"] is None:
+        warnings.append("the measuring rule was not tried on known nodules; give a --reference with vectors")
+    return Section("conditioning", "Conditioning", result, [_table(result)], warnings)
+
+
+def _table(result: dict[str, Any]) -> Table:
+    columns = {"samples": "samples", "ceiling": "known nodules", "chance": "shuffled"}
+    shown = {name: title for name, title in columns.items() if result[name]}
+    rows = [
+        ["nodule found where asked", *(percent(result[name]["hit_rate"]) for name in shown)],
+        ["... and within a factor 2 of its size", *(percent(result[name]["hit_rate_with_size"]) for name in shown)],
+        ["median error of place (% of width)", *(number(result[name]["position_error_percent"], 3) for name in shown)],
+        ["median error of place (mm)", *(number(result[name]["position_error_mm"], 3) for name in shown)],
+        ["median error of size (% of width)", *(number(result[name]["size_error_percent"], 3) for name in shown)],
+    ]
+    for field in ("x", "y", "size"):
+        values = [result[name]["correlation"][field] for name in shown]
+        rows.append([f"correlation of {field}", *(number(value and value["pearson"], 2) for value in values)])
+    for title, right, wrong in (
+        ("nodule seen where one was asked", "true_positive", "false_negative"),
+        ("nodule seen where none was asked", "false_positive", "true_negative"),
+    ):
+        counts = [result[name]["confusion"] for name in shown]
+        rows.append([title, *(f"{count[right]:.0f} of {count[right] + count[wrong]:.0f}" for count in counts)])
+    return Table("conditioning", ("", *shown.values()), rows)
+
+
+def observe(stored: StoredSet, advance: Callable[[int], object] = lambda n: None) -> Measured:
     """Find the spots of every slice of an image set in HU whose vectors name has_nodule, x, y and size."""
     intensity, fields = stored.header.intensity, stored.header.vector_fields
     if stored.header.kind != "image" or intensity is None or intensity.unit != "HU":
@@ -86,12 +133,12 @@ def measure(stored: StoredSet, advance: Callable[[int], object] = lambda n: None
         raise DataError(f"conditioning needs the vector fields {', '.join(FIELDS)}; the set lacks {', '.join(missing)}")
     asked = stored.column("vector").astype(np.float64)[:, [fields.index(name) for name in FIELDS]]
     spots, cases, widths = [], [], []
-    for number, row in enumerate(stored.cases):
+    for case, row in enumerate(stored.cases):
         known = row.spacing[2] != 1.0  # 1 mm stands for "unknown"
         for index in range(row.start, row.start + row.count):
             image = intensity.physical(stored.read("image", [index])[0, 0])
             spots.append(find_spots(np.nan_to_num(image, nan=-1000.0, posinf=-1000.0, neginf=-1000.0)))
-            cases.append(number)
+            cases.append(case)
             widths.append(row.spacing[2] * image.shape[1] if known else np.nan)
             advance(1)
     return Measured(spots, asked, np.array(cases, np.int64), np.array(widths, np.float64))

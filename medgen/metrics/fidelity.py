@@ -2,71 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from medgen.artifacts.stored import StoredSet
-from medgen.errors import DataError
+from medgen.metrics.features import Extractor, Features
 from medgen.metrics.frechet import fit, frechet_distance
-from medgen.nets.features import FixedFeatures
+from medgen.metrics.inputs import Inputs
+from medgen.metrics.section import Section, Table, number
 
 REPEATS = 5
 """Random splits of the reference, over which the floor is averaged."""
-BATCH = 64
 
 
-@dataclass(frozen=True)
-class Extractor:
-    """A named map from images (B, C, H, W) in [-1, 1] to features (B, F)."""
-
-    name: str
-    digest: str
-    pooled: Callable[[Tensor], Tensor]
+def lacking(inputs: Inputs) -> str:
+    """What is missing, with the remedy; "" for nothing."""
+    return "" if inputs.reference is not None else "needs real images: give --reference SET"
 
 
-def builtin_extractor(device: torch.device | str = "cpu") -> Extractor:
-    """The fixed features that need no download."""
-    network = FixedFeatures().to(device)
-    return Extractor("builtin", network.digest, lambda x: network.pooled(x.to(device)).cpu())
-
-
-@dataclass(frozen=True)
-class Features:
-    """Features (N, F) of a set's slices, and the case (N,) that each slice belongs to."""
-
-    values: Tensor
-    cases: npt.NDArray[np.int64]
-    skipped: int = 0
-    """Slices left out because they held NaN or infinity."""
-
-
-@torch.inference_mode()
-def extract(stored: StoredSet, extractor: Extractor, advance: Callable[[int], object] = lambda n: None) -> Features:
-    """Features of all slices of an image set, read in batches."""
-    intensity = stored.header.intensity
-    if stored.header.kind != "image" or intensity is None:
-        raise DataError(f"a set of kind '{stored.header.kind}' has no images to take features of; decode it first")
-    cases = np.concatenate([np.full(row.count, number) for number, row in enumerate(stored.cases)] or [np.empty(0)])
-    parts: list[Tensor] = []
-    finite: list[npt.NDArray[np.bool_]] = []
-    for start in range(0, stored.slices, BATCH):
-        rows = range(start, min(start + BATCH, stored.slices))
-        images = intensity.normalized(stored.read("image", rows))
-        whole: npt.NDArray[np.bool_] = np.asarray(np.isfinite(images).all(axis=(1, 2, 3)))
-        finite.append(whole)
-        if whole.any():
-            parts.append(extractor.pooled(torch.from_numpy(images[whole])))
-        advance(len(rows))
-    if not parts:
-        raise DataError("a set without a single finite image has no features")
-    kept = np.concatenate(finite)
-    return Features(torch.cat(parts), cases[kept].astype(np.int64), int((~kept).sum()))
+def measure(inputs: Inputs) -> Section:
+    """The distance of the set to the reference, at its own size and at that of the floor."""
+    stored, real, bank = inputs.stored, inputs.reference, inputs.bank
+    if real is None:
+        raise ValueError("fidelity needs a reference")
+    with inputs.progress(stored.slices + real.slices, "slices") as advance:
+        result = compare(bank.of(stored, advance), bank.of(real, advance), bank.extractor, inputs.options.seed)
+    rows = [["all samples", number(result["frechet_distance"]), f"{result['samples']} / {result['reference_samples']}"]]
+    for name, title in {"at_floor_size": "at the floor's size", "floor": "floor: real against real"}.items():
+        if result[name]:
+            rows.append([title, number(result[name]["mean"]), f"{result['floor_samples']} / {result['floor_samples']}"])
+    extractor = bank.extractor
+    table = Table(f"Frechet distance, features {extractor.name} {extractor.digest[:12]}", ("", "distance", "N"), rows)
+    return Section("fidelity", "Fidelity", result, [table], result["warnings"])
 
 
 def compare(generated: Features, reference: Features, extractor: Extractor, seed: int = 0) -> dict[str, Any]:

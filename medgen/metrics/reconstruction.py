@@ -13,9 +13,54 @@ from torch import Tensor
 from medgen.artifacts.schema import Array, Intensity
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
+from medgen.metrics.inputs import Inputs
+from medgen.metrics.section import Section, Table, number
 from medgen.nets.similarity import MS_SSIM_WEIGHTS, ms_ssim, scales_that_fit, ssim
 
 BATCH = 32
+
+
+def lacking(inputs: Inputs) -> str:
+    """What is missing, with the remedy; "" for nothing."""
+    real = inputs.reference
+    shared = real is not None and {row.id for row in inputs.stored.cases} & {row.id for row in real.cases}
+    if inputs.vae is None and not shared:
+        return "needs pairs: give --vae, or a --reference that holds the same cases"
+    return ""
+
+
+def measure(inputs: Inputs) -> Section:
+    """Score the set against its reconstruction by the VAE, or else against the reference's cases of equal id."""
+    stored, real, vae = inputs.stored, inputs.reference, inputs.vae
+    with inputs.progress(stored.slices, "slices") as advance:
+        if vae is not None:
+            result = compare_with_model(stored, vae.reconstruct, advance) | {"vae_digest": vae.digest}
+        elif real is not None:
+            result = compare_sets(stored, real, advance)
+        else:
+            raise ValueError("reconstruction needs a VAE or a reference")
+    unit = result["unit"]
+    names = {
+        "psnr": "PSNR (dB)",
+        "ssim": "SSIM",
+        "ms_ssim": f"MS-SSIM ({result['ms_ssim_scales']} scales)",
+        "mse": "MSE in [0, 1]",
+        "mae": "MAE in [0, 1]",
+        "mae_physical": f"MAE ({unit})",
+        "rmse_physical": f"RMSE ({unit})",
+    }
+    rows = [
+        [title, *(number(result[name][column]) for column in ("mean", "std", "median"))]
+        for name, title in names.items()
+        if result.get(name)
+    ]
+    table = Table(f"reconstruction of {result['pairs']} slices", ("", "mean", "std", "median"), rows)
+    warnings = [
+        f"{result[name]} pairs {what}; they are not in the means"
+        for name, what in {"non_finite": "hold NaN or infinity", "constant": "show one value only"}.items()
+        if result[name]
+    ]
+    return Section("reconstruction", "Reconstruction", result, [table], warnings)
 
 
 @dataclass

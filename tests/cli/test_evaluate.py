@@ -33,8 +33,11 @@ def test_all_metrics_of_phantoms_with_known_truth(medgen: Medgen, phantoms: Path
     assert first.returncode == 0, first.stderr
     result = json.loads(first.stdout)
     assert first.stdout == medgen(*call).stdout  # the same command, the same bytes
-    assert result["set"]["cases"] == 12
-    assert result["set"]["digest"] != result["reference"]["digest"]
+    assert result["features"]["name"] == "builtin"
+    reference, (result,) = result["reference"], result["sets"]
+    assert result["name"] == "a"
+    assert result["cases"] == 12
+    assert result["digest"] != reference["digest"]
     assert "reconstruction" not in result
     assert result["fidelity"]["extractor"]["name"] == "builtin"
     assert result["fidelity"]["at_floor_size"]["mean"] < 3 * result["fidelity"]["floor"]["mean"]
@@ -54,14 +57,14 @@ def test_reconstruction_by_a_vae_and_by_pairs(tiny: Path, tmp_path: Path, capfd:
     images, output = str(tiny / "images.h5"), tmp_path / "e.json"
     arguments = ["evaluate", images, "--metrics", "reconstruction"]
     assert run([*arguments, "--vae", str(tiny / "vae.safetensors"), "-o", str(output)]) == 0
-    result = json.loads(output.read_text(encoding="utf-8"))["reconstruction"]
+    result = json.loads(output.read_text(encoding="utf-8"))["sets"][0]["reconstruction"]
     assert result["pairs"] == 10
     assert result["psnr"]["mean"] > 0
     assert result["vae_digest"]
     assert capfd.readouterr().out == ""
     assert run([*arguments, "--reference", images]) == 0
     captured = capfd.readouterr()
-    paired = json.loads(captured.out)["reconstruction"]
+    paired = json.loads(captured.out)["sets"][0]["reconstruction"]
     assert paired["identical"] == 10
     assert paired["psnr"] is None
     assert paired["ssim"]["mean"] == pytest.approx(1)

@@ -14,6 +14,7 @@ OPTIONS = {
     "phantom": "medgen.phantoms.options:ChestCTOptions",
     "preprocess": "medgen.imaging.options:PreprocessOptions",
     "train-vae": "medgen.training.vae:TrainVAEOptions",
+    "evaluate": "medgen.metrics.options:EvaluateOptions",
     "train-diffusion": "medgen.training.diffusion_options:TrainDiffusionOptions",
     "generate": "medgen.inference.generate:GenerateOptions",
 }

@@ -13,14 +13,15 @@ from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.errors import DataError
-from medgen.metrics.fidelity import Extractor, Features, builtin_extractor, compare, extract, halves
+from medgen.metrics.features import Extractor, Features, builtin_extractor, extract
+from medgen.metrics.fidelity import compare, halves
 
 EXTRACTOR = Extractor("test", "0" * 64, lambda x: x.flatten(1))
 
 
 def features(count: int, shift: float = 0.0, seed: int = 0, slices_a_case: int = 2) -> Features:
     values = torch.randn(count, 6, generator=torch.Generator().manual_seed(seed)) + shift
-    return Features(values, np.arange(count) // slices_a_case)
+    return Features(values, np.arange(count) // slices_a_case, np.arange(count))
 
 
 def test_equal_distributions_lie_at_the_floor_and_shifted_ones_above() -> None:
@@ -91,7 +92,7 @@ def test_blur_raises_the_distance_of_the_builtin_features(make_set: Callable[...
         extractor = builtin_extractor()
         sharp = extract(stored, extractor)
         images = torch.from_numpy(Intensity().normalized(stored.read("image", range(stored.slices))))
-    blurred = Features(extractor.pooled(torch.nn.functional.avg_pool2d(images, 3, 1, 1)), sharp.cases)
+    blurred = Features(extractor.pooled(torch.nn.functional.avg_pool2d(images, 3, 1, 1)), sharp.cases, sharp.slices)
     assert extractor.digest
     result = compare(blurred, sharp, extractor)
     assert result["at_floor_size"]["low"] > 2 * result["floor"]["high"]

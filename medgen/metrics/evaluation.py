@@ -1,0 +1,97 @@
+"""All metrics by name, and what they say together of one or several sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medgen import __version__
+from medgen.artifacts.stored import StoredSet
+from medgen.config import nearest, plain
+from medgen.errors import UsageError
+from medgen.metrics import conditioning, fidelity, reconstruction
+from medgen.metrics.inputs import Inputs
+from medgen.metrics.section import Section
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One kind of measurement: whether its inputs are there, and the measurement itself."""
+
+    lacking: Callable[[Inputs], str]
+    measure: Callable[[Inputs], Section]
+
+
+METRICS = {
+    "reconstruction": Metric(reconstruction.lacking, reconstruction.measure),
+    "fidelity": Metric(fidelity.lacking, fidelity.measure),
+    "conditioning": Metric(conditioning.lacking, conditioning.measure),
+}
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A set by the name it goes by in the report, and what each metric found."""
+
+    name: str
+    inputs: Inputs
+    sections: list[Section]
+
+
+def choose(names: Sequence[str] | None, inputs: Inputs) -> list[str]:
+    """The metrics to take: those named, or all for which the inputs suffice; UsageError with the remedy if none do."""
+    lacking = {name: metric.lacking(inputs) for name, metric in METRICS.items()}
+    if names is None:
+        chosen = [name for name, reason in lacking.items() if not reason]
+        if not chosen:
+            raise UsageError(f"nothing to measure: {'; '.join(f'{name} {lacking[name]}' for name in METRICS)}")
+        return chosen
+    for name in names:
+        if name not in METRICS:
+            match = nearest(name, METRICS)
+            hint = f"did you mean '{match}'?" if match else f"metrics: {', '.join(METRICS)}"
+            raise UsageError(f"--metrics: no metric '{name}'; {hint}")
+        if lacking[name]:
+            raise UsageError(f"{name} {lacking[name]}")
+    return list(names)
+
+
+def evaluate(name: str, inputs: Inputs) -> Evaluated:
+    """Take the chosen metrics of one set."""
+    chosen = choose(inputs.options.metrics, inputs)
+    return Evaluated(name, inputs, [METRICS[metric].measure(inputs) for metric in chosen])
+
+
+def as_json(evaluated: Sequence[Evaluated]) -> dict[str, Any]:
+    """Every number, and what was compared with what."""
+    inputs = evaluated[0].inputs
+    return {
+        "schema": "medgen.evaluation/2",
+        "version": __version__,
+        "options": plain(inputs.options),
+        "features": {"name": inputs.bank.extractor.name, "digest": inputs.bank.extractor.digest},
+        "reference": identity(inputs.reference),
+        "training": identity(inputs.training),
+        "vae_digest": inputs.vae.digest if inputs.vae else None,
+        "sets": [
+            {
+                "name": one.name,
+                **(identity(one.inputs.stored) or {}),
+                **{part.name: part.result for part in one.sections},
+            }
+            for one in evaluated
+        ],
+    }
+
+
+def identity(stored: StoredSet | None) -> dict[str, Any] | None:
+    """Which set it was, and how much of it was looked at."""
+    if stored is None:
+        return None
+    return {
+        "provenance": stored.provenance.id,
+        "digest": stored.tail.digest,
+        "cases": len(stored),
+        "slices": stored.slices,
+    }

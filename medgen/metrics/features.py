@@ -1,0 +1,81 @@
+"""Features of a set's images by a named extractor, taken once however many metrics ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from medgen.artifacts.stored import StoredSet
+from medgen.errors import DataError
+from medgen.nets.features import FixedFeatures
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A named map from images (B, C, H, W) in [-1, 1] to features (B, F)."""
+
+    name: str
+    digest: str
+    pooled: Callable[[Tensor], Tensor]
+
+
+def builtin_extractor(device: torch.device | str = "cpu") -> Extractor:
+    """The fixed features that need no download."""
+    network = FixedFeatures().to(device)
+    return Extractor("builtin", network.digest, lambda x: network.pooled(x.to(device)).cpu())
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features (N, F) of a set's slices, and the case (N,) and the number in the set (N,) of each slice."""
+
+    values: Tensor
+    cases: npt.NDArray[np.int64]
+    slices: npt.NDArray[np.int64]
+    skipped: int = 0
+    """Slices left out because they held NaN or infinity."""
+
+
+@dataclass
+class FeatureBank:
+    """Features by set: several metrics, and several sets with one reference, share them."""
+
+    extractor: Extractor
+    _known: dict[tuple[str, tuple[str, ...]], Features] = field(default_factory=dict)
+
+    def of(self, stored: StoredSet, advance: Callable[[int], object] = lambda n: None) -> Features:
+        """The features of an image set (or of a split of it)."""
+        key = stored.tail.digest, tuple(row.id for row in stored.cases)
+        if key not in self._known:
+            self._known[key] = extract(stored, self.extractor, advance)
+        return self._known[key]
+
+
+@torch.inference_mode()
+def extract(stored: StoredSet, extractor: Extractor, advance: Callable[[int], object] = lambda n: None) -> Features:
+    """Features of all slices of an image set, read in batches."""
+    intensity = stored.header.intensity
+    if stored.header.kind != "image" or intensity is None:
+        raise DataError(f"a set of kind '{stored.header.kind}' has no images to take features of; decode it first")
+    cases = np.concatenate([np.full(row.count, number) for number, row in enumerate(stored.cases)] or [np.empty(0)])
+    parts: list[Tensor] = []
+    finite: list[npt.NDArray[np.bool_]] = []
+    for start in range(0, stored.slices, BATCH):
+        rows = range(start, min(start + BATCH, stored.slices))
+        images = intensity.normalized(stored.read("image", rows))
+        whole: npt.NDArray[np.bool_] = np.asarray(np.isfinite(images).all(axis=(1, 2, 3)))
+        finite.append(whole)
+        if whole.any():
+            parts.append(extractor.pooled(torch.from_numpy(images[whole])))
+        advance(len(rows))
+    if not parts:
+        raise DataError("a set without a single finite image has no features")
+    kept = np.concatenate(finite)
+    return Features(torch.cat(parts), cases[kept].astype(np.int64), np.flatnonzero(kept), int((~kept).sum()))
