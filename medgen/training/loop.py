@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from medgen.errors import Terminated, UnavailableError
 from medgen.nets.compute import autocast, resolve_precision
 from medgen.training.data import Source
-from medgen.training.distributed import World
+from medgen.training.distributed import World, gathered, gradients_stay_here, replicate, shard, whole
 from medgen.training.ema import MovingAverage
 from medgen.training.learner import Learner
 from medgen.training.log import Log, Reporter
@@ -45,14 +44,22 @@ class Loop:
 
     def __post_init__(self) -> None:
         options, learner = self.options, self.learner
-        layout = torch.channels_last if options.channels_last else torch.preserve_format
+        sharded = options.sharded and self.world.size > 1
+        # Shards have the plain layout; convolutions bring them into that of their input.
+        layout = torch.channels_last if options.channels_last and not sharded else torch.preserve_format
         learner.model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self.dtype = resolve_precision(options.precision, self.device)
+        self._loss: Callable[..., Any]
+        if sharded:
+            self._loss = shard(learner.model, learner.loss, self.world, self.device)
+        else:
+            self._loss = replicate(learner.model, learner.loss, self.world)
         self.optimizer = _optimizer(learner.model, options, self.device)
         self.average = MovingAverage(learner.model, options.ema) if options.ema else None
-        self.opponent_optimizer = None
+        self.opponent_optimizer, self._opponent_loss = None, None
         if learner.opponent is not None:
             learner.opponent.to(self.device)
+            self._opponent_loss = replicate(learner.opponent, learner.opponent_loss, self.world)
             self.opponent_optimizer = _optimizer(learner.opponent, options, self.device)
         self.watch = Watch(self.world)
         self.total = options.batch_size * options.accumulate * self.world.size
@@ -68,10 +75,6 @@ class Loop:
             self._load()
         if options.compile:
             self.learner.model.compile()
-        step_loss = _distribute(self.learner.model, self.learner.loss, self.world)
-        opponent_loss = None
-        if self.learner.opponent is not None:
-            opponent_loss = _distribute(self.learner.opponent, self.learner.opponent_loss, self.world)
         self.learner.model.train()
         saved = time.monotonic()
         self._told = start, saved
@@ -79,7 +82,7 @@ class Loop:
             for index in range(start, options.steps):
                 done = index + 1
                 last = done == options.steps
-                self._update(index, step_loss, opponent_loss)
+                self._update(index)
                 stopping = self.world.any(stop.received is not None)
                 log, validate, save = (
                     _due(done, every) for every in (options.log_every, options.validate_every, options.save_every)
@@ -97,12 +100,13 @@ class Loop:
                 advance(1, note)
                 if stopping:
                     self._stop(done, stop.received)
+        self._trained = self._collect_weights()
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Let the model hold the average weights, in evaluation mode, inside the block."""
+        """Let the model hold the average weights, in evaluation mode, inside the block; all processes must enter it."""
         self.learner.model.eval()
-        with self.average.in_place() if self.average else contextlib.nullcontext():
+        with self.average.in_place() if self.average else contextlib.nullcontext(), gathered(self._loss):
             yield
         self.learner.model.train()
 
@@ -132,11 +136,13 @@ class Loop:
         return {f"validation_{name}": value for name, value in figures.items()}
 
     def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
-        """State dicts of the model and of its moving average, the latter with everything that is not averaged."""
-        state = self.learner.model.state_dict()
-        return state, {**state, **self.average.state()} if self.average else None
+        """State dicts, as `run` left them, of the model and of its moving average with everything that is not averaged.
 
-    def _update(self, index: int, step_loss: Any, opponent_loss: Any) -> None:
+        Sharded weights are whole in the first process and missing in the others.
+        """
+        return self._trained
+
+    def _update(self, index: int) -> None:
         """One step: gradients of all its batches, then the optimizers."""
         options = self.options
         figures: dict[str, Tensor] = {}
@@ -146,20 +152,22 @@ class Loop:
         for part in range(options.accumulate):
             step = self._place(index, part)
             batch = self._on_device(self.source.at(step.positions))
-            with _gradients_stay_here(step_loss, opponent_loss, until=part == options.accumulate - 1):
+            last = part == options.accumulate - 1
+            with contextlib.nullcontext() if last else gradients_stay_here(self._loss, self._opponent_loss):
                 with autocast(self.device, self.dtype):
-                    loss, parts = _call(step_loss, batch, step)
+                    loss, parts = _call(self._loss, batch, step)
                 (loss / options.accumulate).backward()
                 parts = {"loss": loss.detach(), **parts}
-                if opponent_loss is not None:
+                if self._opponent_loss is not None:
                     with autocast(self.device, self.dtype):
-                        against = opponent_loss(batch, step)
+                        against = self._opponent_loss(batch, step)
                     (against / options.accumulate).backward()
                     parts["opponent"] = against.detach()
             for name, value in parts.items():
                 figures[name] = figures.get(name, 0) + value / options.accumulate
         limit = options.clip or math.inf
-        figures["gradient_norm"] = nn.utils.clip_grad_norm_(self.learner.model.parameters(), limit)
+        norm = nn.utils.clip_grad_norm_(self.learner.model.parameters(), limit)
+        figures["gradient_norm"] = whole(norm)
         self.watch.note(index, figures)
         for optimizer in filter(None, (self.optimizer, self.opponent_optimizer)):
             optimizer.param_groups[0]["lr"] = self._rate(index)
@@ -209,12 +217,17 @@ class Loop:
         return f"loss {figures['loss']:.4g}"
 
     def _save(self, done: int) -> None:
+        packed = pack(self.learner.model, self.optimizer, self.average.state() if self.average else {})
+        if self.learner.opponent is not None and self.opponent_optimizer is not None:
+            against = pack(self.learner.opponent, self.opponent_optimizer, {})
+            packed.update({f"opponent.{name}": tensor for name, tensor in against.items()})
+        collected = self.world.collect(packed)
         if self.world.first:
-            packed = pack(self.learner.model, self.optimizer, self.average.state() if self.average else {})
-            if self.learner.opponent is not None and self.opponent_optimizer is not None:
-                against = pack(self.learner.opponent, self.opponent_optimizer, {})
-                packed.update({f"opponent.{name}": tensor for name, tensor in against.items()})
-            self.resume.save(packed, done)
+            self.resume.save(collected, done)
+
+    def _collect_weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        state = self.world.collect(self.learner.model.state_dict())
+        return state, {**state, **self.world.collect(self.average.state())} if self.average else None
 
     def _load(self) -> None:
         packed = self.resume.load()
@@ -229,32 +242,6 @@ class Loop:
             self.reporter.say(message)
             raise KeyboardInterrupt
         raise Terminated(message)
-
-
-class _AsModule(nn.Module):
-    """A loss as the forward pass of the network it trains, because that is what DDP hooks into."""
-
-    def __init__(self, network: nn.Module, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.network = network
-        self.function = function
-
-    def forward(self, batch: Batch, step: Step) -> Any:
-        return self.function(batch, step)
-
-
-def _distribute(network: nn.Module, loss: Callable[..., Any], world: World) -> Callable[..., Any]:
-    return loss if world.size == 1 else DistributedDataParallel(_AsModule(network, loss))
-
-
-@contextlib.contextmanager
-def _gradients_stay_here(*losses: Any, until: bool) -> Iterator[None]:
-    """Exchange gradients between processes only in the last of the accumulated batches."""
-    with contextlib.ExitStack() as stack:
-        for loss in losses:
-            if not until and isinstance(loss, DistributedDataParallel):
-                stack.enter_context(loss.no_sync())
-        yield
 
 
 def _call(step_loss: Callable[..., Any], batch: Batch, step: Step) -> Any:

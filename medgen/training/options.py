@@ -42,6 +42,8 @@ class LoopOptions(Options, frozen=True):
     channels_last: bool = False
     compile: bool = False
     """Compile the network: pays on a GPU in long trainings."""
+    sharded: bool = False
+    """Lay weights, gradients and optimizer state out over the processes of torchrun, for what one GPU cannot hold."""
     validate_every: Size = 1000
     """Steps between validations; 0 = only at the end."""
     validation_samples: Count = 256
@@ -85,6 +87,7 @@ def decisive(options: TrainingOptions, precision: str, processes: int) -> dict[s
     config = {name: value for name, value in plain(options).items() if name not in ("init", "vae", "seed")}
     loop = {name: value for name, value in config["loop"].items() if name not in IRRELEVANT}
     loop["precision"] = precision
+    sharded = loop.pop("sharded")
     if processes > 1:
-        loop["processes"] = processes
+        loop |= {"processes": processes} | ({"sharded": True} if sharded else {})
     return {**config, "loop": loop}

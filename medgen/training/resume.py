@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from medgen.artifacts.atomic import atomic_file
 from medgen.errors import ConfigError, DataError
+from medgen.training.distributed import cut
 
 RESUME_SCHEMA = "medgen.resume/1"
 
@@ -90,13 +91,16 @@ def unpack(
     packed: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor]
 ) -> None:
     """Put what `pack` took back in its place."""
-    model.load_state_dict(_below(packed, "model."))
+    state = model.state_dict()
+    model.load_state_dict({name: cut(tensor, state[name]) for name, tensor in _below(packed, "model.").items()})
     for name, tensor in _below(packed, "average.").items():
-        average[name].copy_(tensor)
+        average[name].copy_(cut(tensor, average[name]))
+    weights = optimizer.param_groups[0]["params"]
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _below(packed, "optimizer.").items():
         index, _, moment = name.partition(".")
-        moments.setdefault(int(index), {})[moment] = tensor
+        value = cut(tensor, weights[int(index)]) if tensor.ndim else tensor  # a scalar is a count of steps
+        moments.setdefault(int(index), {})[moment] = value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
