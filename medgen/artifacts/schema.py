@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +28,8 @@ ARRAY_NAMES = ("image", "latent", "mask", "vector", "label")
 ARRAY_RANK = {"image": 4, "latent": 4, "mask": 4, "vector": 2, "label": 1}
 TEXT_NAMES = ("text", "modality")
 SPLITS = ("train", "val", "test")
+# Told only where they are known: sets written before these facts were kept are read, and keep their digest.
+LATER_FACTS: dict[str, type] = {"thickness": float, "frame": str, "flaws": str}
 
 Array = npt.NDArray[Any]
 
@@ -83,12 +85,23 @@ class SetHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     schema: str = SET_SCHEMA
 
 
+def slice_positions(
+    origin: Sequence[float], direction: Sequence[float], spacing: Sequence[float], count: int
+) -> npt.NDArray[np.float64]:
+    """(count,) centres of slices along their normal, mm; geometry as in `Case`."""
+    return float(np.dot(origin, direction[:3])) + spacing[0] * np.arange(count, dtype=np.float64)
+
+
 @dataclass(frozen=True)
 class Case:
     """A stack of D slices.
 
     `spacing` is (z, y, x) in mm; `origin` is the first voxel's centre in mm (LPS x, y, z);
-    `direction` holds three unit vectors, of the z, y and x array axes, in LPS.
+    `direction` holds three unit vectors, of the z, y and x array axes, in LPS. `thickness` is what a slice averages
+    over, mm: more than the spacing where slices overlap, less where they leave gaps; 0 where it is not known, and then
+    the spacing stands for it. `frame` names the frame of reference: positions of cases with the same one can be
+    compared; "" where it is not known. `flaws` says why the slices do not stand evenly along z ("uneven gaps",
+    "gantry tilt", "shared positions", "no positions", "slices left out"); "" where they do.
     """
 
     id: str
@@ -99,6 +112,14 @@ class Case:
     direction: tuple[float, ...] = (0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0)
     text: tuple[str, ...] = ()
     modality: tuple[str, ...] = ()
+    thickness: float = 0.0
+    frame: str = ""
+    flaws: str = ""
+
+    @property
+    def positions(self) -> npt.NDArray[np.float64]:
+        """(D,) slice centres along the z axis, mm from the origin of the frame of reference."""
+        return slice_positions(self.origin, self.direction, self.spacing, len(self))
 
     def __len__(self) -> int:
         """Number of slices, D."""
@@ -141,6 +162,7 @@ class Case:
             "direction": list(self.direction),
             "text": list(self.text),
             "modality": list(self.modality),
+            **{name: getattr(self, name) for name in LATER_FACTS if getattr(self, name)},
         }
 
     @staticmethod
@@ -155,6 +177,7 @@ class Case:
             direction=tuple(facts["direction"]),
             text=tuple(facts["text"]),
             modality=tuple(facts["modality"]),
+            **{name: kind(facts[name]) for name, kind in LATER_FACTS.items() if name in facts},
         )
 
 

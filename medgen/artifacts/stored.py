@@ -10,9 +10,10 @@ from typing import Any
 import h5py
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from medgen.artifacts.provenance import Provenance
-from medgen.artifacts.schema import TEXT_NAMES, Array, Case, SetHeader, Tail
+from medgen.artifacts.schema import LATER_FACTS, TEXT_NAMES, Array, Case, SetHeader, Tail, slice_positions
 from medgen.artifacts.stream import parse_header
 from medgen.artifacts.writer import SetWriter
 from medgen.errors import DataError
@@ -55,6 +56,9 @@ class StoredWriter(SetWriter):
             self._append("case/spacing", np.array([case.spacing for case in cases]), row)
             self._append("case/origin", np.array([case.origin for case in cases]), row)
             self._append("case/direction", np.array([case.direction for case in cases]), row)
+            self._append("case/thickness", np.array([case.thickness for case in cases]), row)
+            self._append("case/frame", _texts([case.frame for case in cases]), row)
+            self._append("case/flaws", _texts([case.flaws for case in cases]), row)
         self._flushed += len(cases)
         self._rows.clear()
 
@@ -88,7 +92,7 @@ def _texts(values: Sequence[str]) -> Array:
 
 @dataclass(frozen=True)
 class CaseRow:
-    """One line of a stored set's case table: slices [start, start + count) and the geometry."""
+    """One line of a stored set's case table: slices [start, start + count), and the geometry as in `Case`."""
 
     id: str
     split: str
@@ -97,6 +101,14 @@ class CaseRow:
     spacing: tuple[float, float, float]
     origin: tuple[float, float, float]
     direction: tuple[float, ...]
+    thickness: float = 0.0
+    frame: str = ""
+    flaws: str = ""
+
+    @property
+    def positions(self) -> npt.NDArray[np.float64]:
+        """(count,) slice centres along the z axis, mm from the origin of the frame of reference."""
+        return slice_positions(self.origin, self.direction, self.spacing, self.count)
 
 
 class StoredSet:
@@ -173,14 +185,14 @@ class StoredSet:
         row = self.cases[index]
         begin = int(self._places[row.start])  # a case is contiguous in the file
         window = slice(begin, begin + row.count)
-        texts: dict[str, tuple[str, ...]] = dict.fromkeys(TEXT_NAMES, ())
+        facts: dict[str, Any] = {name: getattr(row, name) for name in LATER_FACTS}
         with self._read_errors():
             arrays = {name: self._file[name][window] for name in self.arrays()}
             for name in TEXT_NAMES:
                 if name in self._file:
                     values = tuple(value.decode() for value in self._file[name][window])
-                    texts[name] = values if any(values) else ()
-        return Case(row.id, arrays, row.split, row.spacing, row.origin, row.direction, **texts)
+                    facts[name] = values if any(values) else ()
+        return Case(row.id, arrays, row.split, row.spacing, row.origin, row.direction, **facts)
 
     def __len__(self) -> int:
         """Number of cases."""
@@ -209,6 +221,9 @@ class StoredSet:
                 spacing=tuple(table["spacing"][i].tolist()),
                 origin=tuple(table["origin"][i].tolist()),
                 direction=tuple(table["direction"][i].tolist()),
+                thickness=float(table["thickness"][i]) if "thickness" in table else 0.0,
+                frame=table["frame"][i].decode() if "frame" in table else "",
+                flaws=table["flaws"][i].decode() if "flaws" in table else "",
             )
             for i in range(len(table["id"]))
         ]

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from medgen.artifacts.schema import Case
+    from medgen.artifacts.stored import CaseRow
 
 
 def command(
@@ -64,16 +70,19 @@ def _set_facts(file: str) -> dict[str, Any]:
     with open_set(file) as reader:
         splits: Counter[str] = Counter()
         depths: Counter[int] = Counter()
+        places: list[Case | CaseRow] = []
         arrays: dict[str, str] = {}
         if isinstance(reader, StoredSet):
             for row in reader.cases:
                 splits[row.split] += 1
                 depths[row.count] += 1
+            places += reader.cases
             arrays = {name: _describe(shape, str(dtype)) for name, (shape, dtype) in reader.arrays().items()}
         else:
             for case in reader:
                 splits[case.split] += 1
                 depths[len(case)] += 1
+                places.append(replace(case, arrays={}))  # the geometry without the pixels
                 arrays = {name: _describe(array.shape[1:], str(array.dtype)) for name, array in case.arrays.items()}
         header, tail = reader.header, reader.tail
         facts: dict[str, Any] = {
@@ -85,6 +94,8 @@ def _set_facts(file: str) -> dict[str, Any]:
             "slices_per_case": [min(depths, default=0), max(depths, default=0)],
             "arrays": dict(sorted(arrays.items())),
         }
+        if any(depth > 1 for depth in depths):
+            facts["geometry"] = _geometry(places)
         if header.intensity is not None:
             facts["intensity"] = msgspec.to_builtins(header.intensity)
         if header.vector_fields:
@@ -97,6 +108,25 @@ def _set_facts(file: str) -> dict[str, Any]:
         facts["digest"] = tail.digest
         facts["provenance"] = _steps(header.provenance)
         return facts
+
+
+def _geometry(places: Sequence[Case | CaseRow]) -> dict[str, Any]:
+    """Ranges over the cases, in mm; what no case tells is left out."""
+    facts: dict[str, Any] = {"slice_spacing_mm": _range([place.spacing[0] for place in places])}
+    thickness = [place.thickness for place in places if place.thickness]
+    if thickness:
+        facts["slice_thickness_mm"] = _range(thickness)
+    frames = {place.frame for place in places if place.frame}
+    if frames:
+        facts["frames_of_reference"] = len(frames)
+    flaws = Counter(place.flaws for place in places if place.flaws)
+    if flaws:
+        facts["flaws"] = dict(sorted(flaws.items()))
+    return facts
+
+
+def _range(values: Sequence[float]) -> list[float]:
+    return [round(min(values), 6), round(max(values), 6)]
 
 
 def _steps(provenance: Any) -> list[dict[str, Any]]:

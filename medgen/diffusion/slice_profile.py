@@ -94,8 +94,8 @@ def cubic_matrix(thin_positions: Positions, thick_positions: Positions) -> Tenso
     curvature = torch.linalg.solve(system, slopes)  # (M, M): c = curvature @ y
     left = (torch.searchsorted(knots, targets, right=True) - 1).clamp(0, len(knots) - 2)
     share = ((targets - knots[left]) / step[left])[:, None]
-    bend = (2.0 - share) * curvature[left] + (1.0 + share) * curvature[left + 1]
-    return matrix - step[left][:, None].square() / 6.0 * share * (1.0 - share) * bend
+    bend: Tensor = (2.0 - share) * curvature[left] + (1.0 + share) * curvature[left + 1]
+    return matrix - bend * share * (1.0 - share) * step[left][:, None].square() / 6.0
 
 
 def resample(volume: Tensor, matrix: Tensor, dim: int = -3) -> Tensor:

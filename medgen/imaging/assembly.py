@@ -13,7 +13,7 @@ from medgen.imaging.annotations import vector_of
 from medgen.imaging.geometry import DepthMap, PlaneMap, plan_depth
 from medgen.imaging.options import PreprocessOptions
 from medgen.imaging.planning import Listener, Plan, PlannedCase
-from medgen.imaging.splits import split_of
+from medgen.imaging.splits import hashed_frame, split_of
 from medgen.imaging.work import ReadTask, Slab
 
 
@@ -69,12 +69,14 @@ class Assembler:
         mask = np.concatenate(masks) if masks else None
         source_of = np.array(keep)  # index in the stack of each slice of the result
         offsets = np.array([stack.offsets[index] for index in keep])
-        depth_spacing = stack.spacing[0]
+        depth_spacing, thickness = stack.spacing[0], stack.thickness
         if options.thickness is not None and len(keep) > 1:
             depth: DepthMap = plan_depth(offsets, depth_spacing, options.thickness)
             values = depth.volume(values)
             if mask is not None:
                 mask = (depth.volume(mask.astype(np.float32)) >= 0.5).astype(np.uint8)
+            # Averaging makes slices thicker; interpolating leaves them as thick as they were measured.
+            thickness = max(options.thickness, thickness or depth_spacing)
             source_of, offsets, depth_spacing = source_of[depth.nearest], depth.targets, options.thickness
         if values.dtype == np.float32:
             values = self._plan.encoding.encode(values)
@@ -86,6 +88,7 @@ class Assembler:
         if self._plan.labelled:
             arrays["label"] = np.array([case.annotation.labels[index] for index in source_of], dtype=np.int64)
         origin, direction = _placed(stack.origin, stack.direction, stack.spacing, plane, float(offsets[0]))
+        flaws = [*stack.flaws] + ["slices left out"] * (len(keep) < keep[-1] - keep[0] + 1)
         texts = [case.annotation.texts.get(int(index), "") for index in source_of]
         modalities = [case.annotation.modalities.get(int(index), stack.first.modality) for index in source_of]
         return Case(
@@ -97,6 +100,9 @@ class Assembler:
             direction=direction,
             text=tuple(texts) if any(texts) else (),
             modality=tuple(modalities) if any(modalities) else (),
+            thickness=thickness,
+            frame=hashed_frame(self._key, stack.first.reference),
+            flaws=", ".join(flaws),
         )
 
     def _vectors(self, case: PlannedCase, plane: PlaneMap, source_of: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:

@@ -78,9 +78,6 @@ def _facts(entry: Entry, dataset: Dataset, frame: int) -> SliceFacts:
     spacing = _numbers(
         frame_value(dataset, frame, "PixelMeasuresSequence", "PixelSpacing") or dataset.get("ImagerPixelSpacing"), 2
     )
-    thickness = frame_value(dataset, frame, "PixelMeasuresSequence", "SpacingBetweenSlices") or frame_value(
-        dataset, frame, "PixelMeasuresSequence", "SliceThickness"
-    )
     return SliceFacts(
         entry=entry,
         frame=frame,
@@ -99,7 +96,9 @@ def _facts(entry: Entry, dataset: Dataset, frame: int) -> SliceFacts:
         across=across,
         down=down,
         spacing=spacing if spacing and min(spacing) > 0 else None,
-        thickness=abs(float(thickness)) or None if thickness is not None else None,
+        step=_length(frame_value(dataset, frame, "PixelMeasuresSequence", "SpacingBetweenSlices")),
+        thickness=_length(frame_value(dataset, frame, "PixelMeasuresSequence", "SliceThickness")),
+        reference=str(dataset.get("FrameOfReferenceUID") or ""),
         phase=tuple(_phase(dataset, frame, keyword) for keyword in _PHASES),
     )
 
@@ -152,6 +151,12 @@ def _numbers(values: Any, count: int) -> Any:
         return None
     numbers = tuple(float(value) for value in values)
     return numbers if all(math.isfinite(number) for number in numbers) else None
+
+
+def _length(value: Any) -> float | None:
+    """A length in mm, or None where it is absent, zero or no number."""
+    length = abs(float(value)) if value is not None else 0.0
+    return length if length > 0 and math.isfinite(length) else None
 
 
 def _frames(dataset: Dataset) -> int:

@@ -29,7 +29,7 @@ def write_dicom(folder: Path, name: str, case: Case, header: SetHeader) -> list[
     parts = (header.provenance.id, case.id, content)
     series.StudyInstanceUID = derived_uid("study", *parts)
     series.SeriesInstanceUID = derived_uid("series", *parts)
-    series.FrameOfReferenceUID = derived_uid("frame", *parts)
+    series.FrameOfReferenceUID = derived_uid("frame", case.frame) if case.frame else derived_uid("frame", *parts)
     normal, down, across = np.asarray(case.direction, np.float64).reshape(3, 3)
     files = []
     for index, plane in enumerate(pixels):
@@ -100,7 +100,7 @@ def _series(case: Case, header: SetHeader, intensity: Intensity) -> Dataset:
     comment = "SYNTHETIC image made by a generative model" if synthetic else "Image derived by resampling"
     dataset.ImageComments = f"{comment}; for research only, not for diagnosis"
     dataset.DerivationDescription = f"medgen {header.provenance.steps[-1].command}, provenance {header.provenance.id}"
-    dataset.SliceThickness = decimal(case.spacing[0])
+    dataset.SliceThickness = decimal(case.thickness or case.spacing[0])
     dataset.SpacingBetweenSlices = decimal(case.spacing[0])
     if modality == "CT":
         dataset.KVP = ""

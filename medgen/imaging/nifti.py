@@ -58,7 +58,7 @@ def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
                     across=(across[0], across[1], across[2]),
                     down=(down[0], down[1], down[2]),
                     spacing=(float(steps[1]), float(steps[0])),
-                    thickness=float(steps[2]),
+                    step=float(steps[2]),
                     phase=(str(volume),) if volumes > 1 else (),
                 )
             )

@@ -122,7 +122,7 @@ def make_plan(
             found = masks.of_stack(stack) if masks else []
             if options.thickness is not None and stack.flaws and len(stack.slices) > 1:
                 raise DataError(
-                    f"{stack.name}: {stack.flaws[0]}; its slices cannot be resampled along z: "
+                    f"{stack.name}: {next(iter(stack.flaws.values()))}; its slices cannot be resampled along z: "
                     "leave --thickness out, or mend the series first"
                 )
             if options.spacing is not None and not stack.measured:
@@ -237,7 +237,7 @@ def _chosen(stacks: list[Stack], options: PreprocessOptions, listener: Listener)
 def _tell_flaws(stack: Stack, listener: Listener) -> None:
     """Flaws do not hurt single slices; who trains on volumes should know of them."""
     if stack.first.position is not None:
-        for flaw in stack.flaws:
+        for flaw in stack.flaws.values():
             listener.warn(f"{stack.name}: {flaw}; its slices are kept as they are")
 
 

@@ -22,7 +22,7 @@ GAP_TOLERANCE = 0.05  # of the usual distance, and at least 0.1 mm
 class Stack:
     """Slices that make one case, in order along the normal of the first to the last.
 
-    `spacing` is (z, y, x) in mm; `flaws` are sentences about the geometry that forbid resampling along z.
+    `spacing` is (z, y, x) in mm; `flaws` in the geometry forbid resampling along z: kind -> sentence.
     """
 
     key: str  # what the id is made of: unique, and known to the user alone
@@ -30,7 +30,7 @@ class Stack:
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
     measured: bool = False  # whether the in-plane spacing is known
     offsets: list[float] = field(default_factory=list)  # mm along the normal, from the first slice
-    flaws: list[str] = field(default_factory=list)
+    flaws: dict[str, str] = field(default_factory=dict)
 
     @property
     def first(self) -> SliceFacts:
@@ -46,6 +46,12 @@ class Stack:
     def patient(self) -> str:
         """The patient's identity, or "" where the file does not tell."""
         return self.first.patient
+
+    @property
+    def thickness(self) -> float:
+        """What a slice averages over, mm; 0 where the slices do not tell, or do not agree."""
+        told = {item.thickness or 0.0 for item in self.slices}
+        return min(told) if max(told) - min(told) <= 0.01 * max(told) else 0.0
 
     @property
     def origin(self) -> Vector3:
@@ -182,13 +188,13 @@ def _height(item: SliceFacts, reference: SliceFacts) -> float:
 
 def _ordered(key: str, part: list[SliceFacts]) -> Stack:
     first = part[0]
-    depth = first.thickness or 1.0
+    depth = first.step or first.thickness or 1.0
     plane = first.spacing or (1.0, 1.0)
     if first.position is None:
         part = sorted(part, key=lambda item: item.frame)
         stack = Stack(key, part, (depth, *plane), first.spacing is not None, [i * depth for i in range(len(part))])
         if len(part) > 1:
-            stack.flaws.append("its frames have no position in space")
+            stack.flaws["no positions"] = "its frames have no position in space"
         return stack
     part = sorted(part, key=lambda item: (_height(item, first), item.entry.source, item.entry.within, item.frame))
     offsets = [_height(item, part[0]) - _height(part[0], part[0]) for item in part]
@@ -197,42 +203,42 @@ def _ordered(key: str, part: list[SliceFacts]) -> Stack:
         gaps = np.diff(offsets)
         usual = float(np.median(gaps[gaps > 1e-3])) if (gaps > 1e-3).any() else depth
         stack.spacing = (usual, *plane)
-        stack.flaws += [*_repeats(part, gaps), *_uneven(part, gaps, usual), *_tilt(part)]
+        stack.flaws |= _repeats(part, gaps) | _uneven(part, gaps, usual) | _tilt(part)
     return stack
 
 
-def _repeats(part: Sequence[SliceFacts], gaps: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[str]:
+def _repeats(part: Sequence[SliceFacts], gaps: np.ndarray[tuple[int], np.dtype[np.float64]]) -> dict[str, str]:
     where = np.flatnonzero(gaps <= 1e-3)
     if not len(where):
-        return []
+        return {}
     pair = part[where[0]], part[where[0] + 1]
-    return [
-        f"{len(where) + 1} slices share a position with another, first {pair[0].entry.name} and {pair[1].entry.name}"
-        if len(where) > 1
-        else f"{pair[0].entry.name} and {pair[1].entry.name} share a position"
-    ]
+    names = f"{pair[0].entry.name} and {pair[1].entry.name}"
+    many = f"{len(where) + 1} slices share a position with another, first {names}"
+    return {"shared positions": many if len(where) > 1 else f"{names} share a position"}
 
 
-def _uneven(part: Sequence[SliceFacts], gaps: np.ndarray[tuple[int], np.dtype[np.float64]], usual: float) -> list[str]:
+def _uneven(
+    part: Sequence[SliceFacts], gaps: np.ndarray[tuple[int], np.dtype[np.float64]], usual: float
+) -> dict[str, str]:
     odd = np.flatnonzero((np.abs(gaps - usual) > max(0.1, GAP_TOLERANCE * usual)) & (gaps > 1e-3))
     if not len(odd):
-        return []
+        return {}
     at = int(odd[0])
-    return [
-        f"uneven gaps: {gaps[at]:.4g} mm between slices {at} and {at + 1} ({part[at].entry.name}), usually "
-        f"{usual:.4g} mm" + (f", and {len(odd) - 1} more" if len(odd) > 1 else "")
-    ]
+    return {
+        "uneven gaps": f"uneven gaps: {gaps[at]:.4g} mm between slices {at} and {at + 1} ({part[at].entry.name}), "
+        f"usually {usual:.4g} mm" + (f", and {len(odd) - 1} more" if len(odd) > 1 else "")
+    }
 
 
-def _tilt(part: Sequence[SliceFacts]) -> list[str]:
+def _tilt(part: Sequence[SliceFacts]) -> dict[str, str]:
     start, end = part[0].position, part[-1].position
     if start is None or end is None:
-        return []
+        return {}
     step = np.subtract(end, start)
     along = float(step @ np.array(normal(part[0])))
     aside = math.sqrt(max(0.0, float(step @ step) - along * along))
     angle = math.degrees(math.atan2(aside, abs(along)))
     pixel = min(part[0].spacing or (1.0, 1.0))
     if angle < TILT_DEGREES or aside < 0.5 * pixel:
-        return []
-    return [f"gantry tilt of {angle:.1f} degrees: each slice is shifted against the one before"]
+        return {}
+    return {"gantry tilt": f"gantry tilt of {angle:.1f} degrees: each slice is shifted against the one before"}

@@ -24,6 +24,11 @@ def hashed_id(key: bytes, name: str) -> str:
     return blake2b(name.encode(), key=key, digest_size=8, person=b"medgen-case").hexdigest()
 
 
+def hashed_frame(key: bytes, reference: str) -> str:
+    """A name for the frame of reference with this UID, made as case ids are; "" for ""."""
+    return blake2b(reference.encode(), key=key, digest_size=8, person=b"medgen-frame").hexdigest() if reference else ""
+
+
 def uniform(key: bytes, name: str) -> float:
     """A number in [0, 1) that belongs to `name`."""
     digest = blake2b(name.encode(), key=key, digest_size=8, person=b"medgen-split").digest()

@@ -183,11 +183,38 @@ def test_flaws_of_the_geometry_warn_and_forbid_resampling(medgen: Run, write_sli
     assert result.returncode == 0
     assert b"warning: " in result.stderr
     assert b"uneven gaps: 3 mm between slices 2 and 3" in result.stderr
+    assert contents(tmp_path / "a.h5")[1][0].flaws == "uneven gaps"
+    assert json.loads(medgen("info", tmp_path / "a.h5", "--json").stdout)["geometry"]["flaws"] == {"uneven gaps": 1}
     result = medgen("preprocess", tmp_path / "in", "-o", tmp_path / "b.h5", "--thickness", "1")
     assert result.returncode == 65
     assert "uneven gaps" in last_line(result)
     assert "leave --thickness out" in last_line(result)
     assert not (tmp_path / "b.h5").exists()
+
+
+def test_thickness_and_frame_of_reference_are_kept_and_the_frame_is_hashed(
+    medgen: Run, write_slice: WriteSlice, tmp_path: Path
+) -> None:
+    for series, step, uid in (("a", 1.0, "1.2.7"), ("b", 2.5, "1.2.7"), ("c", 2.5, "1.2.8")):
+        for index in range(4):
+            pixels = np.full((8, 8), index, np.int16)
+            tags = {"SeriesInstanceUID": f"1.{ord(series)}", "SOPInstanceUID": f"1.{ord(series)}.{index}"}
+            write_slice(tmp_path / series / f"{index}", pixels, z=step * index, FrameOfReferenceUID=uid, **tags)
+    sources = [tmp_path / name for name in "abc"]
+    assert medgen("preprocess", *sources, "-o", tmp_path / "a.h5").returncode == 0
+    _, cases = contents(tmp_path / "a.h5")
+    assert [(case.spacing[0], case.thickness) for case in cases] == [(1.0, 2.5), (2.5, 2.5), (2.5, 2.5)]
+    frames = [case.frame for case in cases]
+    assert frames[0] == frames[1] != frames[2]
+    assert "1.2" not in "".join(frames)
+    assert medgen("preprocess", sources[0], "--id-key", "other", "-o", tmp_path / "b.h5").returncode == 0
+    assert contents(tmp_path / "b.h5")[1][0].frame not in frames
+    assert medgen("preprocess", *sources, "--thickness", "5", "-o", tmp_path / "c.h5").returncode == 0
+    assert [(case.spacing[0], case.thickness) for case in contents(tmp_path / "c.h5")[1]] == [(5.0, 5.0)] * 3
+    assert medgen("preprocess", *sources, "--thickness", "0.5", "-o", tmp_path / "d.h5").returncode == 0
+    assert [(case.spacing[0], case.thickness) for case in contents(tmp_path / "d.h5")[1]] == [(0.5, 2.5)] * 3
+    geometry = json.loads(medgen("info", tmp_path / "a.h5", "--json").stdout)["geometry"]
+    assert geometry == {"slice_spacing_mm": [1.0, 2.5], "slice_thickness_mm": [2.5, 2.5], "frames_of_reference": 2}
 
 
 def test_a_bad_file_stops_or_is_left_out(medgen: Run, make_ct: Callable[..., Path], tmp_path: Path) -> None:

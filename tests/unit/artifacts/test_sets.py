@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from medgen.artifacts.provenance import derive
-from medgen.artifacts.schema import Case, Intensity, SetHeader
+from medgen.artifacts.schema import Case, ContentDigest, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.artifacts.stored import StoredSet
 from medgen.artifacts.stream import StreamReader, StreamWriter
@@ -91,6 +92,46 @@ def test_any_content_survives_both_encodings(
     streamed = list(StreamReader(io.BytesIO(as_stream(path)), "stream"))
     for ours, theirs in zip(cases, streamed, strict=True):
         np.testing.assert_array_equal(ours["image"], theirs["image"])
+
+
+def test_thickness_frame_and_flaws_survive_both_encodings(make_set: Callable[..., Path], tmp_path: Path) -> None:
+    with open_set(make_set(count=1)) as reader:
+        header, (case,) = reader.header, list(reader)
+    told = replace(case, thickness=5.0, frame="f00d", flaws="uneven gaps")
+    plain = replace(case, id="plain")  # none of it is known
+    with create_set(tmp_path / "told.h5", header) as writer:
+        writer.write(told)
+        writer.write(plain)
+    with open_set(tmp_path / "told.h5") as stored:
+        assert [(row.thickness, row.frame, row.flaws) for row in stored.cases] == [
+            (5.0, "f00d", "uneven gaps"),
+            (0.0, "", ""),
+        ]
+        on_disk = list(stored)
+    streamed = list(StreamReader(io.BytesIO(as_stream(tmp_path / "told.h5")), "stream"))
+    for ours, disk, stream in zip((told, plain), on_disk, streamed, strict=True):
+        assert_same_case(ours, disk)
+        assert_same_case(ours, stream)
+
+
+def test_a_set_written_before_thickness_was_kept_is_read_and_keeps_its_digest(make_set: Callable[..., Path]) -> None:
+    path = make_set(count=2)
+    with h5py.File(path, "a") as file:
+        for name in ("thickness", "frame", "flaws"):
+            del file[f"case/{name}"]
+    with open_set(path) as reader:
+        digest = ContentDigest(reader.header)
+        for case in reader:
+            assert (case.thickness, case.frame, case.flaws) == (0.0, "", "")
+            assert not {"thickness", "frame", "flaws"} & set(case.facts())
+            digest.add(case)
+        assert digest.tail(reader.tail.inputs) == reader.tail
+
+
+def test_positions_run_along_the_normal() -> None:
+    tilted = (0.0, -0.6, 0.8, 0.0, 0.8, 0.6, 1.0, 0.0, 0.0)
+    case = Case("c", {"label": np.zeros(3)}, spacing=(2.5, 1, 1), origin=(7.0, -1.0, 2.0), direction=tilted)
+    np.testing.assert_allclose(case.positions, [2.2, 4.7, 7.2])  # (-1)(-0.6) + 2 (0.8) = 2.2
 
 
 @pytest.mark.parametrize("keep", [0.02, 0.3, 0.7, 0.999])

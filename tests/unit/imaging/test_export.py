@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,16 @@ def test_dicom_says_what_it_is_and_names_nobody(tmp_path: Path) -> None:
     )
     assert str(real.PatientName) == "DERIVED^0123abcd"  # real anatomy is not passed off as synthetic
     assert "SYNTHETIC" not in real.ImageComments
+
+
+def test_dicom_tells_thickness_and_distance_apart_and_keeps_a_frame_of_reference(tmp_path: Path) -> None:
+    thick = dataclasses.replace(ct_case("thick"), thickness=4.0, frame="f00d")
+    thin = dataclasses.replace(ct_case("thin", seed=2), thickness=1.0, frame="f00d")
+    folder = export(tmp_path / "a", "dicom", thick, thin, ct_case("unknown"))
+    made = {name: pydicom.dcmread(folder / name / "0001.dcm") for name in ("thick", "thin", "unknown")}
+    assert [float(file.SliceThickness) for file in made.values()] == [4.0, 1.0, 2.5]
+    assert {float(file.SpacingBetweenSlices) for file in made.values()} == {2.5}
+    assert made["thick"].FrameOfReferenceUID == made["thin"].FrameOfReferenceUID != made["unknown"].FrameOfReferenceUID
 
 
 def test_dicom_uids_are_new_unique_and_the_same_again(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_gaps_are_named(write_slice: WriteSlice, tmp_path: Path) -> None:
     write_all(write_slice, tmp_path, (0, 2.5, 5, 10, 12.5))
     (stack,) = stacks_in(tmp_path)
     assert stack.spacing[0] == 2.5
-    (flaw,) = stack.flaws
+    (flaw,) = stack.flaws.values()
     assert "5 mm between slices 2 and 3" in flaw
     assert "usually 2.5 mm" in flaw
 
@@ -111,7 +111,7 @@ def test_gantry_tilt_is_measured(write_slice: WriteSlice, tmp_path: Path, degree
         axes = [1, 0, 0, 0, math.cos(angle), math.sin(angle)]
         write_slice(tmp_path / f"{z}", blank(), z=2.5 * z, ImageOrientationPatient=axes)
     (stack,) = stacks_in(tmp_path)
-    assert any(f"tilt of {abs(degrees):.1f} degrees" in flaw for flaw in stack.flaws)
+    assert any(f"tilt of {abs(degrees):.1f} degrees" in flaw for flaw in stack.flaws.values())
 
 
 def test_copies_are_left_aside_and_other_files_of_one_instance_kept_apart(
@@ -136,7 +136,7 @@ def test_different_slices_on_one_position_are_a_flaw(write_slice: WriteSlice, tm
     write_all(write_slice, tmp_path, (0, 1, 1, 2))
     (stack,) = stacks_in(tmp_path)
     assert len(stack.slices) == 4
-    assert "share a position" in stack.flaws[0]
+    assert "share a position" in stack.flaws["shared positions"]
 
 
 def test_images_without_position_are_cases_of_their_own(write_slice: WriteSlice, tmp_path: Path) -> None:
@@ -152,3 +152,22 @@ def test_images_without_position_are_cases_of_their_own(write_slice: WriteSlice,
 def test_one_slice_takes_its_thickness(write_slice: WriteSlice, tmp_path: Path) -> None:
     write_slice(tmp_path / "a", blank())
     assert stacks_in(tmp_path)[0].spacing == (2.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("told", "spacing"), [((5.0, None), 2.5), ((5.0, 2.0), 2.5), ((None, 2.0), 2.5), ((5.0, 4.0), 2.5)]
+)
+def test_thickness_is_not_the_distance(
+    write_slice: WriteSlice, tmp_path: Path, told: tuple[float | None, float | None], spacing: float
+) -> None:
+    tags = {"SliceThickness": told[0], "SpacingBetweenSlices": told[1]}
+    write_all(write_slice, tmp_path, (0, 2.5, 5.0), **tags)
+    (stack,) = stacks_in(tmp_path)
+    assert stack.thickness == (told[0] or 0.0)
+    assert stack.spacing[0] == spacing  # positions count, not what the header says
+
+
+def test_slices_that_disagree_tell_no_thickness(write_slice: WriteSlice, tmp_path: Path) -> None:
+    for z, thickness in enumerate((1.0, 1.0, 2.0)):
+        write_slice(tmp_path / f"{z}", blank(), z=z, SliceThickness=thickness)
+    assert stacks_in(tmp_path)[0].thickness == 0.0
