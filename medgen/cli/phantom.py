@@ -12,11 +12,14 @@ from medgen.cli.options import ConfigFile, Force, Preset, PrintConfig, Seed, Set
 
 def command(
     context: typer.Context,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="What to make: chest-ct.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="What to make: chest-ct, dental.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to make.")],
     count: Annotated[int, typer.Option("-n", "--count", min=1, metavar="N", help="How many cases.")] = 1,
     size: Annotated[
-        int | None, typer.Option("--size", metavar="PIXELS", help="Rows and columns.  [default: 512]")
+        int | None,
+        typer.Option(
+            "--size", metavar="PIXELS", help="Rows and columns; a full dental view is twice as wide.  [default: 512]"
+        ),
     ] = None,
     slices: Annotated[int | None, typer.Option("--slices", metavar="N", help="Slices a case.  [default: 24]")] = None,
     thickness: Annotated[
@@ -33,7 +36,19 @@ def command(
         str | None, typer.Option("--nodule-diameter", metavar="LOW,HIGH", help="In mm.  [default: 6,30]")
     ] = None,
     healthy_fraction: Annotated[
-        float | None, typer.Option("--healthy-fraction", metavar="F", help="Cases without nodules.  [default: 0.2]")
+        float | None,
+        typer.Option(
+            "--healthy-fraction", metavar="F", help="Cases without nodules or lesions.  [default: 0.2; dental 0.5]"
+        ),
+    ] = None,
+    view: Annotated[
+        str | None, typer.Option("--view", metavar="full|half", help="Both jaws, or one side.  [default: full]")
+    ] = None,
+    lesions: Annotated[
+        str | None,
+        typer.Option(
+            "--lesions", metavar="A,B,...", help="Of caries, periapical, bone-loss, fracture.  [default: all of them]"
+        ),
     ] = None,
     workers: Annotated[int, typer.Option("--workers", min=0, metavar="N", help="Processes; 0: one a core.")] = 0,
     seed: Seed = None,
@@ -46,8 +61,9 @@ def command(
     """Make procedural images with known truth, as a hospital would hand them over.
 
     chest-ct: dicom/ (series in ZIPs), labels.csv (a row a slice with a nodule), nodules.csv (mm), masks/ (NIfTI).
-    The same seed gives the same bytes, and case i does not depend on N; the anatomy is the same in slices of any
-    thickness as long as they cover the same extent.
+    dental: dicom/ (panoramic X-rays), labels.csv (a row a case), lesions.csv (a row a lesion), masks/ (PNG).
+    The same seed gives the same bytes, and case i does not depend on N. A chest is the same in slices of any thickness
+    as long as they cover the same extent; a healthy dental case is the ill one of the same seed without its lesions.
     """
     import os
 
@@ -69,6 +85,8 @@ def command(
             "nodules": _range(nodules, "--nodules", int),
             "diameter": _range(diameter, "--nodule-diameter", float),
             "healthy_fraction": healthy_fraction,
+            "view": view,
+            "lesions": [name.strip() for name in lesions.split(",")] if lesions else None,
         },
     )
     console = console_of(context)

@@ -17,12 +17,13 @@ from typing import Any
 from medgen.artifacts.atomic import atomic_folder
 from medgen.config import nearest
 from medgen.errors import UnavailableError, UsageError
-from medgen.phantoms.options import ChestCTOptions, PhantomOptions
+from medgen.phantoms.options import ChestCTOptions, DentalOptions, PhantomOptions
 
 # Each kind is one module: TABLES (columns by file name), FOLDERS, and
 # write_case(options, index, folder) -> rows by table.
 KINDS: dict[str, tuple[str, type[PhantomOptions]]] = {
     "chest-ct": ("medgen.phantoms.chest_ct", ChestCTOptions),
+    "dental": ("medgen.phantoms.dental", DentalOptions),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -12,6 +12,15 @@ from medgen.errors import ConfigError
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=20)]
+
+
+Lesion = Literal["caries", "periapical", "bone-loss", "fracture"]
+
+
+def _check_range(name: str, limits: tuple[float, float]) -> None:
+    low, high = limits
+    if low > high:
+        raise ConfigError(f"{name}: {low:g},{high:g} is not a range; give the smaller number first")
 
 
 class PhantomOptions(Options, frozen=True):
@@ -35,11 +44,27 @@ class ChestCTOptions(PhantomOptions, frozen=True):
     def __post_init__(self) -> None:
         """Ranges that contradict themselves are errors."""
         for name in ("nodules", "diameter"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise ConfigError(f"{name}: {low:g},{high:g} is not a range; give the smaller number first")
+            _check_range(name, getattr(self, name))
 
     @property
     def step(self) -> float:
         """From slice to slice, in mm."""
         return self.thickness if self.spacing is None else self.spacing
+
+
+class DentalOptions(PhantomOptions, frozen=True):
+    """A panoramic X-ray."""
+
+    size: Annotated[int, msgspec.Meta(ge=32, le=2048)] = 512  # rows; a full view has twice as many columns
+    view: Literal["full", "half"] = "full"  # both jaws from joint to joint, or one side, square
+    healthy_fraction: Fraction = 0.5  # of cases
+    lesions: tuple[Lesion, ...] = ("caries", "periapical", "bone-loss", "fracture")  # kinds; a case has one of them
+    count: tuple[Count, Count] = (1, 3)  # fewest and most lesions in a case that has any
+    severity: tuple[Fraction, Fraction] = (0.3, 1.0)  # how large and how dark: 0 barely seen, 1 beyond doubt
+
+    def __post_init__(self) -> None:
+        """Ranges that contradict themselves are errors."""
+        for name in ("count", "severity"):
+            _check_range(name, getattr(self, name))
+        if not self.lesions:
+            raise ConfigError("lesions: name at least one kind; for healthy cases only, set healthy_fraction to 1")

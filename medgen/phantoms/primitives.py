@@ -67,10 +67,18 @@ class Grid:
         """(..., h, w) on `coarse` -> (..., H, W) here, bilinear."""
         if self.coarse.size == self.size:
             return field
-        position = np.linspace(0.0, self.coarse.size - 1.0, self.size)
-        below = np.minimum(position.astype(np.intp), self.coarse.size - 2)
-        weight = (position - below).astype(np.float32)
-        return _mix_rows(_mix_columns(field, below, below + 1, weight), below, below + 1, weight)
+        return enlarge(field, self.size, self.size)
+
+
+def enlarge(field: Floats, rows: int, columns: int) -> Floats:
+    """(..., h, w) -> (..., rows, columns), bilinear, corner on corner; to fewer rows and columns it picks places."""
+    across = np.linspace(0.0, field.shape[-1] - 1.0, columns)
+    down = np.linspace(0.0, field.shape[-2] - 1.0, rows)
+    left, upper = (
+        np.minimum(at.astype(np.intp), n - 2) for at, n in ((across, field.shape[-1]), (down, field.shape[-2]))
+    )
+    mixed = _mix_columns(field, left, left + 1, (across - left).astype(np.float32))
+    return _mix_rows(mixed, upper, upper + 1, (down - upper).astype(np.float32))
 
 
 def _mix_rows(values: Floats, low: Indices, high: Indices, weight: Floats) -> Floats:
