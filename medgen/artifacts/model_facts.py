@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from medgen.artifacts.schema import Intensity
+from medgen.artifacts.schema import Intensity, SetHeader
 from medgen.errors import DataError
 
 
@@ -51,3 +51,53 @@ class DenoiserFacts(Facts, frozen=True):
     latent_scale: float = 1.0
     latent_shift: float = 0.0
     stored_dtype: Literal["int16", "uint8", "uint16", "float32"] = "int16"  # image space only; else the VAE says it
+
+
+class InterpolatorFacts(Facts, frozen=True):
+    """Facts of kind "interpolator": the VAE it looks through, its diffusion, and the lengths (mm) it was trained on."""
+
+    schedule: dict[str, Any]  # as in DenoiserFacts, like the next two
+    objective: str
+    intensity: Intensity
+    vae_digest: str
+    latent_scale: float
+    latent_shift: float
+    residual_std: float  # what it predicts is multiplied by this, and added to the latents of the guess
+    depth: int  # thin slices in a window
+    plane: tuple[int, int]  # height and width of the slices, in pixels
+    thick_spacing: tuple[float, float]  # from, to
+    thin_spacing: tuple[float, float]
+
+
+def check_intensity(images: SetHeader, facts: VAEFacts) -> Intensity:
+    """The intensity of an image set; DataError if its window, or its unit, is not that of the VAE."""
+    ours, theirs = images.intensity, facts.intensity
+    if ours is None:
+        raise DataError("the set does not say what its image values mean (no intensity); preprocess it again")
+    if (ours.unit, ours.window) != (theirs.unit, theirs.window):
+        raise DataError(
+            f"the set has window {_window(ours)} and the VAE was trained on {_window(theirs)}; "
+            "preprocess with the VAE's window"
+        )
+    return ours
+
+
+def _window(intensity: Intensity) -> str:
+    low, high = intensity.window
+    return f"[{low:g}, {high:g}] {intensity.unit}"
+
+
+class NormalizerFacts(Facts, frozen=True):
+    """Facts of kind "normalizer": a network with the heads "diffusion" and "flow", each on a path of its own."""
+
+    space: Literal["latent", "image"]
+    shape: tuple[int, ...]
+    schedule: dict[str, Any]  # of the head "diffusion", the fields of diffusion's ScheduleConfig
+    objective: str  # of the head "diffusion"; the other one predicts the flow
+    flow_schedule: dict[str, Any]
+    intensity: Intensity
+    spacing: tuple[float, float, float] | None = None
+    vae_digest: str = ""  # latent space only, like the two below
+    latent_scale: float = 1.0
+    latent_shift: float = 0.0
+    stored_dtype: Literal["int16", "uint8", "uint16", "float32"] = "int16"

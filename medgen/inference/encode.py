@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medgen.artifacts.model_facts import VAEFacts
+from medgen.artifacts.model_facts import VAEFacts, check_intensity
 from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import Array, Case, Intensity, SetHeader
 from medgen.config import Options
@@ -173,13 +173,7 @@ def check_window(images: SetHeader, facts: VAEFacts) -> Intensity:
     """The intensity of a set's images; DataError for a set of another kind, or of another window than the VAE's."""
     if images.kind != "image" or images.intensity is None:
         raise DataError(f"the input is a set of kind '{images.kind}'; extract-latents needs images")
-    ours, theirs = images.intensity, facts.intensity
-    if (ours.unit, ours.window) != (theirs.unit, theirs.window):
-        raise DataError(
-            f"the set has window {_window(ours)} and the VAE was trained on {_window(theirs)}; "
-            "preprocess with the VAE's window"
-        )
-    return ours
+    return check_intensity(images, facts)
 
 
 def latent_header(images: SetHeader, facts: VAEFacts, vae_digest: str, provenance: Provenance) -> SetHeader:
@@ -194,11 +188,6 @@ def latent_header(images: SetHeader, facts: VAEFacts, vae_digest: str, provenanc
         vae_digest=vae_digest,
         notes=images.notes,
     )
-
-
-def _window(intensity: Intensity) -> str:
-    low, high = intensity.window
-    return f"[{low:g}, {high:g}] {intensity.unit}"
 
 
 def _noise(seed: int, keys: list[str], shape: torch.Size) -> Tensor:

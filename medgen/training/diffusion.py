@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from medgen.training import denoiser
+from medgen.training import denoiser, interpolator, normalizer
 from medgen.training.diffusion_options import TrainDiffusionOptions
 from medgen.training.run import Run, Training, start
 
-LEARNERS: dict[str, Callable[[Training, TrainDiffusionOptions], None]] = {"denoiser": denoiser.train}
+LEARNERS: dict[str, Callable[[Training, TrainDiffusionOptions], None]] = {
+    "denoiser": denoiser.train,
+    "interpolator": interpolator.train,
+    "normalizer": normalizer.train,
+}
 
 
 def train_diffusion(run: Run, options: TrainDiffusionOptions) -> None:

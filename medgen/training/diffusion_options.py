@@ -9,14 +9,16 @@ from msgspec import Meta
 from medgen.diffusion.objectives import Objective, check
 from medgen.diffusion.schedules import ScheduleConfig
 from medgen.nets.unet_config import UNetConfig
+from medgen.training.normalizer_options import NormalizerOptions
 from medgen.training.options import TrainingOptions
+from medgen.training.volumes import VolumeOptions
 
 
 class TrainDiffusionOptions(TrainingOptions, frozen=True):
     """Options of train-diffusion."""
 
-    learner: Literal["denoiser"] = "denoiser"
-    """What is learned: to denoise images or latents."""
+    learner: Literal["denoiser", "interpolator", "normalizer"] = "denoiser"
+    """What is learned: to denoise images or latents, what lies between thick slices, or to make images normal."""
     network: UNetConfig = UNetConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     objective: Objective = "eps"
@@ -29,6 +31,10 @@ class TrainDiffusionOptions(TrainingOptions, frozen=True):
     """A model of the same kind and shape to begin from."""
     vae: str | None = None
     """The VAE through which a learner sees images; the denoiser needs none."""
+    normalizer: NormalizerOptions | None = None
+    """Losses of the learner "normalizer"; none = their defaults."""
+    volumes: VolumeOptions = VolumeOptions()
+    """Training pairs of the interpolator."""
 
     def __post_init__(self) -> None:
         check(self.objective, self.schedule)

@@ -1,0 +1,83 @@
+"""Where thin slices go between thick ones, and what a network is told of the places: shared by training and sampling.
+
+Positions are slice centres along z in mm, rising.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from medgen.diffusion.slice_profile import Positions
+
+PLACES = 2
+"""Channels of `places`."""
+SCALES = 3
+"""Numbers in `scales`."""
+TYPICAL = 4.0
+"""mm; the length that `scales` calls one half."""
+
+
+def thin_positions(thick_positions: Positions, thickness: float, spacing: float) -> Tensor:
+    """(N,) centres `spacing` mm apart over all that was measured, about its middle, float64.
+
+    Measured is what the thick slices cover; where they overlap, the outermost half of the overlap is left out.
+    """
+    thick = torch.as_tensor(thick_positions, dtype=torch.float64)
+    step = float(thick[-1] - thick[0]) / max(len(thick) - 1, 1)
+    extent = float(thick[-1] - thick[0]) + (min(thickness, step) if len(thick) > 1 else thickness)
+    count = max(1, math.floor(extent / spacing + 1e-6))
+    middle = float(thick[0] + thick[-1]) / 2
+    return middle + (torch.arange(count, dtype=torch.float64) - (count - 1) / 2) * spacing
+
+
+def places(thin: Positions, thick: Positions, thickness: float, thin_thickness: float) -> Tensor:
+    """(2, N) float32 in [0, 1]: how close each thin slice is to a thick one's centre, and its share that was measured.
+
+    The first is 1 at a centre and falls to 0 halfway to the next; the second is 0 in gaps and beyond the ends.
+    """
+    thin, thick = (torch.as_tensor(values, dtype=torch.float64) for values in (thin, thick))
+    step = float(thick[-1] - thick[0]) / max(len(thick) - 1, 1)
+    distance = (thin[:, None] - thick).abs().amin(dim=1)
+    low = torch.maximum(thin[:, None] - thin_thickness / 2, thick - thickness / 2)
+    high = torch.minimum(thin[:, None] + thin_thickness / 2, thick + thickness / 2)
+    measured = (high - low).clamp(min=0).sum(dim=1) / thin_thickness
+    return torch.stack([(1 - 2 * distance / step).clamp(min=0), measured.clamp(max=1)]).float()
+
+
+def scales(thin_spacing: float, thick_spacing: float, thickness: float) -> Tensor:
+    """(3,) float32 in (0, 1): the three lengths in mm, each as length / (length + 4 mm)."""
+    lengths = torch.tensor([thin_spacing, thick_spacing, thickness], dtype=torch.float64)
+    return (lengths / (lengths + TYPICAL)).float()
+
+
+def network_input(noisy: Tensor, guess: Tensor, places: Tensor) -> Tensor:
+    """What the network sees: noisy and guess (B, c, N, h, w) and places (B, 2, N) -> (B, 2c + 2, N, h, w)."""
+    spread = places.to(guess)[..., None, None].expand(-1, -1, -1, *guess.shape[-2:])
+    return torch.cat([noisy, guess.to(noisy.dtype), spread.to(noisy.dtype)], dim=1)
+
+
+def window_starts(count: int, depth: int, overlap: int) -> list[int]:
+    """First slices of windows of `depth` that cover `count` slices, each pair sharing at least `overlap`."""
+    if count <= depth:
+        return [0]
+    number = math.ceil((count - overlap) / (depth - overlap))
+    return [round(index * (count - depth) / (number - 1)) for index in range(number)]
+
+
+def window_weights(start: int, depth: int, count: int, overlap: int) -> Tensor:
+    """(depth,) weights of a window in the blend: ramps over `overlap` slices, but for the ends of the volume."""
+    rise = (torch.arange(depth, dtype=torch.float32) + 1) / (overlap + 1)
+    left = rise.clamp(max=1) if start > 0 else torch.ones(depth)
+    right = rise.flip(0).clamp(max=1) if start + depth < count else torch.ones(depth)
+    return torch.minimum(left, right)
+
+
+def whole_rows(matrix: Tensor, first: int, last: int) -> Tensor:
+    """Numbers of the rows (thick slices) of a profile matrix that lie wholly in columns [first, last)."""
+    outside = matrix.clone()
+    outside[:, first:last] = 0
+    inside = matrix[:, first:last].sum(dim=1)
+    return torch.nonzero((outside.sum(dim=1) == 0) & (inside > 0))[:, 0]
