@@ -13,7 +13,7 @@ from medgen.artifacts.sets import SetReader
 from medgen.artifacts.sharding import shard_of, without_shard
 from medgen.errors import DataError
 
-_MUST_AGREE = ("kind", "intensity", "vector_fields", "latent_scale", "latent_shift", "vae_digest")
+_MUST_AGREE = ("kind", "intensity", "vector_fields", "label_names", "latent_scale", "latent_shift", "vae_digest")
 
 
 def join(readers: Sequence[SetReader], names: Sequence[str]) -> tuple[SetHeader, list[Identified], Iterator[Case]]:

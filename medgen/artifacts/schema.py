@@ -1,12 +1,15 @@
 """What a set is: a header, then cases; a case is a stack of D slices whose arrays share the first axis.
 
-| array  | shape        | meaning                                                              |
-|--------|--------------|----------------------------------------------------------------------|
-| image  | (D, C, H, W) | stored values; physical = stored * scale + offset, in `unit`         |
-| latent | (D, c, h, w) | unscaled VAE latents                                                 |
-| mask   | (D, M, H, W) | uint8, 0 or 1                                                        |
-| vector | (D, K)       | float32 conditions in [0, 1], named by the header's `vector_fields`  |
-| label  | (D,)         | int64 class                                                          |
+| array      | shape        | meaning                                                              |
+|------------|--------------|----------------------------------------------------------------------|
+| image      | (D, C, H, W) | stored values; physical = stored * scale + offset, in `unit`         |
+| latent     | (D, c, h, w) | unscaled VAE latents                                                 |
+| mask       | (D, M, H, W) | uint8, 0 or 1                                                        |
+| vector     | (D, K)       | float32 conditions in [0, 1], named by the header's `vector_fields`  |
+| label      | (D,)         | int64 class, an index into the header's `label_names` if it has them |
+| normalized | (D, C, H, W) | the nearest normal version of image, in the same stored values       |
+| map        | (D, 4, H, W) | float32 anomaly maps, named by `MAP_CHANNELS`                        |
+| score      | (D,)         | float32, how anomalous the slice is as a whole                       |
 """
 
 from __future__ import annotations
@@ -24,8 +27,13 @@ from medgen.artifacts.provenance import Provenance
 from medgen.errors import DataError
 
 SET_SCHEMA = "medgen.set/1"
-ARRAY_NAMES = ("image", "latent", "mask", "vector", "label")
-ARRAY_RANK = {"image": 4, "latent": 4, "mask": 4, "vector": 2, "label": 1}
+ARRAY_RANK = {
+    "image": 4, "latent": 4, "mask": 4, "vector": 2, "label": 1, "normalized": 4, "map": 4, "score": 1,
+}  # fmt: skip
+ARRAY_NAMES = tuple(ARRAY_RANK)
+MAP_CHANNELS = ("pixel", "gradient", "laplacian", "total")
+NORMAL = "normal"
+"""The name among `label_names` of cases without a finding."""
 TEXT_NAMES = ("text", "modality")
 SPLITS = ("train", "val", "test")
 # Told only where they are known: sets written before these facts were kept are read, and keep their digest.
@@ -78,6 +86,7 @@ class SetHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     provenance: Provenance
     intensity: Intensity | None = None
     vector_fields: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()  # of the classes 0, 1, ...; empty where they have none
     latent_scale: float = 1.0  # a denoiser sees latent * latent_scale
     latent_shift: float = 0.0  # ... after subtracting this
     vae_digest: str = ""  # of the VAE that made or decodes the latents
@@ -188,6 +197,8 @@ class Tail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slices: int
     digest: str
     inputs: dict[str, str]
+    latent_mean: tuple[float, ...] = ()  # of each channel of a latent set, as a denoiser sees it
+    latent_std: tuple[float, ...] = ()
 
 
 def as_bytes(array: Array) -> memoryview:
@@ -196,18 +207,47 @@ def as_bytes(array: Array) -> memoryview:
     return memoryview(flat).cast("B") if array.size else memoryview(b"")
 
 
+class LatentStatistics:
+    """Running mean and standard deviation of each channel of latents, scaled and shifted as a header says."""
+
+    def __init__(self, header: SetHeader) -> None:
+        self._scale, self._shift = header.latent_scale, header.latent_shift
+        self._count, self._sum, self._squares = 0, np.zeros(()), np.zeros(())
+
+    def add(self, latents: Array) -> None:
+        """Take in unscaled latents (D, c, h, w)."""
+        scaled = (latents.astype(np.float64) - self._shift) * self._scale
+        self._count += scaled[:, 0].size
+        self._sum = self._sum + scaled.sum(axis=(0, 2, 3))
+        self._squares = self._squares + np.square(scaled).sum(axis=(0, 2, 3))
+
+    def result(self) -> dict[str, tuple[float, ...]]:
+        """Both by the names they have in `Tail`; nothing if there were no latents."""
+        if not self._count:
+            return {}
+        mean = self._sum / self._count
+        std = np.sqrt(np.maximum(self._squares / self._count - mean**2, 0.0))
+        return {"latent_mean": tuple(mean.tolist()), "latent_std": tuple(std.tolist())}
+
+
 class ContentDigest:
     """A running sha256 over header, cases and the digests of the inputs; equal for both encodings of a set."""
 
     def __init__(self, header: SetHeader) -> None:
         self.cases = 0
         self.slices = 0
-        self._hash = hashlib.sha256(msgspec.json.encode(header, order="sorted"))
+        self._latents = LatentStatistics(header)
+        facts = msgspec.to_builtins(header)
+        if not header.label_names:  # sets written before there were names keep their digest
+            del facts["label_names"]
+        self._hash = hashlib.sha256(msgspec.json.encode(facts, order="sorted"))
 
     def add(self, case: Case) -> None:
         """Take in one case."""
         self.cases += 1
         self.slices += len(case)
+        if "latent" in case.arrays:
+            self._latents.add(case["latent"])
         self._hash.update(msgspec.json.encode(case.facts(), order="sorted"))
         for name in sorted(case.arrays):
             array = np.ascontiguousarray(case.arrays[name])
@@ -218,4 +258,5 @@ class ContentDigest:
         """Close the books."""
         whole = self._hash.copy()
         whole.update(msgspec.json.encode(inputs, order="sorted"))
-        return Tail(self.cases, self.slices, whole.hexdigest(), dict(sorted(inputs.items())))
+        statistics = self._latents.result()
+        return Tail(self.cases, self.slices, whole.hexdigest(), dict(sorted(inputs.items())), **statistics)

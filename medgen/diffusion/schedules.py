@@ -107,6 +107,14 @@ class Schedule:
             return (1 - torch.rand(count, generator=generator, device=device)) * (self.steps - 1)
         return torch.randint(self.steps, (count,), generator=generator, device=device)
 
+    def time_at(self, share: float) -> float:
+        """Timestep at this share of the way from data (0) to noise (1): where sampling of noised data starts.
+
+        Whole for all but flow. The same share is not the same noise on different paths.
+        """
+        t = max(share * self.steps - 1, 0.0)
+        return t if self.config.kind == "flow" else round(t)
+
     def timesteps(self, steps: int, spacing: Spacing = "trailing", start: float | None = None) -> Tensor:
         """Descending times (steps,) of a sampler, from `start` (T - 1 if None): float32 for flow, else int64.
 

@@ -38,10 +38,8 @@ class UNet(nn.Module):
         self.null_context = None
         if config.context_width:
             self.null_context = nn.Parameter(torch.randn(1, 1, config.context_width) * 0.02)
-        # Heads may stand for different kinds of time (diffusion, flow), so the trunk is told which one is asked.
-        self.head_embedding = None
-        if len(config.heads) > 1:
-            self.head_embedding = nn.Parameter(torch.randn(len(config.heads), config.time_width) * 0.02)
+        # Heads may stand for different kinds of time (diffusion, flow): each further one embeds its own.
+        self.head_times = nn.ModuleList(TimeEmbedder(width, config.time_width) for _ in config.heads[1:])
         self.down = DownPath(config)
         self.middle = Middle(config)
         self.up = UpPath(config, self.down.skip_widths)
@@ -92,14 +90,13 @@ class UNet(nn.Module):
         return out
 
     def _embed(self, batch: int, time: Tensor, vector: Tensor | None, keep: Tensor | None, head: int) -> Tensor:
-        """Embedding of time, vector and head, (B, time_width), with the SiLU that every block would begin with."""
-        embedding: Tensor = self.time(time.reshape(-1).expand(batch))
+        """Embedding of the head's time and of the vector, (B, time_width), with the SiLU every block begins with."""
+        embedder = self.time if head == 0 else self.head_times[head - 1]
+        embedding: Tensor = embedder(time.reshape(-1).expand(batch))
         if self.vector is not None:
             embedding = embedding + self.vector(vector, keep, batch)
         elif vector is not None:
             raise ConfigError("a condition vector was given to a network without one; train it with vector_size > 0")
-        if self.head_embedding is not None:
-            embedding = embedding + self.head_embedding[head]
         return F.silu(embedding)
 
     def _tokens(self, batch: int, context: Tensor | None, keep: Tensor | None) -> Tensor | None:

@@ -35,13 +35,23 @@ class Source(Protocol):
 class Slices:
     """The slices of one split in the order of a sampler: `x` (B, C, H, W) and, where the set has it, `vector` (B, K).
 
-    `x` is the image in [-1, 1] or the latent shifted and scaled as the header says: what a network sees.
+    `x` is the image in [-1, 1] or the latent shifted and scaled as the header says: what a network sees. Of the
+    split's slices only those that `among` (slices of the set,) marks take part.
     """
 
-    def __init__(self, stored: StoredSet, split: str, seed: int, balance: Balance | None = None) -> None:
+    def __init__(
+        self,
+        stored: StoredSet,
+        split: str,
+        seed: int,
+        balance: Balance | None = None,
+        among: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
         self._stored = stored
         self._rows = rows_of(stored, split)
         samples = np.concatenate([np.arange(row.start, row.start + row.count) for row in self._rows])
+        if among is not None:
+            samples = samples[among[samples]]
         self.samples = samples.astype(np.int64)
         self._vectors = stored.column("vector").astype(np.float32) if stored.has("vector") else None
         group, fraction = np.ones(len(samples), dtype=bool), 1.0

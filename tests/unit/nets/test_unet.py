@@ -172,9 +172,12 @@ def test_heads_are_selected_by_name():
     noise, velocity = network(X, TIME, head="noise"), network(X, TIME, head="velocity")
     assert differs(noise, velocity)
     torch.testing.assert_close(network(X, TIME), noise)
-    # The trunk knows which head is asked: equal output layers still differ.
+    # Each head has an embedding of time of its own: equal output layers still differ, until the embedders are equal.
     network.outputs[1].load_state_dict(network.outputs[0].state_dict())
     assert differs(network(X, TIME, head="velocity"), noise)
+    assert differs(network.head_times[0](TIME), network.time(TIME))
+    network.head_times[0].load_state_dict(network.time.state_dict())
+    torch.testing.assert_close(network(X, TIME, head="velocity"), noise)
     with pytest.raises(ConfigError, match="no head 'flow'; heads: noise, velocity"):
         network(X, TIME, head="flow")
 
