@@ -27,18 +27,21 @@ SetReader = StreamReader | StoredSet
 
 @overload
 def open_set(
-    source: str | Path, *, random_access: Literal[False] = ...
+    source: str | Path, *, random_access: Literal[False] = ..., name: str = ...
 ) -> contextlib.AbstractContextManager[SetReader]: ...
 @overload
-def open_set(source: str | Path, *, random_access: Literal[True]) -> contextlib.AbstractContextManager[StoredSet]: ...
+def open_set(
+    source: str | Path, *, random_access: Literal[True], name: str = ...
+) -> contextlib.AbstractContextManager[StoredSet]: ...
 
 
 @contextlib.contextmanager
-def open_set(source: str | Path, *, random_access: bool = False) -> Iterator[Any]:
-    """A reader of the set at `source` ("-": standard input).
+def open_set(source: str | Path, *, random_access: bool = False, name: str = "") -> Iterator[Any]:
+    """A reader of the set at `source` ("-": standard input); errors call it `name`.
 
     With `random_access`, a stream is first spooled to a temporary HDF5 file that has no name any more.
     """
+    name = name or str(source)
     with contextlib.ExitStack() as stack:
         reader: SetReader
         if str(source) == "-":
@@ -50,11 +53,11 @@ def open_set(source: str | Path, *, random_access: bool = False) -> Iterator[Any
             file = stack.enter_context(_open_file(Path(source)))
             beginning = file.read(8)
             if beginning == _HDF5_MAGIC:
-                reader = StoredSet(stack.enter_context(_open_hdf5(Path(source))), str(source))
+                reader = StoredSet(stack.enter_context(_open_hdf5(Path(source))), name)
             elif len(beginning) < 8:
                 raise DataError(f"{source}: not a medgen set: the file is {'empty' if not beginning else 'too short'}")
             else:
-                reader = StreamReader(file, str(source), beginning)
+                reader = StreamReader(file, name, beginning)
         if random_access and isinstance(reader, StreamReader):
             reader = stack.enter_context(_spool(reader))
         yield reader

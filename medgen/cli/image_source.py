@@ -1,0 +1,94 @@
+"""Images however they come: a set, or the DICOM, NIfTI or PNG files themselves, made a set for the time of the run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medgen.artifacts.schema import Intensity
+    from medgen.artifacts.stored import StoredSet
+    from medgen.cli.console import Console
+    from medgen.imaging.options import PreprocessOptions
+
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_SET_SUFFIXES = (".h5", ".hdf5")
+
+
+def is_set(source: str | Path) -> bool:
+    """Whether to open `source` as a set: - and pipes, HDF5 files and stream files, and what is not there at all."""
+    path = Path(source)
+    if str(source) == "-" or path.suffix.lower() in _SET_SUFFIXES:
+        return True
+    if path.is_dir():
+        return False
+    if not path.is_file():  # a pipe must not be read before its time
+        return True
+    with path.open("rb") as file:
+        beginning = file.read(9)
+    # A stream begins with the length of its JSON: 8 bytes, little end first, of which the last three are 0.
+    return beginning.startswith(_HDF5_MAGIC) or (beginning[5:8] == b"\0\0\0" and beginning[8:] == b"{")
+
+
+def fitting(
+    options: PreprocessOptions, intensity: Intensity | None = None, shape: tuple[int, ...] | None = None
+) -> PreprocessOptions:
+    """`options`, and where they leave it open, the window and scale of `intensity` and the size of `shape` (C, H, W).
+
+    Files that do not tell their modality (NIfTI) count as CT where `intensity` is in HU.
+    """
+    import msgspec
+
+    changes: dict[str, str] = {}
+    if intensity is not None:
+        low, high = intensity.window
+        if options.window == "auto" and intensity.unit != "relative":  # these windows are each case's own
+            changes["window"] = f"{low!r},{high!r}"
+        if not options.modality and intensity.unit == "HU":
+            changes["modality"] = "CT"
+    if shape is not None:
+        if not options.size:
+            changes["size"] = f"{shape[2]}x{shape[1]}"
+        if options.channels == "auto" and shape[0] in (1, 3):
+            changes["channels"] = str(shape[0])
+    return msgspec.structs.replace(options, **changes)
+
+
+@contextlib.contextmanager
+def open_images(
+    source: str | Path, console: Console, options: PreprocessOptions | None = None, *, id_key: str | None = None
+) -> Iterator[StoredSet]:
+    """The set at `source`; anything else goes through preprocess into a set that has no name and ends with the block.
+
+    What `options.keep_going` leaves out is told, and stands in `console.report["left_out"]`.
+    """
+    import tempfile
+
+    from medgen.artifacts.sets import open_set
+
+    if is_set(source):
+        with open_set(source, random_access=True) as stored:
+            yield stored
+        return
+    from medgen.imaging.options import PreprocessOptions
+    from medgen.imaging.planning import Inputs
+    from medgen.imaging.preprocessing import preprocess
+
+    with contextlib.ExitStack() as stack:
+        with tempfile.TemporaryDirectory(prefix="medgen-") as folder:
+            file = Path(folder, "images.h5")
+            done = preprocess(
+                Inputs((str(source),)),
+                str(file),
+                options or PreprocessOptions(),
+                console,
+                id_key=id_key,
+                progress=lambda total: console.progress(total, "slices"),
+            )
+            stored = stack.enter_context(open_set(file, random_access=True, name=str(source)))
+        console.say(f"{source}: {done.slices} slices of {done.cases} cases")  # the open file outlives its folder
+        if done.left_out:
+            console.report.setdefault("left_out", []).extend(done.left_out)
+        yield stored

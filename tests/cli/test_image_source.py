@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medgen.artifacts.schema import Intensity
+from medgen.cli.console import Console
+from medgen.cli.image_source import fitting, is_set, open_images
+from medgen.errors import DataError
+from medgen.imaging.options import PreprocessOptions
+
+
+@pytest.fixture
+def ct(tmp_path: Path, write_slice: Callable[..., Path]) -> Path:
+    """A folder with one series of three slices of 12 x 16 pixels whose values are -1000, 0 and 400 HU."""
+    for index, value in enumerate((-1000, 0, 400)):
+        pixels = np.full((12, 16), value, np.int16)
+        write_slice(tmp_path / "ct" / f"{index}.dcm", pixels, z=2.5 * index)
+    return tmp_path / "ct"
+
+
+def test_a_folder_becomes_a_set_that_leaves_nothing_behind(
+    ct: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    with open_images(ct, Console("evaluate"), PreprocessOptions(workers=1)) as stored:
+        assert not list(scratch.glob("medgen-*"))  # no name is left even while it is read
+        assert stored.header.intensity is not None
+        assert stored.header.intensity.unit == "HU"
+        assert stored.read("image", [0, 1, 2])[:, 0, 0, 0].tolist() == [-1000, 0, 400]
+        assert stored.cases[0].spacing == (2.5, 0.5, 0.5)
+        with pytest.raises(DataError, match=r"/ct: has no 'vector'"):
+            stored.column("vector")
+
+
+def test_options_left_open_are_filled_from_what_is_compared_with() -> None:
+    hu = Intensity(window=(-1000.0, 250.5))
+    options = fitting(PreprocessOptions(), hu, (1, 48, 64))
+    assert (options.window, options.size, options.channels, options.modality) == ("-1000.0,250.5", "64x48", "1", "CT")
+    given = PreprocessOptions(window="lung", size="32", channels="3", modality="MR")
+    assert fitting(given, hu, (1, 48, 64)) == given
+    # Relative values are scaled case by case: a window would put an end to that.
+    assert fitting(PreprocessOptions(), Intensity(unit="relative", window=(0.0, 1.0))).window == "auto"
+
+
+def test_sets_and_files_are_told_apart(ct: Path, tiny: Path, tmp_path: Path, medgen: Callable[..., object]) -> None:
+    stream = tmp_path / "stream"
+    with stream.open("wb") as file:
+        medgen("merge", tiny / "images.h5", stdout=file, capture_output=False)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert all(is_set(path) for path in (tiny / "images.h5", stream, "-", tmp_path / "none", pipe))
+    assert not any(is_set(path) for path in (ct, ct / "0.dcm", tmp_path / "a.png"))
+
+
+def test_a_set_is_opened_as_it_is(tiny: Path) -> None:
+    with open_images(tiny / "images.h5", Console("evaluate")) as stored:
+        assert len(stored) == 4
+
+
+def test_what_is_left_out_is_reported(ct: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (ct / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
+    console = Console("evaluate")
+    with pytest.raises(DataError, match=r"broken\.png"), open_images(ct, console, PreprocessOptions(workers=1)):
+        pass
+    with open_images(ct, console, PreprocessOptions(workers=1, keep_going=True)) as stored:
+        assert stored.slices == 3
+    assert len(console.report["left_out"]) == 1
+    assert "broken.png" in capfd.readouterr().err
