@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors
-import safetensors.torch
 from torch import Tensor
 
+from medgen.artifacts.foreign_weights import read_weights
 from medgen.errors import DataError, InputMissingError, StorageError
 from medgen.nets.diffusers_layout import from_diffusers
 from medgen.nets.vae import VAEConfig
@@ -46,12 +45,7 @@ def read_diffusers_folder(path: Path) -> DiffusersVAE:
                 f"as {WEIGHTS}"
             )
         raise InputMissingError(f"{weights}: no such file; a VAE folder holds config.json and {WEIGHTS}")
-    try:
-        tensors = safetensors.torch.load_file(weights)
-    except safetensors.SafetensorError as error:
-        raise DataError(f"{weights}: not a whole safetensors file ({error}); copy it again") from None
-    except OSError as error:
-        raise StorageError(f"{weights}: {error.strerror or error}") from None
+    tensors = read_weights(weights)
     if config.get("latents_mean") is not None or config.get("latents_std") is not None:
         raise DataError(f"{path}: latents_mean and latents_std per channel are not supported; use another VAE")
     try:
