@@ -43,6 +43,15 @@ def command(
     features: Annotated[
         str | None, typer.Option("--features", metavar="NAME", help="Extractor for fidelity: builtin.")
     ] = None,
+    lpips: Annotated[
+        Path | None, typer.Option("--lpips", metavar="FILE", help="LPIPS weights (safetensors), to measure LPIPS with.")
+    ] = None,
+    foreground: Annotated[
+        str | None,
+        typer.Option(
+            "--foreground", metavar="VALUE|mask", help="Compare only pixels above VALUE, or inside the masks."
+        ),
+    ] = None,
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE.json", help="Where the JSON goes; - is standard output.")
     ] = "-",
@@ -73,6 +82,8 @@ def command(
         flags={
             "metrics": [name.strip() for name in metrics.split(",")] if metrics else None,
             "features": features,
+            "reconstruction.lpips": str(lpips) if lpips else None,
+            "reconstruction.foreground": foreground,
             "seed": seed,
         },
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -37,13 +37,14 @@ def bootstrap_mean(values: Values, cases: Rows, *, seed: int = 0, draws: int = D
     return _summary(float(values.mean()), sums[drawn].sum(1) / counts[drawn].sum(1))
 
 
-def resamples(cases: Rows, seed: int, draws: int) -> list[Rows]:
+def resamples(cases: Rows, seed: int, draws: int) -> Iterator[Rows]:
     """Rows of as many cases as there are, drawn with replacement, `draws` times over."""
     names, place = np.unique(cases, return_inverse=True)
     order = np.argsort(place, kind="stable")
     members = np.split(order, np.cumsum(np.bincount(place))[:-1])
     drawn = np.random.default_rng(seed).integers(len(names), size=(draws, len(names)))
-    return [np.concatenate([members[case] for case in row]) for row in drawn]
+    for row in drawn:
+        yield np.concatenate([members[case] for case in row])
 
 
 def _summary(value: float, redrawn: Values) -> dict[str, float] | None:

@@ -9,6 +9,15 @@ from msgspec import Meta
 from medgen.config import Options
 
 
+class ReconstructionOptions(Options, frozen=True):
+    """How pairs of images are compared."""
+
+    lpips: str | None = None
+    """A safetensors file of LPIPS weights; without it LPIPS is not measured."""
+    foreground: str | None = None
+    """Only these pixels: those above a value in the unit of the images, or `mask` for those that the masks mark."""
+
+
 class EvaluateOptions(Options, frozen=True):
     """How sets are measured."""
 
@@ -16,4 +25,5 @@ class EvaluateOptions(Options, frozen=True):
     """Names of the metrics; none = all that the inputs allow."""
     features: str = "builtin"
     """Extractor of image features: builtin, or a local file."""
+    reconstruction: ReconstructionOptions = ReconstructionOptions()
     seed: Annotated[int, Meta(ge=0)] = 0

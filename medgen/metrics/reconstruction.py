@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from medgen.artifacts.foreign_weights import read_weights
 from medgen.artifacts.schema import Array, Intensity
-from medgen.artifacts.stored import StoredSet
-from medgen.errors import DataError
+from medgen.artifacts.stored import CaseRow, StoredSet
+from medgen.errors import DataError, UsageError
 from medgen.metrics.inputs import Inputs
-from medgen.metrics.section import Section, Table, number
-from medgen.nets.similarity import MS_SSIM_WEIGHTS, ms_ssim, scales_that_fit, ssim
+from medgen.metrics.options import ReconstructionOptions
+from medgen.metrics.pair_scores import PairScores, Place
+from medgen.metrics.section import Distribution, Gallery, Score, Section, Table, number
+from medgen.nets.lpips import LPIPS
 
 BATCH = 32
+BETTER: dict[str, Literal["higher", "lower"]] = {
+    "psnr": "higher",
+    "ssim": "higher",
+    "ms_ssim": "higher",
+    "mse": "lower",
+    "mae_physical": "lower",
+    "lpips": "lower",
+}
+
+FOREGROUND_MASK = "mask"
+TITLES = {
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "ms_ssim": "MS-SSIM ({scales} scales)",
+    "lpips": "LPIPS ({lpips})",
+    "mse": "MSE in [0, 1]",
+    "mae": "MAE in [0, 1]",
+    "mae_physical": "MAE ({unit})",
+    "rmse_physical": "RMSE ({unit})",
+}
 
 
 def lacking(inputs: Inputs) -> str:
@@ -31,112 +54,134 @@ def lacking(inputs: Inputs) -> str:
 
 def measure(inputs: Inputs) -> Section:
     """Score the set against its reconstruction by the VAE, or else against the reference's cases of equal id."""
-    stored, real, vae = inputs.stored, inputs.reference, inputs.vae
+    stored, options = inputs.stored, inputs.options.reconstruction
+    network = load_lpips(options)
+    scores = PairScores(intensity_of(inputs.reference or stored, "the set"), network)
+    truth = stored if inputs.vae is not None or inputs.reference is None else inputs.reference
+    foreground = _foreground(truth, options)
     with inputs.progress(stored.slices, "slices") as advance:
-        if vae is not None:
-            result = compare_with_model(stored, vae.reconstruct, advance) | {"vae_digest": vae.digest}
-        elif real is not None:
-            result = compare_sets(stored, real, advance)
+        if inputs.vae is not None:
+            pairing = compare_with_model(stored, inputs.vae.reconstruct, scores, advance, foreground)
         else:
-            raise ValueError("reconstruction needs a VAE or a reference")
-    unit = result["unit"]
-    names = {
-        "psnr": "PSNR (dB)",
-        "ssim": "SSIM",
-        "ms_ssim": f"MS-SSIM ({result['ms_ssim_scales']} scales)",
-        "mse": "MSE in [0, 1]",
-        "mae": "MAE in [0, 1]",
-        "mae_physical": f"MAE ({unit})",
-        "rmse_physical": f"RMSE ({unit})",
+            pairing = compare_sets(stored, truth, scores, advance, foreground)
+    result = {**pairing, **scores.result(inputs.options.seed), "foreground": options.foreground}
+    if inputs.vae is not None:
+        result["vae_digest"] = inputs.vae.digest
+    if network is not None:
+        result["lpips_weights"] = {"backbone": network.backbone, "digest": network.digest}
+    return Section(
+        "reconstruction",
+        "Reconstruction",
+        result,
+        [_table(result, network)],
+        list(_warnings(result, options)),
+        _distributions(scores, result),
+        _galleries(scores),
+        _per_sample(scores),
+    )
+
+
+def _table(result: dict[str, Any], network: LPIPS | None) -> Table:
+    words = {
+        "scales": result["ms_ssim_scales"],
+        "unit": result["unit"],
+        "lpips": network.backbone if network else "",
     }
     rows = [
-        [title, *(number(result[name][column]) for column in ("mean", "std", "median"))]
-        for name, title in names.items()
+        [
+            title.format(**words),
+            *(number(result[name][column]) for column in ("mean", "std", "median")),
+            " to ".join(map(number, result[name]["interval"])) if result[name]["interval"] else "-",
+        ]
+        for name, title in TITLES.items()
         if result.get(name)
     ]
-    table = Table(f"reconstruction of {result['pairs']} slices", ("", "mean", "std", "median"), rows)
-    warnings = [
-        f"{result[name]} pairs {what}; they are not in the means"
-        for name, what in {"non_finite": "hold NaN or infinity", "constant": "show one value only"}.items()
-        if result[name]
-    ]
-    return Section("reconstruction", "Reconstruction", result, [table], warnings)
+    where = f", foreground ({result['foreground']}) only" if result["foreground"] else ""
+    columns = ("", "mean", "std", "median", "95 % interval of the mean")
+    note = "Intervals by the bootstrap over cases. LPIPS is a distance: lower is better."
+    return Table(f"reconstruction of {result['pairs']} slices{where}", columns, rows, note)
 
 
-@dataclass
-class ReconstructionScores:
-    """Scores of pairs of slices, taken in batch by batch. Pairs that cannot be scored are counted, not averaged in.
+def _warnings(result: dict[str, Any], options: ReconstructionOptions) -> Iterator[str]:
+    reasons = {
+        "non_finite": "hold NaN or infinity",
+        "constant": "have a reference of one value only",
+        "without_foreground": "have no foreground",
+    }
+    for name, reason in reasons.items():
+        if result[name]:
+            yield f"{result[name]} of {result['pairs']} pairs {reason}; they are not in the means"
+    if result["identical"]:
+        yield f"{result['identical']} pairs are equal; their PSNR is infinite and not in its mean"
+    if options.lpips and options.foreground:
+        yield "LPIPS and MS-SSIM need whole images; they are left out with --foreground"
+    if 0 < result["ms_ssim_scales"] < 5:
+        yield f"MS-SSIM takes {result['ms_ssim_scales']} scales, as many as fit; five need sides of 161 pixels"
 
-    Everything is measured inside the window: in [0, 1], and in the physical unit.
-    """
 
-    intensity: Intensity
-    pairs: int = 0
-    non_finite: int = 0
-    constant: int = 0
-    """The reference shows one value only: structure cannot be compared."""
-    identical: int = 0
-    """PSNR is infinite, and left out of its mean."""
-    scales: int = 0
-    _values: dict[str, list[Tensor]] = field(default_factory=dict)
+def _distributions(scores: PairScores, result: dict[str, Any]) -> list[Distribution]:
+    shown = []
+    for name in ("psnr", "ssim"):
+        if result.get(name):
+            values = scores.values(name)
+            marks = {"mean": result[name]["mean"]}
+            shown.append(
+                Distribution(f"{TITLES[name]} of slices", TITLES[name], {"slices": values[np.isfinite(values)]}, marks)
+            )
+    return shown
 
-    def add(self, images: Tensor, references: Tensor) -> None:
-        """Take in images and references (B, C, H, W) in [-1, 1]."""
-        self.pairs += len(images)
-        finite = torch.isfinite(images).flatten(1).all(1) & torch.isfinite(references).flatten(1).all(1)
-        self.non_finite += int((~finite).sum())
-        varied = references.flatten(1).amax(1) > references.flatten(1).amin(1)
-        self.constant += int((finite & ~varied).sum())
-        kept = finite & varied
-        if not kept.any():
-            return
-        a, b = ((x[kept].double().clamp(-1, 1) + 1) / 2 for x in (images, references))
-        squared = (a - b).square().flatten(1).mean(1)
-        absolute = (a - b).abs().flatten(1).mean(1)
-        same = squared == 0
-        self.identical += int(same.sum())
-        low, high = self.intensity.window
-        self._put("psnr", -10 * squared[~same].log10())
-        self._put("mse", squared)
-        self._put("mae", absolute)
-        self._put("rmse_physical", squared.sqrt() * (high - low))
-        self._put("mae_physical", absolute * (high - low))
-        side = min(a.shape[-2:])
-        if side >= 11:
-            self._put("ssim", ssim(a, b, 1.0))
-        self.scales = scales_that_fit(side)
-        if self.scales:
-            weights = MS_SSIM_WEIGHTS[: self.scales]
-            total = sum(weights)
-            self._put("ms_ssim", ms_ssim(a, b, 1.0, weights=[weight / total for weight in weights]))
 
-    def result(self) -> dict[str, Any]:
-        """Mean, standard deviation and median of each score over slices."""
-        summary: dict[str, Any] = {
-            "pairs": self.pairs,
-            "non_finite": self.non_finite,
-            "constant": self.constant,
-            "identical": self.identical,
-            "unit": self.intensity.unit,
-            "ms_ssim_scales": self.scales,
-        }
-        for name, parts in self._values.items():
-            values = torch.cat(parts).numpy()
-            summary[name] = None
-            if len(values):
-                summary[name] = {
-                    "mean": float(values.mean()),
-                    "std": float(values.std()),
-                    "median": float(np.median(values)),
-                }
-        return summary
+def _galleries(scores: PairScores) -> list[Gallery]:
+    rows = [pictures for _, _, pictures in scores.worst]
+    return [Gallery("Worst pairs", rows, "The lowest SSIM first.")] if rows else []
 
-    def _put(self, name: str, values: Tensor) -> None:
-        self._values.setdefault(name, []).append(values.detach().double().cpu())
+
+def _per_sample(scores: PairScores) -> dict[str, Score]:
+    told = {}
+    for name, better in BETTER.items():
+        if name in scores.measured:
+            pairs = zip(scores.places, scores.values(name).tolist(), strict=True)
+            values = {place.name: value for place, value in pairs if np.isfinite(value)}
+            told[name] = Score(TITLES[name].partition(" ({")[0], better, values)
+    return told
+
+
+def load_lpips(options: ReconstructionOptions) -> LPIPS | None:
+    """The network in the file that the options name, if they do."""
+    if options.lpips is None:
+        return None
+    path = Path(options.lpips)
+    return LPIPS.of_weights(read_weights(path), str(path))
+
+
+Foreground = Callable[[Sequence[int], Array], Array]
+"""From slice numbers of the truth and its images in [-1, 1] (B, C, H, W) to what counts, (B, 1, H, W) bool."""
+
+
+def _foreground(truth: StoredSet, options: ReconstructionOptions) -> Foreground | None:
+    """Pixels that the truth marks in its masks, or where it is above a physical value."""
+    asked = options.foreground
+    if asked is None:
+        return None
+    if asked == FOREGROUND_MASK:
+        if not truth.has("mask"):
+            raise DataError("--foreground mask: the set has no masks; preprocess it with --masks, or give a value")
+        return lambda rows, images: np.asarray(truth.read("mask", rows).any(axis=1, keepdims=True))
+    try:
+        value = float(asked)
+    except ValueError:
+        raise UsageError(f"--foreground {asked}: expected a value in the unit of the images, or 'mask'") from None
+    low, high = intensity_of(truth, "the set").window
+    cut = 2 * (value - low) / (high - low) - 1
+    return lambda rows, images: np.asarray((images > cut).any(axis=1, keepdims=True))
 
 
 def compare_sets(
-    stored: StoredSet, reference: StoredSet, advance: Callable[[int], object] = lambda n: None
+    stored: StoredSet,
+    reference: StoredSet,
+    scores: PairScores,
+    advance: Callable[[int], object] = lambda n: None,
+    foreground: Foreground | None = None,
 ) -> dict[str, Any]:
     """Score the slices of the cases that are in both sets, by case id; DataError if there is none, or depths differ."""
     ours, theirs = intensity_of(stored, "the set"), intensity_of(reference, "the reference")
@@ -149,34 +194,44 @@ def compare_sets(
     paired = [(row, rows[row.id]) for row in stored.cases if row.id in rows]
     if not paired:
         raise DataError("no case of the set is in the reference: reconstruction compares cases of equal id")
-    scores = ReconstructionScores(theirs)
-    for mine, other in paired:
+    for case, (mine, other) in enumerate(paired):
         if mine.count != other.count:
             raise DataError(f"case {mine.id}: {mine.count} slices in the set, {other.count} in the reference")
         for start in range(0, mine.count, BATCH):
-            count = min(BATCH, mine.count - start)
-            a = ours.normalized(stored.read("image", range(mine.start + start, mine.start + start + count)))
-            b = theirs.normalized(reference.read("image", range(other.start + start, other.start + start + count)))
+            depths = range(start, min(start + BATCH, mine.count))
+            numbers = [other.start + depth for depth in depths]
+            a = ours.normalized(stored.read("image", [mine.start + depth for depth in depths]))
+            b = theirs.normalized(reference.read("image", numbers))
             if a.shape != b.shape:
                 raise DataError(f"case {mine.id}: images of {_size(a)} in the set, of {_size(b)} in the reference")
-            scores.add(torch.from_numpy(a), torch.from_numpy(b))
-            advance(count)
+            inside = None if foreground is None else torch.from_numpy(foreground(numbers, b))
+            places = [Place(_slice_name(mine, depth), case) for depth in depths]
+            scores.add(torch.from_numpy(a), torch.from_numpy(b), places, inside)
+            advance(len(depths))
     unpaired = {"set": len(stored) - len(paired), "reference": len(reference) - len(paired)}
-    return {"cases": len(paired), "unpaired_cases": unpaired, **scores.result()}
+    return {"cases": len(paired), "unpaired_cases": unpaired}
 
 
 def compare_with_model(
-    stored: StoredSet, reconstruct: Callable[[Tensor], Tensor], advance: Callable[[int], object] = lambda n: None
+    stored: StoredSet,
+    reconstruct: Callable[[Tensor], Tensor],
+    scores: PairScores,
+    advance: Callable[[int], object] = lambda n: None,
+    foreground: Foreground | None = None,
 ) -> dict[str, Any]:
     """Score what `reconstruct` (images in [-1, 1] to images) makes of each slice of a set, against the slice itself."""
     intensity = intensity_of(stored, "the set")
-    scores = ReconstructionScores(intensity)
+    places = [
+        Place(_slice_name(row, depth), case) for case, row in enumerate(stored.cases) for depth in range(row.count)
+    ]
     for start in range(0, stored.slices, BATCH):
         rows = range(start, min(start + BATCH, stored.slices))
-        images = torch.from_numpy(intensity.normalized(stored.read("image", rows)))
-        scores.add(reconstruct(images).cpu(), images)
+        images = intensity.normalized(stored.read("image", rows))
+        inside = None if foreground is None else torch.from_numpy(foreground(rows, images))
+        truth = torch.from_numpy(images)
+        scores.add(reconstruct(truth).cpu(), truth, places[rows.start : rows.stop], inside)
         advance(len(rows))
-    return {"cases": len(stored), **scores.result()}
+    return {"cases": len(stored)}
 
 
 def intensity_of(stored: StoredSet, what: str) -> Intensity:
@@ -184,6 +239,10 @@ def intensity_of(stored: StoredSet, what: str) -> Intensity:
     if stored.header.kind != "image" or stored.header.intensity is None:
         raise DataError(f"{what} is of kind '{stored.header.kind}'; its metrics need images")
     return stored.header.intensity
+
+
+def _slice_name(row: CaseRow, depth: int) -> str:
+    return row.id if row.count == 1 else f"{row.id}/{depth}"
 
 
 def _size(images: Array) -> str:

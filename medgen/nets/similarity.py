@@ -20,8 +20,12 @@ def ssim(a: Tensor, b: Tensor, data_range: float, *, window: int = 11, sigma: fl
     Means, variances and the covariance are taken under a Gaussian window that lies wholly inside the image.
     DataError if the image is smaller than the window.
     """
-    similarity, _ = _ssim_and_contrast(a, b, data_range, window, sigma)
-    return similarity.flatten(1).mean(1)
+    return ssim_map(a, b, data_range, window=window, sigma=sigma).flatten(1).mean(1)
+
+
+def ssim_map(a: Tensor, b: Tensor, data_range: float, *, window: int = 11, sigma: float = 1.5) -> Tensor:
+    """The same at each place of the window: (B, C, [D',] H', W'), shorter by window - 1 along each axis."""
+    return _ssim_and_contrast(a, b, data_range, window, sigma)[0]
 
 
 def ms_ssim(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,19 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
-from medgen.errors import DataError
-from medgen.metrics.reconstruction import ReconstructionScores, compare_sets, compare_with_model
+from medgen.errors import DataError, MedgenError
+from medgen.metrics.features import FeatureBank, builtin_extractor
+from medgen.metrics.inputs import Advance, Inputs
+from medgen.metrics.options import EvaluateOptions, ReconstructionOptions
+from medgen.metrics.pair_scores import PairScores, Place
+from medgen.metrics.reconstruction import compare_sets, compare_with_model, measure
 
 HU = Intensity()
+
+
+@contextlib.contextmanager
+def silent(total: int | None, unit: str) -> Iterator[Advance]:
+    yield lambda count=1, note="": None
 
 
 def pair(count: int = 4, side: int = 64, noise: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -23,9 +34,13 @@ def pair(count: int = 4, side: int = 64, noise: float = 0.1) -> tuple[torch.Tens
     return reference + noise * torch.randn(reference.shape, generator=random).clamp(-1, 1), reference
 
 
+def places(images: torch.Tensor) -> list[Place]:
+    return [Place(str(number), number) for number in range(len(images))]
+
+
 def scored(images: torch.Tensor, references: torch.Tensor) -> dict:
-    scores = ReconstructionScores(HU)
-    scores.add(images, references)
+    scores = PairScores(HU)
+    scores.add(images, references, places(images))
     return scores.result()
 
 
@@ -101,7 +116,9 @@ def test_cases_are_paired_by_id_not_by_order(tmp_path: Path) -> None:
     a = write(tmp_path / "a.h5", {"one": one, "two": two, "more": images(1, 2)})
     b = write(tmp_path / "b.h5", {"two": two + 10, "one": one + 10, "other": images(1, 3)})
     with open_set(a, random_access=True) as first, open_set(b, random_access=True) as second:
-        result = compare_sets(first, second)
+        scores = PairScores(HU)
+        result = {**compare_sets(first, second, scores), **scores.result()}
+    assert [place.name for place in scores.places] == ["one/0", "one/1", "two/0", "two/1", "two/2"]
     assert (result["cases"], result["pairs"]) == (2, 5)
     assert result["unpaired_cases"] == {"set": 1, "reference": 1}
     assert result["mae_physical"]["mean"] <= 10.001  # clipped at the upper end of the window
@@ -124,13 +141,73 @@ def test_sets_that_do_not_pair_are_refused(tmp_path: Path) -> None:
             open_set(path, random_access=True) as second,
             pytest.raises(DataError, match=reason),
         ):
-            compare_sets(first, second)
+            compare_sets(first, second, PairScores(HU))
 
 
 def test_a_model_is_compared_with_its_input(tmp_path: Path) -> None:
     path = write(tmp_path / "a.h5", {"one": images(40, 0)})
     with open_set(path, random_access=True) as stored:
-        assert compare_with_model(stored, lambda x: x.clone())["identical"] == 40
-        worse = compare_with_model(stored, lambda x: x * 0.5)
+        same, halved = PairScores(HU), PairScores(HU)
+        compare_with_model(stored, lambda x: x.clone(), same)
+        assert same.result()["identical"] == 40
+        compare_with_model(stored, lambda x: x * 0.5, halved)
+    worse = halved.result()
     assert worse["pairs"] == 40
     assert worse["mae"]["mean"] > 0.1
+
+
+def test_only_the_foreground_counts() -> None:
+    images, references = pair(count=3, side=32)
+    inside = torch.zeros(3, 1, 32, 32, dtype=torch.bool)
+    inside[:2, :, 8:24, 4:20] = True
+    spoiled = torch.where(inside, images, -references)
+    whole, part = PairScores(HU), PairScores(HU)
+    whole.add(images[:2, :, 8:24, 4:20], references[:2, :, 8:24, 4:20], places(images[:2]))
+    part.add(spoiled, references, places(images), inside)
+    for name in ("psnr", "mse", "mae_physical"):
+        assert part.result()[name]["mean"] == pytest.approx(whole.result()[name]["mean"], rel=1e-9)
+    assert part.result()["without_foreground"] == 1
+    assert "ms_ssim" not in part.result()
+    options = {"data_range": 1, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "full": True}
+    expected = []
+    for image, reference in zip(spoiled[:2, 0], references[:2, 0], strict=True):
+        a, b = ((x.clamp(-1, 1).double().numpy() + 1) / 2 for x in (image, reference))
+        expected.append(structural_similarity(b, a, **options)[1][8:24, 5:20].mean())  # the margin of 5 has no window
+    assert part.result()["ssim"]["mean"] == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+def test_the_interval_is_over_cases_and_the_worst_pairs_are_kept() -> None:
+    images, references = pair(count=12)
+    images[7] = -references[7]
+    images[2] = 0.3 * references[2]
+    scores = PairScores(HU)
+    names = [Place(f"case{number // 4}/{number % 4}", number // 4) for number in range(12)]
+    for start in range(0, 12, 5):  # batches must not matter
+        rows = slice(start, start + 5)
+        scores.add(images[rows], references[rows], names[rows])
+    low, high = scores.result()["ssim"]["interval"]
+    assert low < scores.result()["ssim"]["mean"] < high
+    worst = [place.name for _, place, _ in scores.worst]
+    assert len(worst) == 4
+    assert worst[0] == "case1/3"
+    assert scores.values("ssim").argmin() == 7
+    assert [value for value, _, _ in scores.worst] == sorted(scores.values("ssim"))[:4]
+
+
+def test_section_names_every_score_and_pair(tmp_path: Path) -> None:
+    a = write(tmp_path / "a.h5", {"one": images(2, 0, 32), "two": images(1, 1, 32)})
+    b = write(tmp_path / "b.h5", {"one": images(2, 2, 32), "two": images(1, 3, 32)})
+    with open_set(a, random_access=True) as stored, open_set(b, random_access=True) as reference:
+        bank = FeatureBank(builtin_extractor())
+        options = EvaluateOptions(reconstruction=ReconstructionOptions(foreground="-500"))
+        inputs = Inputs(stored, bank, options, silent, reference=reference)
+        section = measure(inputs)
+        assert section.result["foreground"] == "-500"
+        assert set(section.scores["ssim"].values) == {"one/0", "one/1", "two"}
+        assert "foreground (-500) only" in section.tables[0].title
+        assert {row[0] for row in section.tables[0].rows} >= {"PSNR (dB)", "SSIM", "MAE (HU)"}
+        assert len(section.galleries[0].rows) == 3
+        for wrong in ("bone", "mask"):
+            odd = EvaluateOptions(reconstruction=ReconstructionOptions(foreground=wrong))
+            with pytest.raises(MedgenError, match="--foreground"):
+                measure(Inputs(stored, bank, odd, silent, reference=reference))
