@@ -28,6 +28,10 @@ def command(
     spacing: Annotated[
         float | None, typer.Option("--spacing", metavar="MM", help="From slice to slice.  [default: the thickness]")
     ] = None,
+    thick: Annotated[
+        float | None,
+        typer.Option("--thick", metavar="MM", help="Add a second series in slices this thick, of the same scan."),
+    ] = None,
     nodules: Annotated[
         str | None,
         typer.Option("--nodules", metavar="LOW,HIGH", help="Nodules in a case that has any.  [default: 1,3]"),
@@ -82,6 +86,7 @@ def command(
             "slices": slices,
             "thickness": thickness,
             "spacing": spacing,
+            "thick": thick,
             "nodules": _range(nodules, "--nodules", int),
             "diameter": _range(diameter, "--nodule-diameter", float),
             "healthy_fraction": healthy_fraction,

@@ -10,11 +10,11 @@ import numpy as np
 
 from medgen.imaging.export_nifti import affine_of, write_nifti
 from medgen.phantoms.chest_anatomy import ChestAnatomy
-from medgen.phantoms.ct_scanner import Scanner
+from medgen.phantoms.ct_scanner import Reconstruction, Scanner
 from medgen.phantoms.nodule_placement import add_nodules
 from medgen.phantoms.options import ChestCTOptions
 from medgen.phantoms.primitives import Grid
-from medgen.phantoms.vendors import Habits, Placement, series_files
+from medgen.phantoms.vendors import Habits, Placement, study_files
 
 LABEL_FIELDS = ("case", "slice", "has_nodule", "x", "y", "size", "malignancy", "texture")
 NODULE_FIELDS = (
@@ -30,7 +30,8 @@ def write_case(options: ChestCTOptions, index: int, folder: Path) -> Rows:
     """Write `dicom/case-<index>.zip` and its mask into `folder`; the rows it adds to each of `TABLES`.
 
     A case depends on the options (seed included) and its index alone. The anatomy does not depend on how thick the
-    slices are, so that the same seed and extent give the same chest in thick and in thin slices.
+    slices are, so that the same seed and extent give the same chest in thick and in thin slices. Truth is that of the
+    first series, where there are two.
     """
     build, scan, tagging = (np.random.default_rng([options.seed, index, part]) for part in range(3))
     name = f"case-{index:04d}"
@@ -44,32 +45,39 @@ def write_case(options: ChestCTOptions, index: int, folder: Path) -> Rows:
     grid = Grid(options.size, pixel, build.normal(0.0, 4.0), 8.0 + build.normal(0.0, 4.0))
     table = np.round(build.uniform([-8.0, -190.0, -320.0], [8.0, -130.0, -60.0]), 1)  # anatomy -> patient coordinates
 
-    scanner = Scanner.draw(scan)
-    heights = middle + (np.arange(options.slices) + 0.5) * options.step - 0.5 * extent
-    images, masks = [], []
-    for z in heights:
-        image, found = scanner.slice(scan, anatomy, float(z), options.thickness, grid)
-        images.append(image)
-        masks.append(found)
-    first = (*grid.first, float(heights[0]))
-    origin = tuple(round(place + shift, 3) for place, shift in zip(first, table, strict=True))
-    place = Placement((origin[0], origin[1], origin[2]), pixel, options.step, options.thickness)
+    series = [Reconstruction(middle, options.slices, options.step, options.thickness)]
+    if options.thick is not None:
+        step = options.thick_spacing or options.thick
+        series.append(Reconstruction(middle, max(1, int(extent / step + 1e-6)), step, options.thick))
+    scanner = Scanner.draw(scan).at_dose(options.noise)
+    images, masks = scanner.scan((options.seed, index, 1), anatomy, grid, series, options.pitch)
+    places = []
+    for one in series:
+        first = (*grid.first, float(one.heights[0]))
+        x, y, z = (round(place + float(shift), 3) for place, shift in zip(first, table, strict=True))
+        places.append(Placement((x, y, z), pixel, one.step, one.thickness))
 
     habits = Habits.draw(tagging, options.scout_fraction)
     parts = ("chest-ct", options.seed, index, options.size, options.slices, options.step, options.thickness)
-    files = series_files(tagging, habits, f"PHANTOM-{index:04d}", parts, images, place)
+    stacks = list(zip(images, places, strict=True))
+    files = study_files(tagging, habits, f"PHANTOM-{index:04d}", parts, _patient(options, index), stacks)
     (folder / "dicom" / f"{name}.zip").write_bytes(archive(files, packed=bool(tagging.random() < 0.2)))
-    union = np.zeros((options.slices, options.size, options.size), np.uint8)
-    for level, found in enumerate(masks):
-        for mask in found:
-            union[level] |= mask
+    union = np.zeros(images[0].shape, np.uint8)
+    for mask in masks:
+        union |= mask
     direction = (0, 0, 1, 0, 1, 0, 1, 0, 0)
-    affine = affine_of((options.step, pixel, pixel), origin, direction)
+    affine = affine_of((options.step, pixel, pixel), places[0].origin, direction)
     write_nifti(folder / "masks" / f"{name}.nii.gz", union, affine)
     return {
         "labels.csv": _labels(name, anatomy, masks, options.size),
         "nodules.csv": _nodules(name, anatomy, masks, table),
     }
+
+
+def _patient(options: ChestCTOptions, index: int) -> tuple[object, ...]:
+    """What decides who lies in the scanner, and where: the same frame of reference whatever is reconstructed."""
+    extent = round(options.slices * options.step, 3)
+    return ("chest-ct", options.seed, index, extent, options.nodules, options.diameter, options.healthy_fraction)
 
 
 def archive(files: list[tuple[str, bytes]], *, packed: bool) -> bytes:
@@ -85,31 +93,35 @@ def archive(files: list[tuple[str, bytes]], *, packed: bool) -> bytes:
     return buffer.getvalue()
 
 
-def _labels(name: str, anatomy: ChestAnatomy, masks: list[list[np.ndarray]], size: int) -> list[tuple[object, ...]]:
+def _labels(name: str, anatomy: ChestAnatomy, masks: list[np.ndarray], size: int) -> list[tuple[object, ...]]:
     """A row for each slice with a nodule: the largest one's box as fractions of the image, its ratings in [0, 1]."""
     rows: list[tuple[object, ...]] = []
-    for level, found in enumerate(masks):
-        areas = [int(mask.sum()) for mask in found]
-        if not areas or max(areas) == 0:
-            continue
-        which = int(np.argmax(areas))
-        ys, xs = np.nonzero(found[which])
+    areas = [mask.sum(axis=(1, 2)) for mask in masks]
+    for level in np.flatnonzero(np.any(areas, axis=0)).tolist() if masks else ():
+        which = int(np.argmax([area[level] for area in areas]))
+        ys, xs = np.nonzero(masks[which][level])
         x, y = (int(xs.min()) + int(xs.max()) + 1) / 2 / size, (int(ys.min()) + int(ys.max()) + 1) / 2 / size
         longest = max(int(np.ptp(xs)), int(np.ptp(ys))) + 1
         nodule = anatomy.nodules[which]
         ratings = ((nodule.malignancy - 1) / 4, (nodule.texture - 1) / 4)
         rows.append(
-            (name, level, 1, f"{x:.6f}", f"{y:.6f}", f"{longest / size:.6f}", *(f"{value:.4f}" for value in ratings))
+            (
+                name,
+                level,
+                1,
+                f"{x:.6f}",
+                f"{y:.6f}",
+                f"{longest / size:.6f}",
+                *(f"{value:.4f}" for value in ratings),
+            )
         )
     return rows
 
 
-def _nodules(
-    name: str, anatomy: ChestAnatomy, masks: list[list[np.ndarray]], shift: np.ndarray
-) -> list[tuple[object, ...]]:
+def _nodules(name: str, anatomy: ChestAnatomy, masks: list[np.ndarray], shift: np.ndarray) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     for number, nodule in enumerate(anatomy.nodules):
-        seen = [level for level, found in enumerate(masks) if found[number].any()]
+        seen = np.flatnonzero(masks[number].any(axis=(1, 2))).tolist()
         centre = (f"{place + move:.2f}" for place, move in zip(nodule.centre, shift, strict=True))
         ends = (seen[0], seen[-1]) if seen else ("", "")
         rows.append((name, number, *centre, f"{nodule.diameter:.2f}", nodule.malignancy, nodule.texture, *ends))

@@ -36,6 +36,10 @@ class ChestCTOptions(PhantomOptions, frozen=True):
     slices: Annotated[int, msgspec.Meta(ge=1, le=2000)] = 24
     thickness: Positive = 5.0
     spacing: Positive | None = None  # from slice to slice; None: the thickness
+    thick: Positive | None = None  # thickness of a second series of each patient, from the same acquisition
+    thick_spacing: Positive | None = None  # its distance from slice to slice; None: its thickness
+    pitch: Positive = 1.7  # the planes that are computed and averaged lie no farther apart
+    noise: Annotated[float, msgspec.Meta(ge=0)] = 1.0  # relative to the usual dose; 0: none
     nodules: tuple[Count, Count] = (1, 3)  # fewest and most in a case that is not healthy
     diameter: tuple[Positive, Positive] = (6.0, 30.0)
     healthy_fraction: Fraction = 0.2  # of cases
@@ -45,6 +49,13 @@ class ChestCTOptions(PhantomOptions, frozen=True):
         """Ranges that contradict themselves are errors."""
         for name in ("nodules", "diameter"):
             _check_range(name, getattr(self, name))
+        if self.thick is not None and self.thick < self.thickness:
+            raise ConfigError(f"thick: {self.thick:g} mm is less than the thickness of the first series")
+        if self.thick is not None and (self.thick_spacing or self.thick) > self.slices * self.step:
+            raise ConfigError(
+                f"thick: {self.slices} slices at {self.step:g} mm leave no room for a second series of "
+                f"{self.thick:g} mm slices; give more slices"
+            )
 
     @property
     def step(self) -> float:

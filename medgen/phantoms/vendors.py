@@ -93,38 +93,52 @@ class Placement:
     thickness: float
 
 
-def series_files(
+def study_files(
     rng: np.random.Generator,
     habits: Habits,
     patient: str,
     seed_parts: Sequence[object],
-    slices: Sequence[Floats],
-    place: Placement,
+    frame_parts: Sequence[object],
+    stacks: Sequence[tuple[Floats, Placement]],
 ) -> list[tuple[str, bytes]]:
-    """(name, content) of each file of a study, in the order in which they lie in the archive."""
-    count = len(slices)
-    numbers = {
+    """(name, content) of each file of a study of one or more series, in the order in which they lie in the archive.
+
+    All series share the study and the frame of reference, whose UIDs depend on `seed_parts` and `frame_parts` alone.
+    """
+    total = sum(len(images) for images, _ in stacks)
+    orders = [_numbers(rng, habits, len(images)) for images, _ in stacks]
+    study = _study(rng, habits, patient, seed_parts, frame_parts)
+    size = stacks[0][0].shape[1]
+    grid = (np.arange(size) + 0.5) / size * 2.0 - 1.0
+    outside = grid[:, None] ** 2 + grid[None, :] ** 2 > 1.0
+    labels = iter(rng.permutation(total) if habits.naming != "numbered" else np.arange(total))
+    files = []
+    for series, ((images, place), numbers) in enumerate(zip(stacks, orders, strict=True)):
+        parts = (*seed_parts, series) if series else seed_parts
+        for index, image in enumerate(images):
+            dataset = _slice(study, habits, parts, index, numbers[index], place)
+            dataset.SeriesNumber = str(series + 2)
+            set_pixels(dataset, habits.vendor.stored(image, outside), bits=habits.vendor.bits)
+            files.append((_name(habits, int(next(labels)), dataset), encode(dataset, habits.syntax)))
+    if habits.scout:
+        scout = _scout(study, habits, seed_parts, *stacks[0])
+        files.append(("SCOUT" if habits.naming == "bare" else "scout/0001.dcm", encode(scout)))
+    return [files[int(position)] for position in rng.permutation(len(files))]
+
+
+def _numbers(rng: np.random.Generator, habits: Habits, count: int) -> list[int]:
+    """InstanceNumbers of slices from the lowest to the highest; 0: none."""
+    return {
         "ascending": list(range(1, count + 1)),
         "descending": list(range(count, 0, -1)),
         "shuffled": [int(value) + 1 for value in rng.permutation(count)],
         "absent": [0] * count,
     }[habits.numbering]
-    study = _study(rng, habits, patient, seed_parts)
-    grid = (np.arange(slices[0].shape[0]) + 0.5) / slices[0].shape[0] * 2.0 - 1.0
-    outside = grid[:, None] ** 2 + grid[None, :] ** 2 > 1.0
-    labels = rng.permutation(count) if habits.naming != "numbered" else np.arange(count)
-    files = []
-    for index, image in enumerate(slices):
-        dataset = _slice(study, habits, seed_parts, index, numbers[index], place)
-        set_pixels(dataset, habits.vendor.stored(image, outside), bits=habits.vendor.bits)
-        files.append((_name(habits, int(labels[index]), dataset), encode(dataset, habits.syntax)))
-    if habits.scout:
-        scout = _scout(study, habits, seed_parts, slices, place)
-        files.append(("SCOUT" if habits.naming == "bare" else "scout/0001.dcm", encode(scout)))
-    return [files[int(position)] for position in rng.permutation(len(files))]
 
 
-def _study(rng: np.random.Generator, habits: Habits, patient: str, parts: Sequence[object]) -> Dataset:
+def _study(
+    rng: np.random.Generator, habits: Habits, patient: str, parts: Sequence[object], frame_parts: Sequence[object]
+) -> Dataset:
     dataset = Dataset()
     date = f"{rng.integers(2001, 2020)}{rng.integers(1, 13):02d}{rng.integers(1, 29):02d}"
     dataset.SpecificCharacterSet = "ISO_IR 100"
@@ -140,7 +154,7 @@ def _study(rng: np.random.Generator, habits: Habits, patient: str, parts: Sequen
     dataset.PatientBirthDate = ""
     dataset.PatientSex = ""
     dataset.StudyInstanceUID = derived_uid("study", *parts)
-    dataset.FrameOfReferenceUID = derived_uid("frame", *parts)
+    dataset.FrameOfReferenceUID = derived_uid("frame", *frame_parts)
     dataset.StudyID = "1"
     dataset.PositionReferenceIndicator = ""
     if not habits.terse:
@@ -163,7 +177,6 @@ def _slice(
     dataset = Dataset(study)
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     dataset.SeriesInstanceUID = derived_uid("series", *parts)
-    dataset.SeriesNumber = "2"
     dataset.SOPInstanceUID = derived_uid("slice", *parts, index)
     dataset.InstanceNumber = str(number) if number else ""
     dataset.AcquisitionNumber = "1"
@@ -181,9 +194,7 @@ def _slice(
     return dataset
 
 
-def _scout(
-    study: Dataset, habits: Habits, parts: Sequence[object], slices: Sequence[Floats], place: Placement
-) -> Dataset:
+def _scout(study: Dataset, habits: Habits, parts: Sequence[object], slices: Floats, place: Placement) -> Dataset:
     """A frontal projection through the stack, as localizers are."""
     dataset = Dataset(study)
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
@@ -209,5 +220,5 @@ def _name(habits: Habits, label: int, dataset: Dataset) -> str:
         "numbered": f"{label + 1:06d}.dcm",
         "uid": f"{dataset.SOPInstanceUID}.dcm",
         "bare": f"I{label + 10:07d}",
-        "folders": f"DICOM/S00002/IM{label // 10:02d}/{label:04d}",
+        "folders": f"DICOM/S{dataset.SeriesNumber:05d}/IM{label // 10:02d}/{label:04d}",
     }[habits.naming]

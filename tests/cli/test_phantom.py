@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from medgen.artifacts.sets import open_set
+from medgen.artifacts.stored import CaseRow
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 SMALL = ("--size", 48, "--slices", 5, "--nodule-diameter", "20,40", "--healthy-fraction", 0.3)
@@ -128,3 +129,22 @@ def test_a_phantom_folder_goes_straight_into_preprocess(medgen: Run, tmp_path: P
             large = case["vector"][:, 3] > 0.1
             assert case["mask"][large].any(axis=(1, 2, 3)).all()
             assert not case["mask"][case["vector"][:, 0] == 0].any()
+
+
+def test_thick_and_thin_series_of_a_patient_are_a_pair_after_preprocess(medgen: Run, tmp_path: Path) -> None:
+    few = ("--size", 32, "--slices", 12, "--thickness", 1, "--healthy-fraction", 1)
+    made = medgen("phantom", "chest-ct", "-n", 4, "-o", tmp_path / "ct", *few, "--thick", 4, "--workers", 1)
+    assert made.returncode == 0, made.stderr
+    read = medgen("preprocess", tmp_path / "ct/dicom", "-o", tmp_path / "images.h5", "--split", "0.5,0.5")
+    assert read.returncode == 0, read.stderr
+    with open_set(tmp_path / "images.h5", random_access=True) as stored:
+        pairs: dict[str, list[CaseRow]] = {}
+        for row in stored.cases:
+            pairs.setdefault(row.frame, []).append(row)
+        assert len(pairs) == 4
+        for pair in pairs.values():
+            thin, thick = sorted(pair, key=lambda row: row.thickness)
+            assert (thin.count, thin.spacing[0], thin.thickness) == (12, 1.0, 1.0)
+            assert (thick.count, thick.spacing[0], thick.thickness) == (3, 4.0, 4.0)
+            assert thin.split == thick.split
+            assert thick.positions[0] - thin.positions[0] == pytest.approx(1.5)

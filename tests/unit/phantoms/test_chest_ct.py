@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import zipfile
+from collections import Counter
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+import torch
+from msgspec.structs import replace
 
+from medgen.diffusion.slice_profile import profile_matrix, resample
 from medgen.errors import ConfigError
 from medgen.phantoms.chest_anatomy import ChestAnatomy
 from medgen.phantoms.chest_ct import FOLDERS, LABEL_FIELDS, Rows, write_case
-from medgen.phantoms.ct_scanner import Scanner
+from medgen.phantoms.ct_scanner import Reconstruction, Scanner
 from medgen.phantoms.options import ChestCTOptions
 from medgen.phantoms.primitives import Grid
 
@@ -26,7 +30,7 @@ SMALL = ChestCTOptions(scout_fraction=0.0, size=96, slices=10, diameter=(15.0, 4
 def make(folder: Path, index: int = 0, options: ChestCTOptions = SMALL, seed: int = 0) -> Rows:
     for name in FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
-    return write_case(msgspec.structs.replace(options, seed=seed), index, folder)
+    return write_case(replace(options, seed=seed), index, folder)
 
 
 def read_series(archive: Path, unpacked: Path) -> SimpleITK.Image:
@@ -115,30 +119,82 @@ def test_a_scout_is_a_series_of_its_own(tmp_path: Path) -> None:
     assert len({file.FrameOfReferenceUID for file in files}) == 1
 
 
-def test_one_anatomy_in_slices_of_any_thickness() -> None:
-    """A thick slice is the mean of the thin ones inside it, but for how finely it is itself sampled."""
-    rng = np.random.default_rng(2)
-    anatomy = ChestAnatomy.draw(rng)
-    grid = Grid(96, 3.6)
+def volume_of(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The only series of case 1: HU and the heights of its slices."""
+    image = read_series(folder / "dicom/case-0001.zip", folder / "files")
+    heights = image.GetOrigin()[2] + image.GetSpacing()[2] * np.arange(image.GetSize()[2])
+    return SimpleITK.GetArrayFromImage(image).astype(np.float64), heights
+
+
+def averaged(thin: np.ndarray, at: np.ndarray, thick_at: np.ndarray, thickness: float) -> np.ndarray:
+    matrix = profile_matrix(torch.tensor(thick_at), torch.tensor(at), thickness)
+    return resample(torch.tensor(thin), matrix).numpy()
+
+
+ILL = ChestCTOptions(
+    size=64, nodules=(2, 2), diameter=(10.0, 30.0), healthy_fraction=0.0, scout_fraction=0.0, pitch=1.0
+)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_thick_slices_are_means_of_the_thin_ones_of_one_seed(tmp_path: Path, noise: float) -> None:
+    """Made apart: same patient, same place, same scan; rounding to whole HU is all that is between them."""
+    thick = replace(ILL, slices=6, thickness=5.0, noise=noise)
+    thin = replace(ILL, slices=30, thickness=1.0, noise=noise)
+    rows = [make(tmp_path / name, 1, options) for name, options in (("thick", thick), ("thin", thin))]
+    assert [row[2:8] for row in rows[0]["nodules.csv"]] == [row[2:8] for row in rows[1]["nodules.csv"]]
+    (coarse, coarse_at), (fine, fine_at) = volume_of(tmp_path / "thick"), volume_of(tmp_path / "thin")
+    assert len(coarse) == 6
+    assert len(fine) == 30
+    error = np.abs(averaged(fine, fine_at, coarse_at, 5.0) - coarse)[:, 8:56, 8:56]
+    assert error.max() < 1.1
+    assert np.abs(coarse[1:] - coarse[:-1])[:, 8:56, 8:56].mean() > 20.0  # neighbours differ much more
+
+
+@pytest.mark.parametrize(("thickness", "step"), [(5.0, 5.0), (3.7, 3.7), (2.5, 4.0), (5.0, 2.5)])
+def test_pairs_hold_whatever_the_ratio_gap_or_overlap(thickness: float, step: float) -> None:
+    anatomy = ChestAnatomy.draw(np.random.default_rng(2))
+    series = [Reconstruction(-10.0, 20, 1.0, 1.0), Reconstruction(-10.0, int(20 / step), step, thickness)]
+    scanner = Scanner(noise=8.0, blur=0.6, grain=0.6, streaks=2.0)
+    (thin, thick), _ = scanner.scan((0,), anatomy, Grid(48, 7.2), series, 1.7)
+    assert len(thick) == int(20 / step)
+    inner = slice(1, -1)  # where no thick slice hangs over the end of the thin ones
+    expected = averaged(thin, series[0].heights, series[1].heights, thickness)
+    np.testing.assert_allclose(expected[inner], thick[inner], atol=0.02)
+
+
+def test_series_that_compute_other_planes_agree_within_their_sampling() -> None:
+    anatomy = ChestAnatomy.draw(np.random.default_rng(2))
     quiet = Scanner(noise=0.0, blur=0.6, grain=0.6, streaks=0.0)
-    thick, _ = quiet.slice(rng, anatomy, -10.0, 5.0, grid)
-    thin = np.mean([quiet.slice(rng, anatomy, -12.0 + step, 1.0, grid)[0] for step in range(5)], axis=0)
-    elsewhere, _ = quiet.slice(rng, anatomy, 0.0, 5.0, grid)
-    assert np.abs(thick - thin).mean() < 4.0
-    assert np.abs(thick - thin).mean() < 0.1 * np.abs(thick - elsewhere).mean()
+    thick = Reconstruction(-10.0, 4, 5.0, 5.0)
+    made = [quiet.scan((0,), anatomy, Grid(96, 3.6), [thick], limit)[0][0] for limit in (1.7, 1.0, 0.5)]
+    assert np.abs(made[0] - made[2]).mean() < 4.0
+    assert np.abs(made[1] - made[2]).mean() < 2.0
+    assert np.abs(made[0] - made[2]).mean() < 0.1 * np.abs(made[0][1:] - made[0][:-1]).mean()
 
 
-def test_thin_and_thick_series_of_one_seed_show_one_chest(tmp_path: Path) -> None:
-    common = {"size": 64, "nodules": (2, 2), "diameter": (10.0, 30.0), "healthy_fraction": 0.0}
-    thick = make(tmp_path / "thick", 1, ChestCTOptions(slices=6, thickness=5.0, **common))  # type: ignore[arg-type]
-    thin = make(tmp_path / "thin", 1, ChestCTOptions(slices=30, thickness=1.0, **common))  # type: ignore[arg-type]
-    assert [row[2:8] for row in thick["nodules.csv"]] == [row[2:8] for row in thin["nodules.csv"]]
-    images = [read_series(tmp_path / k / "dicom/case-0001.zip", tmp_path / k / "files") for k in ("thick", "thin")]
-    coarse, fine = (np.clip(SimpleITK.GetArrayFromImage(image), -1000, 400).astype(np.float64) for image in images)
-    assert images[0].GetSpacing()[2] == pytest.approx(5.0)
-    assert images[1].GetSpacing()[2] == pytest.approx(1.0)
-    merged = fine.reshape(6, 5, 64, 64).mean(axis=1)
-    assert np.corrcoef(coarse.ravel(), merged.ravel())[0, 1] > 0.99
+@pytest.mark.parametrize(
+    ("thickness", "step", "pitch"), [(5.0, 5.0, 5 / 3), (1.0, 1.0, 1.0), (2.0, 15.0, 1.0), (1.25, 1.0, 0.25), (5, 7, 1)]
+)
+def test_planes_divide_thickness_and_step(thickness: float, step: float, pitch: float) -> None:
+    assert Reconstruction(0.0, 4, step, thickness).pitch(1.7) == pytest.approx(pitch)
+
+
+def test_a_second_series_lies_in_the_same_archive_and_frame(tmp_path: Path) -> None:
+    rows = make(tmp_path / "pair", 1, replace(ILL, slices=30, thickness=1.0, thick=5.0))
+    alone = make(tmp_path / "thin", 1, replace(ILL, slices=30, thickness=1.0))
+    assert rows == alone  # truth is that of the thin series
+    with zipfile.ZipFile(tmp_path / "pair/dicom/case-0001.zip") as bundle:
+        files = [pydicom.dcmread(io.BytesIO(bundle.read(name))) for name in bundle.namelist()]
+    counts = Counter((float(file.SliceThickness), file.SeriesInstanceUID) for file in files)
+    assert sorted((thickness, count) for (thickness, _), count in counts.items()) == [(1.0, 30), (5.0, 6)]
+    frames = {file.FrameOfReferenceUID for file in files}
+    with zipfile.ZipFile(tmp_path / "thin/dicom/case-0001.zip") as bundle:
+        frames |= {pydicom.dcmread(io.BytesIO(bundle.read(name))).FrameOfReferenceUID for name in bundle.namelist()}
+    assert len(frames) == 1
+    make(tmp_path / "other", 1, replace(ILL, slices=31, thickness=1.0))  # another extent: other nodules
+    with zipfile.ZipFile(tmp_path / "other/dicom/case-0001.zip") as bundle:
+        assert pydicom.dcmread(io.BytesIO(bundle.read(bundle.namelist()[0]))).FrameOfReferenceUID not in frames
 
 
 def test_people_differ() -> None:
@@ -149,17 +205,29 @@ def test_people_differ() -> None:
             assert np.abs(planes[first] - planes[second]).mean() > 25.0
 
 
-def test_noise_grows_with_dose_setting_and_thin_slices() -> None:
+def test_noise_falls_as_thickness_grows_and_follows_the_dose() -> None:
     anatomy = ChestAnatomy.draw(np.random.default_rng(0))
-    grid = Grid(128, 2.8)
     deviations = []
     for noise, thickness in ((0.0, 5.0), (10.0, 5.0), (10.0, 1.0), (20.0, 1.0)):
-        scanner = Scanner(noise=noise, blur=0.5, grain=0.6, streaks=0.0)
-        pair = [scanner.slice(np.random.default_rng(k), anatomy, -10.0, thickness, grid)[0] for k in range(2)]
+        scanner = Scanner(noise=1.0, blur=0.5, grain=0.6, streaks=0.0).at_dose(noise)
+        series = [Reconstruction(-10.0, 1, thickness, thickness)]
+        pair = [scanner.scan((k,), anatomy, Grid(128, 2.8), series, 1.0)[0][0] for k in range(2)]
         deviations.append(float((pair[0] - pair[1]).std()))
     assert deviations[0] == 0.0
-    assert deviations == sorted(deviations)
+    assert deviations[2] == pytest.approx(math.sqrt(5.0) * deviations[1], rel=0.05)  # photons a slice
     assert deviations[3] == pytest.approx(2 * deviations[2], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"slices": 3, "thickness": 1.0, "thick": 5.0}, "leave no room"),
+        ({"thickness": 5.0, "thick": 1.0}, "less than the thickness of the first"),
+    ],
+)
+def test_a_second_series_must_fit(bad: dict[str, float], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        ChestCTOptions(**bad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bad", [{"nodules": (3, 1)}, {"diameter": (30.0, 6.0)}])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 
 import numpy as np
 import pydicom
 import pytest
 from pydicom import uid
 
-from medgen.phantoms.vendors import NAMING, NUMBERING, VENDORS, Habits, Placement, series_files
+from medgen.phantoms.vendors import NAMING, NUMBERING, VENDORS, Habits, Placement, study_files
 
 PLACE = Placement(origin=(-120.0, -110.5, -300.25), pixel=1.25, step=2.5, thickness=5.0)
 CASES = [(vendor, syntax) for vendor in VENDORS for syntax in sorted(set(vendor.syntaxes))]
@@ -21,7 +22,8 @@ def slices(count: int = 4, size: int = 40) -> list[np.ndarray]:
 
 
 def written(habits: Habits, images: list[np.ndarray]) -> list[tuple[str, pydicom.Dataset]]:
-    files = series_files(np.random.default_rng(1), habits, "PHANTOM-0007", ("test", 7), images, PLACE)
+    stacks = [(np.stack(images), PLACE)]
+    files = study_files(np.random.default_rng(1), habits, "PHANTOM-0007", ("test", 7), ("frame", 7), stacks)
     return [(name, pydicom.dcmread(io.BytesIO(content))) for name, content in files]
 
 
@@ -66,6 +68,21 @@ def test_names_are_unique_and_files_lie_in_no_order(naming: str) -> None:
     assert len(set(names)) == 13
     heights = [file.ImagePositionPatient[2] for _, file in files if "LOCALIZER" not in file.ImageType]
     assert heights != sorted(heights)
+
+
+@pytest.mark.parametrize("naming", NAMING)
+def test_two_series_of_a_study_share_patient_and_frame_of_reference(naming: str) -> None:
+    habits = Habits(VENDORS[0], uid.ExplicitVRLittleEndian, "ascending", naming, terse=False, scout=True)
+    thin, thick = np.stack(slices(6)), np.stack(slices(3))
+    stacks = [(thin, PLACE), (thick, Placement((-120.0, -110.5, -299.0), 1.25, 5.0, 5.0))]
+    files = study_files(np.random.default_rng(1), habits, "PHANTOM-0007", ("test", 7), ("frame", 7), stacks)
+    assert len({name for name, _ in files}) == 10
+    made = [pydicom.dcmread(io.BytesIO(content)) for _, content in files]
+    assert len({file.SOPInstanceUID for file in made}) == 10
+    for name in ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID"):
+        assert len({getattr(file, name) for file in made}) == 1
+    axial = Counter((file.SeriesNumber, file.SeriesInstanceUID) for file in made if "AXIAL" in file.ImageType)
+    assert sorted((number, count) for (number, _), count in axial.items()) == [(2, 6), (3, 3)]
 
 
 def test_terse_files_leave_out_what_they_may_and_keep_what_they_must() -> None:
