@@ -59,7 +59,8 @@ def draw(options: DentalOptions, index: int) -> Panoramic:
     jaws.paint(picture, dentition.crests)
     for tooth in dentition.present:
         paint_tooth(picture, tooth)
-    kind, lesions = NORMAL, []
+    kind = NORMAL
+    lesions: list[Lesion] = []
     if ill.random() >= options.healthy_fraction:
         order = [str(name) for name in ill.permutation(options.lesions)]
         wanted = int(ill.integers(options.count[0], options.count[1] + 1))

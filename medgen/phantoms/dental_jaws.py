@@ -16,26 +16,19 @@ from medgen.phantoms.outlines import Outline
 from medgen.phantoms.primitives import Floats, LatticeNoise, coverage
 
 RAMUS = (
-    (0, 45), (10, 45.5), (22, 44), (36, 42), (50, 40.5), (62, 39), (72, 35), (79, 27), (82, 15), (84, 0), (86, -14),
-    (88, -24), (91, -29), (93, -34), (91, -39), (86, -40), (82, -36), (81, -29), (77, -21), (73, -18), (69, -20),
-    (66, -27), (63, -33), (60, -33), (58, -27), (58, -14), (60, -2), (62, 6), (60, 9), (50, 6), (30, 5), (0, 5),
+    (0, 45.5), (10, 45.2), (22, 43.8), (36, 42), (50, 40.5), (62, 39), (72, 35), (79, 27), (82, 15), (84, 0), (86, -13),
+    (89, -23), (92, -29), (95, -34), (95, -39), (91, -42.5), (86, -41), (83, -36), (82, -30), (78, -22), (74, -18.5),
+    (70, -20), (67, -26), (64.5, -33), (61, -35), (58.5, -29), (58, -14), (60, -2), (62, 6), (60, 9), (50, 6),
+    (30, 5), (0, 5),
 )  # fmt: skip
 MAXILLA = (
-    (0, -5), (30, -5), (55, -5), (63, -8), (67, -14), (67, -24), (64, -34), (58, -44), (40, -47), (20, -46), (0, -44),
+    (0, -5), (30, -5), (55, -5), (62, -8), (65, -14), (64, -24), (62, -34), (56, -44), (40, -47), (20, -46), (0, -44),
 )  # fmt: skip
 SINUS = (
-    (21, -27),
-    (26, -23),
-    (34, -21.5),
-    (44, -20.5),
-    (53, -21),
-    (60, -26),
-    (61, -36),
-    (55, -45),
-    (38, -48),
-    (26, -42),
-)
-NOSE = ((1.5, -27), (9, -26), (15, -28), (18, -36), (17, -47), (13, -54), (3, -56), (1.5, -40))
+    (22, -29), (25, -24.5), (33, -22.5), (43, -21), (51, -21.5), (57, -26), (57.5, -34), (52, -42), (42, -46),
+    (31, -44), (25, -38),
+)  # fmt: skip
+NOSE = ((1.5, -28), (8, -26.5), (13.5, -28.5), (16.5, -36), (15.5, -46), (12, -54), (3, -56), (1.5, -42))
 CHEEK = ((46, -48), (42, -36), (44, -29), (49, -28), (53, -35), (60, -38), (74, -38), (88, -40), (101, -42))
 CANAL = ((70, -4), (68, 8), (63, 19), (54, 27), (45, 31), (36, 31), (31.5, 27.5))
 
@@ -72,7 +65,7 @@ class Jaws:
         height = rng.normal(0.0, 1.8)
         ramus = np.asarray(RAMUS, np.float64)
         ramus[:, 1] += height * np.clip((ramus[:, 1] - 20.0) / 20.0, 0.0, 1.0)
-        ramus[10:27, 0] += rng.normal(0.0, 1.5)
+        ramus[8:28, 0] += rng.normal(0.0, 1.5)
         return Jaws(
             mandible=_whole(rng, ramus, 0.7),
             maxilla=_whole(rng, np.asarray(MAXILLA, np.float64), 0.8),
@@ -81,7 +74,7 @@ class Jaws:
             cheeks=both(CHEEK, 1.0, closed=False),
             canals=both(np.add(CANAL, (0.0, 0.6 * height)), 0.6, closed=False),
             density=rng.uniform(0.34, 0.5),
-            ghost=rng.uniform(0.10, 0.38),
+            ghost=rng.uniform(0.15, 0.5),
             airway=rng.uniform(0.0, 0.30) if rng.random() < 0.7 else 0.0,
             nature=rng.random(16),
             fine=LatticeNoise(rng, 0.55, extent=130.0, depth=0.0),
@@ -104,8 +97,9 @@ class Jaws:
             noise.plane(0.0, picture.across, picture.down)
             for noise in (self.fine, self.medium, self.coarse, self.broad)
         )
-        struts = 0.9 - 1.6 * np.abs(medium) + 0.45 * fine
-        return (0.55 * struts + 0.35 * coarse + 0.25 * broad).astype(np.float32)
+        struts = 0.8 - 1.3 * np.abs(medium) + 0.7 * fine
+        net: Floats = (0.55 * struts + 0.35 * coarse + 0.25 * broad).astype(np.float32)
+        return net
 
     def _soft(self, picture: Picture) -> None:
         x, y = picture.x, picture.y
@@ -134,7 +128,7 @@ class Jaws:
         net = picture.net
         thick = np.clip(-body / 6.0, 0.0, 1.0) ** 0.6
         ramus = _step(np.abs(x), 60.0, 9.0)
-        spongy = np.float32(self.density) * (0.55 + 0.45 * thick) * (1.0 - 0.28 * ramus) + 0.085 * net * (
+        spongy = np.float32(self.density) * (0.55 + 0.45 * thick) * (1.0 - 0.28 * ramus) + 0.075 * net * (
             1.0 - 0.4 * ramus
         )
         low = _step(y, 22.0, 14.0) * (1.0 - ramus)
@@ -168,7 +162,7 @@ class Jaws:
         body = np.maximum(distance, np.where(np.abs(x) < 64.0, y - bottom, np.float32(-50.0)))
         inside = coverage(body, max(0.5, picture.softness))
         thick = np.clip(-body / 7.0, 0.0, 1.0) ** 0.6
-        fade = 1.0 - 0.55 * _step(-y, 24.0, 10.0)
+        fade = (1.0 - 0.5 * _step(-y, 25.0, 14.0)) * (1.0 - 0.45 * _step(np.abs(x), 62.0, 10.0))
         spongy = np.float32(0.92 * self.density) * (0.6 + 0.4 * thick) * fade + 0.075 * picture.net * fade
         picture.bone += inside * (spongy + 0.08 * _shell(body, 0.5, 0.6))
         hollow = np.zeros_like(distance)
@@ -177,8 +171,8 @@ class Jaws:
             hollow[window] = np.maximum(hollow[window], coverage(away, 0.8))
             wall = np.exp(-(((away + 0.2) / 0.55) ** 2))
             picture.bone[window] += np.float32(0.16 + 0.08 * self.nature[8]) * wall
-        picture.bone *= 1.0 - np.float32(0.62) * hollow
-        picture.soft -= np.float32(0.10 + 0.12 * self.nature[9]) * hollow
+        picture.bone *= 1.0 - np.float32(0.38 + 0.22 * self.nature[15]) * hollow
+        picture.soft -= np.float32(0.06 + 0.12 * self.nature[9]) * hollow
         nasal = np.zeros_like(distance)
         for outline in self.noses:
             window, away = picture.smooth_distance(outline, 5.0)
@@ -238,6 +232,7 @@ class Jaws:
 def _whole(rng: np.random.Generator, half: npt.NDArray[np.float64], jitter: float) -> Outline:
     """A closed outline from its right half, both sides nearly alike; the half begins and ends on the midline."""
     wobble = rng.normal(0.0, jitter, half.shape)
+    wobble[:4] *= 0.4  # the chin
     right, left = (half + wobble + rng.normal(0.0, 0.4 * jitter, half.shape) for _ in range(2))
     left = left * [-1.0, 1.0]
     for ends in (0, -1):
@@ -259,4 +254,5 @@ def _bump(value: Any, middle: Any, width: float) -> Floats:
 
 def _shell(distance: Floats, thick: Any, soft: float) -> Floats:
     """1 in the outermost `thick` mm of a shape."""
-    return np.clip((distance + thick) / np.float32(soft) + np.float32(0.5), 0.0, 1.0) * (distance < 0.6)
+    shell: Floats = np.clip((distance + thick) / np.float32(soft) + np.float32(0.5), 0.0, 1.0) * (distance < 0.6)
+    return shell

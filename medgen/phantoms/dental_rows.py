@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from medgen.phantoms.dental_teeth import CROWNS, KINDS, ROOTS, WIDTHS, Root, Tooth
 
@@ -151,11 +152,14 @@ def _crest(rng: np.random.Generator, teeth: list[Tooth], age: float) -> npt.NDAr
             continue
         level = 0.25 * tooth.up + tooth.up * (tooth.crown + CREST + 0.7 * age + rng.normal(0.0, 0.2)) + 0.4 * tooth.y
         if tooth.absent:
-            level += tooth.up * rng.uniform(1.0, 3.5)
+            level += tooth.up * rng.uniform(0.5, 3.0)
         peak = -0.7 * tooth.up
         half = 0.5 * tooth.width
         nodes += [(tooth.x - half, level + peak), (tooth.x, level), (tooth.x + half, level + peak)]
     line = np.array(nodes)
     ends = np.array([[line[0, 0] - 8.0, line[0, 1]], [line[-1, 0] + 8.0, line[-1, 1]]])
     line = np.concatenate([ends[:1], line, ends[1:]])
-    return line[np.argsort(line[:, 0], kind="stable")]
+    line = line[np.argsort(line[:, 0], kind="stable")]
+    places = np.arange(line[0, 0], line[-1, 0], 0.25)
+    levels = np.interp(places, line[:, 0], line[:, 1])
+    return np.stack([places, ndimage.gaussian_filter1d(levels, 4.0, mode="nearest")], axis=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +51,7 @@ class Positioning:
         x *= 1.0 + np.float32(self.turn) * np.clip(x / 100.0, -1.0, 1.0)
         y = v * cosine - u * sine
         y += np.float32(0.5 * self.smile) * (1.0 - np.cos(np.clip(np.abs(x) / 85.0, 0.0, 1.0) * np.float32(np.pi)))
-        return x, y
+        return x.astype(np.float32), y.astype(np.float32)
 
 
 @dataclass
@@ -104,7 +104,7 @@ class Picture:
         places = np.arange(-110.0, 110.0, 0.1)
         values = np.interp(places, line[:, 0], line[:, 1]).astype(np.float32)
         index = np.clip((self.x + np.float32(110.0)) * np.float32(10.0), 0, len(values) - 1).astype(np.intp)
-        return values[index]
+        return cast(Floats, values[index])
 
     @cached_property
     def _coarse(self) -> tuple[Floats, Floats]:

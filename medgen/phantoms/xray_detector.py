@@ -61,4 +61,5 @@ class Detector:
             image += np.float32(self.sharpen) * np.clip(image - broad, -0.25, 0.25)
         grey = np.clip((image - np.float32(self.low)) / np.float32(self.high - self.low), 0.0, None)
         grey = grey ** np.float32(self.gamma)
-        return np.where(grey < 0.75, grey, 0.75 + 0.25 * np.tanh((grey - 0.75) / 0.25)).astype(np.float32)
+        shown: Floats = np.where(grey < 0.75, grey, 0.75 + 0.25 * np.tanh((grey - 0.75) / 0.25)).astype(np.float32)
+        return shown

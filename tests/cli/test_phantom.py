@@ -148,3 +148,38 @@ def test_thick_and_thin_series_of_a_patient_are_a_pair_after_preprocess(medgen: 
             assert (thick.count, thick.spacing[0], thick.thickness) == (3, 4.0, 4.0)
             assert thin.split == thick.split
             assert thick.positions[0] - thin.positions[0] == pytest.approx(1.5)
+
+
+def test_a_dental_folder_goes_straight_into_preprocess(medgen: Run, tmp_path: Path) -> None:
+    ask = ("-n", 6, "--size", 64, "--view", "half", "--lesions", "periapical,bone-loss", "--seed", 2, "--workers", 2)
+    made = medgen("phantom", "dental", "-o", tmp_path / "x", *ask)
+    assert made.returncode == 0, made.stderr
+    source = [
+        "preprocess",
+        tmp_path / "x/dicom",
+        "--labels",
+        tmp_path / "x/labels.csv",
+        "--masks",
+        tmp_path / "x/masks",
+    ]
+    read = medgen(*source, "--size", 32, "-o", tmp_path / "images.h5")
+    assert read.returncode == 0, read.stderr
+    rows = list(csv.DictReader((tmp_path / "x/labels.csv").open()))
+    kinds = {row["label"] for row in rows}
+    assert "normal" in kinds
+    assert kinds - {"normal"}
+    assert kinds <= {"normal", "periapical", "bone-loss"}
+    with open_set(tmp_path / "images.h5", random_access=True) as stored:
+        names = stored.header.notes["labels"].split(",")
+        assert names == sorted(kinds)
+        for case in stored:
+            assert case["mask"].any() == (names[int(case["label"][0])] != "normal")
+
+
+def test_a_kind_refuses_what_only_another_has(medgen: Run, tmp_path: Path) -> None:
+    result = medgen("phantom", "dental", "-o", tmp_path / "x", "--slices", 3)
+    assert result.returncode == 78
+    assert "unknown key 'slices'" in last_line(result)
+    result = medgen("phantom", "dental", "-o", tmp_path / "x", "--lesions", "cariess")
+    assert result.returncode == 78
+    assert "lesions" in last_line(result)
