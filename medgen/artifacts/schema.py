@@ -10,6 +10,7 @@
 | normalized | (D, C, H, W) | the nearest normal version of image, in the same stored values       |
 | map        | (D, 4, H, W) | float32 anomaly maps, named by `MAP_CHANNELS`                        |
 | score      | (D,)         | float32, how anomalous the slice is as a whole                       |
+| spread     | (D, C, H, W) | float16, standard deviation over the samples that image is the mean of |
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from medgen.errors import DataError
 SET_SCHEMA = "medgen.set/1"
 ARRAY_RANK = {
     "image": 4, "latent": 4, "mask": 4, "vector": 2, "label": 1, "normalized": 4, "map": 4, "score": 1,
+    "spread": 4,
 }  # fmt: skip
 ARRAY_NAMES = tuple(ARRAY_RANK)
 MAP_CHANNELS = ("pixel", "gradient", "laplacian", "total")

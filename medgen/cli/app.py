@@ -31,6 +31,7 @@ COMMANDS = {
     "extract-latents": "Encode an image set into a latent set.",
     "train-diffusion": "Train the diffusion model on a latent (or image) set.",
     "generate": "Sample images under chosen conditions.",
+    "interpolate": "Make thin slices of thick ones, at any smaller spacing.",
     "evaluate": "Measure sets: reconstruction, fidelity, conditioning.",
     "export": "Write a set as DICOM, NIfTI or PNG files.",
     "preview": "Draw a labelled contact sheet of a set.",

@@ -9,10 +9,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from medgen.artifacts.model_facts import DenoiserFacts, VAEFacts
+from medgen.artifacts.model_facts import DenoiserFacts, InterpolatorFacts, NormalizerFacts, VAEFacts
 from medgen.artifacts.models import Model, load_model
 from medgen.config import OptionsT, convert
-from medgen.errors import ConfigError, DataError
+from medgen.errors import ConfigError, DataError, UsageError
 from medgen.nets.compute import Precision, autocast, resolve_precision
 from medgen.nets.unet import UNet
 from medgen.nets.unet_config import UNetConfig
@@ -77,6 +77,42 @@ class Denoiser:
         return output[: len(x)].float()
 
 
+@dataclass(frozen=True)
+class VolumeDenoiser:
+    """A UNet of depth windows that runs in mixed precision, and the facts of its diffusion."""
+
+    network: UNet
+    facts: InterpolatorFacts
+    model: Model
+    device: torch.device
+    dtype: torch.dtype
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor, t: Tensor, scales: Tensor) -> Tensor:
+        """Answer to x (B, C, N, h, w) at t (B,) for slices of these scales (B, 3): (B, c, N, h, w), float32."""
+        with autocast(self.device, self.dtype):
+            output: Tensor = self.network(x.to(self.device), t.to(self.device), vector=scales.to(self.device))
+        return output.float()
+
+
+@dataclass(frozen=True)
+class NormalizerNetwork:
+    """A UNet with the heads "diffusion" and "flow" that runs in mixed precision, and the facts of both paths."""
+
+    network: UNet
+    facts: NormalizerFacts
+    model: Model
+    device: torch.device
+    dtype: torch.dtype
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor, t: Tensor, head: str) -> Tensor:
+        """Answer of one head to x (B, c, h, w) at its time t (B,): (B, c, h, w), float32."""
+        with autocast(self.device, self.dtype):
+            output: Tensor = self.network(_prepared(x, self.device), _padded(t.to(self.device)), head=head)
+        return output[: len(x)].float()
+
+
 def load_vae(path: Path, device: torch.device, precision: Precision = "auto") -> Autoencoder:
     """The VAE in the model file `path`; its EMA weights where it has them."""
     model = load_model(path, kind="vae")
@@ -93,6 +129,43 @@ def load_denoiser(path: Path, device: torch.device, precision: Precision = "auto
     network = UNet(_configuration(UNetConfig, model, path))
     _fill(network, model, path, ema=ema)
     return Denoiser(_ready(network, device), facts, model, device, resolve_precision(precision, device))
+
+
+def load_interpolator(
+    path: Path, device: torch.device, precision: Precision = "auto", *, ema: bool = True
+) -> VolumeDenoiser:
+    """The interpolator in the model file `path`."""
+    model = load_model(path, kind="interpolator")
+    facts = InterpolatorFacts.read(model.facts, str(path))
+    network = UNet(_configuration(UNetConfig, model, path))
+    _fill(network, model, path, ema=ema)
+    return VolumeDenoiser(_ready(network, device), facts, model, device, resolve_precision(precision, device))
+
+
+def load_normalizer(
+    path: Path, device: torch.device, precision: Precision = "auto", *, ema: bool = True
+) -> NormalizerNetwork:
+    """The normalizer in the model file `path`."""
+    model = load_model(path, kind="normalizer")
+    facts = NormalizerFacts.read(model.facts, str(path))
+    network = UNet(_configuration(UNetConfig, model, path))
+    _fill(network, model, path, ema=ema)
+    return NormalizerNetwork(_ready(network, device), facts, model, device, resolve_precision(precision, device))
+
+
+def check_pair(model: Model, facts: DenoiserFacts | NormalizerFacts, vae: Autoencoder | None) -> None:
+    """Raise unless a model's latents are those of the VAE: UsageError for one too many or few, else DataError."""
+    if facts.space == "image":
+        if vae is not None:
+            raise UsageError("the model works on images, not latents; leave --vae out")
+        return
+    if vae is None:
+        raise UsageError("the model works on latents; give the VAE that decodes them with --vae")
+    if vae.model.digest != facts.vae_digest:
+        raise DataError(
+            f"{model.path} was trained on latents of the VAE {facts.vae_digest[:12]}, "
+            f"but {vae.model.path} is the VAE {vae.model.digest[:12]}; give the VAE that made its latents"
+        )
 
 
 def _configuration(kind: type[OptionsT], model: Model, path: Path) -> OptionsT:

@@ -50,9 +50,12 @@ class FrozenVAE:
         """Windows (B, N, C, H, W) in [-1, 1] -> shifted and scaled mean latents (B, c, N, h, w), float32."""
         slices = volumes.flatten(0, 1)
         with autocast(self._device, self._dtype):
-            parts = [self.network.encode(part.to(self._device)).mean.float() for part in slices.split(ENCODED)]
+            parts = [
+                self.network.encode(slices[first : first + ENCODED].to(self._device)).mean.float()
+                for first in range(0, len(slices), ENCODED)
+            ]
         latents = (torch.cat(parts) - self.facts.latent_shift) * self.facts.latent_scale
-        return latents.unflatten(0, volumes.shape[:2]).transpose(1, 2)
+        return latents.view(*volumes.shape[:2], *latents.shape[1:]).transpose(1, 2)
 
 
 class InterpolatorLearner(Learner):

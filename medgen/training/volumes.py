@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from msgspec import Meta
 from torch import Tensor
@@ -170,20 +169,19 @@ class Volumes:
         thickness = max(_between(random, options.thickness) * step, native)
         shape: ProfileShape = "gaussian" if random.random() < options.gaussian else "box"
         # mm from the near edge of the first slice
-        slices = (np.arange(row.count) + 0.5) * native
+        slices = (torch.arange(row.count, dtype=torch.float64) + 0.5) * native
         if ratio == 1:
             first = float(slices[int(random.integers(row.count - depth + 1))])
         else:
             first = spacing / 2 + random.uniform(0, extent - depth * spacing)
-        thin = first + np.arange(depth) * spacing
-        phase = random.uniform(0, step)
-        centres = phase + step * np.arange(int(extent / step) + 1)
-        centres = centres[coverage(centres, slices, thickness, shape, native).numpy() > 0.99]
+        thin = first + spacing * torch.arange(depth, dtype=torch.float64)
+        centres = random.uniform(0, step) + step * torch.arange(int(extent / step) + 1, dtype=torch.float64)
+        centres = centres[coverage(centres, slices, thickness, shape, native) > 0.99]
         if len(centres) < 2:  # in the middle, as they would lie in a short scan
             thickness = min(thickness, extent - step)
-            centres = extent / 2 + step * np.array([-0.5, 0.5])
-        centres = centres[_near(centres, thin[0], thin[-1])]
-        target = torch.eye(row.count, dtype=torch.float64)[np.rint(thin / native - 0.5).astype(int)]
+            centres = extent / 2 + step * torch.tensor([-0.5, 0.5], dtype=torch.float64)
+        centres = centres[_near(centres, thin)]
+        target = torch.eye(row.count, dtype=torch.float64)[(thin / native - 0.5).round().long()]
         if ratio != 1:
             target = profile_matrix(thin, slices, spacing, "box", native)
         measured = profile_matrix(centres, slices, thickness, shape, native)
@@ -202,22 +200,21 @@ class Volumes:
 
     def _paired(self, row: CaseRow, thick: CaseRow, random: np.random.Generator) -> Window | None:
         """Thick slices that a scanner made; None where the two series share no window."""
-        depth, centres = self.options.depth, thick.positions
-        thickness = thick.thickness or thick.spacing[0]
-        inside = (row.positions >= centres[0] - thickness / 2) & (row.positions <= centres[-1] + thickness / 2)
+        depth, thickness = self.options.depth, thick.thickness or thick.spacing[0]
+        slices, centres = torch.from_numpy(row.positions), torch.from_numpy(thick.positions)
+        inside = (slices >= centres[0] - thickness / 2) & (slices <= centres[-1] + thickness / 2)
         starts = [start for start in range(row.count - depth + 1) if inside[start] and inside[start + depth - 1]]
         if not starts:
             return None
         start = starts[int(random.integers(len(starts)))]
-        thin = row.positions[start : start + depth]
-        near = np.flatnonzero(_near(centres, thin[0], thin[-1]))
-        centres = centres[near]
+        thin = slices[start : start + depth]
+        near = _near(centres, thin)
         return Window(
             range(row.start + start, row.start + start + depth),
             torch.eye(depth, dtype=torch.float64),
-            range(thick.start + int(near[0]), thick.start + int(near[-1]) + 1),
-            cubic_matrix(thin, centres),
-            places(thin, centres, thickness, row.spacing[0]),
+            range(thick.start + near.start, thick.start + near.stop),
+            cubic_matrix(thin, centres[near]),
+            places(thin, centres[near], thickness, row.spacing[0]),
             scales(row.spacing[0], thick.spacing[0], thickness),
         )
 
@@ -263,10 +260,8 @@ def _between(random: np.random.Generator, limits: Range) -> float:
     return limits[0] if limits[0] == limits[1] else float(random.uniform(*limits))
 
 
-def _near(centres: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.bool_]:
-    """Which thick slices lie between two positions or are among the `KNOTS` next ones at either side; at least two."""
-    first = max(int(np.searchsorted(centres, low)) - KNOTS, 0)
-    last = min(int(np.searchsorted(centres, high)) + KNOTS, len(centres))
-    index = np.arange(len(centres))
-    chosen: npt.NDArray[np.bool_] = (index >= first) & (index < last)
-    return chosen
+def _near(centres: Tensor, thin: Tensor) -> slice:
+    """The thick slices between the ends of a window, and the `KNOTS` next ones at either side."""
+    first = int(torch.searchsorted(centres, thin[0])) - KNOTS
+    last = int(torch.searchsorted(centres, thin[-1])) + KNOTS
+    return slice(max(first, 0), min(last, len(centres)))

@@ -1,0 +1,222 @@
+"""`medgen interpolate`: thick image set (or DICOM, NIfTI) -> thin image set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medgen.cli.options import (
+    ConfigFile,
+    Device,
+    Force,
+    KeepGoing,
+    OutputSet,
+    Preset,
+    PrintConfig,
+    Seed,
+    Sets,
+    Shard,
+    configure,
+    console_of,
+    parse_shard,
+)
+
+if TYPE_CHECKING:
+    from medgen.artifacts.sets import SetReader
+    from medgen.cli.console import Console
+    from medgen.inference.models import VolumeDenoiser
+
+
+def command(
+    context: typer.Context,
+    model: Annotated[Path, typer.Option("--model", metavar="FILE", help="The interpolator, from train-diffusion.")],
+    vae: Annotated[Path, typer.Option("--vae", metavar="FILE", help="The VAE that it was trained with.")],
+    source: Annotated[
+        str, typer.Argument(metavar="[SET]", help="A set, - for standard input; or a DICOM or NIfTI file, folder, ZIP.")
+    ] = "-",
+    output: OutputSet = "-",
+    spacing: Annotated[
+        float | None, typer.Option("--spacing", metavar="MM", help="Distance of the thin slices.")
+    ] = None,
+    thickness: Annotated[
+        float | None,
+        typer.Option("--thickness", metavar="MM", help="Of the thick slices, where the input does not tell it."),
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", metavar="box|gaussian", help="Of the thick slices.  [default: box]")
+    ] = None,
+    consistency: Annotated[
+        str | None,
+        typer.Option(
+            "--consistency",
+            metavar="end|steps|none",
+            help="Make averages over the profile equal the input: at the end, at each step too, or not.",
+        ),
+    ] = None,
+    no_consistency: Annotated[bool, typer.Option("--no-consistency", help="The same as --consistency none.")] = False,
+    window: Annotated[
+        str | None,
+        typer.Option("--window", metavar="LOW,HIGH", help="What the model sees of values it was not trained on."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", metavar="N", help="Sampling steps.  [default: 20]")] = None,
+    sampler: Annotated[
+        str | None, typer.Option("--sampler", metavar="NAME", help="ddim, ddpm or dpm-solver++.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", metavar="N", help="Store the mean of N samples, and their spread.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", metavar="NAME", help="Only the cases of this split (train, val, test).")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Windows at once.")] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", metavar="auto|float32|bfloat16", help="Of the networks.")
+    ] = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    shard: Shard = None,
+    keep_going: KeepGoing = False,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    print_config: PrintConfig = False,
+    force: Force = False,
+) -> None:
+    """Make thin slices of thick ones, at any smaller spacing in mm.
+
+    Files are preprocessed on the way, to the size of the model's slices. Averaged over the profile of the thick
+    slices, the result gives them back. Values outside the model's window are interpolated.
+    """
+    from medgen.inference.interpolate import InterpolateOptions
+
+    options = configure(
+        context,
+        InterpolateOptions,
+        preset=preset,
+        config=config,
+        sets=sets,
+        print_config=print_config,
+        flags={
+            "spacing": spacing,
+            "thickness": thickness,
+            "profile": profile,
+            "consistency": "none" if no_consistency else consistency,
+            "window": _pair(window),
+            "steps": steps,
+            "sampler": sampler,
+            "samples": samples,
+            "batch_size": batch_size,
+            "precision": precision,
+            "seed": seed,
+        },
+    )
+    part, parts = parse_shard(shard)
+
+    from medgen.artifacts.atomic import check_output
+    from medgen.artifacts.provenance import derive
+    from medgen.artifacts.sets import create_set, refuse_terminal
+    from medgen.artifacts.sharding import mark_shard, take_shard
+    from medgen.config import plain
+    from medgen.errors import DataError, SomeItemsFailed, UsageError
+    from medgen.inference.interpolate import Interpolation, interpolated_header, model_intensity
+    from medgen.inference.models import load_interpolator, load_vae
+    from medgen.nets.compute import resolve_device
+
+    console = console_of(context)
+    if output == "-":
+        refuse_terminal()
+    else:
+        check_output(Path(output), force=force)
+    if options.spacing is None:
+        raise UsageError("the distance of the thin slices is missing; give it with --spacing MM")
+    target = resolve_device(device)
+    denoiser = load_interpolator(model, target, options.precision, ema=options.ema)
+    autoencoder = load_vae(vae, target, options.precision)
+    left_out: list[str] = []
+    with _opened(source, denoiser, console, own_window=options.window is not None) as reader:
+        intensity = model_intensity(reader.header, denoiser, options.window)
+        interpolation = Interpolation(denoiser, autoencoder, options, intensity)
+        settings = plain(options) | {"precision": str(denoiser.dtype).removeprefix("torch.")}
+        del settings["batch_size"]
+        if split:
+            settings["split"] = split
+        inputs = [reader, denoiser.model, autoencoder.model]
+        provenance = derive("interpolate", settings, seed=options.seed, inputs=inputs)
+        header = mark_shard(interpolated_header(reader.header, options, provenance), part, parts)
+        chosen = (case for case in take_shard(reader, part, parts) if split in (None, case.split))
+        with (
+            create_set(output, header, inputs=inputs, force=force) as writer,
+            console.progress(None, "slices") as advance,
+        ):
+            for case in chosen:
+                try:
+                    writer.write(interpolation.case(case, advance))
+                except DataError as error:
+                    if not keep_going:
+                        raise
+                    left_out.append(str(error))
+                    console.warn(f"left out: {error}")
+            if writer.digest.cases == 0 and parts == 1:  # a shard may be empty
+                raise DataError(f"no case was interpolated ({len(left_out)} left out)")
+        told = f"{writer.digest.slices} thin slices of {writer.digest.cases} cases"
+        console.say(f"{told}, {options.sampler} with {options.steps} steps")
+        console.report.update(cases=writer.digest.cases, slices=writer.digest.slices, left_out=left_out)
+    if left_out:
+        raise SomeItemsFailed(f"{len(left_out)} cases were left out; the rest is in the output")
+
+
+@contextmanager
+def _opened(source: str, denoiser: VolumeDenoiser, console: Console, *, own_window: bool) -> Iterator[SetReader]:
+    """The set at `source`; image files are first preprocessed into a temporary one, of the model's size.
+
+    Its window too is the model's, but with `own_window` what the source would have by itself.
+    """
+    from medgen.artifacts.sets import is_set, open_set
+
+    if source == "-" or is_set(Path(source)):
+        with open_set(source) as reader:
+            yield reader
+        return
+    from tempfile import TemporaryDirectory
+
+    from medgen.imaging.options import PreprocessOptions
+    from medgen.imaging.planning import Inputs
+    from medgen.imaging.preprocessing import preprocess
+
+    height, width = denoiser.facts.plane
+    low, high = denoiser.facts.intensity.window
+    options = PreprocessOptions(
+        size=f"{width}x{height}",
+        window="auto" if own_window else f"{low},{high}",
+        split_name="test",
+        min_slices=2,
+    )
+    with TemporaryDirectory(prefix="medgen-") as folder:
+        images = Path(folder) / "images.h5"
+        preprocess(
+            Inputs((source,)),
+            str(images),
+            options,
+            console,
+            progress=lambda total: console.progress(total, "slices read"),
+        )
+        with open_set(images, name=source) as reader:
+            yield reader
+
+
+def _pair(text: str | None) -> list[float] | None:
+    from medgen.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--window {text}: expected LOW,HIGH") from None
+    if not low < high:
+        raise UsageError(f"--window {text}: LOW must be below HIGH")
+    return [low, high]

@@ -1,0 +1,249 @@
+"""Thick slices to thin ones: what cubic interpolation misses is sampled in latents, window by window over depth."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from medgen.artifacts.provenance import Provenance
+from medgen.artifacts.schema import Array, Case, Intensity, SetHeader
+from medgen.config import Options, convert
+from medgen.diffusion.noise import sample_noise
+from medgen.diffusion.samplers import sample
+from medgen.diffusion.schedules import Schedule, ScheduleConfig
+from medgen.diffusion.slice_profile import ProfileShape
+from medgen.diffusion.thin_grid import network_input, window_starts, window_weights
+from medgen.errors import DataError, UsageError
+from medgen.inference.generate import SAMPLER_NAMES, objective_of
+from medgen.inference.models import Autoencoder, VolumeDenoiser
+from medgen.inference.thin_volume import SLAB, ThinVolume, combine, volume_of
+from medgen.nets.compute import Precision
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Consistency = Literal["end", "steps", "none"]
+
+
+class InterpolateOptions(Options, frozen=True):
+    """How `interpolate` samples. Lengths in mm; the batch size does not change the result beyond rounding."""
+
+    spacing: Positive | None = None
+    """Distance of the thin slices."""
+    steps: Count = 20
+    sampler: Literal["ddim", "ddpm", "dpm-solver++"] = "ddim"
+    eta: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    samples: Count = 1
+    """Samples whose mean becomes the image; with two or more their spread is stored too."""
+    consistency: Consistency = "end"
+    """Where averaging over the slice profile is made to give the thick input back; steps: at each step too."""
+    profile: ProfileShape = "box"
+    """Shape of the thick slices' profile."""
+    thickness: Positive | None = None
+    """Of the thick slices, where the input does not tell it; none: as far as they are apart."""
+    window: tuple[float, float] | None = None
+    """Which values the model sees as [-1, 1], where they mean something else than those it was trained on."""
+    depth: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Thin slices in a window; 0 = as in training."""
+    overlap: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.25
+    """Share of a window that the next one begins in."""
+    batch_size: Count = 4
+    """Windows at once."""
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    ema: bool = True
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """An interpolator, the VAE it looks through, and how to sample."""
+
+    denoiser: VolumeDenoiser
+    vae: Autoencoder
+    options: InterpolateOptions
+    intensity: Intensity
+    """Of the input, with the model's window."""
+
+    def __post_init__(self) -> None:
+        facts = self.denoiser.facts
+        if self.vae.model.digest != facts.vae_digest:
+            raise DataError(
+                f"{self.denoiser.model.path} was trained on latents of the VAE {facts.vae_digest[:12]}, "
+                f"but {self.vae.model.path} is the VAE {self.vae.model.digest[:12]}; give the VAE it was trained with"
+            )
+
+    def case(self, case: Case, advance: Callable[[int], None] = lambda slices: None) -> Case:
+        """The thin case of a thick one: image, and spread where there are several samples; `advance` counts slices."""
+        options = self.options
+        if options.spacing is None:
+            raise UsageError("the distance of the thin slices is missing; give it with --spacing")
+        volume = volume_of(case, self.intensity, options.spacing, options.thickness, options.profile)
+        self._check(case)
+        guess = torch.cat([self._encode(volume.guess(*ends)) for ends in _slabs(len(volume))])  # (N, c, h, w)
+        residuals = torch.stack([self._residual(volume, guess, number) for number in range(options.samples)])
+        image = np.empty((len(volume), *case["image"].shape[1:]), dtype=case["image"].dtype)
+        spread = np.empty(image.shape, dtype=np.float16) if options.samples > 1 else None
+        done = 0
+        for slab in self._finished(volume, guess, residuals):  # (S, n, C, H, W)
+            rows = slice(done, done + slab.shape[1])
+            image[rows] = volume.stored(slab.mean(dim=0))
+            if spread is not None:
+                low, high = self.intensity.window
+                spread[rows] = (slab.std(dim=0) * (0.5 * (high - low))).numpy()
+            done = rows.stop
+            advance(slab.shape[1])
+        arrays: dict[str, Array] = {"image": image}
+        if spread is not None:
+            arrays["spread"] = spread
+        spacing, origin = volume.place()
+        modality = (case.modality[0],) * len(volume) if len(set(case.modality)) == 1 else ()
+        return replace(
+            case, arrays=arrays, spacing=spacing, origin=origin, thickness=spacing[0], text=(), modality=modality
+        )
+
+    def _residual(self, volume: ThinVolume, guess: Tensor, number: int) -> Tensor:
+        """Sample `number` of what the guess misses (N, c, h, w), blended from its windows."""
+        options, facts = self.options, self.denoiser.facts
+        depth = min(options.depth or facts.depth, len(volume))
+        overlap = min(round(options.overlap * depth), depth - 1)
+        total, weight = torch.zeros_like(guess), torch.zeros(len(guess), 1, 1, 1)
+        starts = window_starts(len(volume), depth, overlap)
+        for begin in range(0, len(starts), options.batch_size):
+            batch = starts[begin : begin + options.batch_size]
+            for start, window in zip(batch, self._windows(volume, guess, batch, depth, number), strict=True):
+                share = window_weights(start, depth, len(volume), overlap)[:, None, None, None]
+                total[start : start + depth] += share * window
+                weight[start : start + depth] += share
+        return total / weight
+
+    def _windows(self, volume: ThinVolume, guess: Tensor, starts: list[int], depth: int, number: int) -> Tensor:
+        """Sampled residuals of windows, (B, depth, c, h, w) on the CPU."""
+        options, facts, device = self.options, self.denoiser.facts, self.denoiser.device
+        shape = guess.shape[1:]
+        known = torch.stack([guess[start : start + depth].transpose(0, 1) for start in starts]).to(device)
+        spots = torch.stack([volume.places[:, start : start + depth] for start in starts]).to(device)
+        lengths = volume.scales.expand(len(starts), -1)
+
+        def noise(stream: int) -> Tensor:
+            """Each slice has its own, whichever windows it lies in: (B, c, depth, h, w)."""
+            windows = [
+                sample_noise(options.seed, _keys(volume.case.id, number, range(start, start + depth)), shape, stream)
+                for start in starts
+            ]
+            return torch.stack(windows).transpose(1, 2).to(device)
+
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            return self.denoiser(network_input(x, known, spots), t, lengths)
+
+        def correct(step: int, time: float, x0: Tensor) -> Tensor:
+            windows = zip(starts, x0.transpose(1, 2), known.transpose(1, 2), strict=True)
+            return torch.stack([self._corrected(volume, *window) for window in windows]).transpose(1, 2).to(x0)
+
+        x0 = sample(
+            SAMPLER_NAMES[options.sampler],
+            denoise,
+            noise(0),
+            Schedule(convert(ScheduleConfig, facts.schedule, "the model's schedule")),
+            objective_of(facts.objective),
+            steps=options.steps,
+            eta=options.eta,
+            noise=lambda step: noise(1 + step),
+            callback=correct if options.consistency == "steps" else None,
+        )
+        if not bool(torch.isfinite(x0).all()):
+            raise DataError(f"case {volume.case.id}: the sample is not finite; the model diverged in training")
+        return x0.transpose(1, 2).float().cpu()
+
+    def _corrected(self, volume: ThinVolume, start: int, residual: Tensor, guess: Tensor) -> Tensor:
+        """A window's residual (n, c, h, w), changed by what its image lacks of the thick slices that lie in it."""
+        image = torch.cat(
+            [
+                self._image(volume, start + first, start + last, guess[first:last], residual[first:last])
+                for first, last in _slabs(len(residual))
+            ]
+        )
+        change = volume.corrected(image, start)
+        if change is image:
+            return residual
+        difference = self._encode(change) - self._encode(image)
+        return residual + difference.to(residual) / self.denoiser.facts.residual_std
+
+    def _finished(self, volume: ThinVolume, guess: Tensor, residuals: Tensor) -> Iterator[Tensor]:
+        """Slabs (S, n, C, H, W) in network units, from residuals (S, N, c, h, w)."""
+
+        def estimate(first: int, last: int) -> Tensor:
+            rows = slice(first, last)
+            return torch.stack([self._image(volume, first, last, guess[rows], part[rows]) for part in residuals])
+
+        if self.options.consistency == "none":
+            yield from (estimate(first, last) for first, last in _slabs(len(volume)))
+        else:
+            yield from volume.consistent(estimate)
+
+    def _image(self, volume: ThinVolume, first: int, last: int, guess: Tensor, residual: Tensor) -> Tensor:
+        """Thin slices [first, last), (n, C, H, W) in network units, of latents (n, c, h, w).
+
+        What decoding changes by the residual is added to the guess itself, so that the VAE's own loss stays out.
+        """
+        known = volume.guess(first, last)
+        with_residual = self._decode(guess + residual * self.denoiser.facts.residual_std)
+        return combine(known.clamp(-1.0, 1.0) + with_residual - self._decode(guess), known)
+
+    def _encode(self, images: Tensor) -> Tensor:
+        """Slices (n, C, H, W) in network units -> shifted and scaled latents (n, c, h, w) on the CPU."""
+        facts = self.denoiser.facts
+        mean = self.vae.encode(images.clamp(-1.0, 1.0)).mean.float().cpu()
+        return (mean - facts.latent_shift) * facts.latent_scale
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        facts = self.denoiser.facts
+        return self.vae.decode(latents / facts.latent_scale + facts.latent_shift).float().cpu()
+
+    def _check(self, case: Case) -> None:
+        channels, height, width = case["image"].shape[1:]
+        vae = self.vae.network.config
+        factor = vae.factor * self.denoiser.network.config.factor
+        if channels != vae.in_channels:
+            raise DataError(f"case {case.id}: {channels} image channels, but the VAE takes {vae.in_channels}")
+        if height % factor or width % factor:
+            raise DataError(
+                f"case {case.id}: {height} x {width} pixels do not fit the model: sides must be multiples of {factor}; "
+                "resize in preprocess"
+            )
+        if case["image"].dtype.kind == "f" and not np.isfinite(case["image"]).all():
+            raise DataError(f"case {case.id}: the image holds NaN or infinity")
+
+
+def model_intensity(images: SetHeader, denoiser: VolumeDenoiser, window: tuple[float, float] | None) -> Intensity:
+    """The intensity of a set with the window that the model sees; DataError where its values mean something else."""
+    ours, theirs = images.intensity, denoiser.facts.intensity
+    if images.kind != "image" or ours is None:
+        raise DataError(f"the input is a set of kind '{images.kind}'; interpolate needs images")
+    if window is None and ours.unit != theirs.unit:
+        raise DataError(
+            f"the set's values are in {ours.unit}, the model was trained on {theirs.unit}; to try it all the same, say "
+            "which values it shall see as its window with --window LOW,HIGH"
+        )
+    return msgspec.structs.replace(ours, window=window or theirs.window)
+
+
+def interpolated_header(images: SetHeader, options: InterpolateOptions, provenance: Provenance) -> SetHeader:
+    """The header of the thin set made from a set with header `images`."""
+    notes = {**images.notes, "interpolated": f"to {options.spacing:g} mm by a generative model"}
+    return SetHeader(kind="image", provenance=provenance, intensity=images.intensity, notes=notes)
+
+
+def _slabs(count: int) -> list[tuple[int, int]]:
+    return [(first, min(first + SLAB, count)) for first in range(0, count, SLAB)]
+
+
+def _keys(case: str, number: int, slices: range) -> list[int]:
+    """What the noise of a slice depends on besides the seed: its case, its sample and its place."""
+    digests = [hashlib.blake2b(f"{case}/{number}/{index}".encode(), digest_size=8).digest() for index in slices]
+    return [int.from_bytes(digest, "little") for digest in digests]

@@ -1,0 +1,185 @@
+"""One case on its way from thick to thin slices: where they lie, what is known beforehand, and what must come back.
+
+Slices are (.., C, H, W) in *network units*: the model's window is [-1, 1], and values go on beyond it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medgen.artifacts.schema import Array, Case, Intensity
+from medgen.diffusion.slice_profile import ProfileShape, cubic_matrix, profile_matrix, pseudo_inverse, resample
+from medgen.diffusion.thin_grid import places, scales, thin_positions, whole_rows
+from medgen.errors import DataError
+
+SLAB = 16
+"""Thin slices that are finished at once."""
+MARGIN = 0.2
+"""Within this distance (network units) of the window's ends, the model's word gives way to the interpolation beyond."""
+EVEN = 0.01
+"""A target spacing within this share of the source's is no finer."""
+
+
+@dataclass(frozen=True)
+class ThinVolume:
+    """Geometry of a case and of the thin volume to be made of it, as small matrices along z."""
+
+    case: Case
+    intensity: Intensity  # its window is the model's
+    spacing: float  # of the thin slices, mm
+    thickness: float  # of the thick slices, mm
+    profile: ProfileShape = "box"
+
+    @cached_property
+    def thick(self) -> Tensor:
+        """(M,) positions of the thick slices, mm."""
+        return torch.from_numpy(self.case.positions)
+
+    @cached_property
+    def thin(self) -> Tensor:
+        """(N,) positions of the thin slices, mm."""
+        return thin_positions(self.thick, self.thickness, self.spacing)
+
+    @cached_property
+    def measuring(self) -> Tensor:
+        """(M, N): thin slices -> thick ones."""
+        return profile_matrix(self.thick, self.thin, self.thickness, self.profile, self.spacing)
+
+    @cached_property
+    def correcting(self) -> Tensor:
+        """(N, M): the pseudo-inverse of `measuring`."""
+        return pseudo_inverse(self.measuring)
+
+    @cached_property
+    def cubic(self) -> Tensor:
+        """(N, M): thick slices -> their cubic interpolation."""
+        return cubic_matrix(self.thin, self.thick)
+
+    @cached_property
+    def places(self) -> Tensor:
+        """(2, N): what the network is told of each place."""
+        return places(self.thin, self.thick, self.thickness, self.spacing)
+
+    @cached_property
+    def scales(self) -> Tensor:
+        """(3,): what it is told of the lengths."""
+        return scales(self.spacing, self.case.spacing[0], self.thickness)
+
+    def __len__(self) -> int:
+        return len(self.thin)
+
+    def measured(self, first: int, last: int) -> Tensor:
+        """Thick slices [first, last)."""
+        low, high = self.intensity.window
+        physical = torch.from_numpy(self.intensity.physical(self.case["image"][first:last]))
+        return (physical - low) * (2.0 / (high - low)) - 1.0
+
+    def guess(self, first: int, last: int) -> Tensor:
+        """Cubic interpolation of thin slices [first, last)."""
+        rows = self.cubic[first:last]
+        used = _band(rows)
+        return resample(self.measured(used.start, used.stop), rows[:, used], dim=0)
+
+    def stored(self, values: Tensor) -> Array:
+        """Network units -> the values that the case stores, rounded where these are integers."""
+        low, high = self.intensity.window
+        kind = self.case["image"].dtype
+        numbers = ((values + 1.0) * (0.5 * (high - low)) + (low - self.intensity.offset)) / self.intensity.scale
+        if kind.kind in "iu":
+            limits = np.iinfo(kind)
+            numbers = numbers.round().clamp(limits.min, limits.max)
+        return numbers.numpy().astype(kind)
+
+    def consistent(self, estimate: Callable[[int, int], Tensor]) -> Iterator[Tensor]:
+        """Slabs (S, n, C, H, W), in order, of the volume nearest to the estimate whose measurement is the thick input.
+
+        `estimate(first, last)` gives slices of S samples, (S, last - first, C, H, W); each is asked for once and in
+        order, and forgotten as soon as no correction needs it.
+        """
+        slabs = [(first, min(first + SLAB, len(self))) for first in range(0, len(self), SLAB)]
+        rows = [_band(self.correcting[first:last]) for first, last in slabs]  # thick slices that correct a slab
+        reach = [_band(self.measuring[part]) for part in rows]  # thin slices that these measure
+        held, start, stop = None, 0, 0  # the slices [start, stop) that are kept
+        for index, (first, last) in enumerate(slabs):
+            keep = min([first, *(later.start for later in reach[index:] if later.stop)])
+            parts = [] if held is None else [held[:, keep - start :]]
+            start = keep
+            while stop < max(last, reach[index].stop):
+                parts.append(estimate(stop, min(stop + SLAB, len(self))))
+                stop += parts[-1].shape[1]
+            held = torch.cat(parts, dim=1)
+            x = held[:, first - start : last - start]
+            if reach[index].stop:
+                part, window = rows[index], reach[index]
+                again = resample(held[:, window.start - start : window.stop - start], self.measuring[part, window], 1)
+                missing = self.measured(part.start, part.stop) - again
+                x = x + resample(missing, self.correcting[first:last, part], dim=1)
+            yield x
+
+    def corrected(self, x: Tensor, first: int) -> Tensor:
+        """A window x (n, C, H, W) of slices from `first`, corrected by the thick slices that lie wholly in it."""
+        last = first + len(x)
+        rows = whole_rows(self.measuring, first, last)
+        if not len(rows):
+            return x
+        matrix = self.measuring[rows, first:last]
+        missing = self.measured(int(rows[0]), int(rows[-1]) + 1).to(x) - resample(x, matrix, dim=0)
+        return x + resample(missing, pseudo_inverse(matrix), dim=0)
+
+    def place(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """Spacing and origin of the thin volume."""
+        shift = float(self.thin[0] - self.thick[0])
+        origin = np.asarray(self.case.origin) + shift * np.asarray(self.case.direction[:3])
+        return (self.spacing, *self.case.spacing[1:]), (float(origin[0]), float(origin[1]), float(origin[2]))
+
+
+def volume_of(
+    case: Case, intensity: Intensity, spacing: float, thickness: float | None, profile: ProfileShape
+) -> ThinVolume:
+    """The thin volume to be made of `case`; DataError naming the case where that cannot be.
+
+    `thickness` stands for what the case does not tell; without either, slices touch.
+    """
+    source = case.spacing[0]
+    if len(case) < 2:
+        raise DataError(f"case {case.id}: has one slice; interpolation needs two or more")
+    if case.flaws:
+        raise DataError(f"case {case.id}: {case.flaws}: its slices cannot be interpolated; mend the series first")
+    if not (np.isfinite(source) and source > 0):
+        raise DataError(f"case {case.id}: does not tell the distance of its slices; preprocess a source that does")
+    if spacing > source * (1 - EVEN):
+        raise DataError(
+            f"case {case.id}: its slices are {source:g} mm apart, which {spacing:g} mm would not refine; "
+            "give a smaller --spacing"
+        )
+    return ThinVolume(case, intensity, spacing, case.thickness or thickness or source, profile)
+
+
+def combine(decoded: Tensor, guess: Tensor) -> Tensor:
+    """The model's word inside the window, the interpolation's beyond it; both (.., C, H, W) in network units.
+
+    Towards the window's ends, within `MARGIN`, what the interpolation has beyond them is faded in, so that a dark rim
+    in tissue does not make a hard edge in air.
+    """
+    inside = decoded.clamp(-1.0, 1.0)
+    low = _fade((inside + 1.0) / MARGIN) * (guess.clamp(max=-1.0) + 1.0)
+    high = _fade((1.0 - inside) / MARGIN) * (guess.clamp(min=1.0) - 1.0)
+    return inside + low + high
+
+
+def _fade(x: Tensor) -> Tensor:
+    """1 at 0, 0 from 1 on, smooth in between."""
+    x = x.clamp(0.0, 1.0)
+    return 1.0 - x * x * (3.0 - 2.0 * x)
+
+
+def _band(matrix: Tensor) -> slice:
+    """The columns from the first to the last that are not all zero."""
+    used = torch.nonzero((matrix != 0).any(dim=0))[:, 0]
+    return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)
