@@ -1,4 +1,4 @@
-"""`medgen evaluate`: sets -> JSON."""
+"""`medgen evaluate`: sets, or folders of images -> JSON."""
 
 from __future__ import annotations
 
@@ -7,19 +7,37 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medgen.cli.options import ConfigFile, Device, Force, Preset, PrintConfig, Seed, Sets, configure, console_of
+from medgen.cli.options import (
+    ConfigFile,
+    Device,
+    Force,
+    KeepGoing,
+    Preset,
+    PrintConfig,
+    Seed,
+    Sets,
+    configure,
+    console_of,
+)
 
 if TYPE_CHECKING:
+    import torch
+
     from medgen.artifacts.stored import StoredSet
     from medgen.cli.console import Console
     from medgen.metrics.evaluation import Evaluated
+    from medgen.metrics.features import Extractor
+    from medgen.metrics.options import EvaluateOptions
 
 
 def command(
     context: typer.Context,
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SET]...", help="What to measure; several sets are measured side by side."),
+        typer.Argument(
+            metavar="[SET]...",
+            help="What to measure: sets, or files and folders of DICOM, NIfTI, PNG. Several are compared side by side.",
+        ),
     ] = None,
     reference: Annotated[
         Path | None,
@@ -41,19 +59,30 @@ def command(
         ),
     ] = None,
     features: Annotated[
-        str | None, typer.Option("--features", metavar="NAME", help="Extractor for fidelity: builtin.")
+        str | None,
+        typer.Option(
+            "--features",
+            metavar="NAME|FILE",
+            help="Image features: builtin, weights of Inception v3 (.safetensors), a TorchScript (.pt) or a VAE.",
+        ),
     ] = None,
     lpips: Annotated[
         Path | None, typer.Option("--lpips", metavar="FILE", help="LPIPS weights (safetensors), to measure LPIPS with.")
     ] = None,
     foreground: Annotated[
         str | None,
-        typer.Option(
-            "--foreground", metavar="VALUE|mask", help="Compare only pixels above VALUE, or inside the masks."
-        ),
+        typer.Option("--foreground", metavar="VALUE|mask", help="Compare only pixels above VALUE, or in the masks."),
     ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", metavar="W[xH]", help="Of images from files.  [default: that of the sets]")
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option("--window", metavar="LOW,HIGH|NAME", help="Of images from files.  [default: that of the sets]"),
+    ] = None,
+    keep_going: KeepGoing = False,
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE.json", help="Where the JSON goes; - is standard output.")
+        str, typer.Option("--output", "-o", "--json", metavar="FILE.json", help="Where the JSON goes; - is standard output.")
     ] = "-",
     seed: Seed = None,
     device: Device = "auto",
@@ -91,37 +120,39 @@ def command(
     import json
 
     from medgen.artifacts.atomic import atomic_file, check_output
-    from medgen.artifacts.sets import open_set
-    from medgen.errors import UsageError
+    from medgen.cli.image_source import names_of, open_alike
+    from medgen.config import convert
+    from medgen.errors import SomeItemsFailed
+    from medgen.imaging.options import PreprocessOptions
+    from medgen.metrics.comparability import check_comparable
     from medgen.metrics.evaluation import as_json, evaluate
-    from medgen.metrics.features import FeatureBank, builtin_extractor
+    from medgen.metrics.features import FeatureBank
     from medgen.metrics.inputs import Inputs, Reconstructor
     from medgen.nets.compute import resolve_device
 
     console = console_of(context)
-    if options.features != "builtin":
-        raise UsageError(f"--features {options.features}: this version has the extractor 'builtin' only")
     if output != "-":
         check_output(Path(output), force=force)
     target = resolve_device(device)
     with contextlib.ExitStack() as stack:
 
-        def opened(source: str | Path | None, split: str | None = None) -> StoredSet | None:
-            if source is None:
-                return None
-            stored = stack.enter_context(open_set(source, random_access=True))
-            return stored.only(split) if split is not None else stored
-
-        names = sources or ["-"]
-        measured = [stack.enter_context(open_set(source, random_access=True)) for source in names]
-        real = opened(reference, reference_split)
+        others = [reference] if reference is not None else []
+        given = [*others, *(sources or ["-"])]
+        from_files = {"size": size or "", "window": window or "auto", "keep_going": keep_going}
+        *real, *measured = open_alike(
+            stack,
+            given,
+            console,
+            convert(PreprocessOptions, from_files, "command line"),
+            with_splits=others if reference_split else [],
+        )
         reconstructor = None
         if vae is not None:
             from medgen.inference.models import load_vae
 
             autoencoder = load_vae(vae, target)
             reconstructor = Reconstructor(autoencoder.reconstruct, autoencoder.model.digest)
-        bank = FeatureBank(builtin_extractor(target))
+        bank = FeatureBank(open_extractor(options, target))
         results = []
         for name, stored in zip(names, measured, strict=True):
             inputs = Inputs(stored, bank, options, console.progress, reference=real, vae=reconstructor)
@@ -133,6 +164,25 @@ def command(
         return
     with atomic_file(Path(output), force=force) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def open_extractor(options: EvaluateOptions, device: torch.device) -> Extractor:
+    """The extractor that `--features` names: built in, a VAE of medgen, or another file."""
+    from medgen.artifacts.model_record import read_record
+    from medgen.errors import DataError
+    from medgen.metrics.extractors import builtin_extractor, file_extractor, latent_extractor
+
+    if options.features == "builtin":
+        return builtin_extractor(device)
+    path = Path(options.features)
+    try:
+        read_record(path)
+    except DataError:  # not made by medgen
+        return file_extractor(path, options.torchscript, device)
+    from medgen.inference.models import load_vae
+
+    autoencoder = load_vae(path, device)
+    return latent_extractor(lambda images: autoencoder.encode(images).mean, autoencoder.model.digest)
 
 
 def _print(console: Console, evaluated: Evaluated, *, several: bool) -> None:

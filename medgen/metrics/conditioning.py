@@ -16,10 +16,11 @@ import numpy.typing as npt
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
 from medgen.metrics.fidelity import halves
-from medgen.metrics.inputs import Inputs
+from medgen.metrics.inputs import Inputs, slice_names
 from medgen.metrics.nodules import Spot, find_spots
+from medgen.metrics.probe import LEAST_CASES, evaluate_ratings, rate
 from medgen.metrics.rates import correlation, mean_of_results, median, wilson
-from medgen.metrics.section import Section, Table, number, percent
+from medgen.metrics.section import Score, Section, Table, interval, number, percent
 
 Vectors = npt.NDArray[np.float64]
 FIELDS = ("has_nodule", "x", "y", "size")
@@ -89,7 +90,7 @@ def lacking(inputs: Inputs) -> str:
 
 
 def measure(inputs: Inputs) -> Section:
-    """Measure the samples, the reference's known nodules, and shuffled conditions."""
+    """Measure the samples, the reference's known nodules, and shuffled conditions; ratings by a probe."""
     stored, real = inputs.stored, inputs.reference
     known = real if real is not None and set(FIELDS) <= set(real.header.vector_fields) else None
     with inputs.progress(stored.slices + (known.slices if known else 0), "slices") as advance:
@@ -98,7 +99,47 @@ def measure(inputs: Inputs) -> Section:
     warnings = []
     if result["ceiling"] is None:
         warnings.append("the measuring rule was not tried on known nodules; give a --reference with vectors")
-    return Section("conditioning", "Conditioning", result, [_table(result)], warnings)
+    tables = [_table(result)]
+    result["ratings"] = _ratings(inputs, known)
+    if result["ratings"]:
+        tables.append(_ratings_table(result["ratings"]))
+        warnings += [
+            f"{name}: fewer than {LEAST_CASES} rated real cases, or all rated alike, so no probe was fitted"
+            for name, rating in result["ratings"].items()
+            if rating is None
+        ]
+    asked = samples.asked[:, 0] > 0
+    names = [name for name, sick in zip(slice_names(stored), asked, strict=True) if sick]
+    rule = Rule(*(result["rule"][key] for key in ("power", "threshold_anywhere", "threshold_near")))
+    found = _there(samples[np.flatnonzero(asked)], rule) >= rule.near
+    hit = Score("nodule found where asked", "higher", dict(zip(names, found.astype(float).tolist(), strict=True)))
+    return Section("conditioning", "Conditioning", result, tables, warnings, scores={"hit_rate": hit})
+
+
+def _ratings(inputs: Inputs, known: StoredSet | None) -> dict[str, Any]:
+    """Agreement of what was asked beyond place and size, such as malignancy, with what a probe sees."""
+    fields = inputs.stored.header.vector_fields
+    names = [name for name in fields if name not in FIELDS and known and name in known.header.vector_fields]
+    if known is None or not names:
+        return {}
+    with inputs.progress(inputs.stored.slices + known.slices, "slices") as advance:
+        real = rate(known, FIELDS, names, advance)
+        samples = rate(inputs.stored, FIELDS, names, advance)
+    return evaluate_ratings(samples, real, names, inputs.options.seed)
+
+
+def _ratings_table(ratings: dict[str, Any]) -> Table:
+    rows = []
+    for name, rating in ratings.items():
+        if rating is not None:
+            cells = [rating[part][kind] for kind in ("pearson", "spearman") for part in ("samples", "held_out_real")]
+            rows.append([name, *(interval(cell, 2) for cell in cells)])
+    return Table(
+        "ratings by a probe learned from the reference: correlation with what was asked",
+        ("", "samples, Pearson", "real, held out, Pearson", "samples, Spearman", "real, held out, Spearman"),
+        rows,
+        "The probe's correlation on real nodules it was not fitted to is what the samples can at best be held to.",
+    )
 
 
 def _table(result: dict[str, Any]) -> Table:

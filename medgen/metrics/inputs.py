@@ -46,3 +46,8 @@ class Inputs:
     training: StoredSet | None = None
     """What the generator learned from."""
     vae: Reconstructor | None = None
+
+
+def slice_names(stored: StoredSet) -> list[str]:
+    """A name for each slice, by which sets pair: the case's id, and the slice's number where it has several."""
+    return [row.id if row.count == 1 else f"{row.id}/{depth}" for row in stored.cases for depth in range(row.count)]

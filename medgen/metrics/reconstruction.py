@@ -12,9 +12,9 @@ from torch import Tensor
 
 from medgen.artifacts.foreign_weights import read_weights
 from medgen.artifacts.schema import Array, Intensity
-from medgen.artifacts.stored import CaseRow, StoredSet
+from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError, UsageError
-from medgen.metrics.inputs import Inputs
+from medgen.metrics.inputs import Inputs, slice_names
 from medgen.metrics.options import ReconstructionOptions
 from medgen.metrics.pair_scores import PairScores, Place
 from medgen.metrics.section import Distribution, Gallery, Score, Section, Table, number
@@ -194,6 +194,7 @@ def compare_sets(
     paired = [(row, rows[row.id]) for row in stored.cases if row.id in rows]
     if not paired:
         raise DataError("no case of the set is in the reference: reconstruction compares cases of equal id")
+    names = slice_names(stored)
     for case, (mine, other) in enumerate(paired):
         if mine.count != other.count:
             raise DataError(f"case {mine.id}: {mine.count} slices in the set, {other.count} in the reference")
@@ -205,7 +206,7 @@ def compare_sets(
             if a.shape != b.shape:
                 raise DataError(f"case {mine.id}: images of {_size(a)} in the set, of {_size(b)} in the reference")
             inside = None if foreground is None else torch.from_numpy(foreground(numbers, b))
-            places = [Place(_slice_name(mine, depth), case) for depth in depths]
+            places = [Place(names[mine.start + depth], case) for depth in depths]
             scores.add(torch.from_numpy(a), torch.from_numpy(b), places, inside)
             advance(len(depths))
     unpaired = {"set": len(stored) - len(paired), "reference": len(reference) - len(paired)}
@@ -221,9 +222,8 @@ def compare_with_model(
 ) -> dict[str, Any]:
     """Score what `reconstruct` (images in [-1, 1] to images) makes of each slice of a set, against the slice itself."""
     intensity = intensity_of(stored, "the set")
-    places = [
-        Place(_slice_name(row, depth), case) for case, row in enumerate(stored.cases) for depth in range(row.count)
-    ]
+    cases = [case for case, row in enumerate(stored.cases) for _ in range(row.count)]
+    places = [Place(name, case) for name, case in zip(slice_names(stored), cases, strict=True)]
     for start in range(0, stored.slices, BATCH):
         rows = range(start, min(start + BATCH, stored.slices))
         images = intensity.normalized(stored.read("image", rows))
@@ -239,10 +239,6 @@ def intensity_of(stored: StoredSet, what: str) -> Intensity:
     if stored.header.kind != "image" or stored.header.intensity is None:
         raise DataError(f"{what} is of kind '{stored.header.kind}'; its metrics need images")
     return stored.header.intensity
-
-
-def _slice_name(row: CaseRow, depth: int) -> str:
-    return row.id if row.count == 1 else f"{row.id}/{depth}"
 
 
 def _size(images: Array) -> str:

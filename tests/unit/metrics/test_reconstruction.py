@@ -14,7 +14,8 @@ from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.errors import DataError, MedgenError
-from medgen.metrics.features import FeatureBank, builtin_extractor
+from medgen.metrics.extractors import builtin_extractor
+from medgen.metrics.features import FeatureBank
 from medgen.metrics.inputs import Advance, Inputs
 from medgen.metrics.options import EvaluateOptions, ReconstructionOptions
 from medgen.metrics.pair_scores import PairScores, Place

@@ -1,0 +1,179 @@
+"""How malignant or textured a nodule looks, which no rule can measure: a probe learned from rated real images.
+
+Ridge regression on fixed features of the patch around the place of the nodule. What the probe is worth is told beside
+every result: its agreement with the ratings of real cases that it was not fitted to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from medgen.artifacts.stored import StoredSet
+from medgen.metrics.intervals import bootstrap
+from medgen.nets.features import FixedFeatures
+
+Values = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+PATCH = 48
+"""Side in pixels to which a patch is resized."""
+MARGIN = 2.0
+"""Side of the patch over the size of the nodule: its surroundings show spiculation."""
+LEAST_SIDE = 8.0
+"""Least side of a patch in pixels of the image."""
+PENALTIES = tuple(10.0**power for power in range(-1, 6))
+FOLDS = 5
+LEAST_CASES = 10
+"""Rated real cases below which no probe is fitted."""
+
+
+@dataclass(frozen=True)
+class Rated:
+    """Patches' features (N, F) of the slices with a nodule, their ratings (N, K), and the case (N,) of each."""
+
+    features: Values
+    ratings: Values
+    cases: Rows
+
+    def __getitem__(self, rows: Rows) -> Rated:
+        return Rated(self.features[rows], self.ratings[rows], self.cases[rows])
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear map from standardised features to one rating."""
+
+    mean: Values
+    spread: Values
+    weights: Values
+    offset: float
+    penalty: float
+
+    def __call__(self, features: Values) -> Values:
+        """Ratings (N,) of features (N, F)."""
+        rating: Values = (features - self.mean) / self.spread @ self.weights + self.offset
+        return rating
+
+
+def fit(features: Values, ratings: Values) -> Probe:
+    """Ridge regression of ratings (N,) with the penalty of least generalised cross-validation error (Golub 1979)."""
+    mean, spread = features.mean(0), features.std(0) + 1e-9
+    standard, offset = (features - mean) / spread, float(ratings.mean())
+    u, s, vt = np.linalg.svd(standard, full_matrices=False)
+    target = u.T @ (ratings - offset)
+    rest = float(((ratings - offset) ** 2).sum() - (target**2).sum())  # outside the span of the features
+
+    def error(penalty: float) -> float:
+        kept = s**2 / (s**2 + penalty)
+        freedom = len(ratings) - 1 - kept.sum()
+        left = float((((1 - kept) * target) ** 2).sum())
+        return (left + rest) / max(float(freedom), 1e-6) ** 2
+
+    penalty = min(PENALTIES, key=error)
+    return Probe(mean, spread, vt.T @ (s / (s**2 + penalty) * target), offset, penalty)
+
+
+@torch.inference_mode()
+def rate(
+    stored: StoredSet, place: Sequence[str], ratings: Sequence[str], advance: Callable[[int], object] = lambda n: None
+) -> Rated:
+    """Look at every slice with a nodule: `place` names the fields has_nodule, x, y, size, `ratings` those to learn."""
+    intensity, fields = stored.header.intensity, stored.header.vector_fields
+    if intensity is None:
+        raise ValueError("an image set says what its values mean")
+    vectors = stored.column("vector").astype(np.float64)
+    known = vectors[:, [fields.index(name) for name in place]]  # has_nodule, x, y, size
+    network = FixedFeatures(scales=3)
+    features, kept, cases = [], [], []
+    for case, row in enumerate(stored.cases):
+        for index in range(row.start, row.start + row.count):
+            advance(1)
+            if known[index, 0] <= 0:
+                continue
+            image = torch.from_numpy(intensity.normalized(stored.read("image", [index])))
+            if not torch.isfinite(image).all():
+                continue
+            features.append(network.pooled(patch_of(image, *known[index, 1:]))[0].double().numpy())
+            kept.append(index)
+            cases.append(case)
+    return Rated(
+        np.array(features, np.float64).reshape(len(features), -1),
+        vectors[kept][:, [fields.index(name) for name in ratings]].reshape(len(kept), len(ratings)),
+        np.array(cases, np.int64),
+    )
+
+
+def patch_of(image: Tensor, x: float, y: float, size: float) -> Tensor:
+    """The square around (x, y) of an image (1, C, H, W), (1, C, 48, 48); what lies outside repeats the border.
+
+    x and y are shares of width and height, size is one of the width.
+    """
+    height, width = image.shape[-2:]
+    half = max(MARGIN * size * width, LEAST_SIDE) / 2
+    steps = (torch.arange(PATCH, dtype=torch.float64) + 0.5) / PATCH * 2 - 1
+    columns = 2 * (x * width + half * steps) / width - 1
+    rows = 2 * (y * height + half * steps) / height - 1
+    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)[None].to(image.dtype)
+    return F.grid_sample(image, grid, padding_mode="border", align_corners=False)
+
+
+def evaluate_ratings(samples: Rated, real: Rated, names: Sequence[str], seed: int = 0) -> dict[str, Any]:
+    """For each rating: asked against measured on the samples, and rated against measured on held-out real cases.
+
+    A rating that does not vary among the real nodules, or has too few cases, is None.
+    """
+    results: dict[str, Any] = {}
+    for column, name in enumerate(names):
+        truth = real.ratings[:, column]
+        results[name] = None
+        if len(np.unique(real.cases)) < LEAST_CASES or np.ptp(truth) == 0:
+            continue
+        probe = fit(real.features, truth)
+        results[name] = {
+            "samples": agreement(probe(samples.features), samples.ratings[:, column], samples.cases, seed),
+            "held_out_real": agreement(held_out(real, column, seed), truth, real.cases, seed),
+            "real_nodules": len(truth),
+            "penalty": probe.penalty,
+        }
+    return results
+
+
+def held_out(real: Rated, column: int, seed: int = 0) -> Values:
+    """Each slice's rating (N,) by a probe that was fitted without its case, nor any of its fifth of the cases."""
+    order = np.random.default_rng(seed).permutation(np.unique(real.cases))
+    measured = np.empty(len(real.cases))
+    for fold in range(FOLDS):
+        inside = np.isin(real.cases, order[fold::FOLDS])
+        probe = fit(real.features[~inside], real.ratings[~inside, column])
+        measured[inside] = probe(real.features[inside])
+    return measured
+
+
+def agreement(measured: Values, asked: Values, cases: Rows, seed: int = 0) -> dict[str, Any]:
+    """Pearson's and Spearman's correlation with intervals over cases (None: too few, or all alike), and mean error."""
+    from scipy import stats
+
+    def of(function: Callable[..., Any]) -> dict[str, float] | None:
+        if len(asked) < 3 or np.ptp(asked) == 0:
+            return None
+
+        def statistic(rows: Rows) -> float:
+            a, b = measured[rows], asked[rows]
+            return float(function(a, b).statistic) if np.ptp(a) > 0 and np.ptp(b) > 0 else float("nan")
+
+        return bootstrap(cases, statistic, seed=seed, draws=400)
+
+    return {
+        "slices": len(asked),
+        "pearson": of(stats.pearsonr),
+        "spearman": of(stats.spearmanr),
+        "mean_absolute_error": float(np.abs(measured - asked).mean()) if len(asked) else None,
+    }
