@@ -12,9 +12,11 @@ from torch import Tensor
 
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
-from medgen.nets.features import FixedFeatures
 
 BATCH = 64
+
+Flip = tuple[int, ...]
+"""Axes along which images are mirrored: -1 left and right, -2 up and down."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,13 @@ class Extractor:
     name: str
     digest: str
     pooled: Callable[[Tensor], Tensor]
+    probabilities: Callable[[Tensor], Tensor] | None = None
+    """From features to class probabilities (B, K); only Inception has them."""
 
-
-def builtin_extractor(device: torch.device | str = "cpu") -> Extractor:
-    """The fixed features that need no download."""
-    network = FixedFeatures().to(device)
-    return Extractor("builtin", network.digest, lambda x: network.pooled(x.to(device)).cpu())
+    @property
+    def is_inception(self) -> bool:
+        """Whether distances in these features are those called FID and KID."""
+        return self.probabilities is not None
 
 
 @dataclass(frozen=True)
@@ -42,24 +45,33 @@ class Features:
     skipped: int = 0
     """Slices left out because they held NaN or infinity."""
 
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, rows: npt.NDArray[np.int64]) -> Features:
+        """Some of the rows, in the order asked for."""
+        return Features(self.values[torch.from_numpy(rows)], self.cases[rows], self.slices[rows])
+
 
 @dataclass
 class FeatureBank:
     """Features by set: several metrics, and several sets with one reference, share them."""
 
     extractor: Extractor
-    _known: dict[tuple[str, tuple[str, ...]], Features] = field(default_factory=dict)
+    _known: dict[tuple[str, tuple[str, ...], Flip], Features] = field(default_factory=dict)
 
-    def of(self, stored: StoredSet, advance: Callable[[int], object] = lambda n: None) -> Features:
-        """The features of an image set (or of a split of it)."""
-        key = stored.tail.digest, tuple(row.id for row in stored.cases)
+    def of(self, stored: StoredSet, advance: Callable[[int], object] = lambda n: None, flip: Flip = ()) -> Features:
+        """The features of an image set (or of a split of it), of its mirrored images with `flip`."""
+        key = stored.tail.digest, tuple(row.id for row in stored.cases), flip
         if key not in self._known:
-            self._known[key] = extract(stored, self.extractor, advance)
+            self._known[key] = extract(stored, self.extractor, advance, flip)
         return self._known[key]
 
 
 @torch.inference_mode()
-def extract(stored: StoredSet, extractor: Extractor, advance: Callable[[int], object] = lambda n: None) -> Features:
+def extract(
+    stored: StoredSet, extractor: Extractor, advance: Callable[[int], object] = lambda n: None, flip: Flip = ()
+) -> Features:
     """Features of all slices of an image set, read in batches."""
     intensity = stored.header.intensity
     if stored.header.kind != "image" or intensity is None:
@@ -73,9 +85,10 @@ def extract(stored: StoredSet, extractor: Extractor, advance: Callable[[int], ob
         whole: npt.NDArray[np.bool_] = np.asarray(np.isfinite(images).all(axis=(1, 2, 3)))
         finite.append(whole)
         if whole.any():
-            parts.append(extractor.pooled(torch.from_numpy(images[whole])))
+            kept = torch.from_numpy(images[whole])
+            parts.append(extractor.pooled(kept.flip(flip) if flip else kept))
         advance(len(rows))
     if not parts:
         raise DataError("a set without a single finite image has no features")
-    kept = np.concatenate(finite)
-    return Features(torch.cat(parts), cases[kept].astype(np.int64), np.flatnonzero(kept), int((~kept).sum()))
+    found = np.concatenate(finite)
+    return Features(torch.cat(parts), cases[found].astype(np.int64), np.flatnonzero(found), int((~found).sum()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -18,6 +18,28 @@ class ReconstructionOptions(Options, frozen=True):
     """Only these pixels: those above a value in the unit of the images, or `mask` for those that the masks mark."""
 
 
+class TorchScriptOptions(Options, frozen=True):
+    """What a TorchScript given as --features takes."""
+
+    range: tuple[float, float] = (-1.0, 1.0)
+    """Its values for black and white; [0, 255] stands for whole numbers of 8 bits."""
+    bands: Literal[1, 3] = 3
+    """Gray images are repeated for 3, colours averaged for 1."""
+
+
+class FidelityOptions(Options, frozen=True):
+    """How generated images are held against real ones."""
+
+    by: tuple[str, ...] = ()
+    """Also in groups: of equal modality, label or split, or of like values of a vector field."""
+    neighbours: Annotated[int, Meta(ge=1)] = 5
+    """Rank of the neighbour whose distance is the reach of an image, for precision, recall, density and coverage."""
+    subsets: Annotated[int, Meta(ge=2)] = 100
+    """Subsets over which the kernel distance is averaged."""
+    subset_size: Annotated[int, Meta(ge=2)] = 1000
+    """Images a subset and side; at most half of the smaller side are taken."""
+
+
 class EvaluateOptions(Options, frozen=True):
     """How sets are measured."""
 
@@ -26,4 +48,6 @@ class EvaluateOptions(Options, frozen=True):
     features: str = "builtin"
     """Extractor of image features: builtin, or a local file."""
     reconstruction: ReconstructionOptions = ReconstructionOptions()
+    fidelity: FidelityOptions = FidelityOptions()
+    torchscript: TorchScriptOptions = TorchScriptOptions()
     seed: Annotated[int, Meta(ge=0)] = 0

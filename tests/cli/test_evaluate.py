@@ -77,7 +77,7 @@ def test_reconstruction_by_a_vae_and_by_pairs(tiny: Path, tmp_path: Path, capfd:
         (["--metrics", "fidelity"], 2, "needs real images: give --reference SET"),
         (["--metrics", "reconstruction"], 2, "needs pairs: give --vae"),
         (["--metrics", "fidelty"], 2, "did you mean 'fidelity'"),
-        (["--features", "inception"], 2, "--features inception"),
+        (["--features", "inception"], 66, "neither 'builtin' nor a file"),
         (["--reference", "{tiny}/none.h5"], 66, "no such file"),
         (["--reference", "{tiny}/vae.safetensors"], 65, "vae.safetensors"),
         (["-o", "{tiny}/images.h5"], 73, "exists already"),

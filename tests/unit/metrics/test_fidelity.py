@@ -13,7 +13,8 @@ from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.errors import DataError
-from medgen.metrics.features import Extractor, Features, builtin_extractor, extract
+from medgen.metrics.extractors import builtin_extractor
+from medgen.metrics.features import Extractor, Features, extract
 from medgen.metrics.fidelity import compare, halves
 
 EXTRACTOR = Extractor("test", "0" * 64, lambda x: x.flatten(1))

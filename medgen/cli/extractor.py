@@ -1,0 +1,33 @@
+"""The extractor that `--features` names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from medgen.metrics.features import Extractor
+    from medgen.metrics.options import EvaluateOptions
+
+
+def open_extractor(options: EvaluateOptions, device: torch.device) -> Extractor:
+    """Built in, a VAE of medgen, or another file."""
+    from medgen.artifacts.model_record import read_record
+    from medgen.errors import DataError, InputMissingError
+    from medgen.metrics.extractors import builtin_extractor, file_extractor, latent_extractor
+
+    if options.features == "builtin":
+        return builtin_extractor(device)
+    path = Path(options.features)
+    if not path.is_file():
+        raise InputMissingError(f"--features {path}: neither 'builtin' nor a file")
+    try:
+        read_record(path)
+    except DataError:  # not made by medgen
+        return file_extractor(path, options.torchscript, device)
+    from medgen.inference.models import load_vae
+
+    autoencoder = load_vae(path, device)
+    return latent_extractor(lambda images: autoencoder.encode(images).mean, autoencoder.model.digest)

@@ -1,0 +1,219 @@
+"""The Inception v3 behind FID, KID and IS (Szegedy et al. 2016; the frozen graph of Heusel et al. 2017).
+
+It differs from the ImageNet network of the same name: averages leave out the padding, the last block takes a maximum
+where the others average, and 1008 classes come out. Names of the weights are those that the PyTorch ports share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medgen.errors import DataError
+
+SIDE = 299
+FEATURES = 2048
+CLASSES = 1008
+
+
+class Unit(nn.Module):
+    """Convolution without bias, batch normalisation, ReLU."""
+
+    def __init__(
+        self, width: int, out: int, kernel: int | tuple[int, int], stride: int = 1, padding: int | tuple[int, int] = 0
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, out, kernel, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(out, eps=0.001)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, width, H, W) to (B, out, H', W')."""
+        return F.relu(self.bn(self.conv(x)), inplace=True)
+
+
+def _average(x: Tensor) -> Tensor:
+    """Mean of the 3 x 3 neighbours that lie inside the image."""
+    return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+
+
+class BlockA(nn.Module):
+    """35 x 35: 1x1, 5x5, twice 3x3, and an average."""
+
+    def __init__(self, width: int, pooled: int) -> None:
+        super().__init__()
+        self.branch1x1 = Unit(width, 64, 1)
+        self.branch5x5_1 = Unit(width, 48, 1)
+        self.branch5x5_2 = Unit(48, 64, 5, padding=2)
+        self.branch3x3dbl_1 = Unit(width, 64, 1)
+        self.branch3x3dbl_2 = Unit(64, 96, 3, padding=1)
+        self.branch3x3dbl_3 = Unit(96, 96, 3, padding=1)
+        self.branch_pool = Unit(width, pooled, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, width, 35, 35) to (B, 224 + pooled, 35, 35)."""
+        five = self.branch5x5_2(self.branch5x5_1(x))
+        three = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
+        return torch.cat([self.branch1x1(x), five, three, self.branch_pool(_average(x))], dim=1)
+
+
+class BlockB(nn.Module):
+    """35 x 35 -> 17 x 17."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.branch3x3 = Unit(width, 384, 3, stride=2)
+        self.branch3x3dbl_1 = Unit(width, 64, 1)
+        self.branch3x3dbl_2 = Unit(64, 96, 3, padding=1)
+        self.branch3x3dbl_3 = Unit(96, 96, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, width, 35, 35) to (B, 480 + width, 17, 17)."""
+        three = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
+        return torch.cat([self.branch3x3(x), three, F.max_pool2d(x, 3, stride=2)], dim=1)
+
+
+class BlockC(nn.Module):
+    """17 x 17: 1x1, once and twice 7x7 as rows and columns, and an average."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        row, column = {"kernel": (1, 7), "padding": (0, 3)}, {"kernel": (7, 1), "padding": (3, 0)}
+        self.branch1x1 = Unit(width, 192, 1)
+        self.branch7x7_1 = Unit(width, inner, 1)
+        self.branch7x7_2 = Unit(inner, inner, **row)
+        self.branch7x7_3 = Unit(inner, 192, **column)
+        self.branch7x7dbl_1 = Unit(width, inner, 1)
+        self.branch7x7dbl_2 = Unit(inner, inner, **column)
+        self.branch7x7dbl_3 = Unit(inner, inner, **row)
+        self.branch7x7dbl_4 = Unit(inner, inner, **column)
+        self.branch7x7dbl_5 = Unit(inner, 192, **row)
+        self.branch_pool = Unit(width, 192, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, width, 17, 17) to (B, 768, 17, 17)."""
+        once = self.branch7x7_3(self.branch7x7_2(self.branch7x7_1(x)))
+        twice = self.branch7x7dbl_3(self.branch7x7dbl_2(self.branch7x7dbl_1(x)))
+        twice = self.branch7x7dbl_5(self.branch7x7dbl_4(twice))
+        return torch.cat([self.branch1x1(x), once, twice, self.branch_pool(_average(x))], dim=1)
+
+
+class BlockD(nn.Module):
+    """17 x 17 -> 8 x 8."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.branch3x3_1 = Unit(width, 192, 1)
+        self.branch3x3_2 = Unit(192, 320, 3, stride=2)
+        self.branch7x7x3_1 = Unit(width, 192, 1)
+        self.branch7x7x3_2 = Unit(192, 192, (1, 7), padding=(0, 3))
+        self.branch7x7x3_3 = Unit(192, 192, (7, 1), padding=(3, 0))
+        self.branch7x7x3_4 = Unit(192, 192, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, width, 17, 17) to (B, 512 + width, 8, 8)."""
+        seven = self.branch7x7x3_4(self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x))))
+        return torch.cat([self.branch3x3_2(self.branch3x3_1(x)), seven, F.max_pool2d(x, 3, stride=2)], dim=1)
+
+
+class BlockE(nn.Module):
+    """8 x 8: 1x1, once and twice 3x3 that end in a row and a column side by side, and an average or a maximum."""
+
+    def __init__(self, width: int, *, maximum: bool) -> None:
+        super().__init__()
+        row, column = {"kernel": (1, 3), "padding": (0, 1)}, {"kernel": (3, 1), "padding": (1, 0)}
+        self.maximum = maximum
+        self.branch1x1 = Unit(width, 320, 1)
+        self.branch3x3_1 = Unit(width, 384, 1)
+        self.branch3x3_2a = Unit(384, 384, **row)
+        self.branch3x3_2b = Unit(384, 384, **column)
+        self.branch3x3dbl_1 = Unit(width, 448, 1)
+        self.branch3x3dbl_2 = Unit(448, 384, 3, padding=1)
+        self.branch3x3dbl_3a = Unit(384, 384, **row)
+        self.branch3x3dbl_3b = Unit(384, 384, **column)
+        self.branch_pool = Unit(width, 192, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, width, 8, 8) to (B, 2048, 8, 8)."""
+        once = self.branch3x3_1(x)
+        twice = self.branch3x3dbl_2(self.branch3x3dbl_1(x))
+        pooled = F.max_pool2d(x, 3, stride=1, padding=1) if self.maximum else _average(x)
+        branches = [self.branch1x1(x), self.branch3x3_2a(once), self.branch3x3_2b(once)]
+        branches += [self.branch3x3dbl_3a(twice), self.branch3x3dbl_3b(twice), self.branch_pool(pooled)]
+        return torch.cat(branches, dim=1)
+
+
+class InceptionV3(nn.Module):
+    """8-bit images to pooled features, and these to logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.Conv2d_1a_3x3 = Unit(3, 32, 3, stride=2)
+        self.Conv2d_2a_3x3 = Unit(32, 32, 3)
+        self.Conv2d_2b_3x3 = Unit(32, 64, 3, padding=1)
+        self.Conv2d_3b_1x1 = Unit(64, 80, 1)
+        self.Conv2d_4a_3x3 = Unit(80, 192, 3)
+        self.Mixed_5b = BlockA(192, 32)
+        self.Mixed_5c = BlockA(256, 64)
+        self.Mixed_5d = BlockA(288, 64)
+        self.Mixed_6a = BlockB(288)
+        self.Mixed_6b = BlockC(768, 128)
+        self.Mixed_6c = BlockC(768, 160)
+        self.Mixed_6d = BlockC(768, 160)
+        self.Mixed_6e = BlockC(768, 192)
+        self.Mixed_7a = BlockD(768)
+        self.Mixed_7b = BlockE(1280, maximum=False)
+        self.Mixed_7c = BlockE(2048, maximum=True)
+        self.fc = nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W), red first, any real type with the values 0 to 255 -> pooled features (B, 2048)."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise DataError(f"Inception takes colour images (B, 3, H, W), not {tuple(images.shape)}")
+        x = (resize(images.float(), SIDE) - 128) / 128
+        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
+        x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(F.max_pool2d(x, 3, stride=2)))
+        x = F.max_pool2d(x, 3, stride=2)  # (B, 192, 35, 35)
+        x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(x)))
+        x = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))))
+        x = self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x)))
+        return x.mean(dim=(2, 3))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Pooled features (B, 2048) -> (B, 1008), without the bias: so the Inception Score was defined in code."""
+        return features @ self.fc.weight.T
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Take weights by their common names; DataError if they are not those of this network."""
+        wanted = {name: value for name, value in self.state_dict().items() if not name.endswith("num_batches_tracked")}
+        missing = [name for name in wanted if name not in weights]
+        if missing:
+            raise DataError(f"not weights of Inception v3: {len(missing)} of them are missing, such as {missing[0]}")
+        if len(weights["fc.weight"]) != CLASSES:
+            raise DataError(
+                f"weights of an Inception v3 with {len(weights['fc.weight'])} classes; the network of FID has {CLASSES}"
+            )
+        for name, value in wanted.items():
+            if weights[name].shape != value.shape:
+                raise DataError(f"not weights of Inception v3: {name} is {tuple(weights[name].shape)}")
+            value.copy_(weights[name])
+
+
+def resize(x: Tensor, side: int) -> Tensor:
+    """Bilinear (B, C, H, W) -> (B, C, side, side) on the grid of TensorFlow 1: pixel i lies at i * H / side.
+
+    Neither half-pixel centres nor a low-pass: every published FID was taken so.
+    """
+    for axis in (-2, -1):
+        length = x.shape[axis]
+        if length == side:
+            continue
+        place = torch.arange(side, dtype=torch.float32, device=x.device) * (length / side)
+        low = place.floor().long()
+        high = (low + 1).clamp(max=length - 1)
+        share = (place - low).view(-1, *[1] * (-1 - axis))
+        below = x.index_select(axis, low)
+        x = below + (x.index_select(axis, high) - below) * share
+    return x
