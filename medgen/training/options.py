@@ -89,5 +89,5 @@ def decisive(options: TrainingOptions, precision: str, processes: int) -> dict[s
     loop["precision"] = precision
     sharded = loop.pop("sharded")
     if processes > 1:
-        loop |= {"processes": processes} | ({"sharded": True} if sharded else {})
+        loop |= {"processes": processes, "sharded": sharded}
     return {**config, "loop": loop}
