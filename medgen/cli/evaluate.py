@@ -21,13 +21,8 @@ from medgen.cli.options import (
 )
 
 if TYPE_CHECKING:
-    import torch
-
-    from medgen.artifacts.stored import StoredSet
     from medgen.cli.console import Console
     from medgen.metrics.evaluation import Evaluated
-    from medgen.metrics.features import Extractor
-    from medgen.metrics.options import EvaluateOptions
 
 
 def command(
@@ -82,7 +77,10 @@ def command(
     ] = None,
     keep_going: KeepGoing = False,
     output: Annotated[
-        str, typer.Option("--output", "-o", "--json", metavar="FILE.json", help="Where the JSON goes; - is standard output.")
+        str,
+        typer.Option(
+            "--output", "-o", "--json", metavar="FILE.json", help="Where the JSON goes; - is standard output."
+        ),
     ] = "-",
     seed: Seed = None,
     device: Device = "auto",
@@ -120,6 +118,7 @@ def command(
     import json
 
     from medgen.artifacts.atomic import atomic_file, check_output
+    from medgen.cli.extractor import open_extractor
     from medgen.cli.image_source import names_of, open_alike
     from medgen.config import convert
     from medgen.errors import SomeItemsFailed
@@ -135,17 +134,22 @@ def command(
         check_output(Path(output), force=force)
     target = resolve_device(device)
     with contextlib.ExitStack() as stack:
-
-        others = [reference] if reference is not None else []
-        given = [*others, *(sources or ["-"])]
+        given = [*(sources or ["-"]), *([reference] if reference is not None else [])]
         from_files = {"size": size or "", "window": window or "auto", "keep_going": keep_going}
-        *real, *measured = open_alike(
+        opened = open_alike(
             stack,
             given,
             console,
             convert(PreprocessOptions, from_files, "command line"),
-            with_splits=others if reference_split else [],
+            with_splits=[reference] if reference is not None and reference_split else [],
         )
+        names = names_of(given)
+        real = None
+        if reference is not None:
+            real = opened.pop().only(reference_split) if reference_split is not None else opened.pop()
+            for name, stored in zip(names, opened, strict=False):
+                for warning in check_comparable(name, stored, names[-1], real):
+                    console.warn(warning)
         reconstructor = None
         if vae is not None:
             from medgen.inference.models import load_vae
@@ -154,35 +158,18 @@ def command(
             reconstructor = Reconstructor(autoencoder.reconstruct, autoencoder.model.digest)
         bank = FeatureBank(open_extractor(options, target))
         results = []
-        for name, stored in zip(names, measured, strict=True):
+        for name, stored in zip(names, opened, strict=False):
             inputs = Inputs(stored, bank, options, console.progress, reference=real, vae=reconstructor)
-            results.append(evaluate(Path(name).stem, inputs))
-            _print(console, results[-1], several=len(names) > 1)
+            results.append(evaluate(name, inputs))
+            _print(console, results[-1], several=len(opened) > 1)
         text = json.dumps(as_json(results), indent=2, allow_nan=False) + "\n"
     if output == "-":
         typer.echo(text, nl=False)
-        return
-    with atomic_file(Path(output), force=force) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def open_extractor(options: EvaluateOptions, device: torch.device) -> Extractor:
-    """The extractor that `--features` names: built in, a VAE of medgen, or another file."""
-    from medgen.artifacts.model_record import read_record
-    from medgen.errors import DataError
-    from medgen.metrics.extractors import builtin_extractor, file_extractor, latent_extractor
-
-    if options.features == "builtin":
-        return builtin_extractor(device)
-    path = Path(options.features)
-    try:
-        read_record(path)
-    except DataError:  # not made by medgen
-        return file_extractor(path, options.torchscript, device)
-    from medgen.inference.models import load_vae
-
-    autoencoder = load_vae(path, device)
-    return latent_extractor(lambda images: autoencoder.encode(images).mean, autoencoder.model.digest)
+    else:
+        with atomic_file(Path(output), force=force) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    if left_out := console.report.get("left_out"):
+        raise SomeItemsFailed(f"{len(left_out)} items were left out, each named above; the rest was measured")
 
 
 def _print(console: Console, evaluated: Evaluated, *, several: bool) -> None:

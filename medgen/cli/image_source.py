@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,3 +92,48 @@ def open_images(
         if done.left_out:
             console.report.setdefault("left_out", []).extend(done.left_out)
         yield stored
+
+
+def open_alike(
+    stack: contextlib.ExitStack,
+    sources: Sequence[str | Path],
+    console: Console,
+    options: PreprocessOptions,
+    *,
+    with_splits: Sequence[str | Path] = (),
+) -> list[StoredSet]:
+    """Open several sources that are to be compared, in their order, until `stack` ends.
+
+    Files are made to fit the first set among them (where there is none, the first of the sources): its window, size and
+    channels, as far as `options` leave these open. Those in `with_splits` are split by patient, the others not.
+    """
+    import msgspec
+
+    from medgen.errors import UsageError
+
+    if (options.size or options.window != "auto") and all(map(is_set, sources)):
+        raise UsageError("--size and --window are for files and folders, but only sets are given; preprocess them anew")
+    opened: dict[int, StoredSet] = {}
+    fitted = options
+    for place in sorted(range(len(sources)), key=lambda place: not is_set(sources[place])):
+        source = sources[place]
+        split = options.split_name if source in with_splits else "test"
+        one = stack.enter_context(open_images(source, console, msgspec.structs.replace(fitted, split_name=split)))
+        if not opened:
+            image = one.arrays().get("image")
+            fitted = fitting(options, one.header.intensity, image[0] if image else None)
+        opened[place] = one
+    return [opened[place] for place in range(len(sources))]
+
+
+def names_of(sources: Sequence[str | Path]) -> list[str]:
+    """What sources are called in tables: file names without ending, and the folder before it where two are the same."""
+    paths = [Path(source) if str(source) == "-" else Path(source).resolve() for source in sources]
+    stems = ["standard input" if str(path) == "-" else path.stem for path in paths]
+    longer = [
+        f"{path.parent.name}/{stem}" if stems.count(stem) > 1 else stem for path, stem in zip(paths, stems, strict=True)
+    ]
+    return [
+        f"{name} ({longer[: place + 1].count(name)})" if longer.count(name) > 1 else name
+        for place, name in enumerate(longer)
+    ]
