@@ -100,6 +100,18 @@ def command(
     split_name: Annotated[
         str | None, typer.Option("--split-name", metavar="NAME", help="Put all cases into this split.")
     ] = None,
+    drop_duplicates: Annotated[
+        bool | None,
+        typer.Option("--drop-duplicates", help="Of cases that show exactly the same pixels keep the first."),
+    ] = None,
+    train_only: Annotated[
+        str | None,
+        typer.Option(
+            "--train-only",
+            metavar="LABEL",
+            help="Only these may train: patients with another label go to val and test.",
+        ),
+    ] = None,
     id_key: Annotated[
         str | None,
         typer.Option(
@@ -147,6 +159,8 @@ def command(
             "mask_background": mask_background,
             "split": split,
             "split_name": split_name,
+            "train_only": train_only,
+            "drop_duplicates": drop_duplicates,
             "workers": workers,
             "keep_going": keep_going or None,
         },
@@ -174,7 +188,9 @@ def command(
         force=force,
         progress=lambda total: console.progress(total, "slices"),
     )
-    console.report.update(cases=done.cases, slices=done.slices, left_out=list(done.left_out))
+    console.report.update(
+        cases=done.cases, slices=done.slices, left_out=list(done.left_out), duplicates=list(done.duplicates)
+    )
     console.say(f"{done.slices} slices of {done.cases} cases")
     if done.left_out:
         raise SomeItemsFailed(f"{len(done.left_out)} items were left out, each named above; the rest is in the output")

@@ -10,10 +10,11 @@ import numpy.typing as npt
 from medgen.artifacts.schema import SPLITS, Case
 from medgen.errors import DataError, MedgenError
 from medgen.imaging.annotations import vector_of
+from medgen.imaging.duplicates import Duplicates, joined
 from medgen.imaging.geometry import DepthMap, PlaneMap, plan_depth
 from medgen.imaging.options import PreprocessOptions
 from medgen.imaging.planning import Listener, Plan, PlannedCase
-from medgen.imaging.splits import hashed_frame, split_of
+from medgen.imaging.splits import hashed_frame, held_out, split_of
 from medgen.imaging.work import ReadTask, Slab
 
 
@@ -30,12 +31,14 @@ class Assembler:
         self._fractions = fractions
         self._slabs: list[Slab] = []
         self._failure: MedgenError | None = None
-        self._digests: set[bytes] = set()
-        self._copies = 0
         self._splits: set[str] = set()
+        self._trained = plan.classes.get(options.train_only)
+        self._not_trained = {_patient(case) for case in plan.cases if self._has_other_labels(case)} - {""}
+        self._moved = 0
+        self.duplicates = Duplicates()
 
     def take(self, task: ReadTask, slab: Slab | MedgenError) -> Case | MedgenError | None:
-        """The case, or why it failed, once `slab` is its last; None before."""
+        """The case, or why it failed, once `slab` is its last; None before, and for a duplicate that is dropped."""
         if isinstance(slab, MedgenError):
             self._failure = self._failure or slab
         else:
@@ -46,15 +49,26 @@ class Assembler:
         self._slabs, self._failure = [], None
         if failure is not None:
             return failure
+        case = self._plan.cases[task.case]
+        digest = joined([slab.digest for slab in slabs])
+        split = self._split(case, digest)
+        if self.duplicates.add(digest, task.case, split) and self._options.drop_duplicates:
+            return None
+        self._splits.add(split)
         try:
-            return self._finish(self._plan.cases[task.case], self._planes[task.case], slabs)
+            return self._finish(case, self._planes[task.case], slabs, split)
         except DataError as error:
             return error
 
-    def report(self, listener: Listener) -> None:
-        """Tell what only shows when all cases are known."""
-        if self._copies:
-            listener.warn(f"{self._copies} files are exact copies of others; copies share a split")
+    def report(self, listener: Listener, *, whole: bool) -> None:
+        """Tell what only shows when all cases are known, or of a shard, all its own."""
+        self.duplicates.tell(self._plan.cases, listener, dropped=self._options.drop_duplicates)
+        if not whole:
+            return
+        if self._moved:
+            listener.say(
+                f"{self._moved} cases kept out of the training split, which is for '{self._options.train_only}'"
+            )
         wanted = [name for name, part in zip(SPLITS, self._fractions, strict=True) if part > 0]
         missing = [name for name in wanted if name not in self._splits]
         if missing and not self._options.split_name and len(self._plan.cases) > 1:
@@ -62,7 +76,7 @@ class Assembler:
                 f"no patient fell into {' and '.join(missing)}: add patients, or choose other --split fractions"
             )
 
-    def _finish(self, case: PlannedCase, plane: PlaneMap, slabs: list[Slab]) -> Case:
+    def _finish(self, case: PlannedCase, plane: PlaneMap, slabs: list[Slab], split: str) -> Case:
         stack, keep, options = case.stack, case.keep, self._options
         values = np.concatenate([slab.values for slab in slabs])
         masks = [slab.mask for slab in slabs if slab.mask is not None]
@@ -94,7 +108,7 @@ class Assembler:
         return Case(
             id=case.id,
             arrays=arrays,
-            split=self._split(case, slabs),
+            split=split,
             spacing=(depth_spacing, stack.spacing[1] / plane.y.scale, stack.spacing[2] / plane.x.scale),
             origin=origin,
             direction=direction,
@@ -114,16 +128,23 @@ class Assembler:
                 vectors[row] = vector_of(finding, fields, plane, f"{case.stack.slices[index].entry.name}")
         return vectors
 
-    def _split(self, case: PlannedCase, slabs: list[Slab]) -> str:
-        digest = slabs[0].digest
-        if digest:
-            short = bytes.fromhex(digest)[:8]
-            self._copies += short in self._digests
-            self._digests.add(short)
-        patient = case.annotation.patient or case.stack.patient or digest
+    def _split(self, case: PlannedCase, digest: bytes) -> str:
+        """Where nothing tells the patient, the pixels do: equal images share a split."""
+        patient = _patient(case) or digest.hex()
         name = self._options.split_name or case.annotation.split or split_of(self._key, patient, self._fractions)
-        self._splits.add(name)
+        if name == "train" and (patient in self._not_trained or self._has_other_labels(case)):
+            name = split_of(self._key, patient, held_out(self._fractions))
+            self._moved += 1
         return name
+
+    def _has_other_labels(self, case: PlannedCase) -> bool:
+        """Whether a case must not be trained on."""
+        return self._trained is not None and set(case.annotation.labels.values()) != {self._trained}
+
+
+def _patient(case: PlannedCase) -> str:
+    """Whose images a case holds; "" where nobody tells."""
+    return case.annotation.patient or case.stack.patient
 
 
 def _placed(

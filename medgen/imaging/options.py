@@ -28,6 +28,8 @@ class PreprocessOptions(Options, frozen=True):
     lidc_readers: Annotated[int, msgspec.Meta(ge=1)] = 1  # least number of readers who marked a nodule
     split: str = "0.8,0.1,0.1"  # fractions of train, val, test
     split_name: Literal["", "train", "val", "test"] = ""  # all cases into this split
+    train_only: str = ""  # the label of the only cases that may train; patients with others go to val and test
     mask_background: bool = False  # set everything outside the lungs to -1000 HU
+    drop_duplicates: bool = False  # of cases that show exactly the same pixels keep the first
     keep_going: bool = False
     workers: Annotated[int, msgspec.Meta(ge=0)] = 0  # reading processes; 0: one a core

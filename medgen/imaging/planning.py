@@ -136,6 +136,9 @@ def make_plan(
         cases.append(PlannedCase(ids[index], stack, annotations[index], found, []))
     if not cases:
         raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess")
+    if options.train_only and options.train_only not in classes:
+        told = f"its classes are {', '.join(classes)}" if classes else "there is no column 'label' of names"
+        raise UsageError(f"--train-only {options.train_only}: no case has that label: {told}")
     kinds = {case.stack.first.kind for case in cases}
     encoding = plan_encoding(kinds, options.window)
     if encoding.per_case and "hu" in kinds:

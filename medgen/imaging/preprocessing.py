@@ -33,6 +33,7 @@ class Done:
     cases: int
     slices: int
     left_out: tuple[str, ...]
+    duplicates: tuple[dict[str, str], ...]  # pairs of cases with equal pixels
 
 
 def preprocess(
@@ -56,6 +57,8 @@ def preprocess(
     fractions = parse_fractions(options.split)
     if options.healthy_slices is not None and options.thickness is not None:
         raise UsageError("--healthy-slices picks single slices, --thickness needs all of them; use one of the two")
+    if options.drop_duplicates and shard[1] > 1:
+        raise UsageError("--drop-duplicates must see all cases, a shard sees only its own; use one of the two")
     left_out = LeftOut(listener, options.keep_going)
     with Workers(options.workers) as workers:
         plan = make_plan(inputs, options, key, workers, left_out, listener)
@@ -76,9 +79,9 @@ def preprocess(
                 advance(sum(len(piece.frames) for piece in task.pieces))
             if plan.cases and not writer.digest.cases:
                 raise DataError(f"all {len(plan.cases)} cases failed; the first: {left_out.reasons[0]}")
-    if shard[1] == 1:
-        assembler.report(listener)
-    return Done(writer.digest.cases, writer.digest.slices, tuple(left_out.reasons))
+    assembler.report(listener, whole=shard[1] == 1)
+    duplicates = tuple(assembler.duplicates.named(plan.cases))
+    return Done(writer.digest.cases, writer.digest.slices, tuple(left_out.reasons), duplicates)
 
 
 def _tasks(plan: Plan, planes: list[PlaneMap], options: PreprocessOptions) -> Iterator[ReadTask]:
@@ -104,7 +107,6 @@ def _tasks(plan: Plan, planes: list[PlaneMap], options: PreprocessOptions) -> It
                 masked=bool(case.masks),
                 mask_background=options.mask_background,
                 keep_physical=keep_physical,
-                digest=part == 0 and not (case.annotation.patient or case.stack.patient),
             )
 
 
@@ -173,13 +175,12 @@ def _header(inputs: Inputs, plan: Plan, options: PreprocessOptions) -> SetHeader
         notes["intensity"] = "each case scaled by its own percentiles 0.5 and 99.5"
     if options.healthy_slices is not None and plan.vector_fields:
         notes["slices"] = f"only those with a finding, and at most {options.healthy_slices} others a case"
-    if plan.classes:
-        notes["labels"] = ",".join(plan.classes)
     return SetHeader(
         kind="image",
         provenance=derive("preprocess", config, sources=fingerprint(_facts(inputs, plan))),
         intensity=plan.encoding.intensity,
         vector_fields=plan.vector_fields,
+        label_names=tuple(plan.classes),
         notes=notes,
     )
 

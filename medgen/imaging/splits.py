@@ -47,6 +47,12 @@ def parse_fractions(text: str) -> tuple[float, ...]:
     return tuple(fractions)
 
 
+def held_out(fractions: tuple[float, ...]) -> tuple[float, ...]:
+    """The fractions of those who may not train: nothing for train, the others as they are to each other."""
+    rest = sum(fractions[1:])
+    return (0.0, *(part / rest for part in fractions[1:])) if rest else (0.0,) * (len(fractions) - 1) + (1.0,)
+
+
 def split_of(key: bytes, patient: str, fractions: tuple[float, ...]) -> str:
     """The split of a patient: it depends on nothing but the patient, the key and the fractions."""
     number = uniform(key, patient)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medgen.artifacts.schema import as_bytes
 from medgen.errors import DataError, MedgenError
 from medgen.imaging import formats
 from medgen.imaging.archive import Entry
@@ -67,7 +68,6 @@ class ReadTask:
     masked: bool  # whether a mask array is wanted
     mask_background: bool
     keep_physical: bool  # float32 instead of stored values, for work that needs the whole case
-    digest: bool  # whether the file's digest stands for the patient
 
     def __str__(self) -> str:
         return self.pieces[0].entry.name
@@ -75,11 +75,14 @@ class ReadTask:
 
 @dataclass
 class Slab:
-    """The slices of a ReadTask: values (D, C, H, W), stored or physical, and masks (D, 1, H, W)."""
+    """The slices of a ReadTask: values (D, C, H, W), stored or physical, and masks (D, 1, H, W).
+
+    `digest` stands for the decoded pixels, before any change of size or window.
+    """
 
     values: npt.NDArray[Any]
     mask: npt.NDArray[np.uint8] | None
-    digest: str
+    digest: bytes
 
 
 def scan(task: ScanTask) -> list[list[SliceFacts] | str]:
@@ -97,9 +100,12 @@ def read(task: ReadTask) -> Slab:
     """Read, resample and encode. Raises DataError naming the file that cannot be read."""
     fill = task.encoding.fill
     planes, masks = [], []
+    pixels = blake2b(digest_size=16)
     for piece in task.pieces:
         frames = formats.read(piece.entry, piece.format, piece.frames, hu=task.hu)  # (F, H, W, C)
         _check_size(piece.entry, frames.shape[1:3], task.plane)
+        pixels.update(str(frames.shape[1:]).encode())
+        pixels.update(as_bytes(np.ascontiguousarray(frames)))
         for image in frames:
             values = _with_channels(image, task.channels)
             if task.mask_background:
@@ -113,7 +119,7 @@ def read(task: ReadTask) -> Slab:
     return Slab(
         stack if task.keep_physical else task.encoding.encode(stack),
         np.stack(masks)[:, None] if task.masked else None,
-        blake2b(task.pieces[0].entry.read(), digest_size=16).hexdigest() if task.digest else "",
+        pixels.digest(),
     )
 
 

@@ -252,11 +252,11 @@ def test_pictures_with_classes_and_a_table_as_source(medgen: Run, tmp_path: Path
     assert [case.text for case in cases] == [("one, two",), ("three",)]
     assert [case.modality for case in cases] == [("XR",), ("XR",)]
     assert [case["label"].tolist() for case in cases] == [[0], [1]]
-    assert header.notes["labels"] == "ill,well"
+    assert header.label_names == ("ill", "well")
     assert {case.split for case in cases} == {"test"}
     assert cases[0]["image"].shape == (1, 3, 9, 12)
     result = medgen("preprocess", folder, "-o", tmp_path / "b.h5", "--channels", "1", "--split", "0.5,0.5")
-    assert b"1 files are exact copies" in result.stderr
+    assert b"1 cases show exactly the pixels of another case of their split" in result.stderr
     cases = contents(tmp_path / "b.h5")[1]
     assert cases[0]["image"].shape == (1, 1, 9, 12)
     assert cases[0].split == cases[1].split  # the two copies
@@ -399,3 +399,39 @@ def test_background_is_masked_only_when_asked_and_noted(
         header, (case,) = contents(tmp_path / "a.h5")
         assert (case["image"] == value).all()
         assert ("background" in header.notes) == bool(option)
+
+
+def test_equal_pixels_across_splits_are_named_and_dropped_on_demand(medgen: Run, tmp_path: Path) -> None:
+    """A copy in another format, under a name with a space, of another patient: the pixels tell."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (3, 9, 12)).astype(np.uint8)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    names = ("a.png", "b.png", "c.png", "copy of a.bmp", "z.tif")
+    for name, image in zip(names, pixels[[0, 1, 2, 0, 1]], strict=True):
+        Image.fromarray(image).save(folder / name)
+    rows = zip(names, ("train", "train", "val", "test", "train"), ("ill", "ill", "ill", "well", "ill"), strict=True)
+    table = "path,patient,split,label\n" + "".join(f"{name},{name},{split},{label}\n" for name, split, label in rows)
+    (folder / "labels.csv").write_text(table)
+    ask = ("preprocess", folder, "--labels", folder / "labels.csv", "--workers", 2)
+    told = medgen(*ask, "-o", tmp_path / "a.h5", "--report", tmp_path / "r.json")
+    assert told.returncode == 0, told.stderr
+    lines = told.stderr.decode()
+    assert "1 cases show exactly the pixels of a case of another split" in lines
+    assert "1 cases show exactly the pixels of another case of their split" in lines
+    assert "1 of the cases with equal pixels are labelled differently" in lines
+    assert f"{folder}/copy of a.bmp (test) and {folder}/a.png (train)" in lines
+    assert len(contents(tmp_path / "a.h5")[1]) == 5
+    pairs = json.loads((tmp_path / "r.json").read_text())["duplicates"]
+    assert [(pair["case"], pair["first"]) for pair in pairs] == [
+        (f"{folder}/copy of a.bmp", f"{folder}/a.png"),
+        (f"{folder}/z.tif", f"{folder}/b.png"),
+    ]
+    dropped = medgen(*ask, "-o", tmp_path / "b.h5", "--drop-duplicates")
+    assert dropped.returncode == 0, dropped.stderr
+    assert b"2 cases were dropped" in dropped.stderr
+    cases = contents(tmp_path / "b.h5")[1]
+    assert [case.split for case in cases] == ["train", "train", "val"]
+    assert len({case["image"].tobytes() for case in cases}) == 3
+    refused = medgen(*ask, "-o", tmp_path / "c.h5", "--drop-duplicates", "--shard", "0/2")
+    assert (refused.returncode, "a shard sees only its own" in last_line(refused)) == (2, True)

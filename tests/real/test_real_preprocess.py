@@ -220,11 +220,11 @@ def test_exact_copies_are_told_and_share_a_split(real: Path, medgen: Run, tmp_pa
         *("-o", tmp_path / "a.h5"),
     )
     assert result.returncode == 0, result.stderr
-    assert b"are exact copies of others" in result.stderr
+    assert b"15 cases show exactly the pixels of another case of their split" in result.stderr
     header, cases = contents(tmp_path / "a.h5")
     splits = defaultdict(set)
     for case in cases:
         splits[case["image"].tobytes()].add(case.split)
     assert len(splits) < len(cases) == 100
     assert all(len(names) == 1 for names in splits.values())
-    assert header.notes["labels"] == "abnormal,normal"
+    assert header.label_names == ("abnormal", "normal")
