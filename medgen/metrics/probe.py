@@ -6,7 +6,7 @@ every result: its agreement with the ratings of real cases that it was not fitte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,22 +63,31 @@ class Probe:
         return rating
 
 
-def fit(features: Values, ratings: Values) -> Probe:
-    """Ridge regression of ratings (N,) with the penalty of least generalised cross-validation error (Golub 1979)."""
+def fit(features: Values, ratings: Values, cases: Rows) -> Probe:
+    """Ridge regression of ratings (N,), with the penalty that predicts cases left out best."""
+    errors = dict.fromkeys(PENALTIES, 0.0)
+    for inside in folds(cases, seed=0):
+        path = ridge(features[~inside], ratings[~inside])
+        for penalty in PENALTIES:
+            errors[penalty] += float(((path(penalty)(features[inside]) - ratings[inside]) ** 2).sum())
+    return ridge(features, ratings)(min(PENALTIES, key=lambda penalty: errors[penalty]))
+
+
+def ridge(features: Values, ratings: Values) -> Callable[[float], Probe]:
+    """The probes of all penalties, from one decomposition (Hoerl & Kennard 1970)."""
     mean, spread = features.mean(0), features.std(0) + 1e-9
-    standard, offset = (features - mean) / spread, float(ratings.mean())
-    u, s, vt = np.linalg.svd(standard, full_matrices=False)
-    target = u.T @ (ratings - offset)
-    rest = float(((ratings - offset) ** 2).sum() - (target**2).sum())  # outside the span of the features
+    offset = float(ratings.mean())
+    standard = (features - mean) / spread
+    eigenvalues, vectors = np.linalg.eigh(standard.T @ standard)
+    target = vectors.T @ (standard.T @ (ratings - offset))
+    return lambda penalty: Probe(mean, spread, vectors @ (target / (eigenvalues + penalty)), offset, penalty)
 
-    def error(penalty: float) -> float:
-        kept = s**2 / (s**2 + penalty)
-        freedom = len(ratings) - 1 - kept.sum()
-        left = float((((1 - kept) * target) ** 2).sum())
-        return (left + rest) / max(float(freedom), 1e-6) ** 2
 
-    penalty = min(PENALTIES, key=error)
-    return Probe(mean, spread, vt.T @ (s / (s**2 + penalty) * target), offset, penalty)
+def folds(cases: Rows, seed: int) -> Iterator[npt.NDArray[np.bool_]]:
+    """Which rows (N,) are left out, a fifth of the cases at a time."""
+    order = np.random.default_rng(seed).permutation(np.unique(cases))
+    for fold in range(FOLDS):
+        yield np.isin(cases, order[fold::FOLDS])
 
 
 @torch.inference_mode()
@@ -136,7 +145,7 @@ def evaluate_ratings(samples: Rated, real: Rated, names: Sequence[str], seed: in
         results[name] = None
         if len(np.unique(real.cases)) < LEAST_CASES or np.ptp(truth) == 0:
             continue
-        probe = fit(real.features, truth)
+        probe = fit(real.features, truth, real.cases)
         results[name] = {
             "samples": agreement(probe(samples.features), samples.ratings[:, column], samples.cases, seed),
             "held_out_real": agreement(held_out(real, column, seed), truth, real.cases, seed),
@@ -148,32 +157,27 @@ def evaluate_ratings(samples: Rated, real: Rated, names: Sequence[str], seed: in
 
 def held_out(real: Rated, column: int, seed: int = 0) -> Values:
     """Each slice's rating (N,) by a probe that was fitted without its case, nor any of its fifth of the cases."""
-    order = np.random.default_rng(seed).permutation(np.unique(real.cases))
     measured = np.empty(len(real.cases))
-    for fold in range(FOLDS):
-        inside = np.isin(real.cases, order[fold::FOLDS])
-        probe = fit(real.features[~inside], real.ratings[~inside, column])
-        measured[inside] = probe(real.features[inside])
+    for inside in folds(real.cases, seed):
+        rest = real[np.flatnonzero(~inside)]
+        measured[inside] = fit(rest.features, rest.ratings[:, column], rest.cases)(real.features[inside])
     return measured
 
 
 def agreement(measured: Values, asked: Values, cases: Rows, seed: int = 0) -> dict[str, Any]:
     """Pearson's and Spearman's correlation with intervals over cases (None: too few, or all alike), and mean error."""
-    from scipy import stats
+    from scipy.stats import rankdata
 
-    def of(function: Callable[..., Any]) -> dict[str, float] | None:
-        if len(asked) < 3 or np.ptp(asked) == 0:
-            return None
+    def of(transform: Callable[[Values], Values]) -> dict[str, float] | None:
+        def correlation(rows: Rows) -> float:
+            a, b = transform(measured[rows]), transform(asked[rows])
+            return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) > 0 and np.ptp(b) > 0 else float("nan")
 
-        def statistic(rows: Rows) -> float:
-            a, b = measured[rows], asked[rows]
-            return float(function(a, b).statistic) if np.ptp(a) > 0 and np.ptp(b) > 0 else float("nan")
-
-        return bootstrap(cases, statistic, seed=seed, draws=400)
+        return bootstrap(cases, correlation, seed=seed, draws=400) if len(asked) > 2 else None
 
     return {
         "slices": len(asked),
-        "pearson": of(stats.pearsonr),
-        "spearman": of(stats.spearmanr),
+        "pearson": of(lambda values: values),
+        "spearman": of(rankdata),
         "mean_absolute_error": float(np.abs(measured - asked).mean()) if len(asked) else None,
     }

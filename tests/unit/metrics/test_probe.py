@@ -10,13 +10,13 @@ from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.metrics.conditioning import FIELDS
-from medgen.metrics.probe import Rated, agreement, evaluate_ratings, fit, held_out, patch_of, rate
+from medgen.metrics.probe import Rated, agreement, evaluate_ratings, fit, held_out, patch_of, rate, ridge
 
 
 def test_the_ridge_is_the_closed_form_at_its_penalty() -> None:
     random = np.random.default_rng(0)
     features, ratings = random.normal(size=(60, 8)), random.normal(size=60)
-    probe = fit(features, ratings)
+    probe = fit(features, ratings, np.arange(60))
     standard = (features - features.mean(0)) / features.std(0)
     solved = np.linalg.solve(standard.T @ standard + probe.penalty * np.eye(8), standard.T @ (ratings - ratings.mean()))
     assert probe(features) == pytest.approx(standard @ solved + ratings.mean(), abs=1e-6)
@@ -26,7 +26,7 @@ def test_the_penalty_follows_the_noise() -> None:
     random = np.random.default_rng(1)
     features = random.normal(size=(80, 60))
     signal = features @ random.normal(size=60) / 8
-    clean, noisy = fit(features, signal), fit(features, random.normal(size=80))
+    clean, noisy = fit(features, signal, np.arange(80)), fit(features, random.normal(size=80), np.arange(80))
     assert clean.penalty < noisy.penalty
     assert np.ptp(noisy(features)) < 0.7 * np.ptp(clean(features))
 
@@ -60,7 +60,7 @@ def test_held_out_ratings_come_from_probes_that_did_not_see_the_case() -> None:
     ratings = np.random.default_rng(4).random(40)[cases][:, None]
     marks = np.eye(40)[cases]
     real = Rated(marks, ratings, cases)
-    assert np.corrcoef(fit(marks, ratings[:, 0])(marks), ratings[:, 0])[0, 1] > 0.9
+    assert np.corrcoef(ridge(marks, ratings[:, 0])(0.1)(marks), ratings[:, 0])[0, 1] > 0.9
     assert np.corrcoef(held_out(real, 0), ratings[:, 0])[0, 1] < 0.3
 
 
