@@ -69,15 +69,15 @@ class InterpolatorFacts(Facts, frozen=True):
     thin_spacing: tuple[float, float]
 
 
-def check_intensity(images: SetHeader, facts: VAEFacts) -> Intensity:
-    """The intensity of an image set; DataError if its window, or its unit, is not that of the VAE."""
+def check_intensity(images: SetHeader, facts: VAEFacts | NormalizerFacts) -> Intensity:
+    """The intensity of an image set; DataError if its window, or its unit, is not that of the model's images."""
     ours, theirs = images.intensity, facts.intensity
     if ours is None:
         raise DataError("the set does not say what its image values mean (no intensity); preprocess it again")
     if (ours.unit, ours.window) != (theirs.unit, theirs.window):
         raise DataError(
-            f"the set has window {_window(ours)} and the VAE was trained on {_window(theirs)}; "
-            "preprocess with the VAE's window"
+            f"the set has window {_window(ours)} and the model was trained on {_window(theirs)}; "
+            "preprocess with the model's window"
         )
     return ours
 

@@ -32,6 +32,8 @@ COMMANDS = {
     "train-diffusion": "Train the diffusion model on a latent (or image) set.",
     "generate": "Sample images under chosen conditions.",
     "interpolate": "Make thin slices of thick ones, at any smaller spacing.",
+    "normalize": "Make the nearest normal version of every image.",
+    "anomaly-map": "Map and score where images differ from their normal versions.",
     "evaluate": "Measure sets: reconstruction, fidelity, conditioning.",
     "export": "Write a set as DICOM, NIfTI or PNG files.",
     "preview": "Draw a labelled contact sheet of a set.",

@@ -24,6 +24,7 @@ from medgen.cli.options import (
     parse_shard,
 )
 
+NAMED = 10  # outliers that are named one by one
 VAEFile = Annotated[Path, typer.Option("--vae", metavar="FILE", help="The VAE, from train-vae.")]
 
 
@@ -80,6 +81,7 @@ def command(
     from medgen.errors import DataError, SomeItemsFailed
     from medgen.inference.encode import Encoder, check_window, latent_header
     from medgen.inference.models import load_vae
+    from medgen.inference.outliers import find_outliers, overall
     from medgen.inference.read_ahead import read_ahead
     from medgen.nets.compute import resolve_device
 
@@ -98,7 +100,7 @@ def command(
     with open_set(source) as reader:
         intensity = check_window(reader.header, autoencoder.facts)
         settings = plain(options) | {"precision": str(autoencoder.dtype).removeprefix("torch.")}
-        del settings["batch_size"]
+        del settings["batch_size"], settings["outliers"]
         inputs = [reader, autoencoder.model]
         provenance = derive("extract-latents", settings, seed=options.seed if options.sample else None, inputs=inputs)
         header = latent_header(reader.header, autoencoder.facts, autoencoder.model.digest, provenance)
@@ -118,17 +120,28 @@ def command(
                     f"no case was encoded: {len(left_out)} left out, "
                     f"{'the rest not in this split' if options.split else 'the set has no other'}"
                 )
-        statistics = encoder.statistics
-        console.say(
-            f"{writer.digest.slices} slices of {writer.digest.cases} cases; "
-            f"scaled latents: mean {statistics.mean:+.3f}, std {statistics.std:.3f}"
+        done = writer.digest
+    tail = done.tail({})
+    mean, std = overall(tail.latent_mean, tail.latent_std)
+    told = f"; scaled latents: mean {mean:+.3f}, std {std:.3f}" if tail.slices else ""
+    console.say(f"{tail.slices} slices of {tail.cases} cases{told}")
+    outliers = find_outliers(encoder.summaries, options.outliers)
+    for outlier in outliers[:NAMED]:
+        console.warn(
+            f"case {outlier.case} is an outlier: the {outlier.measure} of its latents, {outlier.value:.3g}, lies "
+            f"{outlier.deviations:.0f} robust deviations from the median; look at it before training on it"
         )
-        console.report.update(
-            cases=writer.digest.cases,
-            slices=writer.digest.slices,
-            latent_mean=statistics.mean,
-            latent_std=statistics.std,
-            left_out=left_out,
-        )
+    if len(outliers) > NAMED:
+        console.warn(f"{len(outliers) - NAMED} more outliers are in the report")
+    console.report.update(
+        cases=tail.cases,
+        slices=tail.slices,
+        latent_mean=mean,
+        latent_std=std,
+        latent_mean_by_channel=list(tail.latent_mean),
+        latent_std_by_channel=list(tail.latent_std),
+        outliers=[outlier._asdict() for outlier in outliers],
+        left_out=left_out,
+    )
     if left_out:
         raise SomeItemsFailed(f"{len(left_out)} cases were left out; the rest is in the output")

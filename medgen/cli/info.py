@@ -100,9 +100,14 @@ def _set_facts(file: str) -> dict[str, Any]:
             facts["intensity"] = msgspec.to_builtins(header.intensity)
         if header.vector_fields:
             facts["vector_fields"] = list(header.vector_fields)
+        if header.label_names:
+            facts["label_names"] = list(header.label_names)
         if header.vae_digest:
             facts["vae_digest"] = header.vae_digest
             facts["latent_scale"], facts["latent_shift"] = header.latent_scale, header.latent_shift
+        if tail.latent_mean:
+            for name in ("latent_mean", "latent_std"):
+                facts[name] = [float(f"{value:.6g}") for value in getattr(tail, name)]
         if header.notes:
             facts["notes"] = header.notes
         facts["digest"] = tail.digest

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated
@@ -17,13 +15,11 @@ from medgen.artifacts.model_facts import VAEFacts, check_intensity
 from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import Array, Case, Intensity, SetHeader
 from medgen.config import Options
-from medgen.diffusion.noise import sample_noise
 from medgen.errors import DataError
 from medgen.inference.models import Autoencoder
+from medgen.inference.outliers import Summary, summarize
+from medgen.inference.slices import grouped, slice_keys, slice_noise
 from medgen.nets.compute import Precision
-
-GROUP = 4
-"""Batches that are collected before the network runs: the last of them may be small, and costs little among four."""
 
 
 class EncodeOptions(Options, frozen=True):
@@ -36,49 +32,21 @@ class EncodeOptions(Options, frozen=True):
     precision: Precision = "auto"
     batch_size: Annotated[int, msgspec.Meta(ge=1)] = 8
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
-
-
-@dataclass
-class LatentStatistics:
-    """Running mean and standard deviation of scaled latents, over all elements."""
-
-    scale: float
-    shift: float
-    _count: int = 0
-    _sum: float = 0.0
-    _squares: float = 0.0
-
-    def add(self, latents: Array) -> None:
-        """Take in unscaled latents of any shape."""
-        scaled = (latents.astype(np.float64) - self.shift) * self.scale
-        self._count += scaled.size
-        self._sum += float(scaled.sum())
-        self._squares += float(np.square(scaled).sum())
-
-    @property
-    def mean(self) -> float:
-        """Mean so far; 0 before the first."""
-        return self._sum / self._count if self._count else 0.0
-
-    @property
-    def std(self) -> float:
-        """Standard deviation so far."""
-        return math.sqrt(max(self._squares / self._count - self.mean**2, 0.0)) if self._count else 0.0
+    outliers: Annotated[float, msgspec.Meta(ge=0)] = 8.0
+    """Robust deviations from the median beyond which a case is named an outlier; 0 = none is."""
 
 
 @dataclass
 class Encoder:
-    """Turns image cases into latent cases. What it left out and how the latents spread is known afterwards."""
+    """Turns image cases into latent cases. Which of them lie far from the rest is known afterwards."""
 
     vae: Autoencoder
     intensity: Intensity  # of the images
     options: EncodeOptions
     refused: Callable[[DataError], None] | None = None
     """Called with the reason for each case left out; without it the first bad case ends the work."""
-    statistics: LatentStatistics = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.statistics = LatentStatistics(self.vae.facts.latent_scale, self.vae.facts.latent_shift)
+    summaries: list[Summary] = field(default_factory=list)
+    """One for each case encoded so far."""
 
     def encode(self, cases: Iterable[Case]) -> Iterator[Case]:
         """Latent cases in the order of `cases`; vector, mask, label, text and geometry are carried over.
@@ -86,37 +54,17 @@ class Encoder:
         Slices of neighbouring cases share a batch. Raises DataError naming case and slice for values that are not
         finite.
         """
-        for group in self._groups(cases):
+        for group in grouped(cases, self.options.batch_size, lambda case: check_image(case, self.vae), self.refused):
             images = np.concatenate([case["image"] for case in group])  # (N, C, H, W)
-            noise_keys = [f"{case.id}/{index}" for case in group for index in range(len(case))]
-            latents = self._encode_slices(images, noise_keys)
+            latents = self._encode_slices(images, slice_keys(group))
             start = 0
             for case in group:
                 part = latents[start : start + len(case)]
                 start += len(case)
                 if self._accept(case, part):
-                    self.statistics.add(part)
+                    self.summaries.append(summarize(case.id, part, self.vae.facts))
                     arrays = {name: array for name, array in case.arrays.items() if name != "image"}
                     yield replace(case, arrays={**arrays, "latent": part})
-
-    def _groups(self, cases: Iterable[Case]) -> Iterator[list[Case]]:
-        """Neighbouring cases that fill some batches together; a case whose image cannot be encoded stays out."""
-        group: list[Case] = []
-        for case in cases:
-            try:
-                check_image(case, self.vae)
-            except DataError as error:
-                self._refuse(error)
-                continue
-            if group and group[0]["image"].shape[1:] != case["image"].shape[1:]:
-                yield group
-                group = []
-            group.append(case)
-            if sum(map(len, group)) >= GROUP * self.options.batch_size:
-                yield group
-                group = []
-        if group:
-            yield group
 
     def _encode_slices(self, images: Array, noise_keys: list[str]) -> Array:
         """(N, C, H, W) stored values -> (N, c, h, w) float32."""
@@ -127,7 +75,7 @@ class Encoder:
             posterior = self.vae.encode(torch.from_numpy(normalized))
             latents = posterior.mean
             if self.options.sample:
-                noise = _noise(self.options.seed, noise_keys[rows], latents.shape[1:])
+                noise = slice_noise(self.options.seed, noise_keys[rows], latents.shape[1:])
                 latents = latents + torch.exp(0.5 * posterior.logvar) * noise.to(latents.device)
             parts.append(latents.float().cpu())
         array: Array = torch.cat(parts).contiguous().numpy()
@@ -137,18 +85,14 @@ class Encoder:
         finite = np.isfinite(latents).all(axis=(1, 2, 3))
         if finite.all():
             return True
-        self._refuse(
-            DataError(
-                f"case {case.id}, slice {int(np.argmin(finite))}: the latent is not finite; "
-                "check the image for NaN and the VAE for divergence"
-            )
+        error = DataError(
+            f"case {case.id}, slice {int(np.argmin(finite))}: the latent is not finite; "
+            "check the image for NaN and the VAE for divergence"
         )
-        return False
-
-    def _refuse(self, error: DataError) -> None:
         if self.refused is None:
             raise error
         self.refused(error)
+        return False
 
 
 def check_image(case: Case, vae: Autoencoder) -> None:
@@ -183,14 +127,9 @@ def latent_header(images: SetHeader, facts: VAEFacts, vae_digest: str, provenanc
         provenance=provenance,
         intensity=images.intensity,
         vector_fields=images.vector_fields,
+        label_names=images.label_names,
         latent_scale=facts.latent_scale,
         latent_shift=facts.latent_shift,
         vae_digest=vae_digest,
         notes=images.notes,
     )
-
-
-def _noise(seed: int, keys: list[str], shape: torch.Size) -> Tensor:
-    """Noise that depends on seed, case and slice alone, so that shards and batches agree."""
-    digests = [hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys]
-    return sample_noise(seed, [int.from_bytes(digest, "little") for digest in digests], shape)

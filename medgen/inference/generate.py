@@ -19,9 +19,9 @@ from medgen.diffusion.noise import NoiseStream
 from medgen.diffusion.objectives import Objective
 from medgen.diffusion.samplers import sample
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
-from medgen.errors import DataError, UsageError
+from medgen.errors import DataError
 from medgen.inference.conditions import Vectors
-from medgen.inference.models import Autoencoder, Denoiser
+from medgen.inference.models import Autoencoder, Denoiser, check_pair
 from medgen.nets.compute import Precision
 
 SAMPLER_NAMES = {
@@ -63,7 +63,7 @@ class Generator:
     options: GenerateOptions
 
     def __post_init__(self) -> None:
-        check_pair(self.denoiser, self.vae)
+        check_pair(self.denoiser.model, self.denoiser.facts, self.vae)
 
     def header(self, provenance: Provenance, *, conditional: bool) -> SetHeader:
         """The header of the generated set; its intensity takes the images back to physical values."""
@@ -145,22 +145,6 @@ class Generator:
     def _stored(self, images: Tensor) -> Array:
         facts = self.denoiser.facts if self.vae is None else self.vae.facts
         return self.denoiser.facts.intensity.stored(images.cpu().numpy(), facts.stored_dtype)
-
-
-def check_pair(denoiser: Denoiser, vae: Autoencoder | None) -> None:
-    """Raise unless the denoiser's latents are those of the VAE: UsageError for one too many or few, else DataError."""
-    facts = denoiser.facts
-    if facts.space == "image":
-        if vae is not None:
-            raise UsageError("the model works on images, not latents; leave --vae out")
-        return
-    if vae is None:
-        raise UsageError("the model works on latents; give the VAE that decodes them with --vae")
-    if vae.model.digest != facts.vae_digest:
-        raise DataError(
-            f"{denoiser.model.path} was trained on latents of the VAE {facts.vae_digest[:12]}, "
-            f"but {vae.model.path} is the VAE {vae.model.digest[:12]}; give the VAE that made its latents"
-        )
 
 
 def objective_of(name: str) -> Objective:

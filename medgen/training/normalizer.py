@@ -89,12 +89,13 @@ class NormalizerLearner(Learner):
         The image of a sample is what the VAE decodes of it, not the original: the UNet cannot mend the VAE, and would
         bend latents if asked to. Gradients go through the decoder into the UNet.
         """
+        noise = step.noise(x0, "noise/identity")[: self.options.identity.samples]
         x0 = x0[: self.options.identity.samples]
         with torch.no_grad():
             images = self.decode(x0).float()
         terms = []
         for head in HEADS:
-            estimate = self.estimate(head, x0, step.noise(x0, "noise/identity"))
+            estimate = self.estimate(head, x0, noise)
             if self.options.identity.checkpoint and torch.is_grad_enabled():
                 decoded = checkpoint(self.decode, estimate, use_reentrant=False)
             else:

@@ -1,0 +1,192 @@
+"""`medgen normalize`: image set -> image set of the nearest normal versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medgen.cli.options import (
+    ConfigFile,
+    Device,
+    Force,
+    InputSet,
+    KeepGoing,
+    OutputSet,
+    Preset,
+    PrintConfig,
+    Seed,
+    Sets,
+    Shard,
+    configure,
+    console_of,
+    parse_shard,
+)
+
+if TYPE_CHECKING:
+    from medgen.inference.normalize import NormalizeOptions, Version
+
+
+def command(
+    context: typer.Context,
+    source: InputSet = "-",
+    output: OutputSet = "-",
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="FILE", help="The normalizer, from train-diffusion.")
+    ] = None,
+    vae: Annotated[
+        Path | None, typer.Option("--vae", metavar="FILE", help="The VAE that makes and decodes the model's latents.")
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            metavar="diffusion|flow|both|vae",
+            help="Head that leads back; both: the mean; vae: encode and decode only.  [default: both]",
+        ),
+    ] = None,
+    noise_level: Annotated[
+        float | None,
+        typer.Option("--noise-level", metavar="F", help="Share of the way to noise, 0 to 1.  [default: 0.4]"),
+    ] = None,
+    flow_noise_level: Annotated[
+        float | None,
+        typer.Option("--flow-noise-level", metavar="F", help="The same for the flow.  [default: --noise-level]"),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", metavar="N", help="DDIM steps of the diffusion.  [default: 50]")
+    ] = None,
+    flow_steps: Annotated[
+        int | None, typer.Option("--flow-steps", metavar="N", help="Steps of the flow.  [default: 4]")
+    ] = None,
+    solver: Annotated[
+        str | None, typer.Option("--solver", metavar="euler|heun", help="Of the flow.  [default: euler]")
+    ] = None,
+    draws: Annotated[
+        int | None, typer.Option("--draws", metavar="N", help="Draws of noise that are averaged.  [default: 1]")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", metavar="NAME", help="Only the cases of this split (train, val, test).")
+    ] = None,
+    ema: Annotated[
+        bool | None, typer.Option("--ema/--no-ema", help="Averaged weights, or the last.  [default: ema]")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Slices at once.")] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", metavar="auto|float32|bfloat16", help="Of the networks.")
+    ] = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    shard: Shard = None,
+    keep_going: KeepGoing = False,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    print_config: PrintConfig = False,
+    force: Force = False,
+) -> None:
+    """Make the nearest normal version of every image, case by case, in constant memory.
+
+    The image is noised part of the way and led back by a model that knows normal images only. Ids, labels, masks and
+    geometry are carried over. The noise of a slice depends on the seed, the case and the slice alone: the same at any
+    batch size and shard count. Compare with the original by 'medgen anomaly-map'.
+    """
+    from medgen.inference.normalize import NormalizeOptions
+
+    options = configure(
+        context,
+        NormalizeOptions,
+        preset=preset,
+        config=config,
+        sets=sets,
+        print_config=print_config,
+        flags={
+            "method": method,
+            "noise_level": noise_level,
+            "flow_noise_level": flow_noise_level,
+            "steps": steps,
+            "flow_steps": flow_steps,
+            "solver": solver,
+            "draws": draws,
+            "split": split,
+            "ema": ema,
+            "batch_size": batch_size,
+            "precision": precision,
+            "seed": seed,
+        },
+    )
+    part, parts = parse_shard(shard)
+
+    import time
+    from contextlib import closing
+
+    from medgen.artifacts.atomic import check_output
+    from medgen.artifacts.model_facts import check_intensity
+    from medgen.artifacts.provenance import derive
+    from medgen.artifacts.sets import create_set, open_set, refuse_terminal
+    from medgen.artifacts.sharding import mark_shard, take_shard
+    from medgen.errors import DataError, SomeItemsFailed
+    from medgen.inference.normalize import normalize, normalized_header
+    from medgen.inference.read_ahead import read_ahead
+
+    console = console_of(context)
+    if output == "-":
+        refuse_terminal()
+    else:
+        check_output(Path(output), force=force)
+    version = _version(options, model, vae, device)
+    left_out: list[str] = []
+
+    def leave_out(error: DataError) -> None:
+        left_out.append(str(error))
+        console.warn(f"left out: {error}")
+
+    with open_set(source) as reader:
+        if reader.header.kind != "image":
+            raise DataError(f"the input is a set of kind '{reader.header.kind}'; normalize needs images")
+        intensity = check_intensity(reader.header, version.parts[0].facts)
+        inputs = [reader, *(network.model for network in version.parts)]
+        settings = options.settings() | {"precision": str(version.parts[0].dtype).removeprefix("torch.")}
+        provenance = derive("normalize", settings, seed=options.seed if options.heads else None, inputs=inputs)
+        header = mark_shard(normalized_header(reader.header, options.method, provenance), part, parts)
+        chosen = (case for case in take_shard(reader, part, parts) if options.split in (None, case.split))
+        began = time.monotonic()
+        with (
+            create_set(output, header, inputs=inputs, force=force) as writer,
+            console.progress(None, "slices") as advance,
+            closing(read_ahead(chosen)) as cases,
+        ):
+            refused = leave_out if keep_going else None
+            for case in normalize(cases, version, intensity, options.batch_size, refused):
+                writer.write(case)
+                advance(len(case))
+            if writer.digest.cases == 0 and parts == 1:  # a shard may be empty
+                raise DataError(
+                    f"no case was normalized: {len(left_out)} left out, "
+                    f"{'the rest not in this split' if options.split else 'the set has no other'}"
+                )
+        seconds, slices = time.monotonic() - began, writer.digest.slices
+    rate = slices / max(seconds, 1e-9)
+    console.say(f"{slices} slices of {writer.digest.cases} cases by {options.told()}; {rate:.3g} slices/s")
+    console.report.update(cases=writer.digest.cases, slices=slices, slices_per_second=rate, left_out=left_out)
+    if left_out:
+        raise SomeItemsFailed(f"{len(left_out)} cases were left out; the rest is in the output")
+
+
+def _version(options: NormalizeOptions, model: Path | None, vae: Path | None, device: str) -> Version:
+    """What the method asks for, loaded."""
+    from medgen.errors import UsageError
+    from medgen.inference.models import load_normalizer, load_vae
+    from medgen.inference.normalize import Normalizer, Reconstruction
+    from medgen.nets.compute import resolve_device
+
+    target = resolve_device(device)
+    if options.heads and model is None:
+        raise UsageError(f"--method {options.method} needs the normalizer: give --model FILE")
+    autoencoder = load_vae(vae, target, options.precision) if vae is not None else None
+    if options.heads and model is not None:
+        return Normalizer(load_normalizer(model, target, options.precision, ema=options.ema), autoencoder, options)
+    if model is not None or autoencoder is None:
+        raise UsageError("--method vae needs --vae FILE and no --model")
+    return Reconstruction(autoencoder)

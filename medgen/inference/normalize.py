@@ -1,0 +1,220 @@
+"""Images to their nearest normal version: noise them part of the way, and let the network lead them back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, Protocol
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from medgen.artifacts.provenance import Provenance
+from medgen.artifacts.schema import Array, Case, Intensity, SetHeader
+from medgen.config import Options, convert, plain
+from medgen.diffusion.samplers import sample
+from medgen.diffusion.schedules import Schedule, ScheduleConfig
+from medgen.errors import DataError
+from medgen.inference.encode import check_image
+from medgen.inference.generate import objective_of
+from medgen.inference.models import Autoencoder, NormalizerNetwork, check_pair
+from medgen.inference.slices import grouped, slice_keys, slice_noise
+from medgen.nets.compute import Precision
+
+Method = Literal["diffusion", "flow", "both", "vae"]
+Level = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Steps = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class NormalizeOptions(Options, frozen=True):
+    """How `normalize` works. The batch size does not change the result beyond rounding."""
+
+    method: Method = "both"
+    """By which head: diffusion, flow, the mean of both; or vae, which only encodes and decodes (a baseline)."""
+    noise_level: Level = 0.4
+    """Share of the path from data to noise that the image is taken along, and back."""
+    flow_noise_level: Level | None = None
+    """The same for the flow, whose path has less noise at the same share; none = as for diffusion."""
+    steps: Steps = 50
+    """DDIM steps of the diffusion head."""
+    flow_steps: Steps = 4
+    solver: Literal["euler", "heun"] = "euler"
+    """Of the flow; heun asks the network twice a step."""
+    draws: Steps = 1
+    """Draws of noise whose results are averaged."""
+    split: Literal["train", "val", "test"] | None = None
+    """Only cases of this split."""
+    ema: bool = True
+    precision: Precision = "auto"
+    batch_size: Steps = 16
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The heads that the method asks."""
+        return {"diffusion": ("diffusion",), "flow": ("flow",), "both": ("diffusion", "flow"), "vae": ()}[self.method]
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the result, for the provenance."""
+        unused = {"batch_size", "seed"}
+        if "diffusion" not in self.heads:
+            unused |= {"steps"}
+        if "flow" not in self.heads:
+            unused |= {"flow_noise_level", "flow_steps", "solver"}
+        if not self.heads:
+            unused |= {"noise_level", "draws", "ema"}
+        return {name: value for name, value in plain(self).items() if name not in unused}
+
+    def told(self) -> str:
+        """The method and its steps, for people."""
+        ways = {"diffusion": f"{self.steps} DDIM steps", "flow": f"{self.flow_steps} {self.solver} steps of flow"}
+        return " and ".join(ways[head] for head in self.heads) or "the VAE alone"
+
+
+class Version(Protocol):
+    """Makes normal versions of images."""
+
+    @property
+    def parts(self) -> tuple[Autoencoder | NormalizerNetwork, ...]:
+        """The networks it is made of, the first of which says what its images mean."""
+
+    def check(self, case: Case) -> None:
+        """DataError naming the case whose images do not fit."""
+
+    def __call__(self, images: Tensor, keys: list[str]) -> Tensor:
+        """Images (B, C, H, W) in [-1, 1], and a name for each that its noise depends on, to images of this shape."""
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """A network with two heads, and the VAE that it works through; None in image space."""
+
+    network: NormalizerNetwork
+    vae: Autoencoder | None
+    options: NormalizeOptions
+
+    def __post_init__(self) -> None:
+        check_pair(self.network.model, self.network.facts, self.vae)
+
+    @property
+    def parts(self) -> tuple[Autoencoder | NormalizerNetwork, ...]:
+        """Its networks."""
+        return (self.network,) if self.vae is None else (self.network, self.vae)
+
+    def check(self, case: Case) -> None:
+        """DataError naming the case unless its images are as large as those of the training."""
+        wanted = self.network.facts.shape
+        if self.vae is not None:
+            check_image(case, self.vae)
+            config = self.vae.network.config
+            wanted = (config.in_channels, *(side * config.factor for side in wanted[1:]))
+        if case["image"].shape[1:] != wanted:
+            told, needed = (" x ".join(map(str, shape)) for shape in (case["image"].shape[1:], wanted))
+            raise DataError(f"case {case.id}: images of {told}, but the model was trained on {needed}")
+
+    def __call__(self, images: Tensor, keys: list[str]) -> Tensor:
+        """Normal versions of images (B, C, H, W): the mean over heads and draws."""
+        options, x0 = self.options, self._encode(images)
+        total = torch.zeros_like(images)
+        for draw in range(options.draws):
+            noise = slice_noise(options.seed, keys, x0.shape[1:], stream=draw).to(x0.device)
+            for head in options.heads:
+                total += self._decode(self._led_back(head, x0, noise)).to(total.device)
+        return total / (options.draws * len(options.heads))
+
+    def _led_back(self, head: str, x0: Tensor, noise: Tensor) -> Tensor:
+        """x0 (B, c, h, w) after noise and denoising by one head."""
+        options, facts = self.options, self.network.facts
+        name, steps, config = "ddim", options.steps, facts.schedule
+        objective, level = objective_of(facts.objective), options.noise_level
+        if head == "flow":
+            name, steps, config = options.solver, options.flow_steps, facts.flow_schedule
+            objective, level = "flow", options.flow_noise_level or options.noise_level
+        schedule = Schedule(convert(ScheduleConfig, config, f"the model's schedule of the head '{head}'"))
+        start = schedule.time_at(level)
+        times = torch.full((len(x0),), start, device=x0.device)
+        return sample(
+            name,
+            lambda x, t: self.network(x, t, head),
+            schedule.add_noise(x0, noise, times),
+            schedule,
+            objective,
+            steps=steps,
+            start=start,
+            clip=(-1.0, 1.0) if self.vae is None else None,
+        )
+
+    def _encode(self, images: Tensor) -> Tensor:
+        facts = self.network.facts
+        if self.vae is None:
+            return images.to(self.network.device)
+        return (self.vae.encode(images).mean - facts.latent_shift) * facts.latent_scale
+
+    def _decode(self, x0: Tensor) -> Tensor:
+        facts = self.network.facts
+        return x0 if self.vae is None else self.vae.decode(x0 / facts.latent_scale + facts.latent_shift)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What is left of an image after the VAE's latent: the baseline that every normalizer has to beat."""
+
+    vae: Autoencoder
+
+    @property
+    def parts(self) -> tuple[Autoencoder | NormalizerNetwork, ...]:
+        """The VAE."""
+        return (self.vae,)
+
+    def check(self, case: Case) -> None:
+        """DataError naming the case whose images the VAE cannot take."""
+        check_image(case, self.vae)
+
+    def __call__(self, images: Tensor, keys: list[str]) -> Tensor:
+        """Images (B, C, H, W) as the VAE decodes their mean latents."""
+        return self.vae.reconstruct(images)
+
+
+def normalize(
+    cases: Iterable[Case],
+    version: Version,
+    intensity: Intensity,
+    batch_size: int,
+    refused: Callable[[DataError], None] | None = None,
+) -> Iterator[Case]:
+    """The cases in their order, with normal versions of their images in the same stored values; all else as it was.
+
+    Slices of neighbouring cases share a batch. A case whose images do not fit stays out, and `refused` is told why;
+    None raises the DataError.
+    """
+    for group in grouped(cases, batch_size, version.check, refused):
+        images = np.concatenate([case["image"] for case in group])  # (N, C, H, W)
+        keys = slice_keys(group)
+        parts = []
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, start + batch_size)
+            made = version(torch.from_numpy(intensity.normalized(images[rows])), keys[rows])
+            parts.append(_stored(made, keys[rows], intensity, images.dtype))
+        made_images = np.concatenate(parts)
+        start = 0
+        for case in group:
+            part = made_images[start : start + len(case)]
+            start += len(case)
+            yield replace(case, arrays={**case.arrays, "image": part})
+
+
+def normalized_header(images: SetHeader, method: str, provenance: Provenance) -> SetHeader:
+    """The header of the normalized set made from a set with header `images`."""
+    return msgspec.structs.replace(
+        images, provenance=provenance, notes={**images.notes, "synthetic": f"normalized by {method}"}
+    )
+
+
+def _stored(images: Tensor, keys: list[str], intensity: Intensity, dtype: np.dtype[np.generic]) -> Array:
+    finite = torch.isfinite(images).flatten(1).all(1)
+    if not finite.all():
+        key = keys[int(finite.int().argmin())]
+        raise DataError(f"case and slice {key}: its normal version is not finite; the model diverged in training")
+    return intensity.stored(images.cpu().numpy(), dtype)

@@ -1,0 +1,53 @@
+"""Slices of neighbouring cases through a network together, each with noise of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from torch import Tensor
+
+from medgen.artifacts.schema import Case
+from medgen.diffusion.noise import sample_noise
+from medgen.errors import DataError
+
+GROUP = 4
+"""Batches that are collected before the network runs: the last of them may be small, and costs little among four."""
+
+
+def grouped(
+    cases: Iterable[Case], batch_size: int, check: Callable[[Case], None], refused: Callable[[DataError], None] | None
+) -> Iterator[list[Case]]:
+    """Neighbouring cases with images of one shape that fill some batches together.
+
+    A case that `check` refuses with a DataError stays out, and `refused` is told why; None raises the error.
+    """
+    group: list[Case] = []
+    for case in cases:
+        try:
+            check(case)
+        except DataError as error:
+            if refused is None:
+                raise
+            refused(error)
+            continue
+        if group and group[0]["image"].shape[1:] != case["image"].shape[1:]:
+            yield group
+            group = []
+        group.append(case)
+        if sum(map(len, group)) >= GROUP * batch_size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def slice_keys(cases: Sequence[Case]) -> list[str]:
+    """A name for each slice of some cases, in their order: case and place in it."""
+    return [f"{case.id}/{index}" for case in cases for index in range(len(case))]
+
+
+def slice_noise(seed: int, keys: Sequence[str], shape: Sequence[int], stream: int = 0) -> Tensor:
+    """Noise (len(keys), *shape) that depends on seed, case and slice alone, so that shards and batches agree."""
+    digests = [hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys]
+    return sample_noise(seed, [int.from_bytes(digest, "little") for digest in digests], shape, stream)
