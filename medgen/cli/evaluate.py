@@ -42,6 +42,10 @@ def command(
         str | None,
         typer.Option("--reference-split", metavar="NAME", help="Only that split of --reference, such as test."),
     ] = None,
+    thick: Annotated[
+        Path | None,
+        typer.Option("--thick", metavar="SET", help="The thick slices that the set was interpolated from."),
+    ] = None,
     vae: Annotated[
         Path | None, typer.Option("--vae", metavar="FILE", help="Compare the set with its reconstruction by this VAE.")
     ] = None,
@@ -50,7 +54,7 @@ def command(
         typer.Option(
             "--metrics",
             metavar="A,B,...",
-            help="Of reconstruction, fidelity, conditioning.  [default: all that the inputs allow]",
+            help="Of reconstruction, fidelity, conditioning, interpolation.  [default: all that the inputs allow]",
         ),
     ] = None,
     features: Annotated[
@@ -90,12 +94,13 @@ def command(
     print_config: PrintConfig = False,
     force: Force = False,
 ) -> None:
-    """Measure sets: reconstruction, fidelity, conditioning.
+    """Measure sets: reconstruction, fidelity, conditioning, interpolation.
 
     Reconstruction compares images pair by pair: with the cases of equal id in --reference, or with what --vae makes of
     them. Fidelity is the Frechet distance to --reference beside the distance of real images from each other.
     Conditioning asks whether each sample shows the nodule its vector asks for; its measuring rule is fitted to one half
-    of --reference and tried on the other.
+    of --reference and tried on the other. Interpolation compares thin slices made of --thick with those of --reference,
+    place by place in mm, beside linear and cubic interpolation and what --vae leaves of the truth.
     """
     from medgen.metrics.options import EvaluateOptions
 
@@ -134,7 +139,7 @@ def command(
         check_output(Path(output), force=force)
     target = resolve_device(device)
     with contextlib.ExitStack() as stack:
-        given = [*(sources or ["-"]), *([reference] if reference is not None else [])]
+        given: list[str | Path] = [*(sources or ["-"]), *(other for other in (thick, reference) if other is not None)]
         from_files = {"size": size or "", "window": window or "auto", "keep_going": keep_going}
         opened = open_alike(
             stack,
@@ -150,6 +155,7 @@ def command(
             for name, stored in zip(names, opened, strict=False):
                 for warning in check_comparable(name, stored, names[-1], real):
                     console.warn(warning)
+        coarse = opened.pop() if thick is not None else None
         reconstructor = None
         if vae is not None:
             from medgen.inference.models import load_vae
@@ -159,7 +165,7 @@ def command(
         bank = FeatureBank(open_extractor(options, target))
         results = []
         for name, stored in zip(names, opened, strict=False):
-            inputs = Inputs(stored, bank, options, console.progress, reference=real, vae=reconstructor)
+            inputs = Inputs(stored, bank, options, console.progress, reference=real, vae=reconstructor, thick=coarse)
             results.append(evaluate(name, inputs))
             _print(console, results[-1], several=len(opened) > 1)
         text = json.dumps(as_json(results), indent=2, allow_nan=False) + "\n"

@@ -10,7 +10,7 @@ from medgen import __version__
 from medgen.artifacts.stored import StoredSet
 from medgen.config import nearest, plain
 from medgen.errors import UsageError
-from medgen.metrics import conditioning, fidelity, reconstruction
+from medgen.metrics import conditioning, fidelity, interpolation, reconstruction
 from medgen.metrics.inputs import Inputs
 from medgen.metrics.section import Section
 
@@ -27,6 +27,7 @@ METRICS = {
     "reconstruction": Metric(reconstruction.lacking, reconstruction.measure),
     "fidelity": Metric(fidelity.lacking, fidelity.measure),
     "conditioning": Metric(conditioning.lacking, conditioning.measure),
+    "interpolation": Metric(interpolation.lacking, interpolation.measure),
 }
 
 
@@ -42,6 +43,8 @@ class Evaluated:
 def choose(names: Sequence[str] | None, inputs: Inputs) -> list[str]:
     """The metrics to take: those named, or all for which the inputs suffice; UsageError with the remedy if none do."""
     lacking = {name: metric.lacking(inputs) for name, metric in METRICS.items()}
+    if names is None and inputs.thick is not None and not lacking["interpolation"]:
+        return ["interpolation"]  # what else is measured of it must be asked for: the reference is of other slices
     if names is None:
         chosen = [name for name, reason in lacking.items() if not reason]
         if not chosen:
@@ -73,6 +76,7 @@ def as_json(evaluated: Sequence[Evaluated]) -> dict[str, Any]:
         "features": {"name": inputs.bank.extractor.name, "digest": inputs.bank.extractor.digest},
         "reference": identity(inputs.reference),
         "training": identity(inputs.training),
+        **({"thick": identity(inputs.thick)} if inputs.thick is not None else {}),
         "vae_digest": inputs.vae.digest if inputs.vae else None,
         "sets": [
             {

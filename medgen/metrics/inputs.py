@@ -46,6 +46,8 @@ class Inputs:
     training: StoredSet | None = None
     """What the generator learned from."""
     vae: Reconstructor | None = None
+    thick: StoredSet | None = None
+    """The thick slices that the set was interpolated from."""
 
 
 def slice_names(stored: StoredSet) -> list[str]:

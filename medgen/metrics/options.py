@@ -40,6 +40,15 @@ class FidelityOptions(Options, frozen=True):
     """Images a subset and side; at most half of the smaller side are taken."""
 
 
+class InterpolationOptions(Options, frozen=True):
+    """How thin slices are held against thick ones; lengths in mm."""
+
+    profile: Literal["box", "gaussian"] = "box"
+    """Shape of the thick slices' profile."""
+    thickness: Annotated[float, Meta(gt=0)] | None = None
+    """Of thick slices that do not tell theirs; none: as far as they are apart."""
+
+
 class EvaluateOptions(Options, frozen=True):
     """How sets are measured."""
 
@@ -50,4 +59,5 @@ class EvaluateOptions(Options, frozen=True):
     reconstruction: ReconstructionOptions = ReconstructionOptions()
     fidelity: FidelityOptions = FidelityOptions()
     torchscript: TorchScriptOptions = TorchScriptOptions()
+    interpolation: InterpolationOptions = InterpolationOptions()
     seed: Annotated[int, Meta(ge=0)] = 0
