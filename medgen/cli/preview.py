@@ -37,7 +37,8 @@ def command(
     """Draw a labelled contact sheet of a set, as PNG.
 
     Images are shown in the set's window, latents by their first channels as colours. Of stacks, slices with findings
-    come first; else they are spread evenly.
+    come first; else they are spread evenly. Of anomaly maps six tiles a slice: original, normal version, differences
+    in pixels, gradients and Laplacians, and the map.
     """
     from medgen.imaging.preview import PreviewOptions, make_tiles, title
 
@@ -55,15 +56,20 @@ def command(
 
     from medgen.artifacts.atomic import atomic_file, check_output
     from medgen.artifacts.sets import open_set, refuse_terminal
-    from medgen.imaging.contact_sheet import draw_sheet
+    from medgen.imaging.contact_sheet import Scale, draw_sheet
+    from medgen.imaging.preview_maps import LEGEND, PALETTE, PANELS, make_map_tiles
 
     if output == "-":
         refuse_terminal()
     else:
         check_output(Path(output), force=force)
     with open_set(source, random_access=True) as stored:
-        tiles = make_tiles(stored, options)
-        sheet = draw_sheet(tiles, title(stored), options.columns)
+        if stored.header.kind == "map":
+            tiles = make_map_tiles(stored, options)
+            sheet = draw_sheet(tiles, title(stored), options.columns or PANELS, Scale(LEGEND, PALETTE))
+        else:
+            tiles = make_tiles(stored, options)
+            sheet = draw_sheet(tiles, title(stored), options.columns)
     if output == "-":
         sys.stdout.buffer.write(sheet)
     else:

@@ -43,7 +43,15 @@ class Tile:
     mark: Mark | None = None
 
 
-def draw_sheet(tiles: list[Tile], title: str, columns: int | None = None) -> bytes:
+@dataclass(frozen=True)
+class Scale:
+    """What colours mean: words, and the colours (256, 3) themselves from low to high."""
+
+    words: str
+    colours: npt.NDArray[np.uint8]
+
+
+def draw_sheet(tiles: list[Tile], title: str, columns: int | None = None, scale: Scale | None = None) -> bytes:
     """The sheet as PNG."""
     font, bold = ImageFont.load_default(FONT_SIZE), ImageFont.load_default(FONT_SIZE + 3)
     columns = min(columns or default_columns(tiles), len(tiles))
@@ -52,7 +60,7 @@ def draw_sheet(tiles: list[Tile], title: str, columns: int | None = None) -> byt
     height = max(tile.picture.shape[0] for tile in tiles)
     lines = max(len(tile.lines) for tile in tiles)
     cell = (width + GAP, height + GAP + LINE * lines + 4)
-    legend = _legend(tiles)
+    legend = _legend(tiles, scale)
     head = GAP + 22 + (LINE + 3 if legend else 0)
     room = max(columns * cell[0] + GAP, 360)
     sheet = Image.new("RGB", (room, head + rows * cell[1] + GAP), BACKGROUND)
@@ -60,6 +68,9 @@ def draw_sheet(tiles: list[Tile], title: str, columns: int | None = None) -> byt
     draw.text((GAP, GAP - 2), _fitted(draw, title, bold, room - 2 * GAP), TEXT, bold)
     if legend:
         draw.text((GAP, GAP + 19), legend, FAINT, font)
+    if scale:
+        bar = np.repeat(scale.colours[None, ::2], FONT_SIZE - 2, axis=0)
+        sheet.paste(Image.fromarray(bar), (2 * GAP + round(draw.textlength(legend, font)), GAP + 21))
     for number, tile in enumerate(tiles):
         left, top = GAP + number % columns * cell[0], head + number // columns * cell[1]
         sheet.paste(_drawn(tile), (left, top))
@@ -79,12 +90,14 @@ def default_columns(tiles: list[Tile]) -> int:
     return each * max(1, round(columns / each)) if 1 < each <= 8 else columns
 
 
-def _legend(tiles: list[Tile]) -> str:
+def _legend(tiles: list[Tile], scale: Scale | None) -> str:
     parts = []
     if any(tile.mark is not None for tile in tiles):
         parts.append("corners: where the condition puts the finding")
     if any(tile.outline is not None and tile.outline.any() for tile in tiles):
         parts.append("line: mask")
+    if scale:
+        parts.append(scale.words)
     return " · ".join(parts)
 
 

@@ -57,11 +57,11 @@ def make_tiles(stored: StoredSet, options: PreviewOptions) -> list[Tile]:
     tiles = []
     for number, spot in enumerate(spots):
         vector = None if vectors is None else vectors[spot.index]
-        size = _size(pictures[number], spot, options, header.kind)
+        size = tile_size(pictures[number], spot, options, header.kind)
         tiles.append(
             Tile(
-                picture=_resize(pictures[number], size, smooth=header.kind != "latent"),
-                outline=None if masks is None else _resize_mask(masks[number].any(axis=0), size),
+                picture=resize(pictures[number], size, smooth=header.kind != "latent"),
+                outline=None if masks is None else resize_mask(masks[number].any(axis=0), size),
                 mark=mark_of(header.vector_fields, vector) if options.marks else None,
                 case=spot.row.id,
                 lines=captions(spot, header.vector_fields, vector, texts[spot.index] if texts else ""),
@@ -170,7 +170,7 @@ def _short(name: str) -> str:
     return name if len(name) <= 4 else name[:3]
 
 
-def _size(picture: Pixels, spot: Spot, options: PreviewOptions, kind: str) -> tuple[int, int]:
+def tile_size(picture: Pixels, spot: Spot, options: PreviewOptions, kind: str) -> tuple[int, int]:
     """(width, height) of a tile in screen pixels; pixels that are not square are stretched."""
     height, width = picture.shape[:2]
     stretch = 1.0 if kind == "latent" else spot.row.spacing[1] / spot.row.spacing[2]
@@ -181,12 +181,13 @@ def _size(picture: Pixels, spot: Spot, options: PreviewOptions, kind: str) -> tu
     return max(1, round(width * scale)), max(1, round(height * stretch * scale))
 
 
-def _resize(picture: Pixels, size: tuple[int, int], *, smooth: bool) -> Pixels:
+def resize(picture: Pixels, size: tuple[int, int], *, smooth: bool) -> Pixels:
+    """A picture (h, w) or (h, w, 3) at `size` (width, height) on the screen."""
     how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
     return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize(size, how))
 
 
-def _resize_mask(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def resize_mask(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """The outline of a mask on the screen: the pixels just outside it."""
     large = np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) > 0
     padded = np.pad(large, 1)

@@ -6,12 +6,13 @@ Layout as in Rombach et al. 2022 ("Latent diffusion", kl-f4/f8), so that weights
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
 from msgspec import Meta
+from msgspec.structs import replace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -200,6 +201,15 @@ class VAE(nn.Module):
     def last_layer_weight(self) -> Tensor:
         """Weight of the last convolution, whose gradients balance the adversarial term (Esser et al. 2021, eq. 7)."""
         return self.decoder.output.weight
+
+
+def to_grey(config: VAEConfig, weights: Mapping[str, Tensor]) -> tuple[VAEConfig, dict[str, Tensor]]:
+    """Turn a VAE of C channels into the VAE of one that answers as it does to equal channels, averaged."""
+    grey = dict(weights)
+    grey["encoder.input.weight"] = weights["encoder.input.weight"].sum(dim=1, keepdim=True)
+    for name in ("decoder.output.weight", "decoder.output.bias"):
+        grey[name] = weights[name].mean(dim=0, keepdim=True)
+    return replace(config, in_channels=1, out_channels=1), grey
 
 
 def _unit(config: VAEConfig, in_width: int, out_width: int) -> ResidualBlock:

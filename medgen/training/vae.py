@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,10 +17,10 @@ from medgen.errors import ConfigError, DataError
 from medgen.nets.compute import autocast
 from medgen.nets.discriminator import DiscriminatorConfig, PatchDiscriminator
 from medgen.nets.similarity import ssim
-from medgen.nets.vae import VAE, VAEConfig
+from medgen.nets.vae import VAE, VAEConfig, to_grey
 from medgen.training.augment import random_crop, random_flip
 from medgen.training.data import Slices, stored_type
-from medgen.training.init import read_vae
+from medgen.training.init import Beginning, read_vae
 from medgen.training.learner import Learner, Parts
 from medgen.training.loop import Loop
 from medgen.training.losses import ReconstructionLoss, VAELosses, adaptive_weight, discriminator_loss, generator_loss
@@ -36,8 +38,8 @@ class TrainVAEOptions(TrainingOptions, frozen=True):
     network: VAEConfig = VAEConfig()
     losses: VAELosses = VAELosses()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
-    decoder_only: bool = False
-    """Keep the encoder as it is and train what comes after the latent."""
+    decoder_only: bool | Literal["with-init"] = False
+    """Keep the encoder as it is and train what comes after the latent; with-init: where there is one to keep."""
     init: str | None = None
     """A VAE to begin from: a model of medgen, or a folder in the layout of diffusers."""
     crop: Size = 0
@@ -98,6 +100,8 @@ class VAELearner(Learner):
 
 def train_vae(run: Run, options: TrainVAEOptions) -> None:
     """Train on the image set `run.source` and write the model `run.output`."""
+    if options.decoder_only == "with-init":
+        options = replace(options, decoder_only=options.init is not None)
     if options.decoder_only and options.init is None:
         raise ConfigError("decoder_only trains the decoder of a VAE that exists; name that VAE with --init")
     with start(run, options) as training:
@@ -106,6 +110,11 @@ def train_vae(run: Run, options: TrainVAEOptions) -> None:
             raise DataError(f"{run.source}: is a set of kind '{stored.header.kind}'; train-vae needs an image set")
         shape, dtype = stored.arrays()["image"]  # (C, H, W)
         init = read_vae(Path(options.init)) if options.init else None
+        if init and init.config.in_channels != shape[0]:
+            init = _for_channels(init, shape[0], run.source)
+            training.reporter.say(
+                "the VAE is for colour: it takes the images as grey, and gives the mean of its channels"
+            )
         network = replace(init.config if init else options.network, in_channels=shape[0], out_channels=shape[0])
         options = replace(options, network=network)
         learner = VAELearner(options)
@@ -120,6 +129,18 @@ def train_vae(run: Run, options: TrainVAEOptions) -> None:
                 quality = reconstruction_quality(learner.model, fitted.loop, sources.validation)
         facts = VAEFacts(intensity, latent_scale=1 / std, latent_shift=mean, stored_dtype=stored_type(dtype))
         training.save(fitted, "vae", network, facts, {**fitted.figures, **quality})
+
+
+def _for_channels(init: Beginning[VAEConfig], channels: int, source: str) -> Beginning[VAEConfig]:
+    """A VAE of colour images as one of grey ones; DataError for any other number of channels."""
+    theirs = init.config.in_channels
+    if channels != 1:
+        raise DataError(
+            f"{source} holds images of {channels} channels, and the VAE to begin from takes {theirs}; "
+            f"preprocess with --channels {theirs}"
+        )
+    config, weights = to_grey(init.config, init.weights)
+    return dataclasses.replace(init, config=config, weights=weights)
 
 
 @torch.inference_mode()
