@@ -17,6 +17,7 @@ OPTIONS = {
     "evaluate": "medgen.metrics.options:EvaluateOptions",
     "train-diffusion": "medgen.training.diffusion_options:TrainDiffusionOptions",
     "generate": "medgen.inference.generate:GenerateOptions",
+    "interpolate": "medgen.inference.interpolate:InterpolateOptions",
 }
 
 

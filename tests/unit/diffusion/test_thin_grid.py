@@ -1,0 +1,97 @@
+"""Where thin slices go, and how windows over depth join."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medgen.diffusion.slice_profile import profile_matrix
+from medgen.diffusion.thin_grid import (
+    network_input,
+    places,
+    scales,
+    thin_positions,
+    whole_rows,
+    window_starts,
+    window_weights,
+)
+
+
+def test_whole_ratios_give_the_grid_that_the_thick_slices_were_averaged_from() -> None:
+    thin = 7.3 + 1.25 * torch.arange(24, dtype=torch.float64)
+    thick = thin.view(6, 4).mean(dim=1)
+    torch.testing.assert_close(thin_positions(thick, 5.0, 1.25), thin)
+
+
+def test_dropped_slices_come_back_at_their_places() -> None:
+    thin = torch.arange(9, dtype=torch.float64) * 2.5
+    torch.testing.assert_close(thin_positions(thin[::2], 2.5, 2.5), thin)
+
+
+@given(count=st.integers(2, 60), step=st.floats(1.0, 12.0), part=st.floats(0.2, 1.6), ratio=st.floats(0.05, 0.98))
+def test_the_thin_grid_fills_what_was_measured_and_no_more(count: int, step: float, part: float, ratio: float) -> None:
+    thick = step * torch.arange(count, dtype=torch.float64)
+    thickness, spacing = part * step, ratio * step
+    thin = thin_positions(thick, thickness, spacing)
+    reach = min(thickness, step) / 2
+    low, high = float(thin[0]) - spacing / 2, float(thin[-1]) + spacing / 2
+    assert low >= -reach - 1e-6
+    assert high <= float(thick[-1]) + reach + 1e-6
+    assert high - low > float(thick[-1]) + 2 * reach - spacing - 1e-6
+    assert low + reach == pytest.approx(float(thick[-1]) + reach - high, abs=1e-6)
+
+
+def test_places_tell_centres_gaps_and_ends() -> None:
+    thick = torch.tensor([10.0, 20.0], dtype=torch.float64)
+    thin = torch.tensor([4.0, 10.0, 12.0, 15.0, 20.0], dtype=torch.float64)
+    near, measured = places(thin, thick, thickness=4.0, thin_thickness=2.0)
+    torch.testing.assert_close(near, torch.tensor([0.0, 1.0, 0.6, 0.0, 1.0]))
+    torch.testing.assert_close(measured, torch.tensor([0.0, 1.0, 0.5, 0.0, 1.0]))
+
+
+def test_scales_are_told_in_mm() -> None:
+    torch.testing.assert_close(scales(1.0, 4.0, 12.0), torch.tensor([0.2, 0.5, 0.75]))
+
+
+def test_the_network_sees_noise_guess_and_places() -> None:
+    noisy, guess = torch.ones(2, 3, 5, 4, 4), torch.full((2, 3, 5, 4, 4), 2.0)
+    spots = torch.arange(20.0).view(2, 2, 5)
+    seen = network_input(noisy, guess, spots)
+    assert seen.shape == (2, 8, 5, 4, 4)
+    assert (seen[:, :3] == 1).all()
+    assert (seen[:, 3:6] == 2).all()
+    torch.testing.assert_close(seen[:, 6:, :, 1, 2], spots)
+
+
+@given(count=st.integers(1, 400), depth=st.integers(2, 64), data=st.data())
+def test_windows_cover_every_slice_and_blend_to_one(count: int, depth: int, data: st.DataObject) -> None:
+    depth = min(depth, count)
+    overlap = data.draw(st.integers(0, depth // 2))
+    starts = window_starts(count, depth, overlap)
+    total = torch.zeros(count)
+    for start in starts:
+        assert 0 <= start <= count - depth
+        total[start : start + depth] += window_weights(start, depth, count, overlap)
+    assert (total > 0).all()
+    for before, after in pairwise(starts):
+        assert before < after <= before + depth - overlap
+    alone = window_weights(0, depth, depth, overlap)
+    assert (alone == 1).all()
+
+
+def test_ramps_of_neighbours_cross_evenly() -> None:
+    left = window_weights(0, 8, 12, 4)[4:]
+    right = window_weights(4, 8, 12, 4)[:4]
+    torch.testing.assert_close(left + right, torch.ones(4))
+    assert (left.diff() < 0).all()
+
+
+def test_rows_that_lie_wholly_in_a_window() -> None:
+    thin = torch.arange(12, dtype=torch.float64) + 0.5
+    matrix = profile_matrix([1.5, 4.5, 7.5, 10.5], thin, 3.0)
+    assert whole_rows(matrix, 2, 9).tolist() == [1, 2]
+    assert whole_rows(matrix, 4, 6).tolist() == []
