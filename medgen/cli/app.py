@@ -42,6 +42,8 @@ COMMANDS = {
     "merge": "Join shards or sets into one.",
     "presets": "List the presets, or print one.",
 }
+WITH_PAGE = {"evaluate": "Write everything as one page"}
+"""Commands whose --report can be a page; they write it to `console.page`."""
 _ClickError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
@@ -50,11 +52,14 @@ class Command(TyperCommand):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        kinds, purpose = "json", "Write facts about this run as JSON"
+        if self.name in WITH_PAGE:
+            kinds, purpose = "html|json", f"{WITH_PAGE[self.name]}, or facts about this run as JSON"
         self.params += [
             TyperOption(param_decls=["--quiet", "-q"], is_flag=True, help="Only warnings and errors."),
             TyperOption(param_decls=["--verbose", "-v"], is_flag=True, help="Tell more."),
             TyperOption(param_decls=["--debug"], is_flag=True, help="Show the traceback of an error."),
-            TyperOption(param_decls=["--report"], metavar="FILE.json", help="Write facts about this run as JSON."),
+            TyperOption(param_decls=["--report"], metavar=f"FILE.{kinds}", help=f"{purpose}."),
         ]
 
     def invoke(self, ctx: Any) -> Any:
@@ -64,6 +69,11 @@ class Command(TyperCommand):
         report = ctx.params.pop("report")
         console = ctx.obj = Console(str(self.name), quiet, verbose)
         if report is None:
+            return super().invoke(ctx)
+        if Path(report).suffix.lower() == ".html":
+            if self.name not in WITH_PAGE:
+                raise UsageError(f"--report {report}: '{self.name}' writes facts as JSON; give a name ending in .json")
+            console.page = Path(report)
             return super().invoke(ctx)
         from medgen.artifacts.atomic import atomic_file, check_output
 

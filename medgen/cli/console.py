@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TextIO
 
 PLAIN_LINE_EVERY = 10.0  # seconds between progress lines where stderr is no terminal
@@ -23,6 +24,8 @@ class Console:
     verbose: bool = False
     report: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    page: Path | None = None
+    """Where `--report FILE.html` wants its page."""
 
     @property
     def stream(self) -> TextIO:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,7 @@ from medgen.cli.options import (
 
 if TYPE_CHECKING:
     from medgen.cli.console import Console
+    from medgen.metrics.comparison import Pair
     from medgen.metrics.evaluation import Evaluated
 
 
@@ -129,7 +131,9 @@ def command(
     from medgen.errors import SomeItemsFailed
     from medgen.imaging.options import PreprocessOptions
     from medgen.metrics.comparability import check_comparable
-    from medgen.metrics.evaluation import as_json, evaluate
+    from medgen.metrics.comparison import as_json as comparison_json
+    from medgen.metrics.comparison import compare
+    from medgen.metrics.evaluation import Material, as_json, evaluate, provenance_of
     from medgen.metrics.features import FeatureBank
     from medgen.metrics.inputs import Inputs, Reconstructor
     from medgen.nets.compute import resolve_device
@@ -137,6 +141,8 @@ def command(
     console = console_of(context)
     if output != "-":
         check_output(Path(output), force=force)
+    if console.page is not None:
+        check_output(console.page, force=force)
     target = resolve_device(device)
     with contextlib.ExitStack() as stack:
         given: list[str | Path] = [*(sources or ["-"]), *(other for other in (thick, reference) if other is not None)]
@@ -149,26 +155,40 @@ def command(
             with_splits=[reference] if reference is not None and reference_split else [],
         )
         names = names_of(given)
+        materials = [Material("measured", name, stored) for name, stored in zip(names, opened, strict=True)]
         real = None
         if reference is not None:
             real = opened.pop().only(reference_split) if reference_split is not None else opened.pop()
             for name, stored in zip(names, opened, strict=False):
                 for warning in check_comparable(name, stored, names[-1], real):
                     console.warn(warning)
-        coarse = opened.pop() if thick is not None else None
+            materials[-1] = Material("reference", _with_split(names[-1], reference_split), real)
+        coarse = None
+        if thick is not None:
+            coarse = opened.pop()
+            materials[len(opened)] = Material("thick slices", names[len(opened)], coarse)
         reconstructor = None
         if vae is not None:
             from medgen.inference.models import load_vae
 
             autoencoder = load_vae(vae, target)
             reconstructor = Reconstructor(autoencoder.reconstruct, autoencoder.model.digest)
+            materials.append(Material("VAE", vae.stem, autoencoder.model))
         bank = FeatureBank(open_extractor(options, target))
         results = []
         for name, stored in zip(names, opened, strict=False):
             inputs = Inputs(stored, bank, options, console.progress, reference=real, vae=reconstructor, thick=coarse)
             results.append(evaluate(name, inputs))
-            _print(console, results[-1], several=len(opened) > 1)
-        text = json.dumps(as_json(results), indent=2, allow_nan=False) + "\n"
+        pairs = compare(results, options.seed)
+        _print(console, results, pairs)
+        provenance = provenance_of(options, materials)
+        numbers = as_json(results, provenance, comparison_json(pairs) if pairs else None)
+        if console.page is not None:
+            from medgen.metrics.report import report
+
+            with atomic_file(console.page, force=force) as temporary:
+                temporary.write_text(report(results, pairs, materials, provenance, numbers), encoding="utf-8")
+    text = json.dumps(numbers, indent=2, allow_nan=False) + "\n"
     if output == "-":
         typer.echo(text, nl=False)
     else:
@@ -178,11 +198,25 @@ def command(
         raise SomeItemsFailed(f"{len(left_out)} items were left out, each named above; the rest was measured")
 
 
-def _print(console: Console, evaluated: Evaluated, *, several: bool) -> None:
-    """The tables and warnings of one set, for people."""
-    for section in evaluated.sections:
-        for table in section.tables:
-            title = f"{evaluated.name}: {table.title}" if several else table.title
-            console.table(title, list(table.columns), table.rows)
-        for warning in section.warnings:
-            console.warn(f"{evaluated.name}: {warning}" if several else warning)
+def _with_split(name: str, split: str | None) -> str:
+    return f"{name} ({split})" if split else name
+
+
+def _print(console: Console, results: Sequence[Evaluated], pairs: Sequence[Pair]) -> None:
+    """The tables and warnings, for people; those of several sets side by side."""
+    from medgen.metrics.comparison import basis, table_of
+    from medgen.metrics.side_by_side import join_sections
+
+    for metric in dict.fromkeys(section.name for one in results for section in one.sections):
+        found = [(one.name, section) for one in results for section in one.sections if section.name == metric]
+        for joined in join_sections(found):
+            table = joined.flat()
+            console.table(table.title, list(table.columns), table.rows)
+        for name, section in found:
+            for warning in section.warnings:
+                console.warn(f"{name}: {warning}" if len(results) > 1 else warning)
+    for pair in pairs:
+        if pair.tests:
+            table = table_of(pair)
+            console.table(table.title, list(table.columns), table.rows)
+        console.say(basis(pair))

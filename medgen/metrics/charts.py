@@ -138,7 +138,7 @@ def edges_of(samples: Sequence[Values], span: Span) -> Values:
     values = np.concatenate([np.empty(0), *samples])
     values = values[(values >= span.low) & (values <= span.high)]
     if len(values) and (values == np.rint(values)).all() and span.high - span.low <= 48:
-        return np.arange(math.floor(span.low), math.ceil(span.high) + 2) - 0.5
+        return np.asarray(np.arange(math.floor(span.low), math.ceil(span.high) + 2) - 0.5, np.float64)
     quarters = np.quantile(values, [0.25, 0.75]) if len(values) else np.zeros(2)
     width = 2 * float(quarters[1] - quarters[0]) / max(len(values) / max(len(samples), 1), 1.0) ** (1 / 3)
     count = math.ceil((span.high - span.low) / width) if width > 0 else 20

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from medgen import __version__
+from medgen.artifacts.provenance import Identified, Provenance, derive
 from medgen.artifacts.stored import StoredSet
 from medgen.config import nearest, plain
 from medgen.errors import UsageError
 from medgen.metrics import conditioning, fidelity, interpolation, reconstruction
 from medgen.metrics.inputs import Inputs
+from medgen.metrics.options import EvaluateOptions
 from medgen.metrics.section import Section
 
 
@@ -29,6 +35,24 @@ METRICS = {
     "conditioning": Metric(conditioning.lacking, conditioning.measure),
     "interpolation": Metric(interpolation.lacking, interpolation.measure),
 }
+
+
+LIBRARIES = ("torch", "numpy", "scipy")
+"""Whose versions can change a number."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """Something that was measured or compared with: its part in the evaluation, and the name it goes by."""
+
+    role: str
+    name: str
+    item: Identified
+
+    @property
+    def digest(self) -> str:
+        """Of its content."""
+        return self.item.digests()[self.item.provenance.id]
 
 
 @dataclass(frozen=True)
@@ -66,17 +90,25 @@ def evaluate(name: str, inputs: Inputs) -> Evaluated:
     return Evaluated(name, inputs, [METRICS[metric].measure(inputs) for metric in chosen])
 
 
-def as_json(evaluated: Sequence[Evaluated]) -> dict[str, Any]:
+def provenance_of(options: EvaluateOptions, materials: Sequence[Material]) -> Provenance:
+    """The graph that ends in this evaluation."""
+    return derive("evaluate", shareable(options), seed=options.seed, inputs=[one.item for one in materials])
+
+
+def as_json(
+    evaluated: Sequence[Evaluated], provenance: Provenance, comparison: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Every number, and what was compared with what."""
     inputs = evaluated[0].inputs
     return {
         "schema": "medgen.evaluation/2",
         "version": __version__,
-        "options": plain(inputs.options),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "provenance": provenance.id,
+        "options": shareable(inputs.options),
         "features": {"name": inputs.bank.extractor.name, "digest": inputs.bank.extractor.digest},
         "reference": identity(inputs.reference),
         "training": identity(inputs.training),
-        **({"thick": identity(inputs.thick)} if inputs.thick is not None else {}),
         "vae_digest": inputs.vae.digest if inputs.vae else None,
         "sets": [
             {
@@ -86,7 +118,19 @@ def as_json(evaluated: Sequence[Evaluated]) -> dict[str, Any]:
             }
             for one in evaluated
         ],
+        **({"comparison": dict(comparison)} if comparison is not None else {}),
     }
+
+
+def shareable(options: EvaluateOptions) -> dict[str, Any]:
+    """The options without folders: files by their names alone."""
+
+    def bare(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: bare(item) for name, item in value.items()}
+        return Path(value).name if isinstance(value, str) and os.sep in value else value
+
+    return {name: bare(value) for name, value in plain(options).items()}
 
 
 def identity(stored: StoredSet | None) -> dict[str, Any] | None:
