@@ -210,6 +210,8 @@ def _warnings(result: dict[str, Any]) -> Iterator[str]:
             f"{result['resampled']} slices of the truth lie between those of the set, which is resampled to them by a "
             "spline and loses sharpness; interpolate to the truth's spacing and extent"
         )
+    if result["unit"] == "relative":
+        yield "each case was scaled by its own percentiles, thick and thin apart; preprocess both with one --window"
     if result["patients"] == 1:
         yield "one patient alone: no interval can be told"
 

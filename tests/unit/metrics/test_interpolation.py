@@ -69,7 +69,9 @@ def thickened(case: Case, ratio: int = 5, **facts: Any) -> Case:
 
 
 def section(folder: Path, output: list[Case], thick: list[Case], truth: list[Case], **inputs: Any) -> Section:
-    paths = [write(folder / f"{name}.h5", cases) for name, cases in (("o", output), ("t", thick), ("r", truth))]
+    intensity = inputs.pop("intensity", HU)
+    sets = {"o": output, "t": thick, "r": truth}
+    paths = [write(folder / f"{name}.h5", cases, intensity) for name, cases in sets.items()]
     with contextlib.ExitStack() as stack:
         stored = [stack.enter_context(open_set(path, random_access=True)) for path in paths]
         bank = FeatureBank(builtin_extractor(torch.device("cpu")))
@@ -223,6 +225,12 @@ def test_slices_elsewhere_than_the_truth_are_resampled_and_said(tmp_path: Path) 
     assert any("lie between those of the set" in warning for warning in found.warnings)
     assert "one patient alone: no interval can be told" in found.warnings
     assert found.result["between"]["set"]["psnr"]["low"] is None
+
+
+def test_scales_of_each_case_are_warned_of(tmp_path: Path, truth: list[Case]) -> None:
+    relative = Intensity(unit="relative", window=(-1000.0, 1000.0))
+    found = section(tmp_path, noisy(truth), [thickened(case) for case in truth], truth, intensity=relative)
+    assert any("scaled by its own percentiles" in warning for warning in found.warnings)
 
 
 def test_the_vae_has_its_own_line(tmp_path: Path, truth: list[Case]) -> None:
