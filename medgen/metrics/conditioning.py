@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
-from medgen.metrics.fidelity import halves
 from medgen.metrics.inputs import Inputs, slice_names
+from medgen.metrics.intervals import halves
 from medgen.metrics.nodules import Spot, find_spots
 from medgen.metrics.probe import LEAST_CASES, evaluate_ratings, rate
 from medgen.metrics.rates import correlation, mean_of_results, median, wilson

@@ -43,7 +43,7 @@ def inception_extractor(path: Path, device: torch.device | str = "cpu") -> Extra
             network.load(weights)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    network.eval().requires_grad_(False).to(device)
 
     def pooled(images: Tensor) -> Tensor:
         features: Tensor = network(as_colour(eight_bits(images)).to(device))

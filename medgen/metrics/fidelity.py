@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
 from medgen.metrics.features import Extractor, Features
-from medgen.metrics.frechet import fit, frechet_distance
-from medgen.metrics.inputs import Inputs
-from medgen.metrics.section import Section, Table, number
+from medgen.metrics.fidelity_figures import NEIGHBOURHOOD, Comparison, compare, names_of
+from medgen.metrics.groups import groups
+from medgen.metrics.inputs import Inputs, slice_names
+from medgen.metrics.section import Distribution, Score, Section, Table, number
 
-REPEATS = 5
-"""Random splits of the reference, over which the floor is averaged."""
+TITLES = {
+    "fid": "FID",
+    "kid": "KID",
+    "frechet_distance": "Frechet distance",
+    "kernel_distance": "kernel distance",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "inception_score": "Inception Score",
+}
+NOTE = (
+    "Intervals are 95 %, by the bootstrap over cases. The floor is one half of the real images against the other; "
+    "only figures of equal number compare with it."
+)
 
 
 def lacking(inputs: Inputs) -> str:
@@ -24,78 +36,109 @@ def lacking(inputs: Inputs) -> str:
 
 
 def measure(inputs: Inputs) -> Section:
-    """The distance of the set to the reference, at its own size and at that of the floor."""
+    """The set against the reference, overall and in the groups that the options name."""
     stored, real, bank = inputs.stored, inputs.reference, inputs.bank
+    options, extractor = inputs.options.fidelity, bank.extractor
     if real is None:
         raise ValueError("fidelity needs a reference")
+    by = {field: groups(stored, real, field) for field in options.by}  # before the work, as it may be refused
     with inputs.progress(stored.slices + real.slices, "slices") as advance:
-        result = compare(bank.of(stored, advance), bank.of(real, advance), bank.extractor, inputs.options.seed)
-    rows = [["all samples", number(result["frechet_distance"]), f"{result['samples']} / {result['reference_samples']}"]]
-    for name, title in {"at_floor_size": "at the floor's size", "floor": "floor: real against real"}.items():
-        if result[name]:
-            rows.append([title, number(result[name]["mean"]), f"{result['floor_samples']} / {result['floor_samples']}"])
-    extractor = bank.extractor
-    table = Table(f"Frechet distance, features {extractor.name} {extractor.digest[:12]}", ("", "distance", "N"), rows)
-    return Section("fidelity", "Fidelity", result, [table], result["warnings"])
-
-
-def compare(generated: Features, reference: Features, extractor: Extractor, seed: int = 0) -> dict[str, Any]:
-    """The Frechet distance of generated to reference, and what it would be between halves of the reference.
-
-    The distance shrinks as samples grow in number, so that only distances at equal numbers compare: `floor` is
-    real against real and `at_floor_size` generated against real, both with `floor_samples` a side.
-    """
-    n, m = len(generated.values), len(reference.values)
-    whole = frechet_distance(fit(generated.values), fit(reference.values))
-    random = np.random.default_rng(seed)
-    floors, matched, size = [], [], 0
-    for _ in range(REPEATS):
-        left, right = halves(reference.cases, random)
-        size = min(len(left), len(right), n)
-        if size < 2:
-            break
-        left, right = random.permutation(left)[:size], random.permutation(right)[:size]
-        drawn = random.permutation(n)[:size]
-        half = fit(reference.values[torch.from_numpy(left)])
-        floors.append(frechet_distance(half, fit(reference.values[torch.from_numpy(right)])))
-        matched.append(frechet_distance(half, fit(generated.values[torch.from_numpy(drawn)])))
-    return {
-        "frechet_distance": whole,
-        "samples": n,
-        "reference_samples": m,
-        "floor": _spread(floors),
-        "at_floor_size": _spread(matched),
-        "floor_samples": size if floors else 0,
-        "extractor": {"name": extractor.name, "digest": extractor.digest, "features": generated.values.shape[1]},
-        "left_out": {"samples": generated.skipped, "reference": reference.skipped},
-        "warnings": list(_warnings(n, m, generated.values.shape[1], bool(floors))),
+        samples, others = bank.of(stored, advance), bank.of(real, advance)
+    whole = compare(samples, others, extractor, options, inputs.options.seed)
+    grouped: dict[str, dict[str, Any]] = {}
+    for field, parts in by.items():
+        grouped[field] = {}
+        for group, (mine, theirs) in parts.items():
+            ours, reals = _among(samples, mine), _among(others, theirs)
+            result: dict[str, Any] = {"samples": len(ours), "reference_samples": len(reals)}
+            if min(len(ours), len(reals)) >= 2:
+                result = compare(ours, reals, extractor, options, inputs.options.seed).result
+            grouped[field][group] = result
+    width = int(samples.values.shape[1])
+    result = {
+        **whole.result,
+        "neighbours": options.neighbours,
+        "extractor": {"name": extractor.name, "digest": extractor.digest, "features": width},
+        "left_out": {"samples": samples.skipped, "reference": others.skipped},
+        "by": grouped,
     }
+    result["warnings"] = list(_warnings(result, extractor))
+    tables = [_table(result, extractor), *(_group_table(field, grouped[field], extractor) for field in grouped)]
+    names = slice_names(stored)
+    nearest = {names[row]: float(value) for row, value in zip(samples.slices, whole.nearest_real, strict=False)}
+    scores = {"nearest_real": Score("distance to the nearest real image", "lower", nearest)} if nearest else {}
+    return Section("fidelity", "Fidelity", result, tables, result["warnings"], _distributions(whole), scores=scores)
 
 
-def halves(
-    cases: npt.NDArray[np.int64], random: np.random.Generator
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Rows in two parts of about equal size that share no case: slices of one patient resemble each other."""
-    order = random.permutation(np.unique(cases))
-    counts = np.array([(cases == case).sum() for case in order])
-    first = order[: int(np.searchsorted(np.cumsum(counts), len(cases) / 2) + 1)]
-    if len(first) == len(order):
-        first = order[:-1]
-    inside = np.isin(cases, first)
-    return np.flatnonzero(inside), np.flatnonzero(~inside)
+def _among(features: Features, slices: np.ndarray[Any, np.dtype[np.int64]]) -> Features:
+    return features[np.flatnonzero(np.isin(features.slices, slices))]
 
 
-def _spread(values: Sequence[float]) -> dict[str, float] | None:
-    if not values:
-        return None
-    return {"mean": float(np.mean(values)), "low": float(min(values)), "high": float(max(values))}
+def _distributions(whole: Comparison) -> list[Distribution]:
+    if len(whole.at_floor) < 2:
+        return []
+    return [Distribution("Distance to the nearest real image", "feature distance", whole.at_floor)]
 
 
-def _warnings(n: int, m: int, features: int, has_floor: bool) -> Iterable[str]:
+def _table(result: dict[str, Any], extractor: Extractor) -> Table:
+    size, sizes = result["floor_samples"], f"{result['samples']} / {result['reference_samples']}"
+    columns = ("", f"all ({sizes})", "95 %", f"generated ({size} / {size})", f"floor: real ({size} / {size})")
+    rows = []
+    for name in (*names_of(extractor), *NEIGHBOURHOOD):
+        figure = result[name]
+        if figure is not None:
+            parts = (figure["at_floor_size"], figure["floor"])
+            rows.append([TITLES[name], number(figure["value"]), _between(figure), *map(_mean, parts)])
+    if score := result.get("inception_score"):
+        title = f"{TITLES['inception_score']} ({score['splits']} splits; of {score['equal_number']} at the right)"
+        parts = (score["at_equal_number"], score["of_reference"])
+        rows.append([title, number(score["value"]), _between(score), *map(number, parts)])
+    return Table(f"fidelity, {_features(extractor)}", columns, rows, NOTE)
+
+
+def _group_table(field: str, found: dict[str, Any], extractor: Extractor) -> Table:
+    frechet, kernel = names_of(extractor)
+    columns = ("", "N", TITLES[frechet], "95 %", "generated", "floor: real", "of N", TITLES[kernel], *NEIGHBOURHOOD)
+    rows = []
+    for group, result in found.items():
+        row = [group, f"{result['samples']} / {result['reference_samples']}"]
+        if frechet in result:
+            figure = result[frechet]
+            row += [number(figure["value"]), _between(figure), _mean(figure["at_floor_size"]), _mean(figure["floor"])]
+            row += [str(result["floor_samples"]), number(result[kernel]["value"])]
+            row += [number(result[name]["value"] if result[name] else None) for name in NEIGHBOURHOOD]
+        rows.append(row + ["-"] * (len(columns) - len(row)))
+    return Table(f"fidelity by {field}, {_features(extractor)}", columns, rows, NOTE)
+
+
+def _features(extractor: Extractor) -> str:
+    return f"features {extractor.name} {extractor.digest[:12]}"
+
+
+def _between(figure: dict[str, Any]) -> str:
+    return "-" if figure["low"] is None else f"{number(figure['low'])} to {number(figure['high'])}"
+
+
+def _mean(spread: dict[str, float] | None) -> str:
+    return number(spread["mean"] if spread else None)
+
+
+def _warnings(result: dict[str, Any], extractor: Extractor) -> Iterator[str]:
+    n, m, features = result["samples"], result["reference_samples"], result["extractor"]["features"]
+    frechet = TITLES[names_of(extractor)[0]]
     if min(n, m) <= features:
         yield (
-            f"{min(n, m)} samples do not fill {features} features: the distance is biased upwards; "
-            "compare at_floor_size with floor, not with distances of other sizes"
+            f"{min(n, m)} images do not fill {features} features: the {frechet} is biased upwards; "
+            "compare generated and real at the floor's size, not with figures of other sizes"
         )
-    if not has_floor:
+    if not result["floor_samples"]:
         yield "the reference has too few cases for a real-versus-real floor"
+    if result["precision"] is None:
+        yield f"precision, recall, density and coverage need more than {result['neighbours']} images a side"
+    for field, parts in result["by"].items():
+        few = [group for group, part in parts.items() if names_of(extractor)[0] not in part]
+        if few:
+            yield f"by {field}: no figures for {', '.join(few)}, which one side shows in fewer than 2 images"
+    left_out = sum(result["left_out"].values())
+    if left_out:
+        yield f"{left_out} images hold NaN or infinity; they were left out"

@@ -40,3 +40,24 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     overlap = product.clamp(min=0).sqrt().sum()
     distance = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * overlap
     return max(float(distance), 0.0)
+
+
+def frechet_between(x: Tensor, y: Tensor) -> float:
+    """The Frechet distance of the Gaussians fitted to features x (N, F) and y (M, F).
+
+    Where one side has fewer rows than features its covariance is X'X with a short X (centred, scaled): then
+    tr (A B)^(1/2) is the sum of the singular values of X Y', taken here from the N x N matrix X Y'Y X'.
+    """
+    x, y = (x, y) if len(x) <= len(y) else (y, x)
+    if len(x) > x.shape[1]:
+        return frechet_distance(fit(x), fit(y))
+    if len(x) < 2:
+        raise DataError(f"{len(x)} samples have no covariance; a Frechet distance needs at least 2 a side")
+    x, y = x.double(), y.double()
+    shift = x.mean(0) - y.mean(0)
+    x = (x - x.mean(0)) / (len(x) - 1) ** 0.5
+    y = (y - y.mean(0)) / (len(y) - 1) ** 0.5
+    cross = x @ y.T  # (N, M)
+    overlap = torch.linalg.eigvalsh(cross @ cross.T).clamp(min=0).sqrt().sum()
+    distance = shift.square().sum() + x.square().sum() + y.square().sum() - 2 * overlap
+    return max(float(distance), 0.0)

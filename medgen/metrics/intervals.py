@@ -53,3 +53,32 @@ def _summary(value: float, redrawn: Values) -> dict[str, float] | None:
         return None
     low, high = np.quantile(redrawn, [0.025, 0.975])
     return {"value": value, "low": float(low), "high": float(high)}
+
+
+def around(value: float, redrawn: Values) -> dict[str, float | None]:
+    """The value +- 1.96 standard deviations of its redrawn ones (B,), for statistics that repeated rows bias.
+
+    Percentiles of such statistics need not even hold the value: a Frechet distance grows with every repeated row.
+    """
+    if len(redrawn) < 2:
+        return {"value": value, "low": None, "high": None}
+    spread = 1.959963984540054 * float(np.std(redrawn, ddof=1))
+    return {"value": value, "low": value - spread, "high": value + spread}
+
+
+def multiplicities(cases: Rows, seed: int, draws: int) -> Values:
+    """How often each row (N,) is in each of `resamples`, (draws, N); empty for fewer than 2 cases."""
+    if len(np.unique(cases)) < 2:
+        return np.empty((0, len(cases)))
+    return np.stack([np.bincount(rows, minlength=len(cases)) for rows in resamples(cases, seed, draws)]).astype(float)
+
+
+def halves(cases: Rows, random: np.random.Generator) -> tuple[Rows, Rows]:
+    """Rows in two parts of about equal size that share no case: slices of one patient resemble each other."""
+    order = random.permutation(np.unique(cases))
+    counts = np.array([(cases == case).sum() for case in order])
+    first = order[: int(np.searchsorted(np.cumsum(counts), len(cases) / 2) + 1)]
+    if len(first) == len(order):
+        first = order[:-1]
+    inside = np.isin(cases, first)
+    return np.flatnonzero(inside), np.flatnonzero(~inside)

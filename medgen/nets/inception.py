@@ -23,9 +23,11 @@ class Unit(nn.Module):
     """Convolution without bias, batch normalisation, ReLU."""
 
     def __init__(
-        self, width: int, out: int, kernel: int | tuple[int, int], stride: int = 1, padding: int | tuple[int, int] = 0
+        self, width: int, out: int, kernel: int | tuple[int, int], *, stride: int = 1, padded: bool = False
     ) -> None:
         super().__init__()
+        height, length = (kernel, kernel) if isinstance(kernel, int) else kernel
+        padding = (height // 2, length // 2) if padded else 0
         self.conv = nn.Conv2d(width, out, kernel, stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(out, eps=0.001)
 
@@ -46,10 +48,10 @@ class BlockA(nn.Module):
         super().__init__()
         self.branch1x1 = Unit(width, 64, 1)
         self.branch5x5_1 = Unit(width, 48, 1)
-        self.branch5x5_2 = Unit(48, 64, 5, padding=2)
+        self.branch5x5_2 = Unit(48, 64, 5, padded=True)
         self.branch3x3dbl_1 = Unit(width, 64, 1)
-        self.branch3x3dbl_2 = Unit(64, 96, 3, padding=1)
-        self.branch3x3dbl_3 = Unit(96, 96, 3, padding=1)
+        self.branch3x3dbl_2 = Unit(64, 96, 3, padded=True)
+        self.branch3x3dbl_3 = Unit(96, 96, 3, padded=True)
         self.branch_pool = Unit(width, pooled, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,7 +68,7 @@ class BlockB(nn.Module):
         super().__init__()
         self.branch3x3 = Unit(width, 384, 3, stride=2)
         self.branch3x3dbl_1 = Unit(width, 64, 1)
-        self.branch3x3dbl_2 = Unit(64, 96, 3, padding=1)
+        self.branch3x3dbl_2 = Unit(64, 96, 3, padded=True)
         self.branch3x3dbl_3 = Unit(96, 96, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,16 +82,16 @@ class BlockC(nn.Module):
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        row, column = {"kernel": (1, 7), "padding": (0, 3)}, {"kernel": (7, 1), "padding": (3, 0)}
+        row, column = (1, 7), (7, 1)
         self.branch1x1 = Unit(width, 192, 1)
         self.branch7x7_1 = Unit(width, inner, 1)
-        self.branch7x7_2 = Unit(inner, inner, **row)
-        self.branch7x7_3 = Unit(inner, 192, **column)
+        self.branch7x7_2 = Unit(inner, inner, row, padded=True)
+        self.branch7x7_3 = Unit(inner, 192, column, padded=True)
         self.branch7x7dbl_1 = Unit(width, inner, 1)
-        self.branch7x7dbl_2 = Unit(inner, inner, **column)
-        self.branch7x7dbl_3 = Unit(inner, inner, **row)
-        self.branch7x7dbl_4 = Unit(inner, inner, **column)
-        self.branch7x7dbl_5 = Unit(inner, 192, **row)
+        self.branch7x7dbl_2 = Unit(inner, inner, column, padded=True)
+        self.branch7x7dbl_3 = Unit(inner, inner, row, padded=True)
+        self.branch7x7dbl_4 = Unit(inner, inner, column, padded=True)
+        self.branch7x7dbl_5 = Unit(inner, 192, row, padded=True)
         self.branch_pool = Unit(width, 192, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,8 +110,8 @@ class BlockD(nn.Module):
         self.branch3x3_1 = Unit(width, 192, 1)
         self.branch3x3_2 = Unit(192, 320, 3, stride=2)
         self.branch7x7x3_1 = Unit(width, 192, 1)
-        self.branch7x7x3_2 = Unit(192, 192, (1, 7), padding=(0, 3))
-        self.branch7x7x3_3 = Unit(192, 192, (7, 1), padding=(3, 0))
+        self.branch7x7x3_2 = Unit(192, 192, (1, 7), padded=True)
+        self.branch7x7x3_3 = Unit(192, 192, (7, 1), padded=True)
         self.branch7x7x3_4 = Unit(192, 192, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,16 +125,16 @@ class BlockE(nn.Module):
 
     def __init__(self, width: int, *, maximum: bool) -> None:
         super().__init__()
-        row, column = {"kernel": (1, 3), "padding": (0, 1)}, {"kernel": (3, 1), "padding": (1, 0)}
+        row, column = (1, 3), (3, 1)
         self.maximum = maximum
         self.branch1x1 = Unit(width, 320, 1)
         self.branch3x3_1 = Unit(width, 384, 1)
-        self.branch3x3_2a = Unit(384, 384, **row)
-        self.branch3x3_2b = Unit(384, 384, **column)
+        self.branch3x3_2a = Unit(384, 384, row, padded=True)
+        self.branch3x3_2b = Unit(384, 384, column, padded=True)
         self.branch3x3dbl_1 = Unit(width, 448, 1)
-        self.branch3x3dbl_2 = Unit(448, 384, 3, padding=1)
-        self.branch3x3dbl_3a = Unit(384, 384, **row)
-        self.branch3x3dbl_3b = Unit(384, 384, **column)
+        self.branch3x3dbl_2 = Unit(448, 384, 3, padded=True)
+        self.branch3x3dbl_3a = Unit(384, 384, row, padded=True)
+        self.branch3x3dbl_3b = Unit(384, 384, column, padded=True)
         self.branch_pool = Unit(width, 192, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -152,7 +154,7 @@ class InceptionV3(nn.Module):
         super().__init__()
         self.Conv2d_1a_3x3 = Unit(3, 32, 3, stride=2)
         self.Conv2d_2a_3x3 = Unit(32, 32, 3)
-        self.Conv2d_2b_3x3 = Unit(32, 64, 3, padding=1)
+        self.Conv2d_2b_3x3 = Unit(32, 64, 3, padded=True)
         self.Conv2d_3b_1x1 = Unit(64, 80, 1)
         self.Conv2d_4a_3x3 = Unit(80, 192, 3)
         self.Mixed_5b = BlockA(192, 32)
@@ -179,11 +181,13 @@ class InceptionV3(nn.Module):
         x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(x)))
         x = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))))
         x = self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x)))
-        return x.mean(dim=(2, 3))
+        features: Tensor = x.mean(dim=(2, 3))
+        return features
 
     def logits(self, features: Tensor) -> Tensor:
         """Pooled features (B, 2048) -> (B, 1008), without the bias: so the Inception Score was defined in code."""
-        return features @ self.fc.weight.T
+        logits: Tensor = features @ self.fc.weight.T
+        return logits
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Take weights by their common names; DataError if they are not those of this network."""

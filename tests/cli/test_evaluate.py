@@ -40,7 +40,8 @@ def test_all_metrics_of_phantoms_with_known_truth(medgen: Medgen, phantoms: Path
     assert result["digest"] != reference["digest"]
     assert "reconstruction" not in result
     assert result["fidelity"]["extractor"]["name"] == "builtin"
-    assert result["fidelity"]["at_floor_size"]["mean"] < 3 * result["fidelity"]["floor"]["mean"]
+    distance = result["fidelity"]["frechet_distance"]
+    assert distance["at_floor_size"]["mean"] < 3 * distance["floor"]["mean"]
     rule = result["conditioning"]
     for row in ("samples", "ceiling"):
         assert rule[row]["hit_rate"]["value"] > 0.6
