@@ -1,0 +1,284 @@
+"""Thick to thin: geometry, consistency with what was measured, windows that join, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from medgen.artifacts.model_facts import InterpolatorFacts
+from medgen.artifacts.models import load_model, save_model
+from medgen.artifacts.provenance import derive
+from medgen.artifacts.schema import Case, Intensity
+from medgen.config import plain
+from medgen.diffusion.schedules import ScheduleConfig
+from medgen.diffusion.slice_profile import cubic_matrix, profile_matrix, resample
+from medgen.errors import DataError, UsageError
+from medgen.inference.interpolate import InterpolateOptions, Interpolation
+from medgen.inference.models import load_interpolator, load_vae
+from medgen.inference.thin_volume import combine, volume_of
+from medgen.nets.unet import UNet
+from medgen.nets.unet_config import UNetConfig
+from medgen.nets.vae import Posterior
+
+CPU = torch.device("cpu")
+HU = Intensity()  # [-1000, 400], as the VAE of these tests
+SIDE = 32
+
+
+def write_interpolator(path: Path, vae: str, strength: float = 0.1, channels: int = 4) -> Path:
+    """An interpolator with random weights for the VAE with this digest; without `strength` it answers zero."""
+    config = UNetConfig(
+        dims=3, in_channels=2 * channels + 2, out_channels=channels, widths=(8, 16), blocks=1,
+        attention=("none", "none"), mid_attention="full", head_width=16, time_width=16, groups=4, vector_size=3, vector_hidden=8,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    network = UNet(config)
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=strength) if strength else None
+    facts = InterpolatorFacts(
+        schedule=plain(ScheduleConfig(kind="cosine")),
+        objective="x0",
+        intensity=HU,
+        vae_digest=vae,
+        latent_scale=0.5,
+        latent_shift=0.25,
+        residual_std=0.3,
+        depth=12,
+        plane=(SIDE, SIDE),
+        thick_spacing=(2.0, 8.0),
+        thin_spacing=(1.0, 1.0),
+    )
+    save_model(
+        path, kind="interpolator", config=plain(config), weights=network.state_dict(),
+        facts=msgspec.to_builtins(facts), provenance=derive("train-diffusion", {"strength": strength}),
+    )  # fmt: skip
+    return path
+
+
+@pytest.fixture(scope="module")
+def models(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    digest = load_model(tiny / "vae.safetensors").digest
+    write_interpolator(folder / "random", digest)
+    write_interpolator(folder / "zero", digest, strength=0.0)
+    return folder
+
+
+def interpolation(tiny: Path, model: Path, intensity: Intensity = HU, **options: Any) -> Interpolation:
+    settings = InterpolateOptions(**({"spacing": 1.0, "steps": 2, "precision": "float32"} | options))
+    vae = load_vae(tiny / "vae.safetensors", CPU, "float32")
+    return Interpolation(load_interpolator(model, CPU, "float32"), vae, settings, intensity)
+
+
+def thick_case(count: int = 6, spacing: float = 4.0, seed: int = 0, **changes: Any) -> Case:
+    """Smooth random images with values inside the window and far beyond it, both ways."""
+    rng = np.random.default_rng(seed)
+    coarse = torch.from_numpy(rng.normal(-300, 700, (1, 1, count, 5, 5))).float()
+    image = torch.nn.functional.interpolate(coarse, (count, SIDE, SIDE), mode="trilinear")[0, 0, :, None]
+    values = {"spacing": (spacing, 0.7, 0.8), "thickness": spacing} | changes
+    return Case("thick", {"image": image.round().numpy().astype(np.int16)}, **values)
+
+
+def measured_again(thin: Case, thick: Case, thickness: float, shape: str = "box") -> np.ndarray:
+    matrix = profile_matrix(
+        torch.from_numpy(thick.positions), torch.from_numpy(thin.positions), thickness, shape, thin.spacing[0]
+    )  # type: ignore[arg-type]
+    return resample(torch.from_numpy(thin["image"].astype(np.float64)), matrix, 0).numpy()
+
+
+@pytest.mark.parametrize(
+    ("thickness", "spacing", "profile"),
+    [(4.0, 1.0, "box"), (4.0, 1.3, "box"), (2.0, 1.0, "box"), (4.0, 0.9, "gaussian"), (6.0, 1.0, "box")],
+)
+def test_averaging_the_thin_slices_gives_the_thick_ones_back(
+    tiny: Path, models: Path, thickness: float, spacing: float, profile: str
+) -> None:
+    """In HU, inside the window and beyond it, to the rounding of integers."""
+    thick = thick_case(thickness=thickness)
+    thin = interpolation(tiny, models / "random", spacing=spacing, profile=profile).case(thick)
+    residual = np.abs(measured_again(thin, thick, thickness, profile) - thick["image"])
+    assert thin["image"].dtype == np.int16
+    assert residual.max() < 1.0
+    assert residual.mean() < 0.3
+    assert thick["image"].min() < -1500
+    assert thick["image"].max() > 800
+    free = interpolation(tiny, models / "random", spacing=spacing, profile=profile, consistency="none").case(thick)
+    assert np.abs(measured_again(free, thick, thickness, profile) - thick["image"]).mean() > 5
+
+
+def test_a_network_that_answers_zero_is_cubic_interpolation(tiny: Path, models: Path) -> None:
+    thick = thick_case()
+    thin = interpolation(tiny, models / "zero", consistency="none").case(thick)
+    matrix = cubic_matrix(torch.from_numpy(thin.positions), torch.from_numpy(thick.positions))
+    expected = resample(torch.from_numpy(thick["image"].astype(np.float64)), matrix, 0)
+    assert np.abs(thin["image"] - expected.numpy()).max() <= 0.51
+
+
+def test_the_thin_volume_lies_where_the_thick_one_does(tiny: Path, models: Path) -> None:
+    direction = (0.0, 0.6, 0.8, 0.0, 0.8, -0.6, 1.0, 0.0, 0.0)
+    thick = thick_case(5, 5.0, origin=(10.0, -20.0, 30.0), direction=direction, frame="f", modality=("CT",) * 5)
+    thin = interpolation(tiny, models / "zero").case(thick)
+    assert len(thin) == 25
+    assert thin.spacing == (1.0, 0.7, 0.8)
+    assert thin.thickness == 1.0
+    assert (thin.id, thin.frame, thin.direction, thin.modality) == ("thick", "f", direction, ("CT",) * 25)
+    np.testing.assert_allclose(thin.origin, np.array([10.0, -20.0, 30.0]) - 2.0 * np.array(direction[:3]))
+    np.testing.assert_allclose(thin.positions[2::5], thick.positions)
+
+
+def test_windows_join_without_a_seam(tiny: Path, models: Path) -> None:
+    """Noise belongs to slices, so that neighbouring windows sample the same thing where they overlap."""
+    thick = thick_case(12, 4.0)
+    options = {"consistency": "none", "overlap": 0.5, "steps": 4}
+    joined = interpolation(tiny, models / "random", depth=12, **options).case(thick)["image"].astype(float)
+    whole = interpolation(tiny, models / "random", depth=48, **options).case(thick)["image"].astype(float)
+    plain_cubic = interpolation(tiny, models / "zero", consistency="none").case(thick)["image"].astype(float)
+    said = np.abs(whole - plain_cubic).mean()  # how much the network says at all
+    assert said > 20
+    assert np.abs(joined - whole).mean() < said  # the network of this test looks at a window as a whole
+    steps = np.abs(np.diff(joined, axis=0)).mean(axis=(1, 2, 3))
+    expected = np.abs(np.diff(whole, axis=0)).mean(axis=(1, 2, 3))
+    assert (steps / expected).max() < 1.5
+
+
+def test_batches_do_not_change_the_result_and_a_case_has_noise_of_its_own(tiny: Path, models: Path) -> None:
+    thick = thick_case(12, 4.0)
+    one = interpolation(tiny, models / "random", batch_size=1).case(thick)["image"].astype(int)
+    many = interpolation(tiny, models / "random", batch_size=8).case(thick)["image"].astype(int)
+    assert np.abs(one - many).max() <= 1
+    other = interpolation(tiny, models / "random").case(replace(thick, id="another"))["image"].astype(int)
+    assert np.abs(one - other).max() > 5
+    seeded = interpolation(tiny, models / "random", seed=1).case(thick)["image"].astype(int)
+    assert np.abs(one - seeded).max() > 5
+
+
+def test_several_samples_give_their_mean_and_spread(tiny: Path, models: Path) -> None:
+    thick = thick_case()
+    thin = interpolation(tiny, models / "random", samples=3).case(thick)
+    assert thin["spread"].dtype == np.float16
+    assert thin["spread"].shape == thin["image"].shape
+    assert float(thin["spread"].mean()) > 1
+    assert np.abs(measured_again(thin, thick, 4.0) - thick["image"]).max() < 1.0
+    first = interpolation(tiny, models / "random").case(thick)
+    assert "spread" not in first.arrays
+    certain = interpolation(tiny, models / "zero", samples=2).case(thick)
+    assert float(certain["spread"].max()) == 0
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm-solver++"])
+@pytest.mark.parametrize("consistency", ["end", "steps"])
+def test_every_sampler_ends_in_what_was_measured(tiny: Path, models: Path, sampler: str, consistency: str) -> None:
+    thick = thick_case(5)
+    thin = interpolation(tiny, models / "random", sampler=sampler, consistency=consistency, steps=3).case(thick)
+    assert np.abs(measured_again(thin, thick, 4.0) - thick["image"]).max() < 1.0
+
+
+class Rearranged:
+    """A VAE that loses nothing: it lays 4 x 4 pixels into 16 channels."""
+
+    def __init__(self) -> None:
+        self.model = SimpleNamespace(digest="rearranged", path="rearranged")
+        self.network = SimpleNamespace(config=SimpleNamespace(factor=4, in_channels=1))
+
+    def encode(self, images: torch.Tensor) -> Posterior:
+        latents = (torch.nn.functional.pixel_unshuffle(images, 4)) / 0.5 + 0.25
+        return Posterior(latents, torch.zeros_like(latents))
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.pixel_shuffle((latents - 0.25) * 0.5, 4)
+
+
+def test_correcting_each_step_pulls_the_sample_towards_what_was_measured(tmp_path: Path) -> None:
+    """Seen before the last correction, on the windows' own latents, inside the model's window."""
+    thick = thick_case(6)
+    thick = replace(thick, arrays={"image": np.clip(thick["image"], -700, 100)})
+    path = write_interpolator(tmp_path / "wide", "rearranged", channels=16)
+
+    def residual(consistency: Any) -> float:
+        options = InterpolateOptions(spacing=1.0, steps=4, consistency=consistency, depth=24)
+        at = Interpolation(load_interpolator(path, CPU, "float32"), Rearranged(), options, HU)  # type: ignore[arg-type]
+        volume = volume_of(thick, HU, 1.0, None, "box")
+        guess = torch.cat([at._encode(volume.guess(first, first + 8)) for first in (0, 8, 16)])
+        image = at._image(volume, 0, 24, guess, at._residual(volume, guess, 0))
+        return float((resample(image, volume.measuring, 0) - volume.measured(0, 6)).abs().mean())
+
+    assert residual("steps") < 0.3 * residual("end")
+
+
+def test_values_beyond_the_window_are_interpolated_and_values_inside_are_the_models() -> None:
+    guess = torch.tensor([-3.0, -3.0, 0.2, 4.0, -3.0])
+    decoded = torch.tensor([-1.3, 0.5, -0.4, 1.0, -0.9])
+    result = combine(decoded, guess)
+    torch.testing.assert_close(result[:4], torch.tensor([-3.0, 0.5, -0.4, 4.0]))
+    assert -3.0 < float(result[4]) < -0.9  # near the end: between the two
+    steps = combine(torch.linspace(-1.2, 1.2, 500), torch.full((500,), -3.0)).diff()
+    assert (steps >= -1e-6).all()
+    assert float(steps.max()) < 0.1
+
+
+def test_memory_does_not_grow_with_depth(tiny: Path, models: Path) -> None:
+    """What is kept of the decoded volume is bounded by the reach of the profile, not by the number of slices."""
+    thick = thick_case(100, 4.0)
+    volume = volume_of(thick, HU, 1.0, None, "box")
+    asked: list[tuple[int, int]] = []
+    done = 0
+    ahead = 0
+
+    def estimate(first: int, last: int) -> torch.Tensor:
+        asked.append((first, last))
+        return torch.zeros(1, last - first, 1, SIDE, SIDE)
+
+    for slab in volume.consistent(estimate):
+        done += slab.shape[1]
+        ahead = max(ahead, asked[-1][1] - done)
+    assert done == 400
+    assert [first for first, _ in asked] == [0, *(last for _, last in asked[:-1])]
+    assert ahead <= 64
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "sentence"),
+    [
+        ({"count": 1}, {}, "case thick: has one slice; interpolation needs two or more"),
+        ({"flaws": "uneven gaps"}, {}, "case thick: uneven gaps: its slices cannot be interpolated"),
+        ({"flaws": "gantry tilt"}, {}, "case thick: gantry tilt: its slices cannot be interpolated"),
+        ({}, {"spacing": 4.0}, "case thick: its slices are 4 mm apart, which 4 mm would not refine"),
+        ({}, {"spacing": 6.0}, "give a smaller --spacing"),
+        ({"spacing": 0.0}, {}, "case thick: does not tell the distance of its slices"),
+        ({"spacing": float("nan")}, {}, "case thick: does not tell the distance of its slices"),
+    ],
+)
+def test_what_cannot_be_interpolated_is_said_in_one_sentence(
+    tiny: Path, models: Path, changes: dict[str, Any], options: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(DataError, match=sentence):
+        interpolation(tiny, models / "zero", **options).case(thick_case(**changes))
+
+
+def test_images_that_do_not_fit_the_model_are_refused(tiny: Path, models: Path) -> None:
+    ready = interpolation(tiny, models / "zero")
+    thick = thick_case()
+    odd = replace(thick, arrays={"image": thick["image"][..., :30]})
+    with pytest.raises(DataError, match="32 x 30 pixels do not fit the model: sides must be multiples of 8"):
+        ready.case(odd)
+    holed = thick["image"].astype(np.float32)
+    holed[2, 0, 3, 3] = np.nan
+    with pytest.raises(DataError, match="case thick: the image holds NaN or infinity"):
+        ready.case(replace(thick, arrays={"image": holed}))
+    with pytest.raises(UsageError, match="--spacing"):
+        interpolation(tiny, models / "zero", spacing=None).case(thick)
+
+
+def test_the_vae_must_be_the_one_it_was_trained_with(tiny: Path, models: Path) -> None:
+    ready = interpolation(tiny, models / "zero")
+    foreign = replace(ready.denoiser, facts=msgspec.structs.replace(ready.denoiser.facts, vae_digest="f" * 64))
+    with pytest.raises(DataError, match=r"latents of the VAE ffffffffffff, but .* give the VAE it was trained with"):
+        Interpolation(foreign, ready.vae, ready.options, HU)
