@@ -103,16 +103,24 @@ class AsModule(nn.Module):
         return self.function(batch, step)
 
 
-def replicate(network: nn.Module, loss: Callable[..., Any], world: World) -> Callable[..., Any]:
-    """Let every process hold the network and, in the backward pass of the loss that is returned, the mean gradient."""
-    return loss if world.size == 1 else DistributedDataParallel(AsModule(network, loss))
+def replicate(
+    network: nn.Module, loss: Callable[..., Any], world: World, idle_weights: bool = False
+) -> Callable[..., Any]:
+    """Let every process hold the network and, after the backward pass of the loss that is returned, the mean gradient.
+
+    `idle_weights`: weights may have no part in the loss, others in each process.
+    """
+    if world.size == 1:
+        return loss
+    return DistributedDataParallel(AsModule(network, loss), find_unused_parameters=idle_weights)
 
 
 def shard(network: nn.Module, loss: Callable[..., Any], world: World, device: torch.device) -> AsModule:
     """Let every process hold its part of each weight, gradient and optimizer state (Rajbhandari et al. 2020, ZeRO-3).
 
     The weights of the network become DTensors, so the optimizer has to be made afterwards. Only inside the loss that is
-    returned, and inside `gathered`, can the network be used.
+    returned, and inside `gathered`, can the network be used. Weights may have no part in the loss if that is so in all
+    processes.
     """
     try:
         from torch.distributed.device_mesh import init_device_mesh

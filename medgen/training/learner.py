@@ -18,6 +18,8 @@ class Learner(abc.ABC):
     model: nn.Module
     opponent: nn.Module | None = None
     """A second network with an optimizer of its own, such as a discriminator."""
+    idle_weights: bool = False
+    """Whether weights of the model may have no part in a loss; several processes must then look for them each time."""
 
     @abc.abstractmethod
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, Parts]:

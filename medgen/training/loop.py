@@ -45,6 +45,8 @@ class Loop:
     def __post_init__(self) -> None:
         options, learner = self.options, self.learner
         sharded = options.sharded and self.world.size > 1
+        if options.sharded and not sharded:
+            self.reporter.say("loop.sharded does nothing in one process; start several with torchrun")
         # Shards have the plain layout; convolutions bring them into that of their input.
         layout = torch.channels_last if options.channels_last and not sharded else torch.preserve_format
         learner.model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
@@ -53,7 +55,7 @@ class Loop:
         if sharded:
             self._loss = shard(learner.model, learner.loss, self.world, self.device)
         else:
-            self._loss = replicate(learner.model, learner.loss, self.world)
+            self._loss = replicate(learner.model, learner.loss, self.world, learner.idle_weights)
         self.optimizer = _optimizer(learner.model, options, self.device)
         self.average = MovingAverage(learner.model, options.ema) if options.ema else None
         self.opponent_optimizer, self._opponent_loss = None, None
