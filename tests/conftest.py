@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from medgen.artifacts.model_facts import DenoiserFacts, VAEFacts
+from medgen.artifacts.model_facts import DenoiserFacts, InterpolatorFacts, NormalizerFacts, VAEFacts
 from medgen.artifacts.models import Model, load_model, save_model
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
@@ -228,13 +228,101 @@ def write_denoiser(path: Path, vae: Model | None, seed: int = 0, fields: tuple[s
     )
 
 
+def write_interpolator(path: Path, vae: str, strength: float = 0.1, channels: int = 4) -> None:
+    """An interpolator with random weights for the VAE with this digest; without `strength` it answers zero."""
+    config = UNetConfig(
+        dims=3,
+        in_channels=2 * channels + 2,
+        out_channels=channels,
+        widths=(8, 16),
+        blocks=1,
+        attention=("none", "none"),
+        mid_attention="full",
+        head_width=16,
+        time_width=16,
+        groups=4,
+        vector_size=3,
+        vector_hidden=8,
+    )
+    torch.manual_seed(0)
+    network = UNet(config)
+    for parameter in network.parameters():
+        if strength and not parameter.any():
+            torch.nn.init.normal_(parameter, std=strength)
+    facts = InterpolatorFacts(
+        schedule=plain(ScheduleConfig(kind="cosine")),
+        objective="x0",
+        intensity=HU,
+        vae_digest=vae,
+        latent_scale=0.5,
+        latent_shift=0.25,
+        residual_std=0.3,
+        depth=12,
+        plane=(32, 32),
+        thick_spacing=(2.0, 8.0),
+        thin_spacing=(1.0, 1.0),
+    )
+    save_model(
+        path,
+        kind="interpolator",
+        config=plain(config),
+        weights=network.state_dict(),
+        facts=msgspec.to_builtins(facts),
+        provenance=derive("train-diffusion", {"strength": strength, "channels": channels}),
+    )
+
+
+def write_normalizer(path: Path, vae: Model | None, seed: int = 0) -> Model:
+    """A normalizer with random weights for the latents of `vae`, or for 1 x 32 x 32 images without one."""
+    channels = 1 if vae is None else 4
+    config = UNetConfig(
+        in_channels=channels, out_channels=channels, widths=(16, 32), blocks=1, attention=("none", "full"),
+        head_width=16, time_width=32, groups=8, heads=("diffusion", "flow"),
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    network = UNet(config)
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    facts = NormalizerFacts(
+        space="latent" if vae else "image",
+        shape=(4, 8, 8) if vae else (1, 32, 32),
+        schedule=plain(ScheduleConfig(kind="linear", beta_start=1e-4)),
+        objective="eps",
+        flow_schedule=plain(ScheduleConfig(kind="flow")),
+        intensity=HU,
+        vae_digest=vae.digest if vae else "",
+        latent_scale=0.5,
+        latent_shift=0.25,
+    )
+    weights = network.state_dict()
+    return save_model(
+        path,
+        kind="normalizer",
+        config=plain(config),
+        weights={name: 2 * weight for name, weight in weights.items()},  # those before the last are another network
+        ema=weights,
+        facts=msgspec.to_builtins(facts),
+        provenance=derive("train-diffusion", {"seed": seed, "learner": "normalizer"}),
+    )
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with images.h5, vae.safetensors, model.safetensors (latent) and pixels.safetensors (image space)."""
+    """A folder with images.h5, vae.safetensors, model.safetensors (latent), pixels.safetensors (image space).
+
+    And in interpolators/: `random`, `zero`, which answers zero to everything, and `rearranged`, for no VAE that exists.
+    """
     folder = tmp_path_factory.mktemp("tiny")
     write_labelled_set(folder / "images.h5")
     write_vae(folder / "vae.safetensors")
     vae = load_model(folder / "vae.safetensors", kind="vae")
     write_denoiser(folder / "model.safetensors", vae)
     write_denoiser(folder / "pixels.safetensors", None)
+    write_normalizer(folder / "normalizer.safetensors", vae)
+    write_normalizer(folder / "pixel-normalizer.safetensors", None)
+    (folder / "interpolators").mkdir()
+    write_interpolator(folder / "interpolators" / "random", vae.digest)
+    write_interpolator(folder / "interpolators" / "zero", vae.digest, strength=0.0)
+    write_interpolator(folder / "interpolators" / "rearranged", "rearranged", channels=16)
     return folder

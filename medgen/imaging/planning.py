@@ -97,7 +97,8 @@ def make_plan(
         listener.warn(f"{len(copies)} files are copies of others and are left aside, such as {copies[0]}")
     stacks = _chosen(every, options, listener)
     if not stacks:
-        raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess")
+        enough = f", no stack of {options.min_slices} or more slices" if options.min_slices > 1 else ""
+        raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess{enough}")
     ids = [hashed_id(key, stack.key) for stack in stacks]
     annotations = {index: Annotation() for index in range(len(stacks))}
     fields: tuple[str, ...] = ()

@@ -12,19 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from medgen.artifacts.model_facts import InterpolatorFacts
-from medgen.artifacts.models import load_model, save_model
-from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity
-from medgen.config import plain
-from medgen.diffusion.schedules import ScheduleConfig
 from medgen.diffusion.slice_profile import cubic_matrix, profile_matrix, resample
 from medgen.errors import DataError, UsageError
 from medgen.inference.interpolate import InterpolateOptions, Interpolation
 from medgen.inference.models import load_interpolator, load_vae
 from medgen.inference.thin_volume import combine, volume_of
-from medgen.nets.unet import UNet
-from medgen.nets.unet_config import UNetConfig
 from medgen.nets.vae import Posterior
 
 CPU = torch.device("cpu")
@@ -32,44 +25,10 @@ HU = Intensity()  # [-1000, 400], as the VAE of these tests
 SIDE = 32
 
 
-def write_interpolator(path: Path, vae: str, strength: float = 0.1, channels: int = 4) -> Path:
-    """An interpolator with random weights for the VAE with this digest; without `strength` it answers zero."""
-    config = UNetConfig(
-        dims=3, in_channels=2 * channels + 2, out_channels=channels, widths=(8, 16), blocks=1,
-        attention=("none", "none"), mid_attention="full", head_width=16, time_width=16, groups=4, vector_size=3, vector_hidden=8,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    network = UNet(config)
-    for parameter in network.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=strength) if strength else None
-    facts = InterpolatorFacts(
-        schedule=plain(ScheduleConfig(kind="cosine")),
-        objective="x0",
-        intensity=HU,
-        vae_digest=vae,
-        latent_scale=0.5,
-        latent_shift=0.25,
-        residual_std=0.3,
-        depth=12,
-        plane=(SIDE, SIDE),
-        thick_spacing=(2.0, 8.0),
-        thin_spacing=(1.0, 1.0),
-    )
-    save_model(
-        path, kind="interpolator", config=plain(config), weights=network.state_dict(),
-        facts=msgspec.to_builtins(facts), provenance=derive("train-diffusion", {"strength": strength}),
-    )  # fmt: skip
-    return path
-
-
 @pytest.fixture(scope="module")
-def models(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    digest = load_model(tiny / "vae.safetensors").digest
-    write_interpolator(folder / "random", digest)
-    write_interpolator(folder / "zero", digest, strength=0.0)
-    return folder
+def models(tiny: Path) -> Path:
+    """A folder with the interpolators `random` and `zero`, which answers zero to everything."""
+    return tiny / "interpolators"
 
 
 def interpolation(tiny: Path, model: Path, intensity: Intensity = HU, **options: Any) -> Interpolation:
@@ -196,15 +155,14 @@ class Rearranged:
         return torch.nn.functional.pixel_shuffle((latents - 0.25) * 0.5, 4)
 
 
-def test_correcting_each_step_pulls_the_sample_towards_what_was_measured(tmp_path: Path) -> None:
+def test_correcting_each_step_pulls_the_sample_towards_what_was_measured(models: Path) -> None:
     """Seen before the last correction, on the windows' own latents, inside the model's window."""
     thick = thick_case(6)
     thick = replace(thick, arrays={"image": np.clip(thick["image"], -700, 100)})
-    path = write_interpolator(tmp_path / "wide", "rearranged", channels=16)
 
     def residual(consistency: Any) -> float:
         options = InterpolateOptions(spacing=1.0, steps=4, consistency=consistency, depth=24)
-        at = Interpolation(load_interpolator(path, CPU, "float32"), Rearranged(), options, HU)  # type: ignore[arg-type]
+        at = Interpolation(load_interpolator(models / "rearranged", CPU, "float32"), Rearranged(), options, HU)  # type: ignore[arg-type]
         volume = volume_of(thick, HU, 1.0, None, "box")
         guess = torch.cat([at._encode(volume.guess(first, first + 8)) for first in (0, 8, 16)])
         image = at._image(volume, 0, 24, guess, at._residual(volume, guess, 0))
