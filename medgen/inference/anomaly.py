@@ -22,6 +22,8 @@ Maps = npt.NDArray[np.float32]
 Weight = Annotated[float, msgspec.Meta(ge=0)]
 NOTE = "map"
 """Key of the header's note that says how maps were made, so that only like is compared with like."""
+SCORE_NOTE = "score"
+"""Key of the one that says how scores were made of them."""
 
 
 class CalibrationOptions(Options, frozen=True):
@@ -129,7 +131,13 @@ def foreground(x: Maps, share: float | None) -> npt.NDArray[np.bool_]:
     if share is None:
         return np.ones((len(x), 1, *x.shape[2:]), dtype=bool)
     above = x.max(axis=1) > 2 * share - 1
-    return np.stack([ndimage.binary_fill_holes(ndimage.binary_opening(slice_)) for slice_ in above])[:, None]
+    return np.stack([ndimage.binary_fill_holes(_without_specks(slice_)) for slice_ in above])[:, None]
+
+
+def _without_specks(above: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The parts of (H, W) that hold a cross of five pixels."""
+    kept: npt.NDArray[np.bool_] = ndimage.binary_propagation(ndimage.binary_opening(above), mask=above)
+    return kept
 
 
 def score(total: Maps, options: AnomalyOptions) -> float:
@@ -204,7 +212,8 @@ def normal_maps(header: SetHeader, cases: Iterable[Case], options: AnomalyOption
 
 def map_header(images: SetHeader, provenance: Provenance, options: AnomalyOptions, *, calibrated: bool) -> SetHeader:
     """The header of the maps of a set with header `images`."""
-    notes = {**images.notes, NOTE: options.note(), "channels": ", ".join(MAP_CHANNELS)}
+    scored = json.dumps({"score": options.score, "score_share": options.score_share})
+    notes = {**images.notes, NOTE: options.note(), SCORE_NOTE: scored, "channels": ", ".join(MAP_CHANNELS)}
     if calibrated:
         notes["calibrated"] = "deviations from the mean of normal maps, in their standard deviations"
     return msgspec.structs.replace(images, kind="map", provenance=provenance, notes=notes)

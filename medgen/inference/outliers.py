@@ -10,8 +10,8 @@ import numpy as np
 from medgen.artifacts.model_facts import VAEFacts
 from medgen.artifacts.schema import Array
 
-FEWEST = 8
-"""Cases below which nobody can be told from the rest."""
+FEWEST = 20
+"""Cases below which the spread of the rest is too uncertain to name anybody."""
 GAUSSIAN = 1.4826
 """Standard deviation of a Gaussian / its median absolute deviation (Rousseeuw & Croux 1993)."""
 MEASURES = ("mean", "standard deviation", "largest value")
