@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TypeVar
 
 import torch
@@ -101,17 +102,31 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double the sides by repetition, then convolve; depth only with `depth`."""
+    """Double the sides by repetition, then convolve; depth only with `depth`.
+
+    Along a doubled side the kernel's 3 taps fall on 2 pixels. So both operations together are one transposed
+    convolution whose taps are sums of the kernel's, with 4/9 of the products where two sides are doubled.
+    """
 
     def __init__(self, dims: int, width: int, *, depth: bool = False) -> None:
         super().__init__()
-        self.scale = (2.0, 2.0) if dims == 2 else (2.0 if depth else 1.0, 2.0, 2.0)
         self.conv = convolution(dims, width, width)
+        self.strides = (2, 2) if dims == 2 else (2 if depth else 1, 2, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, [D,] H, W) -> (B, C, [D,] 2H, 2W)."""
-        out: Tensor = self.conv(F.interpolate(x, scale_factor=self.scale, mode="nearest"))
+        sums = functools.reduce(torch.kron, [_tap_sums(stride, self.conv.weight) for stride in self.strides])
+        kernel = self.conv.weight.flatten(2) @ sums  # (C, C, taps)
+        kernel = kernel.unflatten(2, [2 + stride for stride in self.strides]).transpose(0, 1)
+        transposed = F.conv_transpose2d if x.ndim == 4 else F.conv_transpose3d
+        out: Tensor = transposed(x, kernel, self.conv.bias, stride=self.strides, padding=1)
         return out
+
+
+def _tap_sums(stride: int, like: Tensor) -> Tensor:
+    """Matrix (3, 2 + stride) from the taps of a convolution to those of the transposed one of that stride."""
+    turned = torch.eye(3, dtype=like.dtype, device=like.device).flip(0)
+    return turned if stride == 1 else F.pad(turned, (1, 0)) + F.pad(turned, (0, 1))
 
 
 class AttentionGate(nn.Module):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medgen.errors import ConfigError
-from medgen.nets.attention import CrossAttention, SelfAttention, full_attention, linear_attention
+from medgen.nets.attention import FEW_TOKENS, CrossAttention, SelfAttention, full_attention, linear_attention
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -30,6 +30,14 @@ def test_full_attention_equals_its_formula():
     q, k, v = (randn(2, 3, 20, 8, seed=seed) for seed in range(3))
     weights = (q @ k.mT / math.sqrt(8)).softmax(dim=-1)
     torch.testing.assert_close(full_attention(q, k, v), weights @ v)
+
+
+@pytest.mark.parametrize("tokens", [20, FEW_TOKENS + 1])
+def test_full_attention_in_bfloat16_equals_it_in_float32_to_its_precision(tokens):
+    q, k, v = (randn(1, 2, tokens, 8, seed=seed).bfloat16() for seed in range(3))
+    attended = full_attention(q, k, v)
+    assert attended.dtype == torch.bfloat16
+    torch.testing.assert_close(attended.float(), full_attention(q.float(), k.float(), v.float()), atol=0.02, rtol=0.02)
 
 
 def test_linear_attention_equals_its_explicit_quadratic_form():
