@@ -65,6 +65,7 @@ class InterpolatorLearner(Learner):
     """
 
     model: UNet
+    idle_weights = True  # the null condition is never asked for
 
     def __init__(self, options: TrainDiffusionOptions, vae: FrozenVAE, residual_std: float = 1.0) -> None:
         self.options, self.vae, self.residual_std = options, vae, residual_std
