@@ -133,7 +133,7 @@ class Assembler:
         patient = _patient(case) or digest.hex()
         name = self._options.split_name or case.annotation.split or split_of(self._key, patient, self._fractions)
         if name == "train" and (patient in self._not_trained or self._has_other_labels(case)):
-            name = split_of(self._key, patient, held_out(self._fractions))
+            name = split_of(self._key, f"{patient}, held out", held_out(self._fractions))  # drawn anew
             self._moved += 1
         return name
 
