@@ -51,12 +51,16 @@ def command(
     vae: Annotated[
         Path | None, typer.Option("--vae", metavar="FILE", help="Compare the set with its reconstruction by this VAE.")
     ] = None,
+    training: Annotated[
+        Path | None,
+        typer.Option("--training", metavar="SET", help="The normal images that were learned from, for a baseline."),
+    ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(
             "--metrics",
             metavar="A,B,...",
-            help="Of reconstruction, fidelity, conditioning, interpolation.  [default: all that the inputs allow]",
+            help="Of reconstruction, fidelity, conditioning, interpolation, anomaly.  [default: all that can be]",
         ),
     ] = None,
     features: Annotated[
@@ -73,6 +77,14 @@ def command(
     foreground: Annotated[
         str | None,
         typer.Option("--foreground", metavar="VALUE|mask", help="Compare only pixels above VALUE, or in the masks."),
+    ] = None,
+    false_positive_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--false-positive-rate",
+            metavar="F",
+            help="Share of the pixels of held-out normal images that an anomaly threshold marks.  [default: 0.01]",
+        ),
     ] = None,
     size: Annotated[
         str | None, typer.Option("--size", metavar="W[xH]", help="Of images from files.  [default: that of the sets]")
@@ -96,13 +108,15 @@ def command(
     print_config: PrintConfig = False,
     force: Force = False,
 ) -> None:
-    """Measure sets: reconstruction, fidelity, conditioning, interpolation.
+    """Measure sets: reconstruction, fidelity, conditioning, interpolation, anomaly.
 
     Reconstruction compares images pair by pair: with the cases of equal id in --reference, or with what --vae makes of
     them. Fidelity is the Frechet distance to --reference beside the distance of real images from each other.
     Conditioning asks whether each sample shows the nodule its vector asks for; its measuring rule is fitted to one half
     of --reference and tried on the other. Interpolation compares thin slices made of --thick with those of --reference,
-    place by place in mm, beside linear and cubic interpolation and what --vae leaves of the truth.
+    place by place in mm, beside linear and cubic interpolation and what --vae leaves of the truth. Anomaly holds the
+    maps and scores of anomaly-map against masks and labels, beside what --vae and the nearest image of --training would
+    find; its threshold is fitted on the normal images of the validation split, or of a --reference of maps.
     """
     from medgen.metrics.options import EvaluateOptions
 
@@ -118,6 +132,7 @@ def command(
             "features": features,
             "reconstruction.lpips": str(lpips) if lpips else None,
             "reconstruction.foreground": foreground,
+            "anomaly.false_positive_rate": false_positive_rate,
             "seed": seed,
         },
     )
@@ -125,11 +140,13 @@ def command(
     import json
 
     from medgen.artifacts.atomic import atomic_file, check_output
+    from medgen.artifacts.sets import open_set
     from medgen.cli.extractor import open_extractor
     from medgen.cli.image_source import names_of, open_alike
     from medgen.config import convert
     from medgen.errors import SomeItemsFailed
     from medgen.imaging.options import PreprocessOptions
+    from medgen.inference.comparable_maps import ComparableMaps
     from medgen.metrics.comparability import check_comparable
     from medgen.metrics.comparison import as_json as comparison_json
     from medgen.metrics.comparison import compare
@@ -174,10 +191,18 @@ def command(
             autoencoder = load_vae(vae, target)
             reconstructor = Reconstructor(autoencoder.reconstruct, autoencoder.model.digest)
             materials.append(Material("VAE", vae.stem, autoencoder.model))
+        learned = None
+        if training is not None:
+            learned = stack.enter_context(open_set(training, random_access=True))
+            materials.append(Material("training", training.stem, learned))
         bank = FeatureBank(open_extractor(options, target))
         results = []
         for name, stored in zip(names, opened, strict=False):
-            inputs = Inputs(stored, bank, options, console.progress, reference=real, vae=reconstructor, thick=coarse)
+            inputs = Inputs(
+                *(stored, bank, options, console.progress, real, learned, reconstructor),
+                maps=ComparableMaps.like(stored.header),
+                thick=coarse,
+            )
             results.append(evaluate(name, inputs))
         pairs = compare(results, options.seed)
         _print(console, results, pairs)
@@ -205,16 +230,15 @@ def _with_split(name: str, split: str | None) -> str:
 def _print(console: Console, results: Sequence[Evaluated], pairs: Sequence[Pair]) -> None:
     """The tables and warnings, for people; those of several sets side by side."""
     from medgen.metrics.comparison import basis, table_of
-    from medgen.metrics.side_by_side import join_sections
+    from medgen.metrics.side_by_side import join_sections, warnings_of
 
     for metric in dict.fromkeys(section.name for one in results for section in one.sections):
         found = [(one.name, section) for one in results for section in one.sections if section.name == metric]
         for joined in join_sections(found):
             table = joined.flat()
             console.table(table.title, list(table.columns), table.rows)
-        for name, section in found:
-            for warning in section.warnings:
-                console.warn(f"{name}: {warning}" if len(results) > 1 else warning)
+        for warning in warnings_of(found):
+            console.warn(warning)
     for pair in pairs:
         if pair.tests:
             table = table_of(pair)

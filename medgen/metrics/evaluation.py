@@ -15,7 +15,7 @@ from medgen.artifacts.provenance import Identified, Provenance, derive
 from medgen.artifacts.stored import StoredSet
 from medgen.config import nearest, plain
 from medgen.errors import UsageError
-from medgen.metrics import conditioning, fidelity, interpolation, reconstruction
+from medgen.metrics import anomaly, conditioning, fidelity, interpolation, reconstruction
 from medgen.metrics.inputs import Inputs
 from medgen.metrics.options import EvaluateOptions
 from medgen.metrics.section import Section
@@ -34,6 +34,7 @@ METRICS = {
     "fidelity": Metric(fidelity.lacking, fidelity.measure),
     "conditioning": Metric(conditioning.lacking, conditioning.measure),
     "interpolation": Metric(interpolation.lacking, interpolation.measure),
+    "anomaly": Metric(anomaly.lacking, anomaly.measure),
 }
 
 
@@ -69,6 +70,8 @@ def choose(names: Sequence[str] | None, inputs: Inputs) -> list[str]:
     lacking = {name: metric.lacking(inputs) for name, metric in METRICS.items()}
     if names is None and inputs.thick is not None and not lacking["interpolation"]:
         return ["interpolation"]  # what else is measured of it must be asked for: the reference is of other slices
+    if names is None and not lacking["anomaly"]:
+        return ["anomaly"]  # a VAE and training images are given for its baselines
     if names is None:
         chosen = [name for name, reason in lacking.items() if not reason]
         if not chosen:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from medgen.artifacts.stored import StoredSet
 from medgen.metrics.features import FeatureBank
 from medgen.metrics.options import EvaluateOptions
+
+Images = npt.NDArray[np.float32]
 
 
 class Advance(Protocol):
@@ -19,6 +23,20 @@ class Advance(Protocol):
 
     def __call__(self, count: int = 1, note: str = "") -> None:
         """`count` more are done."""
+
+
+class MapMaker(Protocol):
+    """Makes anomaly maps of images and other normal versions of them as those of a set were made."""
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the set's maps are deviations from those of normal images."""
+
+    def __call__(self, images: Images, versions: Images) -> tuple[Images, Images]:
+        """Images and versions (B, C, H, W) in [-1, 1] -> maps (B, 4, H, W) and scores (B,)."""
+
+    def calibrated_by(self, normal: Iterable[Images]) -> MapMaker:
+        """The same in deviations from the maps (B, 4, H, W) of normal images."""
 
 
 Progress = Callable[[int | None, str], AbstractContextManager[Advance]]
@@ -46,6 +64,7 @@ class Inputs:
     training: StoredSet | None = None
     """What the generator learned from."""
     vae: Reconstructor | None = None
+    maps: MapMaker | None = None
     thick: StoredSet | None = None
     """The thick slices that the set was interpolated from."""
 

@@ -49,6 +49,34 @@ class InterpolationOptions(Options, frozen=True):
     """Of thick slices that do not tell theirs; none: as far as they are apart."""
 
 
+class AnomalyEvaluationOptions(Options, frozen=True):
+    """How anomaly maps and scores are held against the truth."""
+
+    normal: str = "normal"
+    """The label of normal images; of labels without names their number."""
+    fit_split: Literal["train", "val", "test"] = "val"
+    """Its normal images fit the threshold, where --reference gives no others."""
+    false_positive_rate: Annotated[float, Meta(gt=0, lt=1)] = 0.01
+    """Share of the pixels of held-out normal images that the threshold marks."""
+    lesion_overlap: Annotated[float, Meta(gt=0, le=1)] = 0.1
+    """Share of a lesion's pixels that must be marked for it to be found."""
+
+
+class MemorizationOptions(Options, frozen=True):
+    """How copies of training images are looked for."""
+
+    candidates: Annotated[int, Meta(ge=1)] = 8
+    """Training cases, by each way of searching, whose most similar image is laid on the sample."""
+    margin: Annotated[float, Meta(gt=0, le=1)] = 0.9
+    """A copy lies below this share of the smallest distance that a held-out image has."""
+    shift: Annotated[float, Meta(ge=0, le=0.25)] = 0.125
+    """Shifts that are tried, up to this share of the side."""
+    side: Annotated[int, Meta(ge=16)] = 64
+    """Longest side in pixels at which images are laid on each other."""
+    pairs: Annotated[int, Meta(ge=1)] = 12
+    """Closest pairs that are shown."""
+
+
 class EvaluateOptions(Options, frozen=True):
     """How sets are measured."""
 
@@ -58,6 +86,8 @@ class EvaluateOptions(Options, frozen=True):
     """Extractor of image features: builtin, or a local file."""
     reconstruction: ReconstructionOptions = ReconstructionOptions()
     fidelity: FidelityOptions = FidelityOptions()
+    memorization: MemorizationOptions = MemorizationOptions()
     torchscript: TorchScriptOptions = TorchScriptOptions()
     interpolation: InterpolationOptions = InterpolationOptions()
+    anomaly: AnomalyEvaluationOptions = AnomalyEvaluationOptions()
     seed: Annotated[int, Meta(ge=0)] = 0
