@@ -17,11 +17,11 @@ from medgen.metrics.section import Distribution
 
 Values = npt.NDArray[np.float64]
 
-WIDTH, PLOT_HEIGHT = 560, 190
-LEFT, RIGHT, BOTTOM = 52, 14, 44
+WIDTH, PLOT_HEIGHT = 440, 165
+LEFT, RIGHT, BOTTOM = 50, 16, 44
 MARK_LINE = 16
 """Height of one line of the names above the plot."""
-LETTER = 6.2
+LETTER = 6.6
 """Width of a letter of them, about."""
 TAIL, STRETCH = 0.005, 3.0
 """Values beyond these quantiles are cut off where they would stretch the axis to more than so many times the rest."""
@@ -57,19 +57,22 @@ class Plot:
         return self.base - PLOT_HEIGHT * share / self.top_share
 
 
-def histogram(distribution: Distribution, span: Span | None = None) -> str:
-    """An SVG of the share of each series that falls into each bin, and its marks as lines with their names."""
-    span = span or span_of([distribution])
+def histogram(distribution: Distribution, edges: Values | None = None, colours: Sequence[str] = ()) -> str:
+    """An SVG of the share of each series that falls into each bin, and its marks as lines with their names.
+
+    `edges` (B + 1,) of the bins, for charts that are to be compared; `colours` are classes of the style sheet.
+    """
     samples = [finite(values) for values in distribution.series.values()]
-    edges = edges_of(samples, span)
-    span = Span(min(span.low, float(edges[0])), max(span.high, float(edges[-1])))
+    edges = edges_of([distribution]) if edges is None else edges
+    span = Span(float(edges[0]), float(edges[-1]))
+    colours = colours or [f"s{place % 6}" for place in range(len(samples))]
     shares = [100 * np.histogram(values, edges)[0] / max(len(values), 1) for values in samples]
     marks = {name: place for name, place in distribution.marks.items() if math.isfinite(place)}
     lines = mark_lines(marks, span)
     head = 10 + MARK_LINE * (max(lines.values()) + 1 if lines else 0)
     plot = Plot(span, max([1e-9, *(float(share.max()) for share in shares)]) * 1.06, head)
-    parts = _axes(plot, distribution.axis)
-    parts += [_outline(plot, share, edges, index) for index, share in enumerate(shares)]
+    parts = _axes(plot, distribution.axis, whole=bool(edges[1] - edges[0] == 1.0 and edges[0] % 1 == 0.5))
+    parts += [_outline(plot, share, edges, colour) for share, colour in zip(shares, colours, strict=True)]
     for name, place in marks.items():
         parts += _mark(name, plot, place, 12 + MARK_LINE * lines[name])
     label = escape(f"Histogram: {distribution.title}; {', '.join(distribution.series)}")
@@ -95,14 +98,14 @@ def span_of(distributions: Sequence[Distribution]) -> Span:
     return Span(low, high)
 
 
-def described(values: Values, span: Span) -> str:
+def described(values: Values, edges: Values) -> str:
     """A series in words: its median, the middle 90 %, its number, and what the chart does not show of it."""
     kept = finite(values)
     if not len(kept):
         return "no finite value"
     low, middle, high = np.quantile(kept, [0.05, 0.5, 0.95])
     text = f"median {middle:.4g}, 5 to 95 %: {low:.4g} to {high:.4g}, n = {len(kept)}"
-    beyond = int(((kept < span.low) | (kept > span.high)).sum())
+    beyond = int(((kept < edges[0]) | (kept > edges[-1])).sum())
     if beyond:
         text += f"; {beyond} beyond the axis (all: {kept.min():.4g} to {kept.max():.4g})"
     if len(kept) < np.size(values):
@@ -116,9 +119,9 @@ def finite(values: Values) -> Values:
     return flat[np.isfinite(flat)]
 
 
-def ticks(low: float, high: float, count: int = 6) -> list[float]:
-    """About `count` round values (1, 2 or 5 times a power of ten apart) inside [low, high]."""
-    rough = (high - low) / count
+def ticks(low: float, high: float, count: int = 6, least: float = 0.0) -> list[float]:
+    """About `count` round values (1, 2 or 5 times a power of ten, and at least `least` apart) inside [low, high]."""
+    rough = max((high - low) / count, least)
     magnitude = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= rough * 0.999)
     return [index * step for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
@@ -133,8 +136,10 @@ def tick_texts(values: Sequence[float]) -> list[str]:
     return [f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−") for value in values]
 
 
-def edges_of(samples: Sequence[Values], span: Span) -> Values:
-    """Edges of the bins, by Freedman and Diaconis (1981) over all samples; a few whole numbers get a bin each."""
+def edges_of(distributions: Sequence[Distribution]) -> Values:
+    """Edges of bins for all of them, by Freedman and Diaconis (1981); a few whole numbers get a bin each."""
+    span = span_of(distributions)
+    samples = [finite(values) for one in distributions for values in one.series.values()]
     values = np.concatenate([np.empty(0), *samples])
     values = values[(values >= span.low) & (values <= span.high)]
     if len(values) and (values == np.rint(values)).all() and span.high - span.low <= 48:
@@ -176,14 +181,14 @@ def _mark(name: str, plot: Plot, place: float, y: float) -> list[str]:
     ]
 
 
-def _axes(plot: Plot, axis: str) -> list[str]:
+def _axes(plot: Plot, axis: str, *, whole: bool) -> list[str]:
     parts = []
     shares = ticks(0.0, plot.top_share, 4)
     for value, text in zip(shares, tick_texts(shares), strict=True):
         y = plot.y(value)
         parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
-    values = ticks(plot.span.low, plot.span.high)
+    values = ticks(plot.span.low, plot.span.high, least=1.0 if whole else 0.0)
     parts.append(f'<path class="axis" d="M{LEFT} {plot.base:.1f}H{WIDTH - RIGHT}"/>')
     for value, text in zip(values, tick_texts(values), strict=True):
         x = plot.x(value)
@@ -196,9 +201,9 @@ def _axes(plot: Plot, axis: str) -> list[str]:
     return parts
 
 
-def _outline(plot: Plot, shares: Values, edges: Values, index: int) -> str:
-    """The steps of one series; a class s0, s1, ... gives them their colour."""
+def _outline(plot: Plot, shares: Values, edges: Values, colour: str) -> str:
+    """The steps of one series."""
     steps = [f"M{plot.x(float(edges[0])):.1f} {plot.base:.1f}"]
     for share, right in zip(shares, edges[1:], strict=True):
         steps.append(f"V{plot.y(float(share)):.1f}H{plot.x(float(right)):.1f}")
-    return f'<path class="series s{index % 6}" d="{"".join(steps)}V{plot.base:.1f}"/>'
+    return f'<path class="series {colour}" d="{"".join(steps)}V{plot.base:.1f}"/>'

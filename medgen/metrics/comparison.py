@@ -105,7 +105,7 @@ def paired_test(metric: str, name: str, first: Score, second: Score, seed: int =
     """The difference of two scores over the samples that both have; None if there are none."""
     shared = [key for key in first.values if key in second.values]
     pairs = np.array([(first.values[key], second.values[key]) for key in shared], np.float64).reshape(-1, 2)
-    kept: npt.NDArray[np.bool_] = np.isfinite(pairs).all(axis=1)
+    kept = np.asarray(np.isfinite(pairs).all(axis=1))
     pairs = pairs[kept]
     if not len(pairs):
         return None
@@ -216,7 +216,7 @@ def table_of(pair: Pair) -> Table:
                 str(test.samples) if test.samples == test.cases else f"{test.samples} in {test.cases} cases",
             ]
         )
-    return Table(f"{pair.second} against {pair.first}, sample by sample", columns, rows, basis(pair))
+    return Table(f"sample by sample: {pair.second} against {pair.first}", columns, rows, basis(pair))
 
 
 def basis(pair: Pair) -> str:

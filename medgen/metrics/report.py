@@ -16,8 +16,8 @@ from medgen.metrics.evaluation import METRICS, Evaluated, Material
 from medgen.metrics.examples import examples
 from medgen.metrics.provenance_graph import drawn, merged
 from medgen.metrics.report_page import counted, flattened
-from medgen.metrics.section import Distribution, Gallery, Section
-from medgen.metrics.side_by_side import JoinedTable, join_sections
+from medgen.metrics.section import Gallery, Section, Table
+from medgen.metrics.side_by_side import Overlay, join_sections, overlay, warnings_of
 
 
 def report(
@@ -37,7 +37,7 @@ def report(
     for metric in METRICS:
         found = [(one.name, section) for one in evaluated for section in one.sections if section.name == metric]
         if found:
-            warnings = _warnings(found)
+            warnings = warnings_of(found)
             parts = [report_page.cautions(warnings), *_metric(found)]
             chapters.append((metric, found[0][1].title, parts, len(warnings)))
     if galleries := _examples(evaluated, reference):
@@ -63,14 +63,17 @@ def report(
 
 def _lead(evaluated: Sequence[Evaluated], reference: Material | None, numbers: Mapping[str, Any]) -> str:
     sizes = [counted(one.inputs.stored.slices, "slice") for one in evaluated]
-    first = " and ".join(dict.fromkeys(sizes)) if len(sizes) == 1 else f"{len(sizes)} sets of {', '.join(sizes)}"
+    if len(set(sizes)) == 1:
+        first = sizes[0] if len(sizes) == 1 else f"{len(sizes)} sets of {sizes[0]} each"
+    else:
+        first = f"{len(sizes)} sets of {', '.join(sizes[:-1])} and {sizes[-1]}"
     against = ""
     if reference is not None and isinstance(reference.item, StoredSet):
         against = f", against {counted(reference.item.slices, 'slice')} of {reference.name}"
     return f"{first}{against}. Image features: {numbers['features']['name']}."
 
 
-def _material(materials: Sequence[Material]) -> JoinedTable:
+def _material(materials: Sequence[Material]) -> Table:
     rows = []
     for one in materials:
         made = one.item.provenance.steps[-1].command
@@ -83,48 +86,18 @@ def _material(materials: Sequence[Material]) -> JoinedTable:
             values = f"{intensity.window[0]:g} to {intensity.window[1]:g} {intensity.unit}" if intensity else ""
         rows.append([one.name, one.role, content, pixels, values, made, one.digest[:12]])
     columns = ("", "part", "content", "pixels", "window", "made by", "digest")
-    return JoinedTable("What was measured, and against what", ("",), columns, rows)
-
-
-def _warnings(found: Sequence[tuple[str, Section]]) -> list[str]:
-    """Warnings of one metric; those that all sets share are told once."""
-    every = [set(section.warnings) for _, section in found]
-    shared = set.intersection(*every) if every else set()
-    told = [warning for warning in found[0][1].warnings if warning in shared]
-    for name, section in found:
-        told += [f"{name}: {warning}" for warning in section.warnings if warning not in shared]
-    return told
+    return Table("What was measured, and against what", columns, rows)
 
 
 def _metric(found: Sequence[tuple[str, Section]]) -> list[str]:
-    parts = [report_page.table(joined) for joined in join_sections(found)]
-    parts.append(report_page.charts(_overlaid(found)))
+    sets = [name for name, _ in found]
+    parts = [report_page.joined_table(joined, sets) for joined in join_sections(found)]
+    parts.append(report_page.charts(overlay(found)))
     for name, section in found:
         for gallery in section.galleries:
             title = f"{gallery.title}: {name}" if len(found) > 1 else gallery.title
             parts.append(report_page.gallery(replace(gallery, title=title)))
     return parts
-
-
-def _overlaid(found: Sequence[tuple[str, Section]]) -> list[Distribution]:
-    """Distributions of all sets: over each other where each has but one series, else beside each other."""
-    if len(found) == 1:
-        return found[0][1].distributions
-    by_title: dict[tuple[str, str], list[tuple[str, Distribution]]] = {}
-    for name, section in found:
-        for one in section.distributions:
-            by_title.setdefault((one.title, one.axis), []).append((name, one))
-    result = []
-    for (title, axis), several in by_title.items():
-        if all(len(one.series) == 1 for _, one in several):
-            series = {name: next(iter(one.series.values())) for name, one in several}
-            marks = {f"{mark}, {name}": at for name, one in several for mark, at in one.marks.items()}
-            result.append(Distribution(title, axis, series, marks))
-        else:
-            for name, one in several:
-                series = {f"{name}: {label}": values for label, values in one.series.items()}
-                result.append(Distribution(title, axis, series, one.marks))
-    return result
 
 
 def _comparison(pairs: Sequence[Pair], evaluated: Sequence[Evaluated]) -> list[str]:
@@ -134,9 +107,9 @@ def _comparison(pairs: Sequence[Pair], evaluated: Sequence[Evaluated]) -> list[s
         if not pair.tests:
             parts.append(report_page.paragraph(comparison.basis(pair)))
             continue
-        table = comparison.table_of(pair)
-        parts.append(report_page.table(JoinedTable(table.title, ("",), table.columns, table.rows, table.note)))
-        parts.append(report_page.charts(comparison.differences(pair, sets[pair.first], sets[pair.second])))
+        parts.append(report_page.table(comparison.table_of(pair)))
+        spread = comparison.differences(pair, sets[pair.first], sets[pair.second])
+        parts.append(report_page.charts([Overlay(one, ("common",)) for one in spread]))
     return parts
 
 

@@ -8,16 +8,17 @@ from importlib import resources
 from typing import Any
 
 from medgen.artifacts.provenance import Step
-from medgen.metrics.charts import described, histogram, span_of
+from medgen.metrics.charts import described, edges_of, histogram
 from medgen.metrics.png import data_uri
-from medgen.metrics.section import Distribution, Gallery, Picture
-from medgen.metrics.side_by_side import JoinedTable
+from medgen.metrics.section import Distribution, Gallery, Picture, Table
+from medgen.metrics.side_by_side import JoinedTable, Overlay
 
-SHOWN_WIDTH = 176
-"""Small images are enlarged a whole number of times, to about this width; large ones are shown this wide."""
+ENLARGED_WIDTH, LARGEST_WIDTH = 160, 240
+"""Pixels on the screen: small images are enlarged a whole number of times, to about the first; none is shown larger
+than the second."""
 LONG_TABLE = 30
 """Rows above which a table may be cut by the end of a printed page."""
-SETTINGS_SHOWN = 60
+NEW_LINE = "\n"
 
 
 def page(title: str, body: Sequence[str]) -> str:
@@ -61,58 +62,54 @@ def cautions(warnings: Sequence[str]) -> str:
     return f'<aside class="cautions"><h3>{title}</h3><ul>{items}</ul></aside>'
 
 
-def table(joined: JoinedTable, *, words: bool = False) -> str:
-    """A table; columns of several sets stand under their names. `words`: cells hold text, not numbers."""
-    first, *others = joined.columns
-    width = len(others)
-    several = len(joined.groups) > 1
-    head = []
-    if several and width == 1:
-        cells = "".join(f'<th scope="col">{escape(group)}</th>' for group in joined.groups)
-        head.append(f'<tr><th scope="col">{escape(first)}</th>{cells}</tr>')
-    else:
-        if several:
-            groups = "".join(
-                f'<th class="part" scope="colgroup" colspan="{width}">{escape(name)}</th>' for name in joined.groups
-            )
-            head.append(f'<tr class="groups"><td></td>{groups}</tr>')
-        names = "".join(
-            f'<th scope="col"{_part(place, width, several)}>{escape(name)}</th>'
-            for place, name in enumerate(others * len(joined.groups))
-        )
-        head.append(f'<tr><th scope="col">{escape(first)}</th>{names}</tr>')
-    lines = []
-    for name, *cells_of_row in joined.rows:
-        cells = "".join(
-            f"<td{_part(place, width, several and width > 1)}>{escape(cell)}</td>"
-            for place, cell in enumerate(cells_of_row)
-        )
-        lines.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
-    kinds = " ".join(["words"] * words + ["long"] * (len(lines) > LONG_TABLE))
-    note = f'\n<figcaption class="note">{escape(joined.note)}</figcaption>' if joined.note else ""
-    return (
-        f'<figure class="table"><div class="scroll" tabindex="0" role="group" aria-label="{escape(joined.title)}">'
-        f"<table{f' class={kinds!r}' if kinds else ''}><caption>{escape(joined.title)}</caption>\n"
-        f"<thead>{''.join(head)}</thead>\n<tbody>\n{chr(10).join(lines)}\n</tbody></table></div>{note}</figure>"
-    )
+def table(shown: Table, *, words: bool = False) -> str:
+    """A plain table; `words`: cells hold text, not numbers."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in shown.columns)
+    lines = [_line(f'<th scope="row">{escape(name)}</th>', cells) for name, *cells in shown.rows]
+    return _table(shown, f"<tr>{head}</tr>", f"<tbody>{NEW_LINE.join(lines)}</tbody>", len(lines), words=words)
 
 
-def charts(distributions: Sequence[Distribution]) -> str:
-    """Histograms beside each other, those of one axis over the same span."""
-    if not distributions:
-        return ""
+def joined_table(shown: JoinedTable, sets: Sequence[str]) -> str:
+    """A table of several sets: each row has a line a set, under the colour that the set has in charts."""
+    if len(sets) == 1 or len(shown.columns) == 2 or all(len(lines) == 1 for _, lines in shown.rows):
+        return table(shown.flat())
+    first, *others = shown.columns
+    names = "".join(f'<th scope="col">{escape(name)}</th>' for name in others)
+    head = f'<tr><th scope="col">{escape(first)}</th><th scope="col" class="left">set</th>{names}</tr>'
+    bodies = []
+    for name, of_sets in shown.rows:
+        lines = []
+        for place, (one, cells) in enumerate(of_sets):
+            group = "" if place else f'<th scope="rowgroup" rowspan="{len(of_sets)}">{escape(name)}</th>'
+            owner = f'<th scope="row" class="set {colour(sets.index(one))}">{escape(one)}</th>'
+            lines.append(_line(group + owner, cells))
+        bodies.append(f"<tbody>{NEW_LINE.join(lines)}</tbody>")
+    count = sum(len(lines) for _, lines in shown.rows)
+    return _table(shown, head, NEW_LINE.join(bodies), count)
+
+
+def charts(overlays: Sequence[Overlay]) -> str:
+    """Histograms beside each other, those of one title and axis over the same bins."""
     figures = []
-    for one in distributions:
-        span = span_of([other for other in distributions if (other.title, other.axis) == (one.title, one.axis)])
+    for one in overlays:
+        shown = one.distribution
+        alike = [other.distribution for other in overlays if _kind(other.distribution) == _kind(shown)]
+        edges = edges_of(alike)
+        colours = [colour(owner) for owner in one.owners]
         legend = "".join(
-            f'<li class="s{place % 6}"><b>{escape(name)}</b>: {escape(described(values, span))}</li>'
-            for place, (name, values) in enumerate(one.series.items())
+            f'<li class="{of_series}"><b>{escape(name)}</b>: {escape(described(values, edges))}</li>'
+            for of_series, (name, values) in zip(colours, shown.series.items(), strict=True)
         )
         figures.append(
-            f"<figure><figcaption><strong>{escape(one.title)}</strong></figcaption>{histogram(one, span)}"
-            f'<figcaption><ul class="legend">{legend}</ul></figcaption></figure>'
+            f"<figure><figcaption><strong>{escape(shown.title)}</strong></figcaption>"
+            f'{histogram(shown, edges, colours)}<ul class="legend">{legend}</ul></figure>'
         )
-    return f'<div class="charts">{"".join(figures)}</div>'
+    return f'<div class="charts">{"".join(figures)}</div>' if figures else ""
+
+
+def colour(owner: int | str) -> str:
+    """The class of a series' colour."""
+    return owner if isinstance(owner, str) else f"s{owner % 6}"
 
 
 def gallery(shown: Gallery) -> str:
@@ -128,7 +125,7 @@ def gallery(shown: Gallery) -> str:
 def picture(shown: Picture) -> str:
     """An image inside the page, with what stands under it."""
     height, width = shown.pixels.shape[:2]
-    times = max(1, round(SHOWN_WIDTH / width)) if width < SHOWN_WIDTH else SHOWN_WIDTH / width
+    times = max(1, round(ENLARGED_WIDTH / width)) if width < ENLARGED_WIDTH else min(1.0, LARGEST_WIDTH / width)
     size = f'width="{width * times:.0f}" height="{height * times:.0f}"'
     kind = ' class="enlarged"' if times > 1 else ""
     lines = [escape(line) for line in shown.caption.splitlines()]
@@ -150,7 +147,7 @@ def step(shown: Step, name: str, digest: str) -> str:
 
 def settings(values: Mapping[str, str]) -> str:
     """Names and values, line by line."""
-    lines = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in values.items())
+    lines = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in values.items())
     return f'<dl class="settings">{lines}</dl>'
 
 
@@ -158,7 +155,7 @@ def flattened(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
     """Nested settings by dotted names, as text."""
     flat: dict[str, str] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             flat |= flattened(value, f"{before}{name}.")
         elif isinstance(value, list | tuple):
             flat[before + name] = ", ".join(map(_plain, value)) or "none"
@@ -180,6 +177,20 @@ def _plain(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _part(place: int, width: int, several: bool) -> str:
-    """The first column of each set stands a little apart."""
-    return ' class="part"' if several and place % width == 0 else ""
+def _kind(distribution: Distribution) -> tuple[str, str]:
+    return distribution.title, distribution.axis
+
+
+def _line(names: str, cells: Sequence[str]) -> str:
+    return f"<tr>{names}{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+
+
+def _table(shown: Table | JoinedTable, head: str, body: str, lines: int, *, words: bool = False) -> str:
+    kinds = " ".join(["words"] * words + ["long"] * (lines > LONG_TABLE))
+    kind = f' class="{kinds}"' if kinds else ""
+    note = f'<figcaption class="note">{escape(shown.note)}</figcaption>' if shown.note else ""
+    title = escape(shown.title[:1].upper() + shown.title[1:])
+    return (
+        f'<figure class="table"><div class="scroll" tabindex="0" role="group" aria-label="{title}">'
+        f"<table{kind}><caption><span>{title}</span></caption>{NEW_LINE}<thead>{head}</thead>{NEW_LINE}{body}</table></div>{note}</figure>"
+    )
