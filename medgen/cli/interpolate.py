@@ -26,19 +26,28 @@ from medgen.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from medgen.artifacts.provenance import Identified
     from medgen.artifacts.sets import SetReader
     from medgen.cli.console import Console
     from medgen.inference.models import VolumeDenoiser
 
+SPLINE = ("spacing", "thickness", "profile", "consistency", "split")
+"""Settings that matter without a model."""
+
 
 def command(
     context: typer.Context,
-    model: Annotated[Path, typer.Option("--model", metavar="FILE", help="The interpolator, from train-diffusion.")],
-    vae: Annotated[Path, typer.Option("--vae", metavar="FILE", help="The VAE that it was trained with.")],
     source: Annotated[
         str, typer.Argument(metavar="[SET]", help="A set, - for standard input; or a DICOM or NIfTI file, folder, ZIP.")
     ] = "-",
     output: OutputSet = "-",
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", metavar="FILE", help="The interpolator, from train-diffusion.  [default: a spline]"),
+    ] = None,
+    vae: Annotated[
+        Path | None, typer.Option("--vae", metavar="FILE", help="The VAE that the model was trained with.")
+    ] = None,
     spacing: Annotated[
         float | None, typer.Option("--spacing", metavar="MM", help="Distance of the thin slices.")
     ] = None,
@@ -89,7 +98,7 @@ def command(
     """Make thin slices of thick ones, at any smaller spacing in mm.
 
     Files are preprocessed on the way, to the size of the model's slices. Averaged over the profile of the thick
-    slices, the result gives them back. Values outside the model's window are interpolated.
+    slices, the result gives them back. Values outside the model's window are interpolated, and without a model all.
     """
     from medgen.inference.interpolate import InterpolateOptions
 
@@ -122,7 +131,7 @@ def command(
     from medgen.artifacts.sharding import mark_shard, take_shard
     from medgen.config import plain
     from medgen.errors import DataError, SomeItemsFailed, UsageError
-    from medgen.inference.interpolate import Interpolation, interpolated_header, model_intensity
+    from medgen.inference.interpolate import Interpolation, Spline, check_images, interpolated_header, model_intensity
     from medgen.inference.models import load_interpolator, load_vae
     from medgen.nets.compute import resolve_device
 
@@ -134,19 +143,30 @@ def command(
     if options.spacing is None:
         raise UsageError("the distance of the thin slices is missing; give it with --spacing MM")
     target = resolve_device(device)
-    denoiser = load_interpolator(model, target, options.precision, ema=options.ema)
-    autoencoder = load_vae(vae, target, options.precision)
+    if (model is None) != (vae is None):
+        raise UsageError("--model and --vae go together; leave out both to interpolate by a spline")
+    denoiser = load_interpolator(model, target, options.precision, ema=options.ema) if model else None
+    autoencoder = load_vae(vae, target, options.precision) if vae else None
     left_out: list[str] = []
     with _opened(source, denoiser, console, own_window=options.window is not None) as reader:
-        intensity = model_intensity(reader.header, denoiser, options.window)
-        interpolation = Interpolation(denoiser, autoencoder, options, intensity)
-        settings = plain(options) | {"precision": str(denoiser.dtype).removeprefix("torch.")}
+        settings = plain(options)
         del settings["batch_size"]
         if split:
             settings["split"] = split
-        inputs = [reader, denoiser.model, autoencoder.model]
-        provenance = derive("interpolate", settings, seed=options.seed, inputs=inputs)
-        header = mark_shard(interpolated_header(reader.header, options, provenance), part, parts)
+        inputs: list[Identified] = [reader]
+        interpolation: Interpolation | Spline
+        if denoiser is None or autoencoder is None:
+            interpolation = Spline(options, check_images(reader.header))
+            settings = {name: settings[name] for name in SPLINE if name in settings}
+        else:
+            intensity = model_intensity(reader.header, denoiser, options.window)
+            interpolation = Interpolation(denoiser, autoencoder, options, intensity)
+            settings["precision"] = str(denoiser.dtype).removeprefix("torch.")
+            inputs += [denoiser.model, autoencoder.model]
+        provenance = derive("interpolate", settings, seed=options.seed if denoiser else None, inputs=inputs)
+        header = mark_shard(
+            interpolated_header(reader.header, options, provenance, model=denoiser is not None), part, parts
+        )
         chosen = (case for case in take_shard(reader, part, parts) if split in (None, case.split))
         with (
             create_set(output, header, inputs=inputs, force=force) as writer,
@@ -163,14 +183,14 @@ def command(
             if writer.digest.cases == 0 and parts == 1:  # a shard may be empty
                 raise DataError(f"no case was interpolated ({len(left_out)} left out)")
         told = f"{writer.digest.slices} thin slices of {writer.digest.cases} cases"
-        console.say(f"{told}, {options.sampler} with {options.steps} steps")
+        console.say(f"{told}, {f'{options.sampler} with {options.steps} steps' if denoiser else 'by a cubic spline'}")
         console.report.update(cases=writer.digest.cases, slices=writer.digest.slices, left_out=left_out)
     if left_out:
         raise SomeItemsFailed(f"{len(left_out)} cases were left out; the rest is in the output")
 
 
 @contextmanager
-def _opened(source: str, denoiser: VolumeDenoiser, console: Console, *, own_window: bool) -> Iterator[SetReader]:
+def _opened(source: str, denoiser: VolumeDenoiser | None, console: Console, *, own_window: bool) -> Iterator[SetReader]:
     """The set at `source`; image files are first preprocessed into a temporary one, of the model's size.
 
     Its window too is the model's, but with `own_window` what the source would have by itself.
@@ -183,18 +203,18 @@ def _opened(source: str, denoiser: VolumeDenoiser, console: Console, *, own_wind
         return
     from tempfile import TemporaryDirectory
 
+    import msgspec
+
     from medgen.imaging.options import PreprocessOptions
     from medgen.imaging.planning import Inputs
     from medgen.imaging.preprocessing import preprocess
 
-    height, width = denoiser.facts.plane
-    low, high = denoiser.facts.intensity.window
-    options = PreprocessOptions(
-        size=f"{width}x{height}",
-        window="auto" if own_window else f"{low},{high}",
-        split_name="test",
-        min_slices=2,
-    )
+    options = PreprocessOptions(split_name="test", min_slices=2)
+    if denoiser is not None:
+        height, width = denoiser.facts.plane
+        low, high = denoiser.facts.intensity.window
+        window = options.window if own_window else f"{low},{high}"
+        options = msgspec.structs.replace(options, size=f"{width}x{height}", window=window)
     with TemporaryDirectory(prefix="medgen-") as folder:
         images = Path(folder) / "images.h5"
         preprocess(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import msgspec
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from medgen.artifacts.provenance import Provenance
-from medgen.artifacts.schema import Array, Case, Intensity, SetHeader
+from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.config import Options, convert
 from medgen.diffusion.noise import sample_noise
 from medgen.diffusion.samplers import sample
@@ -80,32 +80,11 @@ class Interpolation:
 
     def case(self, case: Case, advance: Callable[[int], None] = lambda slices: None) -> Case:
         """The thin case of a thick one: image, and spread where there are several samples; `advance` counts slices."""
-        options = self.options
-        if options.spacing is None:
-            raise UsageError("the distance of the thin slices is missing; give it with --spacing")
-        volume = volume_of(case, self.intensity, options.spacing, options.thickness, options.profile)
+        volume = _volume(case, self.intensity, self.options)
         self._check(case)
         guess = torch.cat([self._encode(volume.guess(*ends)) for ends in _slabs(len(volume))])  # (N, c, h, w)
-        residuals = torch.stack([self._residual(volume, guess, number) for number in range(options.samples)])
-        image = np.empty((len(volume), *case["image"].shape[1:]), dtype=case["image"].dtype)
-        spread = np.empty(image.shape, dtype=np.float16) if options.samples > 1 else None
-        done = 0
-        for slab in self._finished(volume, guess, residuals):  # (S, n, C, H, W)
-            rows = slice(done, done + slab.shape[1])
-            image[rows] = volume.stored(slab.mean(dim=0))
-            if spread is not None:
-                low, high = self.intensity.window
-                spread[rows] = (slab.std(dim=0) * (0.5 * (high - low))).numpy()
-            done = rows.stop
-            advance(slab.shape[1])
-        arrays: dict[str, Array] = {"image": image}
-        if spread is not None:
-            arrays["spread"] = spread
-        spacing, origin = volume.place()
-        modality = (case.modality[0],) * len(volume) if len(set(case.modality)) == 1 else ()
-        return replace(
-            case, arrays=arrays, spacing=spacing, origin=origin, thickness=spacing[0], text=(), modality=modality
-        )
+        residuals = torch.stack([self._residual(volume, guess, number) for number in range(self.options.samples)])
+        return volume.filled(self._finished(volume, guess, residuals), advance)
 
     def _residual(self, volume: ThinVolume, guess: Tensor, number: int) -> Tensor:
         """Sample `number` of what the guess misses (N, c, h, w), blended from its windows."""
@@ -181,10 +160,7 @@ class Interpolation:
             rows = slice(first, last)
             return torch.stack([self._image(volume, first, last, guess[rows], part[rows]) for part in residuals])
 
-        if self.options.consistency == "none":
-            yield from (estimate(first, last) for first, last in _slabs(len(volume)))
-        else:
-            yield from volume.consistent(estimate)
+        return _slabs_of(volume, estimate, self.options.consistency)
 
     def _image(self, volume: ThinVolume, first: int, last: int, guess: Tensor, residual: Tensor) -> Tensor:
         """Thin slices [first, last), (n, C, H, W) in network units, of latents (n, c, h, w).
@@ -216,15 +192,47 @@ class Interpolation:
                 f"case {case.id}: {height} x {width} pixels do not fit the model: sides must be multiples of {factor}; "
                 "resize in preprocess"
             )
-        if case["image"].dtype.kind == "f" and not np.isfinite(case["image"]).all():
-            raise DataError(f"case {case.id}: the image holds NaN or infinity")
+
+
+@dataclass(frozen=True)
+class Spline:
+    """What can be had without a model: cubic interpolation, made to give the thick slices back."""
+
+    options: InterpolateOptions
+    intensity: Intensity
+
+    def case(self, case: Case, advance: Callable[[int], None] = lambda slices: None) -> Case:
+        """The thin case of a thick one."""
+        volume = _volume(case, self.intensity, self.options)
+        slabs = _slabs_of(volume, lambda first, last: volume.guess(first, last)[None], self.options.consistency)
+        return volume.filled(slabs, advance)
+
+
+def _volume(case: Case, intensity: Intensity, options: InterpolateOptions) -> ThinVolume:
+    if options.spacing is None:
+        raise UsageError("the distance of the thin slices is missing; give it with --spacing MM")
+    if case["image"].dtype.kind == "f" and not np.isfinite(case["image"]).all():
+        raise DataError(f"case {case.id}: the image holds NaN or infinity")
+    return volume_of(case, intensity, options.spacing, options.thickness, options.profile)
+
+
+def _slabs_of(volume: ThinVolume, estimate: Callable[[int, int], Tensor], consistency: Consistency) -> Iterator[Tensor]:
+    """An estimate slab by slab, (S, n, C, H, W), corrected or not."""
+    if consistency == "none":
+        return (estimate(first, last) for first, last in _slabs(len(volume)))
+    return volume.consistent(estimate)
+
+
+def check_images(images: SetHeader) -> Intensity:
+    """The intensity of an image set; DataError if it is none."""
+    if images.kind != "image" or images.intensity is None:
+        raise DataError(f"the input is a set of kind '{images.kind}'; interpolate needs images")
+    return images.intensity
 
 
 def model_intensity(images: SetHeader, denoiser: VolumeDenoiser, window: tuple[float, float] | None) -> Intensity:
     """The intensity of a set with the window that the model sees; DataError where its values mean something else."""
-    ours, theirs = images.intensity, denoiser.facts.intensity
-    if images.kind != "image" or ours is None:
-        raise DataError(f"the input is a set of kind '{images.kind}'; interpolate needs images")
+    ours, theirs = check_images(images), denoiser.facts.intensity
     if window is None and ours.unit != theirs.unit:
         raise DataError(
             f"the set's values are in {ours.unit}, the model was trained on {theirs.unit}; to try it all the same, say "
@@ -233,9 +241,14 @@ def model_intensity(images: SetHeader, denoiser: VolumeDenoiser, window: tuple[f
     return msgspec.structs.replace(ours, window=window or theirs.window)
 
 
-def interpolated_header(images: SetHeader, options: InterpolateOptions, provenance: Provenance) -> SetHeader:
+def interpolated_header(
+    images: SetHeader, options: InterpolateOptions, provenance: Provenance, *, model: bool
+) -> SetHeader:
     """The header of the thin set made from a set with header `images`."""
-    notes = {**images.notes, "interpolated": f"to {options.spacing:g} mm by a generative model"}
+    notes = {
+        **images.notes,
+        "interpolated": f"to {options.spacing:g} mm by a {'generative model' if model else 'spline'}",
+    }
     return SetHeader(kind="image", provenance=provenance, intensity=images.intensity, notes=notes)
 
 

@@ -5,8 +5,8 @@ Slices are (.., C, H, W) in *network units*: the model's window is [-1, 1], and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -132,11 +132,30 @@ class ThinVolume:
         missing = self.measured(int(rows[0]), int(rows[-1]) + 1).to(x) - resample(x, matrix, dim=0)
         return x + resample(missing, pseudo_inverse(matrix), dim=0)
 
-    def place(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """Spacing and origin of the thin volume."""
-        shift = float(self.thin[0] - self.thick[0])
-        origin = np.asarray(self.case.origin) + shift * np.asarray(self.case.direction[:3])
-        return (self.spacing, *self.case.spacing[1:]), (float(origin[0]), float(origin[1]), float(origin[2]))
+    def filled(self, slabs: Iterable[Tensor], advance: Callable[[int], None]) -> Case:
+        """The thin case, from slabs (S, n, C, H, W) of S samples: their mean, and for two or more their spread."""
+        image: list[Array] = []
+        spread: list[Array] = []
+        low, high = self.intensity.window
+        for slab in slabs:
+            image.append(self.stored(slab.mean(dim=0)))
+            if len(slab) > 1:
+                spread.append((slab.std(dim=0) * (0.5 * (high - low))).numpy().astype(np.float16))
+            advance(slab.shape[1])
+        arrays = {"image": np.concatenate(image)}
+        if spread:
+            arrays["spread"] = np.concatenate(spread)
+        case, shift = self.case, float(self.thin[0] - self.thick[0])
+        origin = np.asarray(case.origin) + shift * np.asarray(case.direction[:3])
+        return replace(
+            case,
+            arrays=arrays,
+            spacing=(self.spacing, *case.spacing[1:]),
+            origin=(float(origin[0]), float(origin[1]), float(origin[2])),
+            thickness=self.spacing,
+            text=(),
+            modality=(case.modality[0],) * len(self) if len(set(case.modality)) == 1 else (),
+        )
 
 
 def volume_of(

@@ -139,6 +139,35 @@ def test_samples_store_their_spread_and_the_report_counts(tiny: Path, tmp_path: 
         assert run(["check", str(tmp_path / "thin.h5")]) == 0
 
 
+def test_without_a_model_it_is_a_spline_that_gives_the_thick_slices_back(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = thick_set(tmp_path / "thick.h5", [thick_case("a")])
+    for name, more in (("corrected", []), ("cubic", ["--no-consistency"])):
+        assert run(["interpolate", str(source), "--spacing", "1", "-o", str(tmp_path / name), *more]) == 0
+    assert run(arguments(tiny, source, tmp_path / "zero", "--spacing", "1", "--no-consistency", model="zero")) == 0
+    images = {}
+    for name in ("corrected", "cubic", "zero"):
+        with open_set(tmp_path / name, random_access=True) as stored:
+            images[name] = stored.case(0)["image"].astype(int)[:, 0]
+    np.testing.assert_allclose(images["cubic"], images["zero"], atol=1)
+    again = images["corrected"].reshape(5, 4, SIDE, SIDE).mean(axis=1)
+    assert np.abs(again - pixels(5)).max() < 1
+    assert np.abs(images["cubic"].reshape(5, 4, SIDE, SIDE).mean(axis=1) - pixels(5)).max() > 20
+    one = [
+        "interpolate",
+        str(source),
+        "--spacing",
+        "1",
+        "-o",
+        str(tmp_path / "x"),
+        "--vae",
+        str(tiny / "vae.safetensors"),
+    ]
+    assert run(one) == 2
+    assert "--model and --vae go together" in capsys.readouterr().err
+
+
 def test_images_of_another_unit_need_a_word(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     header = SetHeader("image", derive("make", {}), Intensity(1 / 8192, 0.0, "relative", (0.0, 1.0)))
     with create_set(tmp_path / "mr.h5", header) as writer:
