@@ -50,6 +50,14 @@ def start(arguments: Sequence[object], **environment: str) -> subprocess.Popen[b
     )
 
 
+def in_two_processes(arguments: Sequence[object]) -> subprocess.Popen[bytes]:
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "medgen.cli.app"]
+    return subprocess.Popen(
+        [sys.executable, "-m", *torchrun, *map(str, arguments)],
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
 def wait_for_step(log: Path, step: int) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
@@ -111,13 +119,10 @@ def test_two_processes_equal_one_with_twice_the_batch(make_set: Callable[..., Pa
         return ["train-diffusion", source, *files, "--steps", 4, "--batch-size", batch, *options(*UNET)]
 
     assert run([str(word) for word in arguments("one", 4)]) == 0
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "medgen.cli.app"]
-    done = subprocess.run(
-        [sys.executable, *torchrun, *map(str, arguments("two", 2))],
-        capture_output=True, check=False, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
-    assert done.stderr.decode().count("medgen train-diffusion: wrote") == 1
+    done = in_two_processes(arguments("two", 2))
+    told = done.communicate(timeout=200)[1].decode()
+    assert done.returncode == 0, told[-2000:]
+    assert told.count("medgen train-diffusion: wrote") == 1
     logs = [
         [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()[1:]]
         for name in ("one", "two")
@@ -129,6 +134,31 @@ def test_two_processes_equal_one_with_twice_the_batch(make_set: Callable[..., Pa
     weights = [load_model(tmp_path / f"{name}.safetensors").weights() for name in ("one", "two")]
     for name, weight in weights[0].items():
         assert torch.allclose(weight, weights[1][name], atol=1e-5), name
+
+
+def test_sharded_and_one_process_killed_the_same_command_ends_with_the_same_bytes(
+    make_set: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = make_set(count=6, size=16)
+
+    def command(name: str) -> list[object]:
+        files = ["-o", tmp_path / f"{name}.safetensors", "--log", tmp_path / f"{name}.jsonl"]
+        small = options(*VAE, "network.widths=[8]", "loop.sharded=true")
+        return ["train-vae", source, *files, "--steps", 8, "--batch-size", 2, *small]
+
+    parts = in_two_processes(command("parts"))
+    wait_for_step(tmp_path / "parts.jsonl", 3)
+    workers = Path(f"/proc/{parts.pid}/task/{parts.pid}/children").read_text().split()
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    parts.communicate(timeout=60)
+    assert parts.returncode != 0
+    assert not (tmp_path / "parts.safetensors").exists()
+    for name in ("parts", "whole"):
+        done = in_two_processes(command(name))
+        told = done.communicate(timeout=200)[1].decode()
+        assert done.returncode == 0, told[-2000:]
+        assert told.count("medgen train-vae: going on after step") == (name == "parts")
+    assert (tmp_path / "parts.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
 def test_misuse_is_told_in_one_sentence(
