@@ -84,16 +84,6 @@ def create_set(
         writer.finish(writer.digest.tail(all_digests(inputs)))
 
 
-def is_set(path: Path) -> bool:
-    """Whether a file begins as either encoding of a set does; False for folders and for what is not there."""
-    try:
-        with path.open("rb") as file:
-            beginning = file.read(9)
-    except OSError:
-        return False
-    return beginning[:8] == _HDF5_MAGIC or beginning[8:] == b"{"
-
-
 def refuse_terminal() -> None:
     """A binary artifact must not be written to a terminal."""
     if sys.stdout.isatty():

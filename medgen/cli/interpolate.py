@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -189,43 +188,24 @@ def command(
         raise SomeItemsFailed(f"{len(left_out)} cases were left out; the rest is in the output")
 
 
-@contextmanager
-def _opened(source: str, denoiser: VolumeDenoiser | None, console: Console, *, own_window: bool) -> Iterator[SetReader]:
-    """The set at `source`; image files are first preprocessed into a temporary one, of the model's size.
-
-    Its window too is the model's, but with `own_window` what the source would have by itself.
-    """
-    from medgen.artifacts.sets import is_set, open_set
-
-    if source == "-" or is_set(Path(source)):
-        with open_set(source) as reader:
-            yield reader
-        return
-    from tempfile import TemporaryDirectory
-
+def _opened(
+    source: str, denoiser: VolumeDenoiser | None, console: Console, *, own_window: bool
+) -> AbstractContextManager[SetReader]:
+    """The set at `source`; image files are preprocessed to the size and (but with `own_window`) window of the model."""
     import msgspec
 
+    from medgen.artifacts.sets import open_set
+    from medgen.cli.image_source import fitting, is_set, open_images
     from medgen.imaging.options import PreprocessOptions
-    from medgen.imaging.planning import Inputs
-    from medgen.imaging.preprocessing import preprocess
 
+    if is_set(source):
+        return open_set(source)
     options = PreprocessOptions(split_name="test", min_slices=2)
     if denoiser is not None:
-        height, width = denoiser.facts.plane
-        low, high = denoiser.facts.intensity.window
-        window = options.window if own_window else f"{low},{high}"
-        options = msgspec.structs.replace(options, size=f"{width}x{height}", window=window)
-    with TemporaryDirectory(prefix="medgen-") as folder:
-        images = Path(folder) / "images.h5"
-        preprocess(
-            Inputs((source,)),
-            str(images),
-            options,
-            console,
-            progress=lambda total: console.progress(total, "slices read"),
-        )
-        with open_set(images, name=source) as reader:
-            yield reader
+        facts = denoiser.facts
+        options = fitting(options, None if own_window else facts.intensity)
+        options = msgspec.structs.replace(options, size=f"{facts.plane[1]}x{facts.plane[0]}")
+    return open_images(source, console, options)
 
 
 def _pair(text: str | None) -> list[float] | None:
