@@ -18,7 +18,10 @@ OPTIONS = {
     "train-diffusion": "medgen.training.diffusion_options:TrainDiffusionOptions",
     "generate": "medgen.inference.generate:GenerateOptions",
     "interpolate": "medgen.inference.interpolate:InterpolateOptions",
+    "normalize": "medgen.inference.normalize:NormalizeOptions",
+    "anomaly-map": "medgen.inference.anomaly:AnomalyOptions",
 }
+DENTAL = "medgen.phantoms.options:DentalOptions"
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -26,7 +29,8 @@ def test_every_table_is_a_command_and_its_keys_are_options(name: str) -> None:
     preset = load_preset(name)
     assert set(preset) <= set(COMMANDS)
     for command in preset:
-        module, _, kind = OPTIONS[command].partition(":")
+        dental = command == "phantom" and name.startswith("dental")
+        module, _, kind = (OPTIONS[command] if not dental else DENTAL).partition(":")
         options: type[Options] = getattr(importlib.import_module(module), kind)
         resolve(options, command, tables=COMMANDS, preset=name)
 
@@ -44,6 +48,30 @@ def test_the_nodule_preset_has_the_published_numbers() -> None:
     assert (unet["condition_dropout"], unet["balance"]["fraction"]) == (0.3, 0.6)
     assert (preset["generate"]["guidance"], preset["generate"]["steps"]) == (2.0, 50)
     assert preset["preprocess"]["size"] == "256"
+
+
+def test_the_normalizer_preset_has_the_published_numbers() -> None:
+    preset: dict[str, Any] = load_preset("dental-normalizer")
+    vae, learner = preset["train-vae"], preset["train-diffusion"]
+    assert {name: vae["losses"][name] for name in ("pixel", "gradient", "laplacian", "ssim", "kl")} == {
+        "pixel": 1.0, "gradient": 0.5, "laplacian": 0.3, "ssim": 0.1, "kl": 1e-6,
+    }  # fmt: skip
+    assert (vae["loop"]["learning_rate"], vae["decoder_only"], vae["network"]["latent_channels"]) == (
+        5e-5,
+        "with-init",
+        4,
+    )
+    assert learner["network"]["widths"] == [128 * factor for factor in (1, 2, 4, 4)]
+    assert (learner["network"]["blocks"], learner["network"]["attention"]) == (2, ["none", "full", "full", "none"])
+    assert learner["schedule"] == {"kind": "linear", "beta_start": 1e-4, "beta_end": 0.02, "steps": 1000}
+    identity, loop = learner["normalizer"]["identity"], learner["loop"]
+    assert (learner["normalizer"]["diffusion_weight"], learner["normalizer"]["flow_weight"]) == (1.0, 0.5)
+    assert [share * loop["steps"] for share in identity["ramp"]] == pytest.approx([90_000, 110_000])
+    assert (identity["weight"], identity["noise_level"]) == (0.1, 0.4)
+    assert (identity["pixel"], identity["gradient"], identity["laplacian"]) == (1.0, 0.5, 0.3)
+    assert (loop["steps"], loop["learning_rate"], loop["optimizer"], loop["ema"]) == (300_000, 1e-4, "adamw", 0.9999)
+    assert preset["normalize"]["noise_level"] == 0.4
+    assert preset["anomaly-map"] == {"pixel": 1.0, "gradient": 0.5, "laplacian": 0.3}
 
 
 @pytest.mark.parametrize("name", [name for name in preset_names() if not name.endswith("-tiny")])
