@@ -86,6 +86,12 @@ def world(device: torch.device) -> Iterator[tuple[World, torch.device]]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(rank, size, dist.new_group(backend="gloo")), device
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):  # gloo's have no class of their own
+            raise
+        raise UnavailableError(
+            "another process of this training is gone; why, it says itself; run the same command again to go on"
+        ) from error
     finally:
         dist.destroy_process_group()
 
@@ -140,14 +146,14 @@ def shard(network: nn.Module, loss: Callable[..., Any], world: World, device: to
 @contextlib.contextmanager
 def gathered(loss: Callable[..., Any]) -> Iterator[None]:
     """Let the network of a loss, if it is sharded, be called by itself inside the block, by all processes together."""
-    if not isinstance(loss, AsModule):
-        yield
-        return
-    loss.unshard()
+    root: Any = loss if isinstance(loss, AsModule) else None
+    if root is not None:
+        root.unshard()
     try:
         yield
     finally:
-        loss.reshard()
+        if root is not None:
+            root.reshard()
 
 
 @contextlib.contextmanager
@@ -162,7 +168,7 @@ def gradients_stay_here(*losses: Any) -> Iterator[None]:
 
 def whole(tensor: Tensor) -> Tensor:
     """Put a tensor together if it is sharded; all processes must call."""
-    return tensor.full_tensor() if _sharded(tensor) else tensor  # type: ignore[no-any-return, attr-defined]
+    return tensor.full_tensor() if _sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def cut(value: Tensor, like: Tensor) -> Tensor:

@@ -150,8 +150,10 @@ def test_sharded_and_one_process_killed_the_same_command_ends_with_the_same_byte
     wait_for_step(tmp_path / "parts.jsonl", 3)
     workers = Path(f"/proc/{parts.pid}/task/{parts.pid}/children").read_text().split()
     os.kill(int(workers[-1]), signal.SIGKILL)
-    parts.communicate(timeout=60)
+    told = parts.communicate(timeout=60)[1].decode()
     assert parts.returncode != 0
+    assert "medgen train-vae: another process of this training is gone" in told
+    assert "internal error" not in told
     assert not (tmp_path / "parts.safetensors").exists()
     for name in ("parts", "whole"):
         done = in_two_processes(command(name))

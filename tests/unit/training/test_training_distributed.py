@@ -125,7 +125,8 @@ def held(loop: Loop) -> float:
     """Share of the weights, averages and moments that this process holds."""
     tensors: list[Any] = [*loop.learner.model.parameters(), *(loop.average.average if loop.average else [])]
     tensors += [value for moments in loop.optimizer.state.values() for value in moments.values() if value.ndim]
-    return sum(tensor.to_local().numel() for tensor in tensors) / sum(tensor.numel() for tensor in tensors)
+    share: float = sum(tensor.to_local().numel() for tensor in tensors) / sum(tensor.numel() for tensor in tensors)
+    return share
 
 
 def in_two_processes(folder: Path) -> None:
