@@ -62,6 +62,7 @@ def open_images(
 ) -> Iterator[StoredSet]:
     """The set at `source`; anything else goes through preprocess into a set that has no name and ends with the block.
 
+    Equally named files of two folders get the same case id, so that they pair.
     What `options.keep_going` leaves out is told, and stands in `console.report["left_out"]`.
     """
     import tempfile
@@ -80,7 +81,7 @@ def open_images(
         with tempfile.TemporaryDirectory(prefix="medgen-") as folder:
             file = Path(folder, "images.h5")
             done = preprocess(
-                Inputs((str(source),)),
+                Inputs((str(source),), folder_names=False),
                 str(file),
                 options or PreprocessOptions(),
                 console,

@@ -87,8 +87,11 @@ class Found:
     refused: list[tuple[str, str]] = field(default_factory=list)  # (name, reason)
 
 
-def enumerate_sources(sources: Sequence[str]) -> Found:
+def enumerate_sources(sources: Sequence[str], *, folder_names: bool = True) -> Found:
     """All files of `sources`, in the order of the sources and sorted by name below each.
+
+    The name `within` begins with the folder's own, unless `folder_names` is off: then equally named files of two
+    folders are called the same.
 
     A source that is itself a file is always taken; below folders and archives, files that are no images by
     their name are passed over. Raises InputMissingError for a source that is not there, DataError for an empty one.
@@ -100,9 +103,9 @@ def enumerate_sources(sources: Sequence[str]) -> Found:
         if not path.exists():
             raise InputMissingError(f"{source}: no such file or folder")
         if path.is_dir():
-            name = path.resolve().name
+            name = f"{path.resolve().name}/" if folder_names else ""
             for file in _walk(path):
-                _add_file(found, file, index, f"{name}/{file.relative_to(path).as_posix()}", named=False)
+                _add_file(found, file, index, f"{name}{file.relative_to(path).as_posix()}", named=False)
         else:
             _add_file(found, path, index, path.name, named=True)
         if (len(found.entries), len(found.refused)) == before:

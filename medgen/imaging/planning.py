@@ -11,7 +11,7 @@ from medgen.errors import DataError, UsageError
 from medgen.imaging import labels as csv_labels
 from medgen.imaging import lidc
 from medgen.imaging.annotations import NODULE_FIELDS, Annotation
-from medgen.imaging.archive import Entry, enumerate_sources
+from medgen.imaging.archive import Entry, Found, enumerate_sources
 from medgen.imaging.intensity import Encoding, plan_encoding
 from medgen.imaging.masks import Masks
 from medgen.imaging.names import CaseNames
@@ -59,6 +59,8 @@ class Inputs:
     labels: Path | None = None
     lidc_xml: tuple[Path, ...] = ()
     masks: str | None = None
+    folder_names: bool = True
+    """Whether the name of a source folder counts for the ids of files that have no other identity."""
 
 
 @dataclass
@@ -91,7 +93,8 @@ def make_plan(
     sources, table = _tables(inputs, options, left_out)
     if table and table.fields and inputs.lidc_xml:
         raise UsageError("the labels and --lidc-xml both give vectors; use one of them")
-    slices = _scan_all(sources, inputs.masks, options, workers, left_out, listener)
+    found = enumerate_sources(sources, folder_names=inputs.folder_names)
+    slices = _scan_all(found, sources, inputs.masks, options, workers, left_out, listener)
     every, copies = build_stacks(slices)
     if copies:
         listener.warn(f"{len(copies)} files are copies of others and are left aside, such as {copies[0]}")
@@ -178,6 +181,7 @@ def _tables(inputs: Inputs, options: PreprocessOptions, left_out: LeftOut) -> tu
 
 
 def _scan_all(
+    found: Found,
     sources: Sequence[str],
     masks: str | None,
     options: PreprocessOptions,
@@ -185,7 +189,6 @@ def _scan_all(
     left_out: LeftOut,
     listener: Listener,
 ) -> list[SliceFacts]:
-    found = enumerate_sources(sources)
     for name, reason in found.refused:
         left_out.add(f"{name}: {reason}")
     entries = [entry for entry in found.entries if not _below(entry, masks)]
