@@ -48,8 +48,12 @@ def command(
         typer.Option(
             "--calibrate",
             metavar="MAPS",
-            help="Give deviations from these maps of held-out normal images, pixel by pixel.",
+            help="Give deviations from the normal images among these maps, pixel by pixel.",
         ),
+    ] = None,
+    calibration_split: Annotated[
+        str | None,
+        typer.Option("--calibration-split", metavar="NAME", help="Of those normal images.  [default: val]"),
     ] = None,
     score: Annotated[
         str | None,
@@ -87,6 +91,7 @@ def command(
             "foreground": foreground,
             "score": score,
             "score_share": score_share,
+            "calibration.split": calibration_split,
         },
     )
     part, parts = parse_shard(shard)
@@ -99,7 +104,8 @@ def command(
     from medgen.artifacts.sharding import mark_shard, take_shard
     from medgen.config import plain
     from medgen.errors import DataError, UsageError
-    from medgen.inference.anomaly import calibrate, map_cases, map_header, normal_maps, pairs
+    from medgen.inference.anomaly import map_cases, map_header, normal_maps, pairs
+    from medgen.inference.calibration import calibrate
 
     console = console_of(context)
     if [source, normalized, calibrate_by].count("-") > 1:

@@ -67,7 +67,7 @@ def command(
         int | None, typer.Option("--draws", metavar="N", help="Draws of noise that are averaged.  [default: 1]")
     ] = None,
     split: Annotated[
-        str | None, typer.Option("--split", metavar="NAME", help="Only the cases of this split (train, val, test).")
+        str | None, typer.Option("--split", metavar="A,B", help="Only the cases of these splits (of train, val, test).")
     ] = None,
     ema: Annotated[
         bool | None, typer.Option("--ema/--no-ema", help="Averaged weights, or the last.  [default: ema]")
@@ -109,7 +109,7 @@ def command(
             "flow_steps": flow_steps,
             "solver": solver,
             "draws": draws,
-            "split": split,
+            "splits": [name.strip() for name in split.split(",")] if split else None,
             "ema": ema,
             "batch_size": batch_size,
             "precision": precision,
@@ -150,7 +150,7 @@ def command(
         settings = options.settings() | {"precision": str(version.parts[0].dtype).removeprefix("torch.")}
         provenance = derive("normalize", settings, seed=options.seed if options.heads else None, inputs=inputs)
         header = mark_shard(normalized_header(reader.header, options.method, provenance), part, parts)
-        chosen = (case for case in take_shard(reader, part, parts) if options.split in (None, case.split))
+        chosen = options.chosen(take_shard(reader, part, parts))
         began = time.monotonic()
         with (
             create_set(output, header, inputs=inputs, force=force) as writer,
@@ -164,7 +164,7 @@ def command(
             if writer.digest.cases == 0 and parts == 1:  # a shard may be empty
                 raise DataError(
                     f"no case was normalized: {len(left_out)} left out, "
-                    f"{'the rest not in this split' if options.split else 'the set has no other'}"
+                    f"{'the rest not in this split' if options.splits else 'the set has no other'}"
                 )
         seconds, slices = time.monotonic() - began, writer.digest.slices
     rate = slices / max(seconds, 1e-9)

@@ -14,25 +14,17 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from medgen.artifacts.provenance import Provenance
-from medgen.artifacts.schema import MAP_CHANNELS, NORMAL, Array, Case, Intensity, SetHeader
-from medgen.config import Options
+from medgen.artifacts.schema import MAP_CHANNELS, NORMAL, Case, Intensity, SetHeader
+from medgen.config import Options, plain
 from medgen.errors import ConfigError, DataError
+from medgen.inference.calibration import Calibration, CalibrationOptions, Maps, Weight
 
-Maps = npt.NDArray[np.float32]
-Weight = Annotated[float, msgspec.Meta(ge=0)]
 NOTE = "map"
 """Key of the header's note that says how maps were made, so that only like is compared with like."""
 SCORE_NOTE = "score"
 """Key of the one that says how scores were made of them."""
-
-
-class CalibrationOptions(Options, frozen=True):
-    """How mean and spread of normal residuals are estimated, pixel by pixel."""
-
-    smoothing: Weight = 2.0
-    """Standard deviation, in pixels, of the Gaussian that both are smoothed with."""
-    shrinkage: Weight = 10.0
-    """Normal images that the mean over all pixels counts for, against those that were seen."""
+CALIBRATED_NOTE = "calibrated"
+"""Key of the one that says how normal maps were summed up, where maps are deviations from these."""
 
 
 class AnomalyOptions(Options, frozen=True):
@@ -83,23 +75,35 @@ def pairs(images: Iterable[Case], normalized: Iterable[Case]) -> Iterator[tuple[
         pass
 
 
+@dataclass(frozen=True)
+class MapMaker:
+    """Makes maps and scores, in deviations from normal ones if there is a calibration."""
+
+    options: AnomalyOptions
+    calibration: Calibration | None = None
+
+    def __call__(self, images: Maps, versions: Maps, case: str = "") -> tuple[Maps, Maps]:
+        """Images and versions (B, C, H, W) in [-1, 1] -> maps (B, 4, H, W) and scores (B,); `case` if it is one's."""
+        inside = foreground(images, self.options.foreground)
+        maps = difference_maps(images, versions, self.options) * inside
+        if self.calibration is not None:
+            maps = self.calibration.deviations(maps, case) * inside
+        total = zip(maps[:, -1], inside[:, 0], strict=True)
+        return maps, np.array([score(values[here], self.options) for values, here in total], np.float32)
+
+
 def map_cases(
     found: Iterable[tuple[Case, Case]], intensity: Intensity, options: AnomalyOptions, calibration: Calibration | None
 ) -> Iterator[Case]:
     """A case of maps and scores for each pair of original and normal version; both images, masks and labels stay."""
+    maker = MapMaker(options, calibration)
     for case, made in found:
         x, g = intensity.normalized(case["image"]), intensity.normalized(made["image"])
         for name, values in (("image", x), ("normal version", g)):
             if not np.isfinite(values).all():
                 raise DataError(f"case {case.id}: its {name} holds NaN or infinity")
-        inside = foreground(x, options.foreground)
-        maps = difference_maps(x, g, options)
-        if calibration is not None:
-            maps = calibration.deviations(maps, case.id)
-        maps *= inside
-        scores = np.array([score(total[here], options) for total, here in zip(maps[:, 3], inside[:, 0], strict=True)])
-        arrays = {**case.arrays, "normalized": made["image"], "map": maps, "score": scores.astype(np.float32)}
-        yield replace(case, arrays=arrays)
+        maps, scores = maker(x, g, case.id)
+        yield replace(case, arrays={**case.arrays, "normalized": made["image"], "map": maps, "score": scores})
 
 
 def difference_maps(x: Maps, g: Maps, options: AnomalyOptions) -> Maps:
@@ -151,63 +155,26 @@ def score(total: Maps, options: AnomalyOptions) -> float:
     return float(highest.mean() if options.score == "top" else highest.min())
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Mean and standard deviation (4, H, W) of the maps of normal images."""
-
-    mean: npt.NDArray[np.float64]
-    std: npt.NDArray[np.float64]
-
-    def deviations(self, maps: Maps, case: str) -> Maps:
-        """Maps (D, 4, H, W) as deviations from normal; DataError names the case whose shape does not fit."""
-        if maps.shape[1:] != self.mean.shape:
-            told, wanted = (" x ".join(map(str, shape)) for shape in (maps.shape[2:], self.mean.shape[1:]))
-            raise DataError(f"case {case}: its maps are {told}, those to calibrate by are {wanted}")
-        return ((maps - self.mean) / self.std).astype(np.float32)
-
-
-def calibrate(normal: Iterable[Array], options: CalibrationOptions) -> Calibration:
-    """Mean and spread of normal maps (D, 4, H, W), smoothed in the plane and drawn towards the mean of all pixels.
-
-    A pixel has as few samples as there are images; its neighbours and the plane as a whole tell the rest. DataError
-    for fewer than two slices.
-    """
-    count, total, squares = 0, np.zeros(()), np.zeros(())
-    for maps in normal:
-        values = maps.astype(np.float64)
-        count += len(values)
-        total = total + values.sum(axis=0)
-        squares = squares + np.square(values).sum(axis=0)
-    if count < 2:
-        raise DataError(f"{count} normal slices cannot tell how normal maps vary; calibrate by more of them")
-    mean = total / count
-    variance = np.maximum(squares / count - mean**2, 0.0) * count / (count - 1)
-    sigma, share = (0.0, options.smoothing, options.smoothing), count / (count + options.shrinkage)
-    estimates = []
-    for estimate in (mean, variance):
-        smooth = ndimage.gaussian_filter(estimate, sigma) if options.smoothing else estimate
-        estimates.append(share * smooth + (1 - share) * estimate.mean(axis=(1, 2), keepdims=True))
-    mean, variance = estimates
-    least = 1e-6 * variance.mean(axis=(1, 2), keepdims=True) + 1e-12  # where normal maps never change at all
-    return Calibration(mean, np.sqrt(variance + least))
-
-
-def normal_maps(header: SetHeader, cases: Iterable[Case], options: AnomalyOptions) -> Iterator[Array]:
-    """The maps (D, 4, H, W) of a set's normal cases, all of them if it has no labels; DataError if they do not fit."""
+def normal_maps(header: SetHeader, cases: Iterable[Case], options: AnomalyOptions) -> Iterator[tuple[str, Maps]]:
+    """Ids and maps (D, 4, H, W) of the normal cases to calibrate by; DataError if they were made otherwise."""
     if header.kind != "map":
         raise DataError(f"the set to calibrate by is of kind '{header.kind}'; it must come from anomaly-map")
-    if header.notes.get("calibrated"):
+    if CALIBRATED_NOTE in header.notes:
         raise DataError("the set to calibrate by is calibrated itself; make its maps without --calibrate")
     if header.notes.get(NOTE) != options.note():
         raise DataError(
             f"the maps to calibrate by were made with {header.notes.get(NOTE)}, these with {options.note()}; "
             "make both with the same options"
         )
+    split = options.calibration.split
     for case in cases:
+        if split not in (None, case.split):
+            continue
+        maps = case["map"]
         if "label" in case.arrays and NORMAL in header.label_names:
-            yield case["map"][case["label"] == header.label_names.index(NORMAL)]
-        else:
-            yield case["map"]
+            maps = maps[case["label"] == header.label_names.index(NORMAL)]
+        if len(maps):
+            yield case.id, maps
 
 
 def map_header(images: SetHeader, provenance: Provenance, options: AnomalyOptions, *, calibrated: bool) -> SetHeader:
@@ -215,5 +182,5 @@ def map_header(images: SetHeader, provenance: Provenance, options: AnomalyOption
     scored = json.dumps({"score": options.score, "score_share": options.score_share})
     notes = {**images.notes, NOTE: options.note(), SCORE_NOTE: scored, "channels": ", ".join(MAP_CHANNELS)}
     if calibrated:
-        notes["calibrated"] = "deviations from the mean of normal maps, in their standard deviations"
+        notes[CALIBRATED_NOTE] = json.dumps(plain(options.calibration))
     return msgspec.structs.replace(images, kind="map", provenance=provenance, notes=notes)

@@ -6,34 +6,19 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
-
-from medgen.artifacts.schema import Array, SetHeader
+from medgen.artifacts.schema import SetHeader
 from medgen.config import convert
-from medgen.inference.anomaly import (
-    NOTE,
-    SCORE_NOTE,
-    AnomalyOptions,
-    Calibration,
-    CalibrationOptions,
-    calibrate,
-    difference_maps,
-    foreground,
-    score,
-)
-
-Images = npt.NDArray[np.float32]
+from medgen.inference.anomaly import CALIBRATED_NOTE, NOTE, SCORE_NOTE, AnomalyOptions, MapMaker
+from medgen.inference.calibration import Maps, calibrate
 
 
 @dataclass(frozen=True)
 class ComparableMaps:
     """From images and normal versions of them, (B, C, H, W) in [-1, 1], to maps (B, 4, H, W) and scores (B,)."""
 
-    options: AnomalyOptions
+    maker: MapMaker
     calibrated: bool
     """Whether the maps of the set are deviations from those of normal images."""
-    calibration: Calibration | None = None
 
     @staticmethod
     def like(header: SetHeader) -> ComparableMaps | None:
@@ -41,19 +26,18 @@ class ComparableMaps:
         if header.kind != "map" or NOTE not in header.notes:
             return None
         made = {**json.loads(header.notes[NOTE]), **json.loads(header.notes.get(SCORE_NOTE, "{}"))}
+        calibrated = header.notes.get(CALIBRATED_NOTE)
+        if calibrated:
+            made["calibration"] = json.loads(calibrated)
         options = convert(AnomalyOptions, made, "how the maps of the set were made")
-        return ComparableMaps(options, "calibrated" in header.notes)
+        return ComparableMaps(MapMaker(options), bool(calibrated))
 
-    def __call__(self, images: Images, versions: Images) -> tuple[Images, Images]:
+    def __call__(self, images: Maps, versions: Maps) -> tuple[Maps, Maps]:
         """The maps and the scores."""
-        inside = foreground(images, self.options.foreground)
-        maps = difference_maps(images, versions, self.options)
-        if self.calibration is not None:
-            maps = self.calibration.deviations(maps, "of the baseline")
-        maps *= inside
-        scores = [score(total[here], self.options) for total, here in zip(maps[:, 3], inside[:, 0], strict=True)]
-        return maps, np.array(scores, np.float32)
+        return self.maker(images, versions)
 
-    def calibrated_by(self, normal: Iterable[Array]) -> ComparableMaps:
+    def calibrated_by(self, normal: Iterable[Maps]) -> ComparableMaps:
         """The same in deviations from the maps (B, 4, H, W) of normal images."""
-        return replace(self, calibration=calibrate(normal, CalibrationOptions()))
+        options = self.maker.options
+        calibration = calibrate((("-", maps) for maps in normal), options.calibration)
+        return replace(self, maker=MapMaker(options, calibration))

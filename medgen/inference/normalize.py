@@ -44,8 +44,8 @@ class NormalizeOptions(Options, frozen=True):
     """Of the flow; heun asks the network twice a step."""
     draws: Steps = 1
     """Draws of noise whose results are averaged."""
-    split: Literal["train", "val", "test"] | None = None
-    """Only cases of this split."""
+    splits: tuple[Literal["train", "val", "test"], ...] = ()
+    """Only cases of these splits; none = all."""
     ema: bool = True
     precision: Precision = "auto"
     batch_size: Steps = 16
@@ -65,7 +65,13 @@ class NormalizeOptions(Options, frozen=True):
             unused |= {"flow_noise_level", "flow_steps", "solver"}
         if not self.heads:
             unused |= {"noise_level", "draws", "ema"}
+        if not self.splits:
+            unused |= {"splits"}
         return {name: value for name, value in plain(self).items() if name not in unused}
+
+    def chosen(self, cases: Iterable[Case]) -> Iterator[Case]:
+        """The cases of the splits asked for."""
+        return (case for case in cases if not self.splits or case.split in self.splits)
 
     def told(self) -> str:
         """The method and its steps, for people."""

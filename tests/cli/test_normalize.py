@@ -125,7 +125,7 @@ def test_one_split_alone_is_mapped_beside_the_whole_set(tiny: Path, images: Path
         # Two images against the ten that the plane counts for, and smoothed: about the same in every pixel.
         rough = (raw.column("map").mean((0, 2, 3)) - level) / spread
         np.testing.assert_allclose(found.column("map").mean((0, 2, 3)), rough, atol=0.2)
-        assert "deviations" in found.header.notes["calibrated"]
+        assert '"split": "val"' in found.header.notes["calibrated"]
 
 
 def test_the_vae_alone_is_a_baseline(tiny: Path, images: Path, tmp_path: Path) -> None:

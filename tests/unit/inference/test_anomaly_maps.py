@@ -17,8 +17,6 @@ from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.errors import ConfigError, DataError
 from medgen.inference.anomaly import (
     AnomalyOptions,
-    CalibrationOptions,
-    calibrate,
     difference_maps,
     foreground,
     map_cases,
@@ -27,6 +25,7 @@ from medgen.inference.anomaly import (
     pairs,
     score,
 )
+from medgen.inference.calibration import Calibration, CalibrationOptions, calibrate
 
 UNIT = Intensity(unit="", window=(-1.0, 1.0))
 rows, columns = np.mgrid[0:12, 0:16].astype(np.float32)
@@ -144,24 +143,33 @@ def test_maps_carry_both_images_and_all_else() -> None:
         list(map_cases([(case_of("a", image), case_of("a", version))], UNIT, AnomalyOptions(), None))
 
 
+def calibrated(normal: list[np.ndarray], **options: Any) -> Calibration:
+    return calibrate([(str(number), maps) for number, maps in enumerate(normal)], CalibrationOptions(**options))
+
+
 def test_calibration_finds_the_mean_and_spread_of_each_pixel() -> None:
     rng = np.random.default_rng(0)
-    mean, std = 1 + rowwise(rng), 0.5 + rowwise(rng)
-    normal = [mean + std * rng.normal(size=(4, 4, 12, 16)) for _ in range(500)]
-    found = calibrate(normal, CalibrationOptions(smoothing=0.0, shrinkage=0.0))
-    np.testing.assert_allclose(found.mean, mean, atol=0.15)
-    np.testing.assert_allclose(found.std, std, rtol=0.1)
-    z = found.deviations(normal[0].astype(np.float32), "a")
-    np.testing.assert_allclose(z, (normal[0] - found.mean) / found.std, rtol=1e-4, atol=1e-4)
+    mean, std = 1 + rng.uniform(0, 1, (2, 4, 12, 16))  # another number in every pixel
+    normal = [(mean + std * rng.normal(size=(4, 4, 12, 16))).astype(np.float32) for _ in range(500)]
+    found = calibrated(normal, smoothing=0.0, shrinkage=0.0)
+    np.testing.assert_allclose(found.estimates[0], mean, atol=0.2)
+    np.testing.assert_allclose(found.estimates[1], std, rtol=0.1)
+    z = found.deviations(normal[0], "another")
+    np.testing.assert_allclose(z, (normal[0] - found.estimates[0]) / found.estimates[1], rtol=1e-4, atol=1e-4)
     with pytest.raises(DataError, match="case a: its maps are 12 x 8, those to calibrate by are 12 x 16"):
-        found.deviations(normal[0][..., :8].astype(np.float32), "a")
+        found.deviations(normal[0][..., :8], "a")
     with pytest.raises(DataError, match="1 normal slices cannot tell"):
-        calibrate([normal[0][:1]], CalibrationOptions())
+        calibrated([normal[0][:1]])
 
 
-def rowwise(rng: np.random.Generator) -> np.ndarray:
-    """A different number in every pixel of four channels."""
-    return rng.uniform(0, 1, (4, 12, 16))
+def test_a_normal_case_is_compared_with_the_others() -> None:
+    rng = np.random.default_rng(0)
+    normal = [rng.normal(size=(2, 4, 12, 16)).astype(np.float32) for _ in range(5)]
+    found, others = calibrated(normal), calibrated(normal[:3] + normal[4:])
+    np.testing.assert_allclose(
+        found.deviations(normal[3], "3"), others.deviations(normal[3], "3x"), rtol=1e-4, atol=1e-5
+    )
+    assert np.abs(found.deviations(normal[3], "3")).mean() > np.abs(found.deviations(normal[3], "unseen")).mean()
 
 
 def test_few_normal_images_are_drawn_towards_the_plane_and_many_are_not() -> None:
@@ -170,27 +178,38 @@ def test_few_normal_images_are_drawn_towards_the_plane_and_many_are_not() -> Non
     images = mean + rng.normal(size=(400, 4, 12, 16))
     spread = {}
     for count in (4, 400):
-        found = calibrate([images[:count]], CalibrationOptions(smoothing=0.0, shrinkage=10.0))
-        spread[count] = found.mean[..., 8:].mean() - found.mean[..., :8].mean()
+        means, deviations = calibrated([images[:count]], smoothing=0.0, shrinkage=10.0).estimates
+        spread[count] = means[..., 8:].mean() - means[..., :8].mean()
         # Without shrinkage four images would put some standard deviations near 0.
-        assert 0.7 < found.std.min() < found.std.max() < 1.7
+        assert 0.7 < deviations.min() < deviations.max() < 1.7
     assert spread[4] == pytest.approx(2 * 4 / 14, abs=0.3)
     assert spread[400] == pytest.approx(2, abs=0.15)
+    smooth = calibrated([images], smoothing=3.0, shrinkage=0.0).estimates[0]
+    assert smooth[0, 6, 0] < 1.1
+    assert 1.5 < smooth[0, 6, 7] < 2.5
 
 
-def test_calibration_takes_normal_cases_alone_and_maps_made_alike() -> None:
+def test_calibration_takes_normal_cases_of_its_split_alone_and_maps_made_alike() -> None:
     options = AnomalyOptions()
     header = SetHeader("map", derive("x", {}), UNIT, label_names=("ill", "normal"), notes={"map": options.note()})
     cases = [
-        Case(str(number), {"map": np.full((1, 4, 2, 2), number, np.float32), "label": np.array([number % 2])})
-        for number in range(6)
+        Case(
+            str(number),
+            {"map": np.full((1, 4, 2, 2), number, np.float32), "label": np.array([number % 2])},
+            "val" if number < 6 else "test",
+        )
+        for number in range(8)
     ]
-    assert [float(maps.mean()) for maps in normal_maps(header, cases, options) if len(maps)] == [1, 3, 5]
+    assert [(name, float(maps.mean())) for name, maps in normal_maps(header, cases, options)] == [
+        ("1", 1), ("3", 3), ("5", 5),
+    ]  # fmt: skip
+    everywhere = AnomalyOptions(calibration=CalibrationOptions(split=None))
+    assert [name for name, _ in normal_maps(header, cases, everywhere)] == ["1", "3", "5", "7"]
     with pytest.raises(DataError, match="make both with the same options"):
         list(normal_maps(header, cases, AnomalyOptions(smoothing=1.0)))
-    calibrated = map_header(header, derive("x", {}), options, calibrated=True)
-    assert json.loads(calibrated.notes["map"])["gradient"] == 0.5
+    made = map_header(header, derive("x", {}), options, calibrated=True)
+    assert json.loads(made.notes["map"])["gradient"] == 0.5
     with pytest.raises(DataError, match="calibrated itself"):
-        list(normal_maps(calibrated, cases, options))
+        list(normal_maps(made, cases, options))
     with pytest.raises(DataError, match="of kind 'image'"):
         list(normal_maps(SetHeader("image", derive("x", {})), cases, options))

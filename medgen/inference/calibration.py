@@ -1,0 +1,93 @@
+"""How maps of normal images vary, pixel by pixel, and how far other maps lie from that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from medgen.config import Options
+from medgen.errors import DataError
+
+Maps = npt.NDArray[np.float32]
+Plane = npt.NDArray[np.float64]
+Weight = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class CalibrationOptions(Options, frozen=True):
+    """How mean and spread of normal maps are estimated."""
+
+    split: Literal["train", "val", "test"] | None = "val"
+    """Of the normal cases: they should be held out from training, and from the test. None = all."""
+    smoothing: Weight = 2.0
+    """Standard deviation, in pixels, of the Gaussian that both are smoothed with."""
+    shrinkage: Weight = 10.0
+    """Normal images that the mean over all pixels counts for, against those that were seen."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Sums over normal maps (4, H, W). A pixel has few samples: its neighbours and the whole plane tell the rest."""
+
+    options: CalibrationOptions
+    count: int
+    total: Plane
+    squares: Plane
+    members: frozenset[str] = frozenset()
+    """The normal cases: each of them is compared with the others, as any held-out case is."""
+
+    @cached_property
+    def estimates(self) -> tuple[Plane, Plane]:
+        """Mean and standard deviation (4, H, W), smoothed in the plane and drawn towards the mean of all pixels."""
+        if self.count < 2:
+            raise DataError(f"{self.count} normal slices cannot tell how normal maps vary; calibrate by more of them")
+        mean = self.total / self.count
+        variance = np.maximum(self.squares / self.count - mean**2, 0.0) * self.count / (self.count - 1)
+        sigma, share = self.options.smoothing, self.count / (self.count + self.options.shrinkage)
+
+        def steadied(estimate: Plane) -> Plane:
+            smooth = ndimage.gaussian_filter(estimate, (0.0, sigma, sigma)) if sigma else estimate
+            steady: Plane = share * smooth + (1 - share) * estimate.mean(axis=(1, 2), keepdims=True)
+            return steady
+
+        # Where normal maps never change at all, as outside of the foreground, nothing may divide by 0.
+        least = 1e-6 * variance.mean(axis=(1, 2), keepdims=True) + 1e-12
+        return steadied(mean), np.sqrt(steadied(variance) + least)
+
+    def deviations(self, maps: Maps, case: str = "") -> Maps:
+        """Maps (D, 4, H, W) of a case in deviations from normal; DataError names the case whose shape does not fit."""
+        if maps.shape[1:] != self.total.shape:
+            told, wanted = (" x ".join(map(str, shape)) for shape in (maps.shape[2:], self.total.shape[1:]))
+            raise DataError(f"case {case}: its maps are {told}, those to calibrate by are {wanted}")
+        mean, std = self.without(maps).estimates if case in self.members else self.estimates
+        return ((maps - mean) / std).astype(np.float32)
+
+    def without(self, maps: Maps) -> Calibration:
+        """The sums over all normal maps but these (D, 4, H, W)."""
+        values = maps.astype(np.float64)
+        return replace(
+            self,
+            count=self.count - len(values),
+            total=self.total - values.sum(axis=0),
+            squares=self.squares - np.square(values).sum(axis=0),
+        )
+
+
+def calibrate(normal: Iterable[tuple[str, Maps]], options: CalibrationOptions) -> Calibration:
+    """Sum up normal maps (D, 4, H, W), each with its case; DataError for fewer than two slices."""
+    members, count, total, squares = [], 0, np.zeros(()), np.zeros(())
+    for case, maps in normal:
+        values = maps.astype(np.float64)
+        members.append(case)
+        count += len(values)
+        total = total + values.sum(axis=0)
+        squares = squares + np.square(values).sum(axis=0)
+    calibration = Calibration(options, count, total, squares, frozenset(members))
+    calibration.estimates  # noqa: B018 (raises if there are too few)
+    return calibration
