@@ -36,7 +36,8 @@ def command(
         Path | None, typer.Option("--init", metavar="MODEL", help="Begin from this model, of the same shape.")
     ] = None,
     learner: Annotated[
-        str | None, typer.Option("--learner", metavar="NAME", help="denoiser (the default), interpolator or normalizer.")
+        str | None,
+        typer.Option("--learner", metavar="NAME", help="denoiser (the default), interpolator or normalizer."),
     ] = None,
     vae: Annotated[
         Path | None, typer.Option("--vae", metavar="FILE", help="The VAE, for learners that look through it.")
