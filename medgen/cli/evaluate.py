@@ -53,14 +53,21 @@ def command(
     ] = None,
     training: Annotated[
         Path | None,
-        typer.Option("--training", metavar="SET", help="The normal images that were learned from, for a baseline."),
+        typer.Option("--training", metavar="SET", help="The images that were learned from, to find copies of them."),
+    ] = None,
+    training_split: Annotated[
+        str | None,
+        typer.Option(
+            "--training-split", metavar="NAME", help="Only that split of --training.  [default: train, or all]"
+        ),
     ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(
             "--metrics",
             metavar="A,B,...",
-            help="Of reconstruction, fidelity, conditioning, interpolation, anomaly.  [default: all that can be]",
+            help="Of reconstruction, fidelity, memorization, conditioning, interpolation, anomaly.  [default: all "
+            "that the inputs allow]",
         ),
     ] = None,
     features: Annotated[
@@ -70,6 +77,18 @@ def command(
             metavar="NAME|FILE",
             help="Image features: builtin, weights of Inception v3 (.safetensors), a TorchScript (.pt) or a VAE.",
         ),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            metavar="FIELD,...",
+            help="Fidelity also by modality, label, split or a vector field, each group against its own kind.",
+        ),
+    ] = None,
+    pairs_png: Annotated[
+        Path | None,
+        typer.Option("--pairs", metavar="FILE.png", help="Draw the samples closest to training images beside these."),
     ] = None,
     lpips: Annotated[
         Path | None, typer.Option("--lpips", metavar="FILE", help="LPIPS weights (safetensors), to measure LPIPS with.")
@@ -108,12 +127,13 @@ def command(
     print_config: PrintConfig = False,
     force: Force = False,
 ) -> None:
-    """Measure sets: reconstruction, fidelity, conditioning, interpolation, anomaly.
+    """Measure sets: reconstruction, fidelity, memorization, conditioning, interpolation, anomaly.
 
     Reconstruction compares images pair by pair: with the cases of equal id in --reference, or with what --vae makes of
-    them. Fidelity is the Frechet distance to --reference beside the distance of real images from each other.
-    Conditioning asks whether each sample shows the nodule its vector asks for; its measuring rule is fitted to one half
-    of --reference and tried on the other. Interpolation compares thin slices made of --thick with those of --reference,
+    them. Fidelity is how far the images lie from those of --reference in features, beside how far real ones lie from
+    each other. Memorization finds copies: samples nearer to an image of --training than any of --reference, which was
+    held out. Conditioning asks whether each sample shows the nodule its vector asks for; its measuring rule is fitted
+    to one half of --reference and tried on the other. Interpolation compares thin slices made of --thick with those of --reference,
     place by place in mm, beside linear and cubic interpolation and what --vae leaves of the truth. Anomaly holds the
     maps and scores of anomaly-map against masks and labels, beside what --vae and the nearest image of --training would
     find; its threshold is fitted on the normal images of the validation split, or of a --reference of maps.
@@ -128,8 +148,9 @@ def command(
         sets=sets,
         print_config=print_config,
         flags={
-            "metrics": [name.strip() for name in metrics.split(",")] if metrics else None,
+            "metrics": _listed(metrics),
             "features": features,
+            "fidelity.by": _listed(by),
             "reconstruction.lpips": str(lpips) if lpips else None,
             "reconstruction.foreground": foreground,
             "anomaly.false_positive_rate": false_positive_rate,
@@ -140,7 +161,6 @@ def command(
     import json
 
     from medgen.artifacts.atomic import atomic_file, check_output
-    from medgen.artifacts.sets import open_set
     from medgen.cli.extractor import open_extractor
     from medgen.cli.image_source import names_of, open_alike
     from medgen.config import convert
@@ -158,18 +178,22 @@ def command(
     console = console_of(context)
     if output != "-":
         check_output(Path(output), force=force)
-    if console.page is not None:
-        check_output(console.page, force=force)
+    for path in (console.page, pairs_png):
+        if path is not None:
+            check_output(path, force=force)
     target = resolve_device(device)
     with contextlib.ExitStack() as stack:
-        given: list[str | Path] = [*(sources or ["-"]), *(other for other in (thick, reference) if other is not None)]
+        others = [other for other in (thick, training, reference) if other is not None]
+        given: list[str | Path] = [*(sources or ["-"]), *others]
         from_files = {"size": size or "", "window": window or "auto", "keep_going": keep_going}
         opened = open_alike(
             stack,
             given,
             console,
             convert(PreprocessOptions, from_files, "command line"),
-            with_splits=[reference] if reference is not None and reference_split else [],
+            with_splits=[
+                path for path, split in ((reference, reference_split), (training, training_split)) if path and split
+            ],
         )
         names = names_of(given)
         materials = [Material("measured", name, stored) for name, stored in zip(names, opened, strict=True)]
@@ -180,6 +204,12 @@ def command(
                 for warning in check_comparable(name, stored, names[-1], real):
                     console.warn(warning)
             materials[-1] = Material("reference", _with_split(names[-1], reference_split), real)
+        learned = None
+        if training is not None:
+            learned = opened.pop()
+            training_split = training_split or ("train" if any(row.split == "train" for row in learned.cases) else None)
+            learned = learned.only(training_split) if training_split is not None else learned
+            materials[len(opened)] = Material("training", _with_split(names[len(opened)], training_split), learned)
         coarse = None
         if thick is not None:
             coarse = opened.pop()
@@ -191,10 +221,6 @@ def command(
             autoencoder = load_vae(vae, target)
             reconstructor = Reconstructor(autoencoder.reconstruct, autoencoder.model.digest)
             materials.append(Material("VAE", vae.stem, autoencoder.model))
-        learned = None
-        if training is not None:
-            learned = stack.enter_context(open_set(training, random_access=True))
-            materials.append(Material("training", training.stem, learned))
         bank = FeatureBank(open_extractor(options, target))
         results = []
         for name, stored in zip(names, opened, strict=False):
@@ -213,6 +239,11 @@ def command(
 
             with atomic_file(console.page, force=force) as temporary:
                 temporary.write_text(report(results, pairs, materials, provenance, numbers), encoding="utf-8")
+        if pairs_png is not None:
+            from medgen.cli.pairs_sheet import pairs_sheet
+
+            with atomic_file(pairs_png, force=force) as temporary:
+                temporary.write_bytes(pairs_sheet(results))
     text = json.dumps(numbers, indent=2, allow_nan=False) + "\n"
     if output == "-":
         typer.echo(text, nl=False)
@@ -221,6 +252,10 @@ def command(
             temporary.write_text(text, encoding="utf-8")
     if left_out := console.report.get("left_out"):
         raise SomeItemsFailed(f"{len(left_out)} items were left out, each named above; the rest was measured")
+
+
+def _listed(names: str | None) -> list[str] | None:
+    return [name.strip() for name in names.split(",")] if names else None
 
 
 def _with_split(name: str, split: str | None) -> str:

@@ -15,7 +15,7 @@ from medgen.artifacts.provenance import Identified, Provenance, derive
 from medgen.artifacts.stored import StoredSet
 from medgen.config import nearest, plain
 from medgen.errors import UsageError
-from medgen.metrics import anomaly, conditioning, fidelity, interpolation, reconstruction
+from medgen.metrics import anomaly, conditioning, fidelity, interpolation, memorization, reconstruction
 from medgen.metrics.inputs import Inputs
 from medgen.metrics.options import EvaluateOptions
 from medgen.metrics.section import Section
@@ -32,6 +32,7 @@ class Metric:
 METRICS = {
     "reconstruction": Metric(reconstruction.lacking, reconstruction.measure),
     "fidelity": Metric(fidelity.lacking, fidelity.measure),
+    "memorization": Metric(memorization.lacking, memorization.measure),
     "conditioning": Metric(conditioning.lacking, conditioning.measure),
     "interpolation": Metric(interpolation.lacking, interpolation.measure),
     "anomaly": Metric(anomaly.lacking, anomaly.measure),

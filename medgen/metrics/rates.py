@@ -11,7 +11,7 @@ import numpy.typing as npt
 Values = npt.NDArray[np.float64]
 
 
-def wilson(successes: int, trials: int) -> dict[str, float] | None:
+def wilson(successes: float, trials: int) -> dict[str, float] | None:
     """A rate with its 95 % interval (Wilson 1927); None for no trials."""
     if trials == 0:
         return None

@@ -1,0 +1,226 @@
+"""Which samples are copies of training images: those nearer to one than held-out real images ever are.
+
+Nearness is measured relative to the next training cases, so that an image of which there are many is not taken for a
+copy of one. A new image that is like the held-out ones lies below all of them with a chance of at most 1 / (cases + 1),
+as any of them is equally likely to be the nearest (a conformal rank test, Vovk et al. 2005); the margin lowers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medgen.errors import DataError
+from medgen.metrics.closest_pairs import PairSource, gallery
+from medgen.metrics.inputs import Inputs, slice_names
+from medgen.metrics.nearest_images import FLIPS, Collection, Matches, collect, nearest_images
+from medgen.metrics.options import MemorizationOptions
+from medgen.metrics.rates import wilson
+from medgen.metrics.section import Distribution, Score, Section, Table, number, percent
+
+LEAK_SPREADS = 5.0
+"""A held-out image so many standard deviations below the median is a training image that leaked, not a new one."""
+LEAK_LEAST = 0.1
+"""And so is one below this relative distance, however the others spread."""
+SURROUNDINGS = 0.05
+"""Quantile of the held-out surroundings that any surroundings count as at least: samples may all be one image."""
+
+Values = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What counts as a copy, learned from held-out images."""
+
+    threshold: float
+    """Relative distance below which an image is a copy."""
+    smallest: float
+    """The smallest relative distance of a held-out image that did not leak."""
+    least: float
+    """What surroundings count as at least."""
+    leaked: npt.NDArray[np.bool_]
+    """(H,) held-out images that are copies themselves, and taught nothing."""
+
+
+def lacking(inputs: Inputs) -> str:
+    """What is missing, with the remedy; "" for nothing."""
+    if inputs.training is None:
+        return "needs what the generator learned from: give --training SET"
+    if inputs.reference is None:
+        return "needs real images that were held out of training: give --reference SET"
+    return ""
+
+
+def measure(inputs: Inputs) -> Section:
+    """Hold each sample against the training images, beside each held-out image, and against the other samples."""
+    stored, training, real = inputs.stored, inputs.training, inputs.reference
+    if training is None or real is None:
+        raise ValueError("memorization needs a training set and held-out images")
+    options, bank = inputs.options.memorization, inputs.bank
+    with inputs.progress(stored.slices + training.slices + real.slices, "slices described") as advance:
+        ours, known, held_out = (collect(one, bank.of(one, advance)) for one in (stored, training, real))
+    held_out, shared = _without(held_out, {row.id for row in training.cases})
+    with inputs.progress(2 * len(ours) + len(held_out), "images compared") as advance:
+        found = nearest_images(ours, known, options, advance)
+        honest = nearest_images(held_out, known, options, advance)
+        alike = (
+            nearest_images(ours, ours, options, advance, same=True) if len(np.unique(ours.features.cases)) > 1 else None
+        )
+    rule = learn_rule(honest, options)
+    relative = found.relative(rule.least)
+    names = [slice_names(stored)[row] for row in ours.features.slices]
+    result = {
+        "rule": _rule(rule, held_out, options),
+        "copies": _share(relative < rule.threshold, ours),
+        "nearer_in_features": _share(found.feature_distance < honest.feature_distance[~rule.leaked].min(), ours),
+        "duplicates": None if alike is None else _share(alike.relative(rule.least) < rule.threshold, ours),
+        "relative_distance": _quantiles(relative),
+        "held_out_relative_distance": _quantiles(honest.relative(rule.least)),
+        "feature_distance": _quantiles(found.feature_distance),
+        "held_out_feature_distance": _quantiles(honest.feature_distance),
+        "training": {"images": len(known), "cases": len(np.unique(known.features.cases))},
+        "held_out": {"images": len(held_out), "cases": len(np.unique(held_out.features.cases)), "in_training": shared},
+        "leaked": _leaks(rule, held_out, known, honest),
+        "samples": len(ours),
+        "left_out": ours.features.skipped,
+        "extractor": {"name": bank.extractor.name, "digest": bank.extractor.digest},
+    }
+    galleries = []
+    sources = [PairSource("closest to training images", "training", ours, known, found)]
+    if alike is not None:
+        sources.append(PairSource("closest to each other", "other sample", ours, ours, alike))
+    for source in sources:
+        pairs, drawn = gallery(source, rule.least, rule.threshold, options)
+        result["pairs" if source.gallery is known else "duplicate_pairs"] = pairs
+        galleries.append(drawn)
+    marks = {"copy below": rule.threshold}
+    distributions = [
+        Distribution(
+            "Relative distance to the nearest training image",
+            "relative distance",
+            {"samples": relative, "held out": honest.relative(rule.least)},
+            marks,
+        ),
+        Distribution(
+            "Distance to the nearest training image in features",
+            f"distance, {bank.extractor.name}",
+            {"samples": found.feature_distance, "held out": honest.feature_distance},
+        ),
+    ]
+    score = Score(
+        "relative distance to the nearest training image", "higher", dict(zip(names, relative.tolist(), strict=True))
+    )
+    warnings = list(_warnings(result))
+    return Section(
+        "memorization",
+        "Memorization",
+        result,
+        [_table(result)],
+        warnings,
+        distributions,
+        galleries,
+        {"relative_distance": score},
+    )
+
+
+def learn_rule(held_out: Matches, options: MemorizationOptions) -> Rule:
+    """From how near held-out images come to the training images."""
+    least = float(np.quantile(held_out.surroundings, SURROUNDINGS))
+    relative = held_out.relative(least)
+    # Leaks lie below the median, so the spread is taken from above it: for a normal distribution, 0.6745 of sigma.
+    middle, upper = np.quantile(relative, [0.5, 0.75])
+    leaked = relative < max(middle - LEAK_SPREADS * (upper - middle) / 0.6745, LEAK_LEAST)
+    if leaked.all():
+        raise DataError("every held-out image is a copy of a training image; give a --reference that is held out")
+    smallest = float(relative[~leaked].min())
+    return Rule(options.margin * smallest, smallest, least, leaked)
+
+
+def _without(collection: Collection, ids: set[str]) -> tuple[Collection, int]:
+    """The images whose case is not among the ids, and the number of the others; DataError if none are left."""
+    kept = np.array([collection.stored.cases[case].id not in ids for case in collection.features.cases])
+    if not kept.any():
+        raise DataError(
+            "the reference holds training cases only; held-out ones are needed, such as --reference-split test"
+        )
+    rows = np.flatnonzero(kept)
+    spectra = collection.spectra[rows]
+    return replace(collection, features=collection.features[rows], spectra=spectra), int((~kept).sum())
+
+
+def _share(found: npt.NDArray[np.bool_], ours: Collection) -> dict[str, Any]:
+    """The share with Wilson's interval; slices of a case are one trial together."""
+    cases = len(np.unique(ours.features.cases))
+    rate = wilson(float(found.mean()) * cases, cases)
+    return {"count": int(found.sum()), **(rate or {})}
+
+
+def _rule(rule: Rule, held_out: Collection, options: MemorizationOptions) -> dict[str, Any]:
+    cases = len(np.unique(held_out.features.cases[~rule.leaked]))
+    return {
+        "threshold": rule.threshold,
+        "smallest_held_out": rule.smallest,
+        "margin": options.margin,
+        "false_alarm_bound": 1 / (cases + 1),
+        "compared_side": options.side,
+        "shift": options.shift,
+        "flips": list(FLIPS),
+    }
+
+
+def _leaks(rule: Rule, held_out: Collection, known: Collection, honest: Matches) -> list[dict[str, str]]:
+    theirs, names = slice_names(held_out.stored), slice_names(known.stored)
+    return [
+        {
+            "held_out": theirs[held_out.features.slices[row]],
+            "training": names[known.features.slices[honest.row[row]]],
+        }
+        for row in np.flatnonzero(rule.leaked)
+    ]
+
+
+def _quantiles(values: Values) -> dict[str, float]:
+    low, some, middle = np.quantile(values, [0.0, 0.05, 0.5])
+    return {"smallest": float(low), "5_percent": float(some), "median": float(middle)}
+
+
+def _table(result: dict[str, Any]) -> Table:
+    rule, held_out = result["rule"], result["held_out"]
+    rows = [
+        ["images", str(result["samples"]), f"{held_out['images']} of {held_out['cases']} cases"],
+        ["copies of training images", percent(result["copies"]), "none, by the rule"],
+    ]
+    for key, title in (("relative_distance", "relative distance"), ("feature_distance", "distance in features")):
+        ours, theirs = result[key], result[f"held_out_{key}"]
+        for name, words in (("smallest", "smallest"), ("5_percent", "5 % below"), ("median", "median")):
+            rows.append([f"{title}, {words}", number(ours[name], 3), number(theirs[name], 3)])
+    rows.append(["nearer in features than all held-out images", percent(result["nearer_in_features"]), "none"])
+    rows.append(["duplicates of other samples", percent(result["duplicates"]), "-"])
+    note = (
+        f"A copy has a relative distance below {rule['threshold']:.3g}, {rule['margin']:g} of the smallest that "
+        f"held-out images have; a new image is called one with a chance below {100 * rule['false_alarm_bound']:.2g} %."
+    )
+    return Table("memorization", ("", "samples", "held-out real images"), rows, note)
+
+
+def _warnings(result: dict[str, Any]) -> Iterator[str]:
+    if result["leaked"]:
+        pairs = result["leaked"]
+        yield (
+            f"{len(pairs)} held-out images are copies of training images, such as {pairs[0]['held_out']} of "
+            f"{pairs[0]['training']}; they were left out of the rule, but the split is not clean"
+        )
+    if result["held_out"]["in_training"]:
+        yield f"{result['held_out']['in_training']} reference images belong to training cases; they were left out"
+    bound = result["rule"]["false_alarm_bound"]
+    if bound > 0.05:
+        yield (
+            f"{round(1 / bound) - 1} held-out cases bound false alarms only at {100 * bound:.0f} %; "
+            "hold out more, or look at the pairs"
+        )
+    if result["left_out"]:
+        yield f"{result['left_out']} samples hold NaN or infinity; they were left out"

@@ -1,0 +1,162 @@
+"""For each image of one set the nearest image of another: first by descriptions of all, then by laying the best on it.
+
+Features and spectra of all images are held in memory, a few kilobytes an image; images are read when they are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from medgen.artifacts.stored import StoredSet
+from medgen.metrics.alignment import align, small
+from medgen.metrics.features import Features
+from medgen.metrics.options import MemorizationOptions
+from medgen.metrics.spectrum import mirrored, spectrum
+
+FLIPS: dict[str, tuple[int, ...]] = {"none": (), "left-right": (-1,), "up-down": (-2,), "both": (-2, -1)}
+BATCH = 64
+BLOCK = 1 << 24
+"""Distances that are held at once."""
+
+Values = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The images of a set that are finite, and what they are found by; rows as in `features`."""
+
+    stored: StoredSet
+    features: Features
+    spectra: Tensor
+    """(N, rows, columns)"""
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def images(self, rows: Rows) -> Tensor:
+        """(len(rows), C, H, W) in [-1, 1]."""
+        intensity = self.stored.header.intensity
+        if intensity is None:
+            raise ValueError("a set of images says what its values mean")
+        return torch.from_numpy(intensity.normalized(self.stored.read("image", self.features.slices[rows])))
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Of N images the nearest one each."""
+
+    distance: Values
+    """(N,) sqrt(1 - correlation) after alignment."""
+    surroundings: Values
+    """(N,) median of this distance over the other cases that were compared; infinite where there were none."""
+    row: Rows
+    """(N,) the nearest image."""
+    flip: Rows
+    """(N,) how the image has to be mirrored to lie on it, by number in FLIPS."""
+    shift: Rows
+    """(N, 2) pixels at the compared size that the nearest image has to be moved by, then, down and right."""
+    feature_distance: Values
+    """(N,) distance to the nearest image in feature space, whichever that is."""
+
+    def relative(self, least: float) -> Values:
+        """(N,) distance over surroundings, which count as at least `least`: 0 for a copy, about 1 for one of many."""
+        return self.distance / np.maximum(self.surroundings, least)
+
+
+def collect(stored: StoredSet, features: Features) -> Collection:
+    """Describe the images of a set of which features are known."""
+    empty = Collection(stored, features, torch.empty(0))
+    parts = [spectrum(empty.images(np.arange(start, min(start + BATCH, len(empty)))))
+             for start in range(0, len(empty), BATCH)]  # fmt: skip
+    return Collection(stored, features, torch.cat(parts))
+
+
+def nearest_images(
+    queries: Collection,
+    gallery: Collection,
+    options: MemorizationOptions,
+    advance: Callable[[int], object] = lambda n: None,
+    *,
+    same: bool = False,
+) -> Matches:
+    """Compare each query with the gallery; with `same` they are one set, and images of a case are not compared."""
+    size = compared_size(queries, options.side)
+    reach = round(options.shift * min(size))
+    found = []
+    for row, rows, flips, feature_distance in _candidates(queries, gallery, options.candidates, same=same):
+        image = small(queries.images(np.array([row])), size)
+        ours = torch.cat([image.flip(axes) if (axes := FLIPS[name]) else image for name in FLIPS])[flips]
+        theirs = small(gallery.images(rows), size)
+        distances, shifts = align(ours, theirs, reach)
+        best = int(distances.argmin())
+        cases = gallery.features.cases[rows]
+        others = [distances.numpy()[cases == case].min() for case in np.unique(cases) if case != cases[best]]
+        surroundings = float(np.median(others)) if others else np.inf
+        found.append(
+            (float(distances[best]), surroundings, rows[best], flips[best], shifts[best].tolist(), feature_distance)
+        )
+        advance(1)
+    distance, around, row_, flip, shift, feature = zip(*found, strict=True)
+    return Matches(
+        np.array(distance),
+        np.array(around),
+        np.array(row_),
+        np.array(flip),
+        np.array(shift).reshape(-1, 2),
+        np.array(feature),
+    )
+
+
+def compared_size(collection: Collection, side: int) -> tuple[int, int]:
+    """Height and width to which images are reduced before they are laid on each other."""
+    height, width = collection.stored.arrays()["image"][0][1:]
+    share = min(1.0, side / max(height, width))
+    return max(round(height * share), 1), max(round(width * share), 1)
+
+
+def _candidates(
+    queries: Collection, gallery: Collection, count: int, *, same: bool
+) -> Iterator[tuple[int, Rows, Rows, float]]:
+    """For each query the gallery rows to compare with, how to mirror the query for each, and its feature distance.
+
+    From each of the `count` nearest cases the nearest image: in features, in the spectrum, and in the mirrored one.
+    """
+    cases = torch.from_numpy(gallery.features.cases)
+    starts = np.searchsorted(gallery.features.cases, np.arange(int(cases.max()) + 2))
+    features, spectra = gallery.features.values, gallery.spectra.flatten(1)
+    for start in range(0, len(queries), size := max(1, min(BLOCK // len(gallery), len(queries)))):
+        block = slice(start, start + size)
+        ours = queries.spectra[block]
+        searches = (
+            (torch.cdist(queries.features.values[block], features), (0,)),
+            (torch.cdist(ours.flatten(1), spectra), (0, 3)),
+            (torch.cdist(mirrored(ours).flatten(1), spectra), (1, 2)),
+        )
+        if same:
+            mine = torch.from_numpy(queries.features.cases[block])
+            for distances, _ in searches:
+                distances[mine[:, None] == cases] = torch.inf
+        nearest = [_nearest_cases(distances, cases, len(starts) - 1, count) for distances, _ in searches]
+        for index in range(len(ours)):
+            pairs = set()
+            for (distances, flips), near in zip(searches, nearest, strict=True):
+                for case in near[index].tolist():
+                    members = distances[index, starts[case] : starts[case + 1]]
+                    if members.isfinite().any():
+                        pairs |= {(int(starts[case] + members.argmin()), flip) for flip in flips}
+            rows, flips = np.array(sorted(pairs)).T
+            yield start + index, rows, flips, float(searches[0][0][index].min())
+
+
+def _nearest_cases(distances: Tensor, cases: Tensor, number: int, count: int) -> Tensor:
+    """(B, count) the cases whose nearest image is nearest, from distances (B, M) to images of cases (M,)."""
+    smallest = torch.full((len(distances), number), torch.inf)
+    smallest.scatter_reduce_(1, cases.expand(len(distances), -1), distances, "amin")
+    return smallest.topk(min(count, number), largest=False).indices
