@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from medgen.diffusion.slice_profile import Positions
+from medgen.diffusion.slice_profile import Positions, ProfileShape, cubic_matrix, profile_matrix, pseudo_inverse
 
 PLACES = 2
 """Channels of `places`."""
@@ -51,6 +51,27 @@ def scales(thin_spacing: float, thick_spacing: float, thickness: float) -> Tenso
     """(3,) float32 in (0, 1): the three lengths in mm, each as length / (length + 4 mm)."""
     lengths = torch.tensor([thin_spacing, thick_spacing, thickness], dtype=torch.float64)
     return (lengths / (lengths + TYPICAL)).float()
+
+
+def spline_matrix(
+    thin: Positions, thick: Positions, thickness: float, thin_thickness: float, profile: ProfileShape = "box"
+) -> Tensor:
+    """(N, M): cubic interpolation, corrected so that measuring it gives the thick slices back.
+
+    C + A^+ (1 - A C): what can be said of the thin slices, all of them, before any model is asked.
+    """
+    cubic = cubic_matrix(thin, thick)
+    measuring = profile_matrix(thick, thin, thickness, profile, thin_thickness)
+    return cubic + pseudo_inverse(measuring) @ (torch.eye(len(cubic.T), dtype=torch.float64) - measuring @ cubic)
+
+
+def window_spline(thin: Tensor, thick: Tensor, thickness: float, spacing: float) -> Tensor:
+    """(N, M): `spline_matrix` at the slices of a window, for thick ones that may reach beyond it."""
+    before = max(0, math.ceil(float(thin[0] - thick[0] + thickness / 2) / spacing - 0.5))
+    after = max(0, math.ceil(float(thick[-1] - thin[-1] + thickness / 2) / spacing - 0.5))
+    count = before + len(thin) + after
+    grid = thin[0] + spacing * (torch.arange(count, dtype=torch.float64) - before)
+    return spline_matrix(grid, thick, thickness, spacing)[before : before + len(thin)]
 
 
 def network_input(noisy: Tensor, guess: Tensor, places: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Thick slices to thin ones: what cubic interpolation misses is sampled in latents, window by window over depth."""
+"""Thick slices to thin ones: what a spline misses is sampled in latents, window by window over depth."""
 
 from __future__ import annotations
 
@@ -204,7 +204,8 @@ class Spline:
     def case(self, case: Case, advance: Callable[[int], None] = lambda slices: None) -> Case:
         """The thin case of a thick one."""
         volume = _volume(case, self.intensity, self.options)
-        slabs = _slabs_of(volume, lambda first, last: volume.guess(first, last)[None], self.options.consistency)
+        matrix = volume.cubic if self.options.consistency == "none" else volume.spline
+        slabs = (volume.interpolated(matrix[slice(*ends)])[None] for ends in _slabs(len(volume)))
         return volume.filled(slabs, advance)
 
 

@@ -15,13 +15,15 @@ from torch import Tensor
 
 from medgen.artifacts.schema import Array, Case, Intensity
 from medgen.diffusion.slice_profile import ProfileShape, cubic_matrix, profile_matrix, pseudo_inverse, resample
-from medgen.diffusion.thin_grid import places, scales, thin_positions, whole_rows
+from medgen.diffusion.thin_grid import places, scales, spline_matrix, thin_positions, whole_rows
 from medgen.errors import DataError
 
 SLAB = 16
 """Thin slices that are finished at once."""
 MARGIN = 0.2
 """Within this distance (network units) of the window's ends, the model's word gives way to the interpolation beyond."""
+VAGUE = 5.0
+"""Variance of a voxel beyond the model's window, relative to one inside."""
 EVEN = 0.01
 """A target spacing within this share of the source's is no finer."""
 
@@ -62,6 +64,11 @@ class ThinVolume:
         return cubic_matrix(self.thin, self.thick)
 
     @cached_property
+    def spline(self) -> Tensor:
+        """(N, M): thick slices -> the spline that gives them back when it is measured."""
+        return spline_matrix(self.thin, self.thick, self.thickness, self.spacing, self.profile)
+
+    @cached_property
     def places(self) -> Tensor:
         """(2, N): what the network is told of each place."""
         return places(self.thin, self.thick, self.thickness, self.spacing)
@@ -81,10 +88,13 @@ class ThinVolume:
         return (physical - low) * (2.0 / (high - low)) - 1.0
 
     def guess(self, first: int, last: int) -> Tensor:
-        """Cubic interpolation of thin slices [first, last)."""
-        rows = self.cubic[first:last]
-        used = _band(rows)
-        return resample(self.measured(used.start, used.stop), rows[:, used], dim=0)
+        """Thin slices [first, last) as the spline has them."""
+        return self.interpolated(self.spline[first:last])
+
+    def interpolated(self, matrix: Tensor) -> Tensor:
+        """A matrix (K, M) times the thick slices: (K, C, H, W)."""
+        used = _band(matrix)
+        return resample(self.measured(used.start, used.stop), matrix[:, used], dim=0)
 
     def stored(self, values: Tensor) -> Array:
         """Network units -> the values that the case stores, rounded where these are integers."""
@@ -97,30 +107,36 @@ class ThinVolume:
         return numbers.numpy().astype(kind)
 
     def consistent(self, estimate: Callable[[int, int], Tensor]) -> Iterator[Tensor]:
-        """Slabs (S, n, C, H, W), in order, of the volume nearest to the estimate whose measurement is the thick input.
+        """Slabs (S, n, C, H, W), in order, of a volume close to the estimate whose measurement is the thick input.
 
         `estimate(first, last)` gives slices of S samples, (S, last - first, C, H, W); each is asked for once and in
         order, and forgotten as soon as no correction needs it.
         """
-        slabs = [(first, min(first + SLAB, len(self))) for first in range(0, len(self), SLAB)]
-        rows = [_band(self.correcting[first:last]) for first, last in slabs]  # thick slices that correct a slab
-        reach = [_band(self.measuring[part]) for part in rows]  # thin slices that these measure
+        slabs = [slice(first, min(first + SLAB, len(self))) for first in range(0, len(self), SLAB)]
+        reach = [self._reach(slab) for slab in slabs]
         held, start, stop = None, 0, 0  # the slices [start, stop) that are kept
-        for index, (first, last) in enumerate(slabs):
-            keep = min([first, *(later.start for later in reach[index:] if later.stop)])
+        for index, slab in enumerate(slabs):
+            keep = min(outer.start for _, _, _, outer in reach[index:])
             parts = [] if held is None else [held[:, keep - start :]]
             start = keep
-            while stop < max(last, reach[index].stop):
+            rows, inner, near, outer = reach[index]
+            while stop < outer.stop:
                 parts.append(estimate(stop, min(stop + SLAB, len(self))))
                 stop += parts[-1].shape[1]
             held = torch.cat(parts, dim=1)
-            x = held[:, first - start : last - start]
-            if reach[index].stop:
-                part, window = rows[index], reach[index]
-                again = resample(held[:, window.start - start : window.stop - start], self.measuring[part, window], 1)
-                missing = self.measured(part.start, part.stop) - again
-                x = x + resample(missing, self.correcting[first:last, part], dim=1)
-            yield x
+            x = held[:, outer.start - start : outer.stop - start]
+            x = weighted(x, self.measured(near.start, near.stop), self.measuring[near, outer])
+            x = x[:, inner.start - outer.start : inner.stop - outer.start]
+            missing = self.measured(rows.start, rows.stop) - resample(x, self.measuring[rows, inner], dim=1)
+            x = x[:, slab.start - inner.start : slab.stop - inner.start]
+            yield x + resample(missing, self.correcting[slab, rows], dim=1)
+
+    def _reach(self, slab: slice) -> tuple[slice, slice, slice, slice]:
+        """Thick slices that correct thin ones, thin ones that these measure; and once more, for the weighing."""
+        rows = _band(self.correcting[slab])
+        inner = _hull(_band(self.measuring[rows]), slab)
+        near = _hull(_band(self.measuring[:, inner].T), rows)
+        return rows, inner, near, _hull(_band(self.measuring[near]), inner)
 
     def corrected(self, x: Tensor, first: int) -> Tensor:
         """A window x (n, C, H, W) of slices from `first`, corrected by the thick slices that lie wholly in it."""
@@ -128,9 +144,9 @@ class ThinVolume:
         rows = whole_rows(self.measuring, first, last)
         if not len(rows):
             return x
-        matrix = self.measuring[rows, first:last]
-        missing = self.measured(int(rows[0]), int(rows[-1]) + 1).to(x) - resample(x, matrix, dim=0)
-        return x + resample(missing, pseudo_inverse(matrix), dim=0)
+        matrix, measured = self.measuring[rows, first:last], self.measured(int(rows[0]), int(rows[-1]) + 1)
+        x = weighted(x[None], measured, matrix)[0]
+        return x + resample(measured - resample(x, matrix, dim=0), pseudo_inverse(matrix), dim=0)
 
     def filled(self, slabs: Iterable[Tensor], advance: Callable[[int], None]) -> Case:
         """The thin case, from slabs (S, n, C, H, W) of S samples: their mean, and for two or more their spread."""
@@ -192,10 +208,30 @@ def combine(decoded: Tensor, guess: Tensor) -> Tensor:
     return inside + low + high
 
 
+def weighted(x: Tensor, measured: Tensor, matrix: Tensor) -> Tensor:
+    """A first correction of x (S, n, C, H, W) towards thick slices (m, C, H, W), most where it is known least.
+
+    One step x + W A^T (y - A x) / (A W A^T), W the variance of a voxel: `VAGUE` beyond the model's window, where only
+    the spline spoke, and 1 inside. Exact where thick slices share no thin one; what it leaves, or overshoots, is for
+    the unweighted correction after it.
+    """
+    inside = x.clamp(-1.0, 1.0)
+    variance = 1.0 + (VAGUE - 1.0) * (_fade((inside + 1.0) / MARGIN) + _fade((1.0 - inside) / MARGIN))
+    missing = (measured - resample(x, matrix, dim=1)) / resample(variance, matrix.square(), dim=1).clamp(min=1e-6)
+    return x + variance * resample(missing, matrix.T.contiguous(), dim=1)
+
+
 def _fade(x: Tensor) -> Tensor:
     """1 at 0, 0 from 1 on, smooth in between."""
     x = x.clamp(0.0, 1.0)
     return 1.0 - x * x * (3.0 - 2.0 * x)
+
+
+def _hull(one: slice, other: slice) -> slice:
+    """From the first to the last of two ranges, either of which may be empty."""
+    if one.start == one.stop:
+        return other
+    return slice(min(one.start, other.start), max(one.stop, other.stop)) if other.start < other.stop else one
 
 
 def _band(matrix: Tensor) -> slice:

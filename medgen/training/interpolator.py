@@ -1,4 +1,4 @@
-"""Train the interpolator: a diffusion model of what cubic interpolation misses between thick slices, in latents."""
+"""Train the interpolator: a diffusion model of what a spline misses between thick slices, in latents."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class FrozenVAE:
 class InterpolatorLearner(Learner):
     """Weighted error of what the network predicts of the noisy residual: latents of thin slices less the guess's.
 
-    A network that answers zero is cubic interpolation, so that training begins there.
+    A network that answers zero is the consistent spline, so that training begins there.
     """
 
     model: UNet

@@ -14,8 +14,8 @@ from torch import Tensor
 from medgen.artifacts.schema import Intensity
 from medgen.artifacts.stored import CaseRow, StoredSet
 from medgen.config import Options
-from medgen.diffusion.slice_profile import ProfileShape, coverage, cubic_matrix, profile_matrix, resample
-from medgen.diffusion.thin_grid import places, scales
+from medgen.diffusion.slice_profile import ProfileShape, coverage, profile_matrix, resample
+from medgen.diffusion.thin_grid import places, scales, window_spline
 from medgen.errors import ConfigError, DataError
 from medgen.training.data import rows_of
 from medgen.training.options import Positive, Size
@@ -25,8 +25,8 @@ from medgen.training.step import Batch, mix
 Range = tuple[Positive, Positive]
 Part = Annotated[float, Meta(ge=0, le=1)]
 
-KNOTS = 3
-"""Thick slices beyond each end of a window that its cubic interpolation hears of; farther ones weigh below 1 %."""
+KNOTS = 4
+"""Thick slices beyond each end of a window that its spline hears of; farther ones weigh below 1 %."""
 FINER = 1.2
 """Thick slices are at least this many times as far apart as thin ones."""
 
@@ -75,8 +75,9 @@ class Window:
 class Volumes:
     """Windows of one split's volumes: `thin`, `guess` (B, N, C, H, W) in [-1, 1], `places` (B, 2, N), `scales` (B, 3).
 
-    `guess` is the cubic interpolation, at the positions of `thin`, of thick slices that were averaged in physical
-    values, before any window. A sample is a pure function of the seed and its position.
+    `guess` is the consistent spline, at the positions of `thin`, through thick slices that were averaged in physical
+    values, before any window; it takes their profile for a box. A sample is a pure function of the seed and its
+    position.
     """
 
     def __init__(
@@ -185,7 +186,7 @@ class Volumes:
         if ratio != 1:
             target = profile_matrix(thin, slices, spacing, "box", native)
         measured = profile_matrix(centres, slices, thickness, shape, native)
-        guess = cubic_matrix(thin, centres) @ measured
+        guess = window_spline(thin, centres, thickness, spacing) @ measured
         used = np.flatnonzero((target.abs().sum(0) + guess.abs().sum(0)).numpy() > 0)
         cut = slice(int(used[0]), int(used[-1]) + 1)
         numbers = range(row.start + cut.start, row.start + cut.stop)
@@ -213,7 +214,7 @@ class Volumes:
             range(row.start + start, row.start + start + depth),
             torch.eye(depth, dtype=torch.float64),
             range(thick.start + near.start, thick.start + near.stop),
-            cubic_matrix(thin, centres[near]),
+            window_spline(thin, centres[near], thickness, row.spacing[0]),
             places(thin, centres[near], thickness, row.spacing[0]),
             scales(row.spacing[0], thick.spacing[0], thickness),
         )

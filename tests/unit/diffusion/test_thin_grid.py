@@ -14,8 +14,10 @@ from medgen.diffusion.thin_grid import (
     network_input,
     places,
     scales,
+    spline_matrix,
     thin_positions,
     whole_rows,
+    window_spline,
     window_starts,
     window_weights,
 )
@@ -51,6 +53,25 @@ def test_places_tell_centres_gaps_and_ends() -> None:
     near, measured = places(thin, thick, thickness=4.0, thin_thickness=2.0)
     torch.testing.assert_close(near, torch.tensor([0.0, 1.0, 0.6, 0.0, 1.0]))
     torch.testing.assert_close(measured, torch.tensor([0.0, 1.0, 0.5, 0.0, 1.0]))
+
+
+@pytest.mark.parametrize(("step", "thickness", "spacing"), [(5.0, 5.0, 1.0), (4.0, 4.0, 1.3), (6.0, 3.0, 1.0)])
+def test_the_spline_gives_the_thick_slices_back(step: float, thickness: float, spacing: float) -> None:
+    thick = step * torch.arange(9, dtype=torch.float64)
+    thin = thin_positions(thick, thickness, spacing)
+    again = profile_matrix(thick, thin, thickness, thin_thickness=spacing) @ spline_matrix(
+        thin, thick, thickness, spacing
+    )
+    torch.testing.assert_close(again, torch.eye(9, dtype=torch.float64), atol=1e-4, rtol=0)
+
+
+def test_a_windows_spline_is_that_of_the_whole_volume() -> None:
+    thick = 5.0 * torch.arange(20, dtype=torch.float64)
+    thin = thin_positions(thick, 5.0, 1.0)
+    whole = spline_matrix(thin, thick, 5.0, 1.0)
+    for first, near in ((0, slice(0, 8)), (45, slice(5, 17)), (84, slice(13, 20))):
+        part = window_spline(thin[first : first + 16], thick[near], 5.0, 1.0)
+        torch.testing.assert_close(part, whole[first : first + 16, near], atol=0.01, rtol=0)
 
 
 def test_scales_are_told_in_mm() -> None:

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from medgen.artifacts.schema import Case, Intensity
-from medgen.diffusion.slice_profile import cubic_matrix, profile_matrix, resample
+from medgen.diffusion.slice_profile import profile_matrix, resample
+from medgen.diffusion.thin_grid import spline_matrix
 from medgen.errors import DataError, UsageError
 from medgen.inference.interpolate import InterpolateOptions, Interpolation
 from medgen.inference.models import load_interpolator, load_vae
@@ -73,10 +74,10 @@ def test_averaging_the_thin_slices_gives_the_thick_ones_back(
     assert np.abs(measured_again(free, thick, thickness, profile) - thick["image"]).mean() > 5
 
 
-def test_a_network_that_answers_zero_is_cubic_interpolation(tiny: Path, models: Path) -> None:
+def test_a_network_that_answers_zero_is_the_consistent_spline(tiny: Path, models: Path) -> None:
     thick = thick_case()
     thin = interpolation(tiny, models / "zero", consistency="none").case(thick)
-    matrix = cubic_matrix(torch.from_numpy(thin.positions), torch.from_numpy(thick.positions))
+    matrix = spline_matrix(torch.from_numpy(thin.positions), torch.from_numpy(thick.positions), 4.0, 1.0)
     expected = resample(torch.from_numpy(thick["image"].astype(np.float64)), matrix, 0)
     assert np.abs(thin["image"] - expected.numpy()).max() <= 0.51
 
