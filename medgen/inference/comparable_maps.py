@@ -32,12 +32,11 @@ class ComparableMaps:
         options = convert(AnomalyOptions, made, "how the maps of the set were made")
         return ComparableMaps(MapMaker(options), bool(calibrated))
 
-    def __call__(self, images: Maps, versions: Maps) -> tuple[Maps, Maps]:
-        """The maps and the scores."""
-        return self.maker(images, versions)
+    def __call__(self, images: Maps, versions: Maps, case: str) -> tuple[Maps, Maps]:
+        """The maps and the scores of slices of one case."""
+        return self.maker(images, versions, case)
 
-    def calibrated_by(self, normal: Iterable[Maps]) -> ComparableMaps:
-        """The same in deviations from the maps (B, 4, H, W) of normal images."""
+    def calibrated_by(self, normal: Iterable[tuple[str, Maps]]) -> ComparableMaps:
+        """The same in deviations from the maps (B, 4, H, W) of normal cases, each of them from those of the others."""
         options = self.maker.options
-        calibration = calibrate((("-", maps) for maps in normal), options.calibration)
-        return replace(self, maker=MapMaker(options, calibration))
+        return replace(self, maker=MapMaker(options, calibrate(normal, options.calibration)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from medgen.artifacts.schema import MAP_CHANNELS
@@ -72,7 +73,9 @@ def _test(
     roles: Roles, rows: np.ndarray, maps: np.ndarray, scores: np.ndarray, told: list[tuple[Detector, Tally]]
 ) -> None:
     truth = roles.test
-    masks = truth.stored.read("mask", rows).any(axis=1) if truth.stored.has("mask") else None
+    masks: npt.NDArray[np.bool_] | None = None
+    if truth.stored.has("mask"):
+        masks = np.asarray(truth.stored.read("mask", rows).any(axis=1))
     for detector, tally in told:
         own = detector.score(maps, scores)
         for place, row in enumerate(rows):

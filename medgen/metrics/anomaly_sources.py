@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
 
 import numpy as np
@@ -90,16 +91,25 @@ Version = Callable[[Truth, Rows, Images], Images]
 def _baseline(name: str, title: str, version: Version, maker: MapMaker, roles: Roles) -> Source:
     """Maps between images and `version` of them; in deviations from normal ones if the set's maps are."""
 
-    def produce_with(maker: MapMaker, truth: Truth, rows: Rows) -> tuple[Images, Images]:
+    def mapped(maker: MapMaker, truth: Truth, rows: Rows) -> Iterator[tuple[str, Images, Images]]:
+        """Maps and scores case by case, though versions are made of all at once."""
         images = read_images(truth.stored)(rows)
-        return maker(images, version(truth, rows, images))
+        versions, names = version(truth, rows, images), truth.names(rows)
+        starts = [0, *(place for place in range(1, len(rows)) if names[place] != names[place - 1]), len(rows)]
+        for part in (slice(*ends) for ends in pairwise(starts)):
+            yield (names[part.start], *maker(images[part], versions[part], names[part.start]))
 
     if maker.calibrated and len(roles.fit_rows) > 1:
-        normal = (produce_with(maker, roles.fit, rows)[0] for rows in chunks(roles.fit_rows))
-        maker = maker.calibrated_by(normal)
-    return Source(
-        lambda truth, rows: produce_with(maker, truth, rows), tuple(_detectors(name, title, ("total", "pixel")))
-    )
+        uncalibrated = maker
+        maker = maker.calibrated_by(
+            (case, maps) for rows in chunks(roles.fit_rows) for case, maps, _ in mapped(uncalibrated, roles.fit, rows)
+        )
+
+    def produce(truth: Truth, rows: Rows) -> tuple[Images, Images]:
+        _, maps, scores = zip(*mapped(maker, truth, rows), strict=True)
+        return np.concatenate(maps), np.concatenate(scores)
+
+    return Source(produce, tuple(_detectors(name, title, ("total", "pixel"))))
 
 
 def _nearest(inputs: Inputs, roles: Roles, advance: Callable[[int], object]) -> Version:

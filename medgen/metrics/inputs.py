@@ -32,11 +32,11 @@ class MapMaker(Protocol):
     def calibrated(self) -> bool:
         """Whether the set's maps are deviations from those of normal images."""
 
-    def __call__(self, images: Images, versions: Images) -> tuple[Images, Images]:
-        """Images and versions (B, C, H, W) in [-1, 1] -> maps (B, 4, H, W) and scores (B,)."""
+    def __call__(self, images: Images, versions: Images, case: str) -> tuple[Images, Images]:
+        """Images and versions of one case, (B, C, H, W) in [-1, 1] -> maps (B, 4, H, W) and scores (B,)."""
 
-    def calibrated_by(self, normal: Iterable[Images]) -> MapMaker:
-        """The same in deviations from the maps (B, 4, H, W) of normal images."""
+    def calibrated_by(self, normal: Iterable[tuple[str, Images]]) -> MapMaker:
+        """The same in deviations from the maps (B, 4, H, W) of normal cases, each of them from those of the others."""
 
 
 Progress = Callable[[int | None, str], AbstractContextManager[Advance]]

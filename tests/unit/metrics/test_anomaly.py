@@ -16,7 +16,8 @@ from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
-from medgen.inference.anomaly import AnomalyOptions, map_cases, map_header
+from medgen.inference.anomaly import AnomalyOptions, map_cases, map_header, normal_maps
+from medgen.inference.calibration import calibrate
 from medgen.inference.comparable_maps import ComparableMaps
 from medgen.metrics.anomaly import lacking, measure
 from medgen.metrics.anomaly_sources import normal_rows
@@ -176,11 +177,12 @@ def test_baselines_stand_in_the_same_table_and_are_mapped_alike(tmp_path: Path) 
         detectors["normalizer"]["pixel_average_precision"]["value"]
         > detectors["nearest"]["pixel_average_precision"]["value"]
     )
-    main, kinds = section.tables
+    main, marking, kinds = section.tables
     assert [row[0] for row in main.rows][-1] == "guessing"
     assert len(main.rows) == len(detectors) + 1
     assert len(kinds.rows) == 2 * 3
-    assert "optimistic" in " ".join(main.columns)
+    assert len(marking.rows) == len(main.rows)
+    assert "optimistic" in " ".join(marking.columns)
     assert section.galleries
     assert len(section.scores["dice_per_image"].values) == 16
 
@@ -219,3 +221,34 @@ def test_contradictions_and_gaps_are_named(tmp_path: Path) -> None:
     with open_set(path, random_access=True) as stored:
         assert lacking(inputs_of(stored)) == ""
         assert choose(None, inputs_of(stored)) == ["anomaly"]
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_a_baseline_with_the_same_normal_versions_gets_the_same_numbers(tmp_path: Path, calibrated: bool) -> None:
+    """Weights, smoothing, foreground, scores and calibration are those of the set's own maps."""
+    options = AnomalyOptions(
+        pixel=0.5, laplacian=0.1, smoothing=1.5, foreground=0.1, score="quantile", score_share=0.05
+    )
+    path = make_maps(tmp_path / "maps.h5", options=options)
+    if calibrated:
+        with open_set(path) as reader:
+            calibration = calibrate(normal_maps(reader.header, reader, options), options.calibration)
+        with open_set(path) as reader:
+            cases = list(reader)
+            images = SetHeader("image", derive("preprocess", {}), BYTES, label_names=NAMES)
+        header = map_header(images, derive("anomaly-map", {}), options, calibrated=True)
+        with create_set(tmp_path / "calibrated.h5", header) as writer:
+            found = [(case, Case(case.id, {"image": case["normalized"]}, case.split)) for case in cases]
+            for case in map_cases(found, BYTES, options, calibration):
+                writer.write(case)
+        path = tmp_path / "calibrated.h5"
+    with open_set(path) as reader:
+        known = {BYTES.normalized(case["image"]).tobytes(): BYTES.normalized(case["normalized"]) for case in reader}
+    same = Reconstructor(
+        lambda images: torch.from_numpy(np.concatenate([known[one.numpy().tobytes()] for one in images[:, None]])),
+        "same",
+    )
+    detectors = measured(path, vae=same)["detectors"]
+    assert detectors["vae"] == detectors["normalizer"]
+    assert detectors["vae_pixel"] == detectors["normalizer_pixel"]
+    assert detectors["vae"]["false_positive_rate"]["value"] == pytest.approx(0.01, abs=0.01)
