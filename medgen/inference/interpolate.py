@@ -31,6 +31,10 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 Consistency = Literal["end", "steps", "none"]
 
 
+ENCODED = 4
+"""Slices that go through the VAE at once: more take memory, not less time."""
+
+
 class InterpolateOptions(Options, frozen=True):
     """How `interpolate` samples. Lengths in mm; the batch size does not change the result beyond rounding."""
 
@@ -173,13 +177,14 @@ class Interpolation:
 
     def _encode(self, images: Tensor) -> Tensor:
         """Slices (n, C, H, W) in network units -> shifted and scaled latents (n, c, h, w) on the CPU."""
-        facts = self.denoiser.facts
-        mean = self.vae.encode(images.clamp(-1.0, 1.0)).mean.float().cpu()
+        facts, images = self.denoiser.facts, images.clamp(-1.0, 1.0)
+        mean = torch.cat([self.vae.encode(images[part]).mean.float().cpu() for part in _parts(len(images))])
         return (mean - facts.latent_shift) * facts.latent_scale
 
     def _decode(self, latents: Tensor) -> Tensor:
         facts = self.denoiser.facts
-        return self.vae.decode(latents / facts.latent_scale + facts.latent_shift).float().cpu()
+        latents = latents / facts.latent_scale + facts.latent_shift
+        return torch.cat([self.vae.decode(latents[part]).float().cpu() for part in _parts(len(latents))])
 
     def _check(self, case: Case) -> None:
         channels, height, width = case["image"].shape[1:]
@@ -255,6 +260,10 @@ def interpolated_header(
 
 def _slabs(count: int) -> list[tuple[int, int]]:
     return [(first, min(first + SLAB, count)) for first in range(0, count, SLAB)]
+
+
+def _parts(count: int) -> Iterator[slice]:
+    return (slice(first, first + ENCODED) for first in range(0, count, ENCODED))
 
 
 def _keys(case: str, number: int, slices: range) -> list[int]:
