@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import sqrtm
 
 from medgen.errors import DataError
-from medgen.metrics.frechet import Gaussian, fit, frechet_distance
+from medgen.metrics.frechet import Gaussian, fit, frechet_between, frechet_distance
 
 
 def test_closed_form_of_two_diagonal_gaussians() -> None:
@@ -54,3 +54,23 @@ def test_is_a_squared_distance() -> None:
 def test_one_sample_has_no_covariance() -> None:
     with pytest.raises(DataError, match="at least 2"):
         fit(torch.zeros(1, 4))
+
+
+@pytest.mark.parametrize(("n", "m"), [(9, 7), (9, 60), (60, 9), (60, 50)])
+def test_the_short_way_for_few_samples_gives_the_same(n: int, m: int) -> None:
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(n, 20)) * np.arange(1, 21), random.normal(size=(m, 20)) + 0.3
+    expected = frechet_distance(fit(torch.from_numpy(x)), fit(torch.from_numpy(y)))
+    assert frechet_between(torch.from_numpy(x), torch.from_numpy(y)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_few_samples_of_one_distribution_are_far_from_each_other() -> None:
+    """The small-sample bias that every report has to warn of: it goes down as 1/N."""
+
+    def distance(count: int) -> float:
+        a, b = (torch.randn(count, 16, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+        return frechet_between(a, b)
+
+    assert distance(50) > 5 * distance(500) > 25 * distance(5000)
+    with pytest.raises(DataError, match="at least 2"):
+        frechet_between(torch.zeros(1, 4), torch.zeros(9, 4))
