@@ -36,6 +36,9 @@ def command(
             help="What to measure: sets, or files and folders of DICOM, NIfTI, PNG. Several are compared side by side.",
         ),
     ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", metavar="NAME", help="Only that split of what is measured, such as test.")
+    ] = None,
     reference: Annotated[
         Path | None,
         typer.Option("--reference", metavar="SET", help="Real images, or those that the set should equal."),
@@ -133,10 +136,11 @@ def command(
     them. Fidelity is how far the images lie from those of --reference in features, beside how far real ones lie from
     each other. Memorization finds copies: samples nearer to an image of --training than any of --reference, which was
     held out. Conditioning asks whether each sample shows the nodule its vector asks for; its measuring rule is fitted
-    to one half of --reference and tried on the other. Interpolation compares thin slices made of --thick with those of --reference,
-    place by place in mm, beside linear and cubic interpolation and what --vae leaves of the truth. Anomaly holds the
-    maps and scores of anomaly-map against masks and labels, beside what --vae and the nearest image of --training would
-    find; its threshold is fitted on the normal images of the validation split, or of a --reference of maps.
+    to one half of --reference and tried on the other. Interpolation compares thin slices made of --thick with those of
+    --reference, place by place in mm, beside linear and cubic interpolation and what --vae leaves of the truth. Anomaly
+    holds the maps and scores of anomaly-map against masks and labels, beside what --vae and the nearest image of
+    --training would find; its threshold is fitted on the normal images of the validation split, or of a --reference of
+    maps.
     """
     from medgen.metrics.options import EvaluateOptions
 
@@ -161,8 +165,8 @@ def command(
     import json
 
     from medgen.artifacts.atomic import atomic_file, check_output
+    from medgen.cli.compared import MEASURED, REFERENCE, THICK, TRAINING, Wanted, open_all, wanted
     from medgen.cli.extractor import open_extractor
-    from medgen.cli.image_source import names_of, open_alike
     from medgen.config import convert
     from medgen.errors import SomeItemsFailed
     from medgen.imaging.options import PreprocessOptions
@@ -183,37 +187,26 @@ def command(
             check_output(path, force=force)
     target = resolve_device(device)
     with contextlib.ExitStack() as stack:
-        others = [other for other in (thick, training, reference) if other is not None]
-        given: list[str | Path] = [*(sources or ["-"]), *others]
         from_files = {"size": size or "", "window": window or "auto", "keep_going": keep_going}
-        opened = open_alike(
+        opened = open_all(
             stack,
-            given,
+            [
+                *(Wanted(MEASURED, source, split) for source in sources or ["-"]),
+                *wanted(THICK, thick, None),
+                *wanted(TRAINING, training, training_split),
+                *wanted(REFERENCE, reference, reference_split),
+            ],
             console,
             convert(PreprocessOptions, from_files, "command line"),
-            with_splits=[
-                path for path, split in ((reference, reference_split), (training, training_split)) if path and split
-            ],
         )
-        names = names_of(given)
-        materials = [Material("measured", name, stored) for name, stored in zip(names, opened, strict=True)]
-        real = None
-        if reference is not None:
-            real = opened.pop().only(reference_split) if reference_split is not None else opened.pop()
-            for name, stored in zip(names, opened, strict=False):
-                for warning in check_comparable(name, stored, names[-1], real):
+        measured = [one for one in opened if one.part == MEASURED]
+        others = {one.part: one for one in opened if one.part != MEASURED}
+        if REFERENCE in others:
+            real = others[REFERENCE]
+            for one in measured:
+                for warning in check_comparable(one.name, one.stored, real.name, real.stored):
                     console.warn(warning)
-            materials[-1] = Material("reference", _with_split(names[-1], reference_split), real)
-        learned = None
-        if training is not None:
-            learned = opened.pop()
-            training_split = training_split or ("train" if any(row.split == "train" for row in learned.cases) else None)
-            learned = learned.only(training_split) if training_split is not None else learned
-            materials[len(opened)] = Material("training", _with_split(names[len(opened)], training_split), learned)
-        coarse = None
-        if thick is not None:
-            coarse = opened.pop()
-            materials[len(opened)] = Material("thick slices", names[len(opened)], coarse)
+        materials = [Material(one.part, one.name, one.stored) for one in opened]
         reconstructor = None
         if vae is not None:
             from medgen.inference.models import load_vae
@@ -223,13 +216,20 @@ def command(
             materials.append(Material("VAE", vae.stem, autoencoder.model))
         bank = FeatureBank(open_extractor(options, target))
         results = []
-        for name, stored in zip(names, opened, strict=False):
+        against = {part: one.stored for part, one in others.items()}
+        for one in measured:
             inputs = Inputs(
-                *(stored, bank, options, console.progress, real, learned, reconstructor),
-                maps=ComparableMaps.like(stored.header),
-                thick=coarse,
+                one.stored,
+                bank,
+                options,
+                console.progress,
+                reference=against.get(REFERENCE),
+                training=against.get(TRAINING),
+                thick=against.get(THICK),
+                vae=reconstructor,
+                maps=ComparableMaps.like(one.stored.header),
             )
-            results.append(evaluate(name, inputs))
+            results.append(evaluate(one.name, inputs))
         pairs = compare(results, options.seed)
         _print(console, results, pairs)
         provenance = provenance_of(options, materials)
@@ -256,10 +256,6 @@ def command(
 
 def _listed(names: str | None) -> list[str] | None:
     return [name.strip() for name in names.split(",")] if names else None
-
-
-def _with_split(name: str, split: str | None) -> str:
-    return f"{name} ({split})" if split else name
 
 
 def _print(console: Console, results: Sequence[Evaluated], pairs: Sequence[Pair]) -> None:

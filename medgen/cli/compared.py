@@ -1,0 +1,62 @@
+"""The sets that `evaluate` opens: each with its part in the evaluation, and the split of it that counts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medgen.artifacts.stored import StoredSet
+    from medgen.cli.console import Console
+    from medgen.imaging.options import PreprocessOptions
+
+MEASURED, REFERENCE, TRAINING, THICK = "measured", "reference", "training", "thick slices"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Images to open: a set, or files that become one."""
+
+    part: str
+    source: str | Path
+    split: str | None = None
+    """Only these cases."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What came of it."""
+
+    part: str
+    name: str
+    """What it is called in tables."""
+    stored: StoredSet
+
+
+def wanted(part: str, source: str | Path | None, split: str | None) -> list[Wanted]:
+    """One, or none where no source is given; UsageError for a split of nothing."""
+    from medgen.errors import UsageError
+
+    if source is None and split is not None:
+        raise UsageError(f"--{part}-split needs --{part}")
+    return [] if source is None else [Wanted(part, source, split)]
+
+
+def open_all(
+    stack: contextlib.ExitStack, everything: Sequence[Wanted], console: Console, options: PreprocessOptions
+) -> list[Opened]:
+    """All of them, in their order, until `stack` ends; of a training set without a named split its train split."""
+    from medgen.cli.image_source import names_of, open_alike
+
+    sources = [one.source for one in everything]
+    stored = open_alike(stack, sources, console, options, with_splits=[one.source for one in everything if one.split])
+    opened = []
+    for one, name, whole in zip(everything, names_of(sources), stored, strict=True):
+        split = one.split
+        if split is None and one.part == TRAINING and any(row.split == "train" for row in whole.cases):
+            split = "train"
+        opened.append(Opened(one.part, f"{name} ({split})" if split else name, whole.only(split) if split else whole))
+    return opened
