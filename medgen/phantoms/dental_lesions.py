@@ -22,6 +22,7 @@ from medgen.phantoms.primitives import Floats, Harmonics, Window, coverage, supe
 
 Bools = npt.NDArray[np.bool_]
 SEEN = 0.3  # of a lesion's strongest change: what counts as part of it
+SPONGY = 0.2  # attenuation of bone that can hold a periapical lesion
 LEAST = 0.045  # attenuation that a lesion must take in the mean, so that it can be seen at all
 
 
@@ -116,8 +117,8 @@ def _caries(rng: np.random.Generator, picture: Picture, dentition: Dentition, to
 
 def _periapical(
     rng: np.random.Generator, picture: Picture, dentition: Dentition, tooth: Tooth, severity: float
-) -> Bite:
-    """A round dark halo at the tip of a root."""
+) -> Bite | None:
+    """A round dark halo at the tip of a root; none where the tip stands in a sinus, which has no bone to lose."""
     root = tooth.roots[rng.integers(min(2, len(tooth.roots)))]
     radius = rng.uniform(1.9, 2.6) + 1.9 * severity
     x0, y0 = tooth.place(float(root.middle(1.0)), tooth.crown + root.length + 0.35 * radius)
@@ -125,6 +126,8 @@ def _periapical(
     window = picture.window((x0 - reach, x0 + reach), (y0 - reach, y0 + reach))
     away = _blob(rng, picture.x[window] - x0, picture.y[window] - y0, (radius, radius * rng.uniform(0.85, 1.2)), 0.07)
     cover = coverage(away.astype(np.float32), 1.3)
+    if (cover > 0.5).sum() < 3 or float(picture.bone[window][cover > 0.5].mean()) < SPONGY:
+        return None
     return Bite(window, cover, cover, bone=0.5 + 0.4 * severity, soft=0.04)
 
 
