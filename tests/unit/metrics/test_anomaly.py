@@ -44,7 +44,8 @@ def pictures(rng: np.random.Generator, kind: str, noise: float = 4.0) -> tuple[n
         high, wide = (6, 6) if kind == "caries" else (2, 7)
         mask[..., y : y + high, x : x + wide] = 1
     image = normal - 60 * mask + rng.normal(0, noise, normal.shape)
-    return (np.clip(np.rint(part), 0, 255).astype(np.uint8) for part in (image, normal)), mask  # type: ignore[return-value]
+    stored = [np.clip(np.rint(part), 0, 255).astype(np.uint8) for part in (image, normal)]
+    return stored[0], stored[1], mask
 
 
 def make_maps(
@@ -56,7 +57,7 @@ def make_maps(
     for index in range(count):
         fit = index % 3 == 0
         kind = "normal" if fit or index % 2 else ("caries", "fracture")[index // 2 % 2]
-        (image, normal), mask = pictures(rng, kind)
+        image, normal, mask = pictures(rng, kind)
         arrays = {"image": image, "label": np.array([NAMES.index(kind)])}
         if masks:
             arrays["mask"] = mask
@@ -159,7 +160,7 @@ def test_baselines_stand_in_the_same_table_and_are_mapped_alike(tmp_path: Path) 
     with create_set(tmp_path / "train.h5", header) as writer:
         for index in range(30):
             kind = "normal" if index % 3 else "caries"
-            (image, _), _ = pictures(rng, kind)
+            image, _, _ = pictures(rng, kind)
             split = "train" if index % 2 else "val"
             writer.write(Case(f"t{index}", {"image": image, "label": np.array([NAMES.index(kind)])}, split))
     copies = Reconstructor(lambda images: images, "digest")  # a VAE that keeps lesions, as bad as can be

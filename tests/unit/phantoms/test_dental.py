@@ -75,7 +75,7 @@ def test_a_lesion_darkens_its_mask_and_nothing_far_away(kind: str) -> None:
         ill = draw(options, index)
         well = draw(msgspec.structs.replace(options, healthy_fraction=1.0), index)
         assert ill.kind == kind
-        assert (well.kind, well.lesions, well.mask.any()) == ("normal", (), False)
+        assert (well.kind, len(well.lesions), int(well.mask.sum())) == ("normal", 0, 0)
         change = ndimage.gaussian_filter(well.image - ill.image, 0.7)
         assert change[ill.mask].mean() > 0.02
         far = ~ndimage.binary_dilation(ill.mask, iterations=int(16.0 / ill.pixel if kind == "fracture" else 8))
@@ -106,7 +106,7 @@ def test_tables_agree_with_the_masks(tmp_path: Path) -> None:
         union = np.zeros(mask.shape, bool)
         for row in rows["lesions.csv"]:
             lesion = dict(zip(LESION_FIELDS, row, strict=True))
-            x, y, width, height = (float(lesion[name]) * 96 for name in ("x", "y", "width", "height"))
+            x, y, width, height = (float(str(lesion[name])) * 96 for name in ("x", "y", "width", "height"))
             box = np.s_[round(y - height / 2) : round(y + height / 2), round(x - width / 2) : round(x + width / 2)]
             assert mask[box].any(axis=1).all()
             assert mask[box].any(axis=0).all()
