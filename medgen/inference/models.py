@@ -13,7 +13,7 @@ from medgen.artifacts.model_facts import DenoiserFacts, InterpolatorFacts, Norma
 from medgen.artifacts.models import Model, load_model
 from medgen.config import OptionsT, convert
 from medgen.errors import ConfigError, DataError, UsageError
-from medgen.nets.compute import Precision, autocast, resolve_precision
+from medgen.nets.compute import Precision, resolve_precision
 from medgen.nets.unet import UNet
 from medgen.nets.unet_config import UNetConfig
 from medgen.nets.vae import VAE, Posterior, VAEConfig
@@ -27,7 +27,7 @@ Network = TypeVar("Network", VAE, UNet)
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """A VAE that runs in mixed precision and answers in float32."""
+    """A VAE that runs at the precision `dtype` and answers in float32."""
 
     network: VAE
     facts: VAEFacts
@@ -38,15 +38,13 @@ class Autoencoder:
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Posterior:
         """Images (B, C, H, W) in [-1, 1], on any device -> posterior over latents (B, c, h, w)."""
-        with autocast(self.device, self.dtype):
-            posterior = self.network.encode(_prepared(images, self.device))
+        posterior = self.network.encode(_prepared(images, self.device))
         return Posterior(posterior.mean[: len(images)], posterior.logvar[: len(images)])
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
         """Unscaled latents (B, c, h, w) -> images (B, C, H, W), float32, about [-1, 1]."""
-        with autocast(self.device, self.dtype):
-            images = self.network.decode(_prepared(latents, self.device))
+        images = self.network.decode(_prepared(latents, self.device))
         return images[: len(latents)].float()
 
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -56,7 +54,7 @@ class Autoencoder:
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A UNet that runs in mixed precision, and the facts of its diffusion."""
+    """A UNet that runs at the precision `dtype`, and the facts of its diffusion."""
 
     network: UNet
     facts: DenoiserFacts
@@ -67,19 +65,18 @@ class Denoiser:
     @torch.inference_mode()
     def __call__(self, x: Tensor, t: Tensor, vector: Tensor | None, keep: Tensor | None) -> Tensor:
         """Answer to x (B, c, h, w) at t (B,) under vector (B, K), or none where keep (B,) is False: (B, c, h, w)."""
-        with autocast(self.device, self.dtype):
-            output: Tensor = self.network(
-                _prepared(x, self.device),
-                _padded(t.to(self.device)),
-                vector=None if vector is None else _padded(vector),
-                keep=None if keep is None else _padded(keep),
-            )
+        output: Tensor = self.network(
+            _prepared(x, self.device),
+            _padded(t.to(self.device)),
+            vector=None if vector is None else _padded(vector),
+            keep=None if keep is None else _padded(keep),
+        )
         return output[: len(x)].float()
 
 
 @dataclass(frozen=True)
 class VolumeDenoiser:
-    """A UNet of depth windows that runs in mixed precision, and the facts of its diffusion."""
+    """A UNet of depth windows that runs at the precision `dtype`, and the facts of its diffusion."""
 
     network: UNet
     facts: InterpolatorFacts
@@ -90,14 +87,13 @@ class VolumeDenoiser:
     @torch.inference_mode()
     def __call__(self, x: Tensor, t: Tensor, scales: Tensor) -> Tensor:
         """Answer to x (B, C, N, h, w) at t (B,) for slices of these scales (B, 3): (B, c, N, h, w), float32."""
-        with autocast(self.device, self.dtype):
-            output: Tensor = self.network(x.to(self.device), t.to(self.device), vector=scales.to(self.device))
+        output: Tensor = self.network(x.to(self.device), t.to(self.device), vector=scales.to(self.device))
         return output.float()
 
 
 @dataclass(frozen=True)
 class NormalizerNetwork:
-    """A UNet with the heads "diffusion" and "flow" that runs in mixed precision, and the facts of both paths."""
+    """A UNet with the heads "diffusion" and "flow" that runs at the precision `dtype`, and the facts of both paths."""
 
     network: UNet
     facts: NormalizerFacts
@@ -108,8 +104,7 @@ class NormalizerNetwork:
     @torch.inference_mode()
     def __call__(self, x: Tensor, t: Tensor, head: str) -> Tensor:
         """Answer of one head to x (B, c, h, w) at its time t (B,): (B, c, h, w), float32."""
-        with autocast(self.device, self.dtype):
-            output: Tensor = self.network(_prepared(x, self.device), _padded(t.to(self.device)), head=head)
+        output: Tensor = self.network(_prepared(x, self.device), _padded(t.to(self.device)), head=head)
         return output[: len(x)].float()
 
 
@@ -119,7 +114,8 @@ def load_vae(path: Path, device: torch.device, precision: Precision = "auto") ->
     facts = VAEFacts.read(model.facts, str(path))
     network = VAE(_configuration(VAEConfig, model, path))
     _fill(network, model, path, ema=True)
-    return Autoencoder(_ready(network, device), facts, model, device, resolve_precision(precision, device))
+    dtype = resolve_precision(precision, device)
+    return Autoencoder(_ready(network, device, dtype), facts, model, device, dtype)
 
 
 def load_denoiser(path: Path, device: torch.device, precision: Precision = "auto", *, ema: bool = True) -> Denoiser:
@@ -128,7 +124,8 @@ def load_denoiser(path: Path, device: torch.device, precision: Precision = "auto
     facts = DenoiserFacts.read(model.facts, str(path))
     network = UNet(_configuration(UNetConfig, model, path))
     _fill(network, model, path, ema=ema)
-    return Denoiser(_ready(network, device), facts, model, device, resolve_precision(precision, device))
+    dtype = resolve_precision(precision, device)
+    return Denoiser(_ready(network, device, dtype), facts, model, device, dtype)
 
 
 def load_interpolator(
@@ -139,7 +136,8 @@ def load_interpolator(
     facts = InterpolatorFacts.read(model.facts, str(path))
     network = UNet(_configuration(UNetConfig, model, path))
     _fill(network, model, path, ema=ema)
-    return VolumeDenoiser(_ready(network, device), facts, model, device, resolve_precision(precision, device))
+    dtype = resolve_precision(precision, device)
+    return VolumeDenoiser(_ready(network, device, dtype), facts, model, device, dtype)
 
 
 def load_normalizer(
@@ -150,7 +148,8 @@ def load_normalizer(
     facts = NormalizerFacts.read(model.facts, str(path))
     network = UNet(_configuration(UNetConfig, model, path))
     _fill(network, model, path, ema=ema)
-    return NormalizerNetwork(_ready(network, device), facts, model, device, resolve_precision(precision, device))
+    dtype = resolve_precision(precision, device)
+    return NormalizerNetwork(_ready(network, device, dtype), facts, model, device, dtype)
 
 
 def check_pair(model: Model, facts: DenoiserFacts | NormalizerFacts, vae: Autoencoder | None) -> None:
@@ -183,8 +182,9 @@ def _fill(network: nn.Module, model: Model, path: Path, *, ema: bool) -> None:
         raise DataError(f"{path}: the weights do not fit the network that the file describes: {reason}") from None
 
 
-def _ready(network: Network, device: torch.device) -> Network:
-    network.to(device).eval().requires_grad_(False)
+def _ready(network: Network, device: torch.device, dtype: torch.dtype) -> Network:
+    # Autocast would keep float32 weights and convert them all again in each call.
+    network.to(device, dtype).eval().requires_grad_(False)
     if network.config.dims == 2:  # bf16 convolutions run faster so; volumes gain nothing
         for parameter in network.parameters():
             if parameter.ndim == 4:
