@@ -56,7 +56,7 @@ docs: $(VENV)/.core
 	$(BIN)/python tests/docs.py
 
 bench: $(VENV)/.bench
-	$(BIN)/python tests/bench.py
+	$(BIN)/python -m tests.bench
 
 lock: $(VENV)/.dev $(VENV)/.bench
 	{ head -n 1 requirements.lock; $(BIN)/pip freeze --exclude-editable --exclude medgen | sed 's/+cpu$$//'; } > requirements.lock.new

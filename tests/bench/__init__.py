@@ -1,0 +1,1 @@
+"""`make bench`: medgen beside MONAI, diffusers, pydicom and torchmetrics, as ratios measured in one run."""
