@@ -36,6 +36,10 @@ def command(
             help="Of the differences in pixels, gradients and Laplacians.  [default: 1,0.5,0.3]",
         ),
     ] = None,
+    blur: Annotated[
+        float | None,
+        typer.Option("--blur", metavar="PIXELS", help="Sigma of a Gaussian over both images beforehand."),
+    ] = None,
     smoothing: Annotated[
         float | None, typer.Option("--smoothing", metavar="PIXELS", help="Sigma of a Gaussian over the maps.")
     ] = None,
@@ -87,6 +91,7 @@ def command(
         print_config=print_config,
         flags={
             **_weights(weights),
+            "blur": blur,
             "smoothing": smoothing,
             "foreground": foreground,
             "score": score,

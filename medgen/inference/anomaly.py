@@ -33,6 +33,8 @@ class AnomalyOptions(Options, frozen=True):
     pixel: Weight = 1.0
     gradient: Weight = 0.5
     laplacian: Weight = 0.3
+    blur: Weight = 0.0
+    """Standard deviation in pixels of a Gaussian over both images before they are compared: noise goes, spots stay."""
     smoothing: Weight = 0.0
     """Standard deviation in pixels of a Gaussian over the maps; 0 = none."""
     foreground: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
@@ -49,7 +51,7 @@ class AnomalyOptions(Options, frozen=True):
 
     def note(self) -> str:
         """What the values of a map depend on, as JSON."""
-        kept = ("pixel", "gradient", "laplacian", "smoothing", "foreground")
+        kept = ("pixel", "gradient", "laplacian", "blur", "smoothing", "foreground")
         return json.dumps({name: getattr(self, name) for name in kept})
 
 
@@ -112,6 +114,8 @@ def difference_maps(x: Maps, g: Maps, options: AnomalyOptions) -> Maps:
     x and g are images and their normal versions (D, C, H, W); the maps are means over channels.
     """
     error = x - g
+    if options.blur:
+        error = ndimage.gaussian_filter(error, (0, 0, options.blur, options.blur))
     rows, columns = np.gradient(error, axis=(2, 3))
     parts = [np.abs(error), np.sqrt(rows**2 + columns**2), np.abs(laplacian(error))]
     maps = np.stack([part.mean(axis=1) for part in parts], axis=1)

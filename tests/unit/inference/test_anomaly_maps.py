@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
@@ -80,6 +81,15 @@ def test_colour_is_averaged_and_smoothing_keeps_the_sum() -> None:
     smooth = difference_maps(x, np.zeros_like(x), AnomalyOptions(smoothing=1.5))
     np.testing.assert_allclose(smooth.sum((2, 3)), plain.sum((2, 3)), rtol=1e-4)
     assert smooth[0, 0].std() < 0.5 * plain[0, 0].std()
+
+
+def test_blurring_beforehand_is_the_difference_of_blurred_images() -> None:
+    rng = np.random.default_rng(0)
+    x, g = rng.normal(size=(2, 2, 1, 20, 20)).astype(np.float32)
+    blurred = [ndimage.gaussian_filter(image, (0, 0, 1.5, 1.5)) for image in (x, g)]
+    expected = difference_maps(blurred[0], blurred[1], AnomalyOptions())
+    np.testing.assert_allclose(difference_maps(x, g, AnomalyOptions(blur=1.5)), expected, atol=1e-5)
+    assert AnomalyOptions(blur=1.5).note() != AnomalyOptions().note()
 
 
 def test_background_is_left_out_and_holes_are_not() -> None:
