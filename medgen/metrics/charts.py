@@ -104,7 +104,7 @@ def described(values: Values, edges: Values) -> str:
     if not len(kept):
         return "no finite value"
     low, middle, high = np.quantile(kept, [0.05, 0.5, 0.95])
-    text = f"median {middle:.4g}, 5 to 95 %: {low:.4g} to {high:.4g}, n = {len(kept)}"
+    text = f"median {middle:.4g}, 5 to 95 %: {low:.4g} to {high:.4g}, n\u00a0=\u00a0{len(kept)}"
     beyond = int(((kept < edges[0]) | (kept > edges[-1])).sum())
     if beyond:
         text += f"; {beyond} beyond the axis (all: {kept.min():.4g} to {kept.max():.4g})"

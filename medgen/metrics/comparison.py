@@ -185,8 +185,7 @@ def differences(pair: Pair, first: Evaluated, second: Evaluated) -> list[Distrib
         a, b = (one[test.metric][test.score].values for one in scores)
         values = np.array([b[key] - a[key] for key in a if key in b], np.float64)
         label = f"{pair.second} less {pair.first}"
-        axis = f"{test.title}: {label}"
-        shown.append(Distribution(f"Difference of {test.title}", axis, {label: values}, {"no difference": 0.0}))
+        shown.append(Distribution(test.title, label, {"difference": values}, {"no difference": 0.0}))
     return shown
 
 
@@ -205,7 +204,7 @@ def table_of(pair: Pair) -> Table:
     for test in pair.tests:
         rows.append(
             [
-                f"{test.title} ({test.metric})",
+                test.title,
                 number(test.first),
                 number(test.second),
                 interval(test.difference, 3),

@@ -17,7 +17,7 @@ from medgen.metrics.examples import examples
 from medgen.metrics.provenance_graph import drawn, merged
 from medgen.metrics.report_page import counted, flattened
 from medgen.metrics.section import Gallery, Section, Table
-from medgen.metrics.side_by_side import Overlay, join_sections, overlay, warnings_of
+from medgen.metrics.side_by_side import COMMON, Overlay, join_sections, overlay, warnings_of
 
 
 def report(
@@ -109,7 +109,7 @@ def _comparison(pairs: Sequence[Pair], evaluated: Sequence[Evaluated]) -> list[s
             continue
         parts.append(report_page.table(comparison.table_of(pair)))
         spread = comparison.differences(pair, sets[pair.first], sets[pair.second])
-        parts.append(report_page.charts([Overlay(one, ("common",)) for one in spread]))
+        parts.append(report_page.charts([Overlay(one, (COMMON,)) for one in spread], small=True))
     return parts
 
 

@@ -88,7 +88,7 @@ def joined_table(shown: JoinedTable, sets: Sequence[str]) -> str:
     return _table(shown, head, NEW_LINE.join(bodies), count)
 
 
-def charts(overlays: Sequence[Overlay]) -> str:
+def charts(overlays: Sequence[Overlay], *, small: bool = False) -> str:
     """Histograms beside each other, those of one title and axis over the same bins."""
     figures = []
     for one in overlays:
@@ -104,7 +104,8 @@ def charts(overlays: Sequence[Overlay]) -> str:
             f"<figure><figcaption><strong>{escape(shown.title)}</strong></figcaption>"
             f'{histogram(shown, edges, colours)}<ul class="legend">{legend}</ul></figure>'
         )
-    return f'<div class="charts">{"".join(figures)}</div>' if figures else ""
+    kind = "charts small" if small else "charts"
+    return f'<div class="{kind}">{"".join(figures)}</div>' if figures else ""
 
 
 def colour(owner: int | str) -> str:
