@@ -17,7 +17,7 @@ from medgen.metrics.examples import examples
 from medgen.metrics.provenance_graph import drawn, merged
 from medgen.metrics.report_page import counted, flattened
 from medgen.metrics.section import Gallery, Section, Table
-from medgen.metrics.side_by_side import COMMON, Overlay, join_sections, overlay, warnings_of
+from medgen.metrics.side_by_side import COMMON, Overlay, bare, join_sections, overlay, warnings_of
 
 
 def report(
@@ -44,6 +44,7 @@ def report(
         chapters.append(("examples", "Examples", [report_page.gallery(one) for one in galleries], 0))
     chapters.append(("provenance", "Provenance", _provenance(materials, provenance), 0))
     chapters.append(("settings", "Settings and numbers", _settings(numbers), 0))
+    glance = _glance(evaluated)
     body = [
         "<header>",
         report_page.paragraph("Evaluation by medgen", "eyebrow"),
@@ -52,6 +53,7 @@ def report(
         "</header>",
         report_page.contents([("material", "Material", 0), *((a, t, n) for a, t, _, n in chapters)]),
         "<main>",
+        *([report_page.table(glance)] if len(glance.rows) > 1 or len(names) > 1 else []),
         report_page.section("material", "Material", [report_page.table(_material(materials), words=True)]),
         *(report_page.section(anchor, heading, parts) for anchor, heading, parts, _ in chapters),
         "</main>",
@@ -71,6 +73,21 @@ def _lead(evaluated: Sequence[Evaluated], reference: Material | None, numbers: M
     if reference is not None and isinstance(reference.item, StoredSet):
         against = f", against {counted(reference.item.slices, 'slice')} of {reference.name}"
     return f"{first}{against}. Image features: {numbers['features']['name']}."
+
+
+def _glance(evaluated: Sequence[Evaluated]) -> Table:
+    """The first number of each metric, with its interval where the table tells it."""
+    rows: dict[str, list[str]] = {}
+    for place, one in enumerate(evaluated):
+        for section in one.sections:
+            first = next((table for table in section.tables if table.rows), None)
+            if first is not None:
+                name, value = f"{section.title}: {first.rows[0][0]}, {bare(first.columns[1])}", first.rows[0][1]
+                about = next((n for n, column in enumerate(first.columns) if column.startswith("95 %")), None)
+                cells = rows.setdefault(name, ["-"] * len(evaluated))
+                cells[place] = value if about is None else f"{value} ({first.rows[0][about]})"
+    names = [one.name for one in evaluated]
+    return Table("At a glance", ("", *names), [[name, *cells] for name, cells in rows.items()])
 
 
 def _material(materials: Sequence[Material]) -> Table:

@@ -7,15 +7,18 @@ from html import escape
 from importlib import resources
 from typing import Any
 
+import numpy as np
+
 from medgen.artifacts.provenance import Step
 from medgen.metrics.charts import described, edges_of, histogram
 from medgen.metrics.png import data_uri
-from medgen.metrics.section import Distribution, Gallery, Picture, Table
+from medgen.metrics.section import Distribution, Gallery, Picture, Pixels, Table
 from medgen.metrics.side_by_side import JoinedTable, Overlay
 
 ENLARGED_WIDTH, LARGEST_WIDTH = 160, 240
 """Pixels on the screen: small images are enlarged a whole number of times, to about the first; none is shown larger
 than the second."""
+STORED_WIDTH = 512
 LONG_TABLE = 30
 """Rows above which a table may be cut by the end of a printed page."""
 NEW_LINE = "\n"
@@ -124,16 +127,29 @@ def gallery(shown: Gallery) -> str:
 
 
 def picture(shown: Picture) -> str:
-    """An image inside the page, with what stands under it."""
-    height, width = shown.pixels.shape[:2]
+    """An image inside the page, with what stands under it; of large ones, means over squares of pixels."""
+    pixels, shrunk = shrink(shown.pixels)
+    height, width = pixels.shape[:2]
     times = max(1, round(ENLARGED_WIDTH / width)) if width < ENLARGED_WIDTH else min(1.0, LARGEST_WIDTH / width)
     size = f'width="{width * times:.0f}" height="{height * times:.0f}"'
     kind = ' class="enlarged"' if times > 1 else ""
     lines = [escape(line) for line in shown.caption.splitlines()]
+    lines += [f"1 of {shrunk} pixels each way"] if shrunk > 1 else []
     return (
-        f'<figure class="picture"><img{kind} src="{data_uri(shown.pixels)}" {size} alt="{", ".join(lines)}">'
+        f'<figure class="picture"><img{kind} src="{data_uri(pixels)}" {size} alt="{", ".join(lines)}">'
         f"<figcaption>{'<br>'.join(lines)}</figcaption></figure>"
     )
+
+
+def shrink(pixels: Pixels) -> tuple[Pixels, int]:
+    """Images of more than `STORED_WIDTH` pixels a side by a whole number, and that number."""
+    times = -(-max(pixels.shape[:2]) // STORED_WIDTH)
+    if times == 1:
+        return pixels, 1
+    height, width = (length // times for length in pixels.shape[:2])
+    squares = pixels[: height * times, : width * times].reshape(height, times, width, times, -1)
+    means = np.rint(squares.astype(np.float64).mean(axis=(1, 3))).astype(np.uint8)
+    return np.ascontiguousarray(means.reshape(height, width, *pixels.shape[2:])), times
 
 
 def step(shown: Step, name: str, digest: str) -> str:

@@ -47,7 +47,7 @@ def join_sections(sections: Sequence[tuple[str, Section]]) -> list[JoinedTable]:
     joined: list[JoinedTable] = []
     for row in zip_longest(*([(name, table) for table in section.tables] for name, section in sections)):
         present = [item for item in row if item is not None]
-        if len({tuple(map(_bare, table.columns)) for _, table in present}) == 1:
+        if len({tuple(map(bare, table.columns)) for _, table in present}) == 1:
             joined.append(join_tables(present))
         else:
             joined += [join_tables([(name, table)], title=f"{name}: {table.title}") for name, table in present]
@@ -63,7 +63,7 @@ def join_tables(tables: Sequence[tuple[str, Table]], title: str = "") -> JoinedT
             seen[first] = seen.get(first, 0) + 1  # rows that share their name go by their place
             rows.setdefault((first, seen[first]), []).append((name, cells))
     every = [table.columns for _, table in tables]
-    columns = every[0] if len(set(every)) == 1 else tuple(map(_bare, every[0]))
+    columns = every[0] if len(set(every)) == 1 else tuple(map(bare, every[0]))
     notes = list(dict.fromkeys(table.note for _, table in tables if table.note))
     if columns != every[0]:
         notes += [
@@ -134,6 +134,6 @@ def _merged(several: Sequence[tuple[int, str, Distribution]]) -> Overlay:
     return Overlay(Distribution(first.title, first.axis, series, {**same, **marks}), owners)
 
 
-def _bare(column: str) -> str:
+def bare(column: str) -> str:
     """A column's name without what stands in brackets at its end, such as a number of samples."""
     return re.sub(r"\s*\([^()]*\)$", "", column)
