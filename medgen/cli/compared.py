@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from medgen.artifacts.schema import Intensity
     from medgen.artifacts.stored import StoredSet
     from medgen.cli.console import Console
     from medgen.imaging.options import PreprocessOptions
@@ -46,13 +47,21 @@ def wanted(part: str, source: str | Path | None, split: str | None) -> list[Want
 
 
 def open_all(
-    stack: contextlib.ExitStack, everything: Sequence[Wanted], console: Console, options: PreprocessOptions
+    stack: contextlib.ExitStack,
+    everything: Sequence[Wanted],
+    console: Console,
+    options: PreprocessOptions,
+    intensity: Intensity | None = None,
 ) -> list[Opened]:
-    """All of them, in their order, until `stack` ends; of a training set without a named split its train split."""
+    """All of them, in their order, until `stack` ends; of a training set without a named split its train split.
+
+    `intensity` is that of a model, for files where there is no set to fit.
+    """
     from medgen.cli.image_source import names_of, open_alike
 
     sources = [one.source for one in everything]
-    stored = open_alike(stack, sources, console, options, with_splits=[one.source for one in everything if one.split])
+    splits = [one.source for one in everything if one.split]
+    stored = open_alike(stack, sources, console, options, with_splits=splits, intensity=intensity)
     opened = []
     for one, name, whole in zip(everything, names_of(sources), stored, strict=True):
         split = one.split

@@ -187,6 +187,12 @@ def command(
             check_output(path, force=force)
     target = resolve_device(device)
     with contextlib.ExitStack() as stack:
+        reconstructor, autoencoder = None, None
+        if vae is not None:
+            from medgen.inference.models import load_vae
+
+            autoencoder = load_vae(vae, target)
+            reconstructor = Reconstructor(autoencoder.reconstruct, autoencoder.model.digest)
         from_files = {"size": size or "", "window": window or "auto", "keep_going": keep_going}
         opened = open_all(
             stack,
@@ -198,21 +204,16 @@ def command(
             ],
             console,
             convert(PreprocessOptions, from_files, "command line"),
+            autoencoder.facts.intensity if autoencoder else None,
         )
         measured = [one for one in opened if one.part == MEASURED]
         others = {one.part: one for one in opened if one.part != MEASURED}
-        if REFERENCE in others:
-            real = others[REFERENCE]
+        for other in (others[part] for part in (REFERENCE, TRAINING) if part in others):
             for one in measured:
-                for warning in check_comparable(one.name, one.stored, real.name, real.stored):
+                for warning in check_comparable(one.name, one.stored, other.name, other.stored):
                     console.warn(warning)
         materials = [Material(one.part, one.name, one.stored) for one in opened]
-        reconstructor = None
-        if vae is not None:
-            from medgen.inference.models import load_vae
-
-            autoencoder = load_vae(vae, target)
-            reconstructor = Reconstructor(autoencoder.reconstruct, autoencoder.model.digest)
+        if vae is not None and autoencoder is not None:
             materials.append(Material("VAE", vae.stem, autoencoder.model))
         bank = FeatureBank(open_extractor(options, target))
         results = []

@@ -102,11 +102,13 @@ def open_alike(
     options: PreprocessOptions,
     *,
     with_splits: Sequence[str | Path] = (),
+    intensity: Intensity | None = None,
 ) -> list[StoredSet]:
-    """Open several sources that are to be compared, in their order, until `stack` ends.
+    """Open several sources that are to be compared, in their order, each once, until `stack` ends.
 
     Files are made to fit the first set among them (where there is none, the first of the sources): its window, size and
-    channels, as far as `options` leave these open. Those in `with_splits` are split by patient, the others not.
+    channels, as far as `options` leave these open; where there is none, also the `intensity` of a model. Those in
+    `with_splits` are split by patient, the others not.
     """
     import msgspec
 
@@ -114,27 +116,25 @@ def open_alike(
 
     if (options.size or options.window != "auto") and all(map(is_set, sources)):
         raise UsageError("--size and --window are for files and folders, but only sets are given; preprocess them anew")
-    opened: dict[int, StoredSet] = {}
-    fitted = options
-    for place in sorted(range(len(sources)), key=lambda place: not is_set(sources[place])):
-        source = sources[place]
-        split = options.split_name if source in with_splits else "test"
+    opened: dict[str, StoredSet] = {}
+    fitted = fitting(options, intensity)
+    for source in sorted(dict.fromkeys(map(str, sources)), key=lambda source: not is_set(source)):
+        split = options.split_name if source in map(str, with_splits) else "test"
         one = stack.enter_context(open_images(source, console, msgspec.structs.replace(fitted, split_name=split)))
         if not opened:
             image = one.arrays().get("image")
             fitted = fitting(options, one.header.intensity, image[0] if image else None)
-        opened[place] = one
-    return [opened[place] for place in range(len(sources))]
+        opened[source] = one
+    return [opened[str(source)] for source in sources]
 
 
 def names_of(sources: Sequence[str | Path]) -> list[str]:
-    """What sources are called in tables: file names without ending, and the folder before it where two are the same."""
-    paths = [Path(source) if str(source) == "-" else Path(source).resolve() for source in sources]
-    stems = ["standard input" if str(path) == "-" else path.stem for path in paths]
-    longer = [
-        f"{path.parent.name}/{stem}" if stems.count(stem) > 1 else stem for path, stem in zip(paths, stems, strict=True)
-    ]
-    return [
-        f"{name} ({longer[: place + 1].count(name)})" if longer.count(name) > 1 else name
-        for place, name in enumerate(longer)
-    ]
+    """What sources are called in tables: file names without ending, after their folder where two are the same."""
+    paths = {str(one): Path(one) if str(one) == "-" else Path(one).resolve() for one in sources}
+    stems = {source: "standard input" if source == "-" else path.stem for source, path in paths.items()}
+    names: dict[str, str] = {}
+    for source, stem in stems.items():
+        name = f"{paths[source].parent.name}/{stem}" if list(stems.values()).count(stem) > 1 else stem
+        taken = sum(other == name or other.startswith(f"{name} (") for other in names.values())
+        names[source] = f"{name} ({taken + 1})" if taken else name
+    return [names[str(source)] for source in sources]

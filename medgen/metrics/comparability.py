@@ -9,8 +9,8 @@ from medgen.errors import DataError
 def check_comparable(name: str, stored: StoredSet, other_name: str, other: StoredSet) -> list[str]:
     """DataError with the remedy where unit, window or channels differ; sentences on what is worth a warning."""
     ours, theirs = stored.header.intensity, other.header.intensity
-    if ours is None or theirs is None:  # latents: each metric says for itself what it needs
-        return []
+    if ours is None or theirs is None or {stored.header.kind, other.header.kind} != {"image"}:
+        return []  # latents and maps: each metric says for itself what it needs
     if ours.unit != theirs.unit:
         raise DataError(f"{name} is in {_scale(stored)}, {other_name} in {_scale(other)}; {_remedy(stored, other)}")
     if ours.window != theirs.window:
