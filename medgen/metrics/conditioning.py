@@ -103,11 +103,7 @@ def measure(inputs: Inputs) -> Section:
     result["ratings"] = _ratings(inputs, known)
     if result["ratings"]:
         tables.append(_ratings_table(result["ratings"]))
-        warnings += [
-            f"{name}: fewer than {LEAST_CASES} rated real cases, or all rated alike, so no probe was fitted"
-            for name, rating in result["ratings"].items()
-            if rating is None
-        ]
+        warnings += [f"{name}: {fault}" for name, rating in result["ratings"].items() if (fault := _fault(rating))]
     asked = samples.asked[:, 0] > 0
     names = [name for name, sick in zip(slice_names(stored), asked, strict=True) if sick]
     rule = Rule(*(result["rule"][key] for key in ("power", "threshold_anywhere", "threshold_near")))
@@ -128,12 +124,25 @@ def _ratings(inputs: Inputs, known: StoredSet | None) -> dict[str, Any]:
     return evaluate_ratings(samples, real, names, inputs.options.seed)
 
 
+def _fault(rating: dict[str, Any] | None) -> str:
+    """Why a rating could not be measured; "" if it was."""
+    if rating is None:
+        return f"fewer than {LEAST_CASES} rated real cases, or all rated alike, so no probe was fitted"
+    if not rating["probe_works"]:
+        return "the probe does not agree with the ratings of real nodules left out, so it says nothing of the samples"
+    return ""
+
+
 def _ratings_table(ratings: dict[str, Any]) -> Table:
     rows = []
     for name, rating in ratings.items():
         if rating is not None:
-            cells = [rating[part][kind] for kind in ("pearson", "spearman") for part in ("samples", "held_out_real")]
-            rows.append([name, *(interval(cell, 2) for cell in cells)])
+            cells = [
+                interval(rating[part][kind], 2) if part == "held_out_real" or rating["probe_works"] else "unknown"
+                for kind in ("pearson", "spearman")
+                for part in ("samples", "held_out_real")
+            ]
+            rows.append([name, *cells])
     return Table(
         "ratings by a probe learned from the reference: correlation with what was asked",
         ("", "samples, Pearson", "real, held out, Pearson", "samples, Spearman", "real, held out, Spearman"),

@@ -146,9 +146,12 @@ def evaluate_ratings(samples: Rated, real: Rated, names: Sequence[str], seed: in
         if len(np.unique(real.cases)) < LEAST_CASES or np.ptp(truth) == 0:
             continue
         probe = fit(real.features, truth, real.cases)
+        real_agreement = agreement(held_out(real, column, seed), truth, real.cases, seed)
+        rank = real_agreement["spearman"]
         results[name] = {
+            "probe_works": rank is not None and rank["low"] > 0,
             "samples": agreement(probe(samples.features), samples.ratings[:, column], samples.cases, seed),
-            "held_out_real": agreement(held_out(real, column, seed), truth, real.cases, seed),
+            "held_out_real": real_agreement,
             "real_nodules": len(truth),
             "penalty": probe.penalty,
         }

@@ -46,6 +46,7 @@ def test_a_rating_that_shows_is_measured_and_a_blind_one_is_not() -> None:
         assert result["seen"][part]["pearson"]["low"] > 0.7
         assert result["blind"][part]["pearson"]["low"] < 0.05
         assert abs(result["blind"][part]["spearman"]["value"]) < 0.3
+    assert (result["seen"]["probe_works"], result["blind"]["probe_works"]) == (True, False)
 
 
 def test_samples_that_ignore_the_rating_score_nothing_though_the_probe_works() -> None:
