@@ -31,7 +31,7 @@ FEWEST = 6
 
 METHOD = (
     "Where two sets hold the same case, each score is compared case by case: the mean difference with the 95 % "
-    "percentile interval of a bootstrap over cases, and the two-sided p-value of a sign-flip permutation test over "
+    "percentile interval of a bootstrap over cases, and the two-sided p of a sign-flip permutation test over "
     "cases, corrected over all tests of this page after Holm."
 )
 
@@ -199,7 +199,7 @@ def as_json(pairs: Sequence[Pair]) -> dict[str, Any]:
 
 def table_of(pair: Pair) -> Table:
     """The tests of one pair, for people."""
-    columns = ("", pair.first, pair.second, "difference (95 %)", "effect d", "better", "p", "p (Holm)", "n")
+    columns = ("", pair.first, pair.second, "difference (95 %)", "effect\u00a0d", "better", "p", "p\u00a0(Holm)", "n")
     rows = []
     for test in pair.tests:
         rows.append(
