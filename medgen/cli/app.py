@@ -22,6 +22,7 @@ from medgen import __version__
 from medgen.cli.console import Console
 from medgen.config import nearest
 from medgen.errors import MedgenError, PipeClosed, StorageError, Terminated, UnavailableError, UsageError
+from medgen.memory import keep_freed_memory
 
 # Order is that of the work. The purpose stands here, so that `medgen --help` imports none of the commands.
 COMMANDS = {
@@ -166,6 +167,7 @@ def medgen(
 
 def main() -> None:
     """Run the command line of this process."""
+    keep_freed_memory()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -46,7 +46,7 @@ def command(
         typer.Option(
             "--window",
             metavar="LOW,HIGH|NAME",
-            help="auto, lung, soft-tissue, bone, brain, or two numbers.  [default: auto]",
+            help="auto, lung, soft-tissue, bone, brain, two numbers, or percentiles: 1%,95%.  [default: auto]",
         ),
     ] = None,
     channels: Annotated[
@@ -166,6 +166,10 @@ def command(
         },
     )
     part = parse_shard(shard)
+
+    from medgen.imaging.workers import prepare
+
+    prepare()
 
     from medgen.artifacts.atomic import check_output
     from medgen.artifacts.sets import refuse_terminal

@@ -36,10 +36,10 @@ def scan_dicom(entry: Entry) -> list[SliceFacts]:
 def read_dataset(entry: Entry, *, pixels: bool) -> Dataset:
     """Parse a DICOM file; with `pixels` False only what comes before them."""
     try:
-        if pixels:
+        if pixels and entry.member:  # a member of an archive is slow to seek in
             return pydicom.dcmread(io.BytesIO(entry.read()), force=True)
         with entry.open() as file:
-            return pydicom.dcmread(file, stop_before_pixels=True, force=True)
+            return pydicom.dcmread(file, stop_before_pixels=not pixels, force=True)
     except (InvalidDicomError, EOFError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
         raise DataError(f"{entry.name}: not a readable DICOM file: {one_line(error)}") from None
     except OSError as error:

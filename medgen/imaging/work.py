@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -100,7 +100,7 @@ def read(task: ReadTask) -> Slab:
     """Read, resample and encode. Raises DataError naming the file that cannot be read."""
     fill = task.encoding.fill
     planes, masks = [], []
-    pixels = blake2b(digest_size=16)
+    pixels = sha256()  # processors compute it in hardware, twice as fast as blake2b
     for piece in task.pieces:
         frames = formats.read(piece.entry, piece.format, piece.frames, hu=task.hu)  # (F, H, W, C)
         _check_size(piece.entry, frames.shape[1:3], task.plane)
@@ -119,7 +119,7 @@ def read(task: ReadTask) -> Slab:
     return Slab(
         stack if task.keep_physical else task.encoding.encode(stack),
         np.stack(masks)[:, None] if task.masked else None,
-        pixels.digest(),
+        pixels.digest()[:16],
     )
 
 

@@ -12,11 +12,13 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar, cast
 
 from medgen.errors import DataError, MedgenError
+from medgen.memory import keep_freed_memory
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -25,14 +27,22 @@ AHEAD = 4  # tasks a worker that may be under way or waiting to be fetched
 QUEUED = 2  # tasks a worker holds, so that it need not wait for the next; small enough to fit into the pipe
 
 
+def prepare() -> None:
+    """Start what workers are made by: it then imports what they need while the caller does other things.
+
+    That is a server without threads, which imports everything once and forks the workers.
+    """
+    forkserver.set_forkserver_preload(["__main__", "medgen.imaging.work", "medgen.imaging.pixels"])
+    forkserver.ensure_running()
+
+
 class Workers:
     """`count` processes (0: one a core), used as a context manager; leaving it ends them."""
 
     def __init__(self, count: int = 0) -> None:
+        prepare()
         self._count = count or _cores()
-        # A server without threads forks the workers, after importing what they need once.
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["__main__", "medgen.imaging.work", "medgen.imaging.pixels"])
         self._processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
 
@@ -116,6 +126,7 @@ def _serve(pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.dup2(2, 1)  # a C library that prints must not write into the artifact on standard output
     warnings.simplefilter("ignore")
+    keep_freed_memory()
     while True:
         try:
             work, task = pipe.recv()
