@@ -21,7 +21,7 @@ WINDOWS = {
     "bone": (-450.0, 1050.0),
     "brain": (0.0, 80.0),
 }
-LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.5
+PERCENTILES = (0.5, 99.5)
 RELATIVE_STEPS = 8192  # stored steps between the two percentiles; int16 reaches four times beyond
 _SAMPLE = 1 << 22  # values that the percentiles are taken from
 
@@ -32,7 +32,12 @@ class Encoding:
 
     intensity: Intensity
     dtype: Literal["uint8", "int16"]
-    per_case: bool = False  # each case is first scaled by its own percentiles
+    percentiles: tuple[float, float] | None = None  # each case is first scaled by these of its own values
+
+    @property
+    def per_case(self) -> bool:
+        """Whether the scale is only known once a case is complete."""
+        return self.percentiles is not None
 
     @property
     def fill(self) -> float:
@@ -51,8 +56,8 @@ class Encoding:
 
     def encode(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.generic]:
         """Physical float32 of a whole case (or any part, unless `per_case`) -> stored integers, rounded and clipped."""
-        if self.per_case:
-            low, high = _percentiles(values)
+        if self.percentiles is not None:
+            low, high = _limits(values, self.percentiles)
             values = np.nan_to_num((values - low) * np.float32(1.0 / (high - low)), nan=0.0)
         if (self.intensity.scale, self.intensity.offset) != (1.0, 0.0):
             values = (values - np.float32(self.intensity.offset)) / np.float32(self.intensity.scale)
@@ -66,7 +71,11 @@ def plan_encoding(kinds: Collection[Kind], window: str) -> Encoding:
     """One encoding for a set whose slices are of `kinds`.
 
     CT: int16 HU; bytes: uint8; anything else, or a mixture, by per-case percentiles - unless `window` gives LOW,HIGH.
+    A window in percent names other percentiles, for images of every kind.
     """
+    relative = Intensity(1.0 / RELATIVE_STEPS, 0.0, "relative", (0.0, 1.0))
+    if window.rstrip().endswith("%"):
+        return Encoding(relative, "int16", parse_percentiles(window))
     limits = parse_window(window)
     if set(kinds) == {"hu"}:
         return Encoding(Intensity(1.0, 0.0, "HU", limits or WINDOWS["lung"]), "int16")
@@ -75,7 +84,7 @@ def plan_encoding(kinds: Collection[Kind], window: str) -> Encoding:
     if set(kinds) == {"byte"}:
         return Encoding(Intensity(1.0, 0.0, "grey value", limits or (0.0, 255.0)), "uint8")
     if limits is None:
-        return Encoding(Intensity(1.0 / RELATIVE_STEPS, 0.0, "relative", (0.0, 1.0)), "int16", per_case=True)
+        return Encoding(relative, "int16", PERCENTILES)
     width = limits[1] - limits[0]
     if width >= 256 and max(map(abs, limits)) <= 32767:
         return Encoding(Intensity(1.0, 0.0, "value", limits), "int16")  # integers stay what they are
@@ -100,12 +109,23 @@ def parse_window(text: str) -> tuple[float, float] | None:
     return low, high
 
 
-def _percentiles(values: npt.NDArray[np.float32]) -> tuple[np.float32, np.float32]:
+def parse_percentiles(text: str) -> tuple[float, float]:
+    """`1%,95%` -> (1, 95); ConfigError otherwise."""
+    try:
+        low, high = (float(part.strip().removesuffix("%")) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"window '{text}': expected two percentiles such as 1%,95%") from None
+    if not 0 <= low < high <= 100:
+        raise ConfigError(f"window '{text}': percentiles must lie in 0 to 100, the lower one first")
+    return low, high
+
+
+def _limits(values: npt.NDArray[np.float32], percentiles: tuple[float, float]) -> tuple[np.float32, np.float32]:
     flat = values.reshape(-1)[:: max(1, values.size // _SAMPLE)]
     flat = flat[np.isfinite(flat)]
     if not len(flat):
         return np.float32(0.0), np.float32(1.0)
-    low, high = np.percentile(flat, (LOW_PERCENTILE, HIGH_PERCENTILE))
+    low, high = np.percentile(flat, percentiles)
     if high <= low:  # nearly constant, such as a blank image with one bright dot
         low, high = float(flat.min()), float(flat.max())
     return np.float32(low), np.float32(high if high > low else low + 1.0)

@@ -171,8 +171,9 @@ def _header(inputs: Inputs, plan: Plan, options: PreprocessOptions) -> SetHeader
     notes = {}
     if options.mask_background:
         notes["background"] = "outside the lungs set to -1000 HU"
-    if plan.encoding.per_case:
-        notes["intensity"] = "each case scaled by its own percentiles 0.5 and 99.5"
+    if plan.encoding.percentiles:
+        low, high = plan.encoding.percentiles
+        notes["intensity"] = f"each case scaled by its own percentiles {low:g} and {high:g}"
     if options.healthy_slices is not None and plan.vector_fields:
         notes["slices"] = f"only those with a finding, and at most {options.healthy_slices} others a case"
     return SetHeader(

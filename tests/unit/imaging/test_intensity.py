@@ -67,3 +67,21 @@ def test_mixtures_and_wrong_windows() -> None:
     for text in ("5,1", "1", "nan,3", "a,b"):
         with pytest.raises(ConfigError):
             parse_window(text)
+
+
+def test_percentiles_of_each_case_can_be_chosen() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0, 50, 10_000).astype(np.float32)
+    metal = values.copy()
+    metal[:400] = 4000.0
+    encoding = plan_encoding({"other"}, "1%,90%")
+    plain, filled = (encoding.intensity.normalized(encoding.encode(case)) for case in (values, metal))
+    # Some metal hardly changes what the rest looks like; under the widest percentiles it darkens everything.
+    np.testing.assert_allclose(filled[400:], plain[400:], atol=0.12)
+    assert plain[np.argmin(np.abs(values - np.percentile(values, 90)))] == pytest.approx(1, abs=0.01)
+    auto = plan_encoding({"other"}, "auto")
+    assert auto.intensity.normalized(auto.encode(metal))[400:].max() < -0.9
+    assert plan_encoding({"byte"}, "1%,90%").per_case
+    for wrong in ("90%,1%", "1%", "a%,b%", "0%,101%"):
+        with pytest.raises(ConfigError, match="percentiles"):
+            plan_encoding({"other"}, wrong)
