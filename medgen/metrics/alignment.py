@@ -1,4 +1,4 @@
-"""How alike two images are where they lie on each other best: every small shift is tried, by Fourier transforms."""
+"""How alike images are where they lie on each other best: every small shift is tried, by Fourier transforms."""
 
 from __future__ import annotations
 
@@ -10,25 +10,36 @@ FAINT = 1e-6
 """Variance (of images in [-1, 1]) below which an image shows nothing; it is like no other."""
 
 
-def align(a: Tensor, b: Tensor, reach: int) -> tuple[Tensor, Tensor]:
-    """sqrt(1 - correlation) (N,) of images a and b (N, C, H, W) over their overlap, and the shift (N, 2) of b.
+def align(a: Tensor, b: Tensor, of_a: Tensor, of_b: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+    """sqrt(1 - correlation) of pairs of images over their overlap, (N,), at the shift (N, 2) where it is smallest.
 
-    0 for equal images, also of another brightness and contrast; about 1 for unrelated ones. Shifts (down, right) run
-    from -reach to reach pixels, reach below H and W; a[y, x] lies on b[y - down, x - right].
+    Images a (A, C, H, W) and b (B, C, H, W) are paired by their numbers, of_a and of_b (N,). 0 stands for equal images,
+    also of another brightness and contrast, about 1 for unrelated ones. Shifts of b (down, right) run from -reach to
+    reach pixels, reach below H and W; a[y, x] lies on b[y - down, x - right].
     """
     height, width = a.shape[-2:]
-    x, y = _standardised(a), _standardised(b)
+    a, b = (x - x.mean(dim=(1, 2, 3), keepdim=True) for x in (a, b))
     size = (height + reach, width + reach)  # no wrap-around at these lags
-    ones = torch.fft.rfft2(torch.ones(height, width, dtype=a.dtype, device=a.device), s=size)
-    of_x, of_y = torch.fft.rfft2(x, s=size), torch.fft.rfft2(y, s=size)
-    squares_x, squares_y = (torch.fft.rfft2(one.square().sum(1), s=size) for one in (x, y))
-    spectrum = squares_x * ones.conj() + ones * squares_y.conj() - 2 * (of_x * of_y.conj()).sum(1)
+    spectrum = torch.fft.rfft2(a, s=size)[of_a] * torch.fft.rfft2(b, s=size).conj()[of_b]
     lags = torch.arange(-reach, reach + 1, device=a.device)
-    squared = torch.fft.irfft2(spectrum, s=size)[:, lags][:, :, lags]  # (N, lags, lags), summed over the overlap
-    overlap = (height - lags.abs())[:, None] * (width - lags.abs())
-    best = (squared / overlap).flatten(1).argmin(1)
+    products = torch.fft.irfft2(spectrum.sum(1), s=size)[:, lags][:, :, lags].double()  # (N, lags, lags)
+    count = a.shape[1] * (height - lags.abs())[:, None] * (width - lags.abs())
+    sums_a, squares_a = (sums[of_a] for sums in _overlap_sums(a, lags))
+    sums_b, squares_b = (sums[of_b] for sums in _overlap_sums(b, -lags))
+    spread_a = (squares_a - sums_a.square() / count).clamp(min=FAINT * count)
+    spread_b = (squares_b - sums_b.square() / count).clamp(min=FAINT * count)
+    correlation = (products - sums_a * sums_b / count) / (spread_a * spread_b).sqrt()
+    highest, best = correlation.flatten(1).max(1)
     shifts = torch.stack([lags[best // len(lags)], lags[best % len(lags)]], dim=1)
-    return torch.stack([_unlikeness(*pair) for pair in zip(a, b, shifts.tolist(), strict=True)]), shifts
+    return (1 - highest).clamp(min=0).sqrt(), shifts
+
+
+def unlikeness(a: Tensor, b: Tensor, shift: tuple[int, int]) -> float:
+    """What `align` gives of two images (C, H, W) at one shift, to the last digit: equal images have 0."""
+    ours, theirs = (part - part.mean() for part in overlapping(a.double(), b.double(), shift))
+    least = FAINT * ours.numel()
+    power = (ours.square().sum().clamp(min=least) * theirs.square().sum().clamp(min=least)).sqrt()
+    return float((1 - (ours * theirs).sum() / power).clamp(min=0).sqrt())
 
 
 def overlapping(a: Tensor, b: Tensor, shift: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -48,13 +59,15 @@ def small(images: Tensor, size: tuple[int, int]) -> Tensor:
     return (x[..., :-2, :] + 2 * x[..., 1:-1, :] + x[..., 2:, :]) / 4
 
 
-def _standardised(x: Tensor) -> Tensor:
-    variance, mean = torch.var_mean(x, dim=(1, 2, 3), keepdim=True)
-    return (x - mean) / (variance + FAINT).sqrt()
+def _overlap_sums(x: Tensor, lags: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of x (B, C, H, W) and of its squares over its part of the overlap, (B, lags, lags): areas by corners."""
+    height, width = x.shape[-2:]
+    top, bottom = lags.clamp(min=0), height + lags.clamp(max=0)
+    left, right = lags.clamp(min=0), width + lags.clamp(max=0)
 
+    def area(values: Tensor) -> Tensor:
+        table = F.pad(values.double().cumsum(1).cumsum(2), (1, 0, 1, 0))
+        lower, upper = table[:, bottom], table[:, top]
+        return lower[:, :, right] - lower[:, :, left] - upper[:, :, right] + upper[:, :, left]
 
-def _unlikeness(a: Tensor, b: Tensor, shift: tuple[int, int]) -> Tensor:
-    ours, theirs = (part - part.mean() for part in overlapping(a.double(), b.double(), shift))
-    least = FAINT * ours.numel()
-    power = (ours.square().sum().clamp(min=least) * theirs.square().sum().clamp(min=least)).sqrt()
-    return (1 - (ours * theirs).sum() / power).clamp(min=0).sqrt()
+    return area(x.sum(1)), area(x.square().sum(1))

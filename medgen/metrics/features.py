@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,7 @@ from medgen.errors import DataError
 
 BATCH = 64
 
-Flip = tuple[int, ...]
-"""Axes along which images are mirrored: -1 left and right, -2 up and down."""
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -55,23 +55,30 @@ class Features:
 
 @dataclass
 class FeatureBank:
-    """Features by set: several metrics, and several sets with one reference, share them."""
+    """Features by set, and what is made of them: several metrics, and several sets with one reference, share it."""
 
     extractor: Extractor
-    _known: dict[tuple[str, tuple[str, ...], Flip], Features] = field(default_factory=dict)
+    _known: dict[Hashable, Any] = field(default_factory=dict)
 
-    def of(self, stored: StoredSet, advance: Callable[[int], object] = lambda n: None, flip: Flip = ()) -> Features:
-        """The features of an image set (or of a split of it), of its mirrored images with `flip`."""
-        key = stored.tail.digest, tuple(row.id for row in stored.cases), flip
+    def of(self, stored: StoredSet, advance: Callable[[int], object] = lambda n: None) -> Features:
+        """The features of an image set (or of a split of it)."""
+        return self.once(("features", key_of(stored)), lambda: extract(stored, self.extractor, advance))
+
+    def once(self, key: Hashable, make: Callable[[], Result]) -> Result:
+        """What `make` gives, made only when `key` is asked for first."""
         if key not in self._known:
-            self._known[key] = extract(stored, self.extractor, advance, flip)
-        return self._known[key]
+            self._known[key] = make()
+        result: Result = self._known[key]
+        return result
+
+
+def key_of(stored: StoredSet) -> Hashable:
+    """The same for the same cases of the same set."""
+    return stored.tail.digest, tuple(row.id for row in stored.cases)
 
 
 @torch.inference_mode()
-def extract(
-    stored: StoredSet, extractor: Extractor, advance: Callable[[int], object] = lambda n: None, flip: Flip = ()
-) -> Features:
+def extract(stored: StoredSet, extractor: Extractor, advance: Callable[[int], object] = lambda n: None) -> Features:
     """Features of all slices of an image set, read in batches."""
     intensity = stored.header.intensity
     if stored.header.kind != "image" or intensity is None:
@@ -85,8 +92,7 @@ def extract(
         whole: npt.NDArray[np.bool_] = np.asarray(np.isfinite(images).all(axis=(1, 2, 3)))
         finite.append(whole)
         if whole.any():
-            kept = torch.from_numpy(images[whole])
-            parts.append(extractor.pooled(kept.flip(flip) if flip else kept))
+            parts.append(extractor.pooled(torch.from_numpy(images[whole])))
         advance(len(rows))
     if not parts:
         raise DataError("a set without a single finite image has no features")

@@ -8,7 +8,7 @@ as any of them is equally likely to be the nearest (a conformal rank test, Vovk 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from medgen.errors import DataError
 from medgen.metrics.closest_pairs import PairSource, gallery
+from medgen.metrics.features import key_of
 from medgen.metrics.inputs import Inputs, slice_names
 from medgen.metrics.nearest_images import FLIPS, Collection, Matches, collect, nearest_images
 from medgen.metrics.options import MemorizationOptions
@@ -55,87 +56,117 @@ def lacking(inputs: Inputs) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What was compared, and what lay nearest."""
+
+    ours: Collection
+    known: Collection
+    held_out: Collection
+    in_training: int
+    """Reference images that were left out because they belong to training cases."""
+    found: Matches
+    """Of our samples among the training images."""
+    honest: Matches
+    """Of held-out images among them."""
+    alike: Matches | None
+    """Of our samples among themselves."""
+    apart: Matches | None
+    """Of as many training images among themselves."""
+
+
 def measure(inputs: Inputs) -> Section:
     """Hold each sample against the training images, beside each held-out image, and against the other samples."""
-    stored, training, real = inputs.stored, inputs.training, inputs.reference
-    if training is None or real is None:
-        raise ValueError("memorization needs a training set and held-out images")
-    options, bank = inputs.options.memorization, inputs.bank
-    with inputs.progress(stored.slices + training.slices + real.slices, "slices described") as advance:
-        ours, known, held_out = (collect(one, bank.of(one, advance)) for one in (stored, training, real))
-    held_out, shared = _without(held_out, {row.id for row in training.cases})
-    with inputs.progress(2 * len(ours) + len(held_out), "images compared") as advance:
-        found = nearest_images(ours, known, options, advance)
-        honest = nearest_images(held_out, known, options, advance)
-        alike = (
-            nearest_images(ours, ours, options, advance, same=True) if len(np.unique(ours.features.cases)) > 1 else None
-        )
+    options, extractor = inputs.options.memorization, inputs.bank.extractor
+    findings = _compare(inputs)
+    ours, found, honest = findings.ours, findings.found, findings.honest
     rule = learn_rule(honest, options)
-    relative = found.relative(rule.least)
-    names = [slice_names(stored)[row] for row in ours.features.slices]
+    relative, theirs = found.relative(rule.least), honest.relative(rule.least)
     result = {
-        "rule": _rule(rule, held_out, options),
+        "rule": _rule(rule, findings.held_out, options),
         "copies": _share(relative < rule.threshold, ours),
         "nearer_in_features": _share(found.feature_distance < honest.feature_distance[~rule.leaked].min(), ours),
-        "duplicates": None if alike is None else _share(alike.relative(rule.least) < rule.threshold, ours),
+        "duplicates": None,
         "relative_distance": _quantiles(relative),
-        "held_out_relative_distance": _quantiles(honest.relative(rule.least)),
+        "held_out_relative_distance": _quantiles(theirs),
         "feature_distance": _quantiles(found.feature_distance),
         "held_out_feature_distance": _quantiles(honest.feature_distance),
-        "training": {"images": len(known), "cases": len(np.unique(known.features.cases))},
-        "held_out": {"images": len(held_out), "cases": len(np.unique(held_out.features.cases)), "in_training": shared},
-        "leaked": _leaks(rule, held_out, known, honest),
         "samples": len(ours),
+        "training": _counts(findings.known),
+        "held_out": {**_counts(findings.held_out), "in_training": findings.in_training},
+        "leaked": _leaks(rule, findings),
         "left_out": ours.features.skipped,
-        "extractor": {"name": bank.extractor.name, "digest": bank.extractor.digest},
+        "extractor": {"name": extractor.name, "digest": extractor.digest},
     }
-    galleries = []
-    sources = [PairSource("closest to training images", "training", ours, known, found)]
-    if alike is not None:
-        sources.append(PairSource("closest to each other", "other sample", ours, ours, alike))
-    for source in sources:
-        pairs, drawn = gallery(source, rule.least, rule.threshold, options)
-        result["pairs" if source.gallery is known else "duplicate_pairs"] = pairs
+    source = PairSource("closest to training images", "training", ours, findings.known, found)
+    result["pairs"], drawn = gallery(source, rule.least, rule.threshold, options)
+    galleries = [drawn]
+    if findings.alike is not None and findings.apart is not None:
+        real = learn_rule(findings.apart, options)
+        result["duplicates"] = {
+            **_share(findings.alike.relative(real.least) < real.threshold, ours),
+            "threshold": real.threshold,
+            "real_images": len(real.leaked),
+            "real_duplicates": int(real.leaked.sum()),
+        }
+        source = PairSource("closest to each other", "other sample", ours, ours, findings.alike)
+        result["duplicate_pairs"], drawn = gallery(source, real.least, real.threshold, options)
         galleries.append(drawn)
-    marks = {"copy below": rule.threshold}
     distributions = [
         Distribution(
             "Relative distance to the nearest training image",
             "relative distance",
-            {"samples": relative, "held out": honest.relative(rule.least)},
-            marks,
+            {"samples": relative, "held out": theirs},
+            {"copy below": rule.threshold},
         ),
         Distribution(
             "Distance to the nearest training image in features",
-            f"distance, {bank.extractor.name}",
+            f"distance, {extractor.name}",
             {"samples": found.feature_distance, "held out": honest.feature_distance},
         ),
     ]
-    score = Score(
-        "relative distance to the nearest training image", "higher", dict(zip(names, relative.tolist(), strict=True))
-    )
-    warnings = list(_warnings(result))
-    return Section(
-        "memorization",
-        "Memorization",
-        result,
-        [_table(result)],
-        warnings,
-        distributions,
-        galleries,
-        {"relative_distance": score},
-    )
+    names = slice_names(ours.stored)
+    values = {names[row]: float(value) for row, value in zip(ours.features.slices, relative, strict=True)}
+    scores = {"relative_distance": Score("relative distance to the nearest training image", "higher", values)}
+    tables, warnings = [_table(result)], list(_warnings(result))
+    return Section("memorization", "Memorization", result, tables, warnings, distributions, galleries, scores)
+
+
+def _compare(inputs: Inputs) -> Findings:
+    """All searches; what does not depend on the samples is done once for all sets."""
+    stored, training, reference, bank = inputs.stored, inputs.training, inputs.reference, inputs.bank
+    if training is None or reference is None:
+        raise ValueError("memorization needs a training set and held-out images")
+    options = inputs.options.memorization
+    with inputs.progress(stored.slices + training.slices + reference.slices, "slices described") as advance:
+        ours, known, held_out = (collect(one, bank, advance) for one in (stored, training, reference))
+    held_out, in_training = _without(held_out, {row.id for row in training.cases})
+    several = min(_cases(ours), _cases(known)) > 1
+    some = _as_many(known, ours, np.random.default_rng(inputs.options.seed))
+    steps = len(ours) + len(held_out) + several * (len(ours) + len(some))
+    with inputs.progress(steps, "images compared") as advance:
+        return Findings(
+            *(ours, known, held_out, in_training),
+            found=nearest_images(ours, known, options, advance),
+            honest=bank.once(
+                ("held out", key_of(training), key_of(reference), options),
+                lambda: nearest_images(held_out, known, options, advance),
+            ),
+            alike=nearest_images(ours, ours, options, advance, same=True) if several else None,
+            apart=nearest_images(some, some, options, advance, same=True) if several else None,
+        )
 
 
 def learn_rule(held_out: Matches, options: MemorizationOptions) -> Rule:
     """From how near held-out images come to the training images."""
-    least = float(np.quantile(held_out.surroundings, SURROUNDINGS))
+    around = held_out.surroundings[np.isfinite(held_out.surroundings)]
+    least = float(np.quantile(around, SURROUNDINGS)) if len(around) else 1.0  # one training case: as it is
     relative = held_out.relative(least)
     # Leaks lie below the median, so the spread is taken from above it: for a normal distribution, 0.6745 of sigma.
     middle, upper = np.quantile(relative, [0.5, 0.75])
     leaked = relative < max(middle - LEAK_SPREADS * (upper - middle) / 0.6745, LEAK_LEAST)
     if leaked.all():
-        raise DataError("every held-out image is a copy of a training image; give a --reference that is held out")
+        raise DataError("all real images are copies of each other; give a --reference that was held out of training")
     smallest = float(relative[~leaked].min())
     return Rule(options.margin * smallest, smallest, least, leaked)
 
@@ -147,20 +178,34 @@ def _without(collection: Collection, ids: set[str]) -> tuple[Collection, int]:
         raise DataError(
             "the reference holds training cases only; held-out ones are needed, such as --reference-split test"
         )
-    rows = np.flatnonzero(kept)
-    spectra = collection.spectra[rows]
-    return replace(collection, features=collection.features[rows], spectra=spectra), int((~kept).sum())
+    return collection[np.flatnonzero(kept)], int((~kept).sum())
+
+
+def _as_many(known: Collection, ours: Collection, random: np.random.Generator) -> Collection:
+    """As many training cases as there are of ours, with as many images each, where there are so many."""
+    cases = random.permutation(np.unique(known.features.cases))[: _cases(ours)]
+    each = max(1, round(len(ours) / _cases(ours)))
+    members = [np.flatnonzero(known.features.cases == case) for case in np.sort(cases)]
+    return known[np.concatenate([np.sort(random.permutation(rows)[:each]) for rows in members])]
+
+
+def _cases(collection: Collection) -> int:
+    return len(np.unique(collection.features.cases))
+
+
+def _counts(collection: Collection) -> dict[str, int]:
+    return {"images": len(collection), "cases": _cases(collection)}
 
 
 def _share(found: npt.NDArray[np.bool_], ours: Collection) -> dict[str, Any]:
     """The share with Wilson's interval; slices of a case are one trial together."""
-    cases = len(np.unique(ours.features.cases))
+    cases = _cases(ours)
     rate = wilson(float(found.mean()) * cases, cases)
     return {"count": int(found.sum()), **(rate or {})}
 
 
 def _rule(rule: Rule, held_out: Collection, options: MemorizationOptions) -> dict[str, Any]:
-    cases = len(np.unique(held_out.features.cases[~rule.leaked]))
+    cases = _cases(held_out[np.flatnonzero(~rule.leaked)])
     return {
         "threshold": rule.threshold,
         "smallest_held_out": rule.smallest,
@@ -172,12 +217,14 @@ def _rule(rule: Rule, held_out: Collection, options: MemorizationOptions) -> dic
     }
 
 
-def _leaks(rule: Rule, held_out: Collection, known: Collection, honest: Matches) -> list[dict[str, str]]:
+def _leaks(rule: Rule, findings: Findings) -> list[dict[str, str]]:
+    """Which held-out image is a copy of which training image."""
+    held_out, known = findings.held_out, findings.known
     theirs, names = slice_names(held_out.stored), slice_names(known.stored)
     return [
         {
             "held_out": theirs[held_out.features.slices[row]],
-            "training": names[known.features.slices[honest.row[row]]],
+            "training": names[known.features.slices[findings.honest.row[row]]],
         }
         for row in np.flatnonzero(rule.leaked)
     ]
@@ -199,7 +246,9 @@ def _table(result: dict[str, Any]) -> Table:
         for name, words in (("smallest", "smallest"), ("5_percent", "5 % below"), ("median", "median")):
             rows.append([f"{title}, {words}", number(ours[name], 3), number(theirs[name], 3)])
     rows.append(["nearer in features than all held-out images", percent(result["nearer_in_features"]), "none"])
-    rows.append(["duplicates of other samples", percent(result["duplicates"]), "-"])
+    duplicates = result["duplicates"]
+    of_real = f"{duplicates['real_duplicates']} of {duplicates['real_images']} training images" if duplicates else "-"
+    rows.append(["duplicates of other samples", percent(duplicates), of_real])
     note = (
         f"A copy has a relative distance below {rule['threshold']:.3g}, {rule['margin']:g} of the smallest that "
         f"held-out images have; a new image is called one with a chance below {100 * rule['false_alarm_bound']:.2g} %."
@@ -214,6 +263,9 @@ def _warnings(result: dict[str, Any]) -> Iterator[str]:
             f"{len(pairs)} held-out images are copies of training images, such as {pairs[0]['held_out']} of "
             f"{pairs[0]['training']}; they were left out of the rule, but the split is not clean"
         )
+    if result["duplicates"] and result["duplicates"]["real_duplicates"]:
+        count, of = (result["duplicates"][f"real_{what}"] for what in ("duplicates", "images"))
+        yield f"{count} of {of} training images that were looked at are duplicates of each other"
     if result["held_out"]["in_training"]:
         yield f"{result['held_out']['in_training']} reference images belong to training cases; they were left out"
     bound = result["rule"]["false_alarm_bound"]

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from medgen.artifacts.stored import StoredSet
-from medgen.metrics.alignment import align, small
-from medgen.metrics.features import Features
+from medgen.metrics.alignment import align, small, unlikeness
+from medgen.metrics.features import FeatureBank, Features, key_of
 from medgen.metrics.options import MemorizationOptions
 from medgen.metrics.spectrum import mirrored, spectrum
 
@@ -40,6 +40,10 @@ class Collection:
     def __len__(self) -> int:
         return len(self.features)
 
+    def __getitem__(self, rows: Rows) -> Collection:
+        """Some of the rows, in the order asked for."""
+        return Collection(self.stored, self.features[rows], self.spectra[torch.from_numpy(rows)])
+
     def images(self, rows: Rows) -> Tensor:
         """(len(rows), C, H, W) in [-1, 1]."""
         intensity = self.stored.header.intensity
@@ -55,7 +59,7 @@ class Matches:
     distance: Values
     """(N,) sqrt(1 - correlation) after alignment."""
     surroundings: Values
-    """(N,) median of this distance over the other cases that were compared; infinite where there were none."""
+    """(N,) median of this distance over the other cases that were compared; NaN where there were none."""
     row: Rows
     """(N,) the nearest image."""
     flip: Rows
@@ -67,15 +71,21 @@ class Matches:
 
     def relative(self, least: float) -> Values:
         """(N,) distance over surroundings, which count as at least `least`: 0 for a copy, about 1 for one of many."""
-        return self.distance / np.maximum(self.surroundings, least)
+        return self.distance / np.fmax(self.surroundings, least)
 
 
-def collect(stored: StoredSet, features: Features) -> Collection:
-    """Describe the images of a set of which features are known."""
-    empty = Collection(stored, features, torch.empty(0))
-    parts = [spectrum(empty.images(np.arange(start, min(start + BATCH, len(empty)))))
-             for start in range(0, len(empty), BATCH)]  # fmt: skip
-    return Collection(stored, features, torch.cat(parts))
+def collect(stored: StoredSet, bank: FeatureBank, advance: Callable[[int], object] = lambda n: None) -> Collection:
+    """Describe the images of a set."""
+    features = bank.of(stored, advance)
+
+    def spectra() -> Tensor:
+        undescribed = Collection(stored, features, torch.empty(len(features), 0))
+        starts = range(0, len(features), BATCH)
+        return torch.cat(
+            [spectrum(undescribed.images(np.arange(start, min(start + BATCH, len(features))))) for start in starts]
+        )
+
+    return Collection(stored, features, bank.once(("spectra", key_of(stored)), spectra))
 
 
 def nearest_images(
@@ -92,26 +102,20 @@ def nearest_images(
     found = []
     for row, rows, flips, feature_distance in _candidates(queries, gallery, options.candidates, same=same):
         image = small(queries.images(np.array([row])), size)
-        ours = torch.cat([image.flip(axes) if (axes := FLIPS[name]) else image for name in FLIPS])[flips]
-        theirs = small(gallery.images(rows), size)
-        distances, shifts = align(ours, theirs, reach)
+        ours = torch.cat([image.flip(axes) if (axes := FLIPS[name]) else image for name in FLIPS])
+        read, of_theirs = np.unique(rows, return_inverse=True)
+        theirs = small(gallery.images(read), size)
+        distances, shifts = align(ours, theirs, torch.from_numpy(flips), torch.from_numpy(of_theirs), reach)
         best = int(distances.argmin())
+        shift = tuple(shifts[best].tolist())
+        distance = unlikeness(ours[flips[best]], theirs[of_theirs[best]], shift)
         cases = gallery.features.cases[rows]
         others = [distances.numpy()[cases == case].min() for case in np.unique(cases) if case != cases[best]]
-        surroundings = float(np.median(others)) if others else np.inf
-        found.append(
-            (float(distances[best]), surroundings, rows[best], flips[best], shifts[best].tolist(), feature_distance)
-        )
+        surroundings = float(np.median(others)) if others else np.nan
+        found.append((distance, surroundings, rows[best], flips[best], shift, feature_distance))
         advance(1)
-    distance, around, row_, flip, shift, feature = zip(*found, strict=True)
-    return Matches(
-        np.array(distance),
-        np.array(around),
-        np.array(row_),
-        np.array(flip),
-        np.array(shift).reshape(-1, 2),
-        np.array(feature),
-    )
+    columns = [np.array(column) for column in zip(*found, strict=True)]
+    return Matches(*columns)
 
 
 def compared_size(collection: Collection, side: int) -> tuple[int, int]:
@@ -126,10 +130,12 @@ def _candidates(
 ) -> Iterator[tuple[int, Rows, Rows, float]]:
     """For each query the gallery rows to compare with, how to mirror the query for each, and its feature distance.
 
-    From each of the `count` nearest cases the nearest image: in features, in the spectrum, and in the mirrored one.
+    The nearest image of each of the `count` nearest cases, and the `count` nearest of all: in features, in spectrum,
+    and in mirrored spectrum. The images of a case stand together.
     """
     cases = torch.from_numpy(gallery.features.cases)
-    starts = np.searchsorted(gallery.features.cases, np.arange(int(cases.max()) + 2))
+    names, starts, place = np.unique(gallery.features.cases, return_index=True, return_inverse=True)
+    places, ends = torch.from_numpy(place), np.append(starts[1:], len(gallery))
     features, spectra = gallery.features.values, gallery.spectra.flatten(1)
     for start in range(0, len(queries), size := max(1, min(BLOCK // len(gallery), len(queries)))):
         block = slice(start, start + size)
@@ -143,20 +149,24 @@ def _candidates(
             mine = torch.from_numpy(queries.features.cases[block])
             for distances, _ in searches:
                 distances[mine[:, None] == cases] = torch.inf
-        nearest = [_nearest_cases(distances, cases, len(starts) - 1, count) for distances, _ in searches]
+        nearest = [_nearest(distances, places, len(names), count) for distances, _ in searches]
         for index in range(len(ours)):
             pairs = set()
-            for (distances, flips), near in zip(searches, nearest, strict=True):
-                for case in near[index].tolist():
-                    members = distances[index, starts[case] : starts[case + 1]]
-                    if members.isfinite().any():
-                        pairs |= {(int(starts[case] + members.argmin()), flip) for flip in flips}
+            for (distances, flips), (near_cases, near) in zip(searches, nearest, strict=True):
+                firsts = [
+                    int(starts[case] + distances[index, starts[case] : ends[case]].argmin())
+                    for case in near_cases[index].tolist()
+                ]
+                for row in {*firsts, *near[index].tolist()}:
+                    if distances[index, row] < torch.inf:
+                        pairs |= {(row, flip) for flip in flips}
             rows, flips = np.array(sorted(pairs)).T
             yield start + index, rows, flips, float(searches[0][0][index].min())
 
 
-def _nearest_cases(distances: Tensor, cases: Tensor, number: int, count: int) -> Tensor:
-    """(B, count) the cases whose nearest image is nearest, from distances (B, M) to images of cases (M,)."""
+def _nearest(distances: Tensor, places: Tensor, number: int, count: int) -> tuple[Tensor, Tensor]:
+    """(B, count) the cases, of `number`, with the nearest images, and the nearest images, by distances (B, M)."""
     smallest = torch.full((len(distances), number), torch.inf)
-    smallest.scatter_reduce_(1, cases.expand(len(distances), -1), distances, "amin")
-    return smallest.topk(min(count, number), largest=False).indices
+    smallest.scatter_reduce_(1, places.expand(len(distances), -1), distances, "amin")
+    near_cases = smallest.topk(min(count, number), largest=False).indices
+    return near_cases, distances.topk(min(count, len(places)), largest=False).indices

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
@@ -40,17 +41,20 @@ def test_nothing_finite_is_an_error(tmp_path: Path) -> None:
         extract(stored, EXTRACTOR)
 
 
-def test_the_bank_keeps_features_by_set_and_by_mirroring(tmp_path: Path) -> None:
+def test_the_bank_keeps_features_by_set_and_split(tmp_path: Path) -> None:
     seen: list[int] = []
 
-    def pooled(images):  # type: ignore[no-untyped-def]
+    def pooled(images: Tensor) -> Tensor:
         seen.append(len(images))
         return images.flatten(1)
 
     bank = FeatureBank(Extractor("test", "0" * 64, pooled))
     images = np.random.default_rng(0).uniform(-1000, 400, (3, 16, 16))
     with open_set(write(tmp_path / "a.h5", images), random_access=True) as stored:
-        plain, mirrored, again = bank.of(stored), bank.of(stored, flip=(-1,)), bank.of(stored)
-    assert seen == [3, 3]
-    assert again is plain
-    np.testing.assert_array_equal(mirrored.values.reshape(3, 16, 16).flip(-1), plain.values.reshape(3, 16, 16))
+        whole, again, split = bank.of(stored), bank.of(stored), bank.of(stored.only("train"))
+    assert seen == [3]
+    assert again is whole
+    assert split is whole  # all cases are of that split
+    with open_set(write(tmp_path / "b.h5", images[:2]), random_access=True) as other:
+        assert len(bank.of(other)) == 2
+    assert seen == [3, 2]
