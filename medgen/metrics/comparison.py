@@ -231,7 +231,7 @@ def basis(pair: Pair) -> str:
 
 
 def _p(value: float | None) -> str:
-    return "-" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return "-" if value is None else "<\u00a00.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _same_seed(a: StoredSet, b: StoredSet) -> bool | None:

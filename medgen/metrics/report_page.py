@@ -67,7 +67,7 @@ def cautions(warnings: Sequence[str]) -> str:
 
 def table(shown: Table, *, words: bool = False) -> str:
     """A plain table; `words`: cells hold text, not numbers."""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in shown.columns)
+    head = "".join(map(_column, shown.columns))
     lines = [_line(f'<th scope="row">{escape(name)}</th>', cells) for name, *cells in shown.rows]
     return _table(shown, f"<tr>{head}</tr>", f"<tbody>{NEW_LINE.join(lines)}</tbody>", len(lines), words=words)
 
@@ -77,8 +77,7 @@ def joined_table(shown: JoinedTable, sets: Sequence[str]) -> str:
     if len(sets) == 1 or len(shown.columns) == 2 or all(len(lines) == 1 for _, lines in shown.rows):
         return table(shown.flat())
     first, *others = shown.columns
-    names = "".join(f'<th scope="col">{escape(name)}</th>' for name in others)
-    head = f'<tr><th scope="col">{escape(first)}</th><th scope="col" class="left">set</th>{names}</tr>'
+    head = f'<tr>{_column(first)}<th scope="col" class="left">set</th>{"".join(map(_column, others))}</tr>'
     bodies = []
     for name, of_sets in shown.rows:
         lines = []
@@ -196,6 +195,11 @@ def _plain(value: Any) -> str:
 
 def _kind(distribution: Distribution) -> tuple[str, str]:
     return distribution.title, distribution.axis
+
+
+def _column(name: str) -> str:
+    """A head; it may be broken at spaces, but not at hyphens, which names of sets hold."""
+    return f'<th scope="col">{escape(name).replace("-", "&#8209;")}</th>'
 
 
 def _line(names: str, cells: Sequence[str]) -> str:
