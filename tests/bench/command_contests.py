@@ -15,7 +15,7 @@ from pydicom import uid
 from medgen.nets.compute import resolve_precision
 
 from .table import OURS, Contest, Work
-from .workshop import Chain, fresh, make_series, save_models
+from .workshop import Chain, make_series, save_models
 
 ROOT = Path(__file__).parents[2]
 MEDGEN = shlex.quote(str(Path(sys.executable).with_name("medgen")))
@@ -28,10 +28,10 @@ def command_contests(folder: Path, chain: Chain) -> Iterator[Contest]:
     save_models(folder, chain)
     plain = make_series(folder / "plain", chain, chain.decoded, uid.ExplicitVRLittleEndian)
     few = make_series(folder / "few", chain, chain.encoded, uid.ExplicitVRLittleEndian)
+    packed = make_series(folder / "packed", chain, chain.decoded, uid.JPEGLSLossless)
     yield from _latents(folder, few, chain)
     yield from _samples(folder, chain)
     yield from _decoding(folder, plain, f"{chain.decoded * chain.slices} DICOM files, uncompressed, -> set")
-    packed = make_series(folder / "packed", chain, chain.decoded, uid.JPEGLSLossless)
     yield from _decoding(folder, packed, f"{chain.decoded * chain.slices} DICOM files, JPEG-LS, -> set")
 
 
@@ -45,7 +45,7 @@ def _latents(folder: Path, series: Path, chain: Chain) -> Iterator[Contest]:
     )
 
     def ours(options: str) -> Work:
-        return lambda: _run(f"{read} | {encode} {options} -o {fresh(folder / 'latents.h5')}")
+        return lambda: _run(f"{read} | {encode} {options} -o {folder / 'latents.h5'} --force")
 
     for terms, options, flags in _precisions():
         yield Contest(work, terms, {OURS: ours(options), "MONAI script": lambda flags=flags: _run(f"{script} {flags}")})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import zipfile
 from dataclasses import dataclass
 from io import BytesIO
@@ -71,6 +70,7 @@ def make_series(folder: Path, chain: Chain, count: int, syntax: uid.UID) -> Path
                 if dataset.file_meta.TransferSyntaxUID.is_compressed:
                     dataset.decompress(generate_instance_uid=False)
                 dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+                dataset.PixelData = dataset.PixelData[:-1] + bytes([number])  # no series shows the pixels of another
                 if syntax == uid.JPEGLSLossless:
                     dataset.compress(syntax, encoding_plugin="pyjpegls", generate_instance_uid=False)
                 dataset.save_as(target / f"{index:04d}.dcm", enforce_file_format=True)
@@ -99,11 +99,3 @@ def save_models(folder: Path, chain: Chain) -> None:
     )  # fmt: skip
     torch.save(monai_networks.vae(chain.vae_widths).state_dict(), folder / "vae.pt")
     torch.save(monai_networks.unet(chain.unet_widths).state_dict(), folder / "unet.pt")
-
-
-def fresh(path: Path) -> Path:
-    """The same path, with nothing there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
-    return path
