@@ -93,8 +93,8 @@ def make_plan(
     sources, table = _tables(inputs, options, left_out)
     if table and table.fields and inputs.lidc_xml:
         raise UsageError("the labels and --lidc-xml both give vectors; use one of them")
-    found = enumerate_sources(sources, folder_names=inputs.folder_names)
-    slices = _scan_all(found, sources, inputs.masks, options, workers, left_out, listener)
+    files = enumerate_sources(sources, folder_names=inputs.folder_names)
+    slices = _scan_all(files, sources, inputs.masks, options, workers, left_out, listener)
     every, copies = build_stacks(slices)
     if copies:
         listener.warn(f"{len(copies)} files are copies of others and are left aside, such as {copies[0]}")
