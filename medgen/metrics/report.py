@@ -80,12 +80,12 @@ def _glance(evaluated: Sequence[Evaluated]) -> Table:
     rows: dict[str, list[str]] = {}
     for place, one in enumerate(evaluated):
         for section in one.sections:
-            first = next((table for table in section.tables if table.rows), None)
-            if first is not None:
-                name, value = f"{section.title}: {first.rows[0][0]}, {bare(first.columns[1])}", first.rows[0][1]
-                about = next((n for n, column in enumerate(first.columns) if column.startswith("95 %")), None)
-                cells = rows.setdefault(name, ["-"] * len(evaluated))
-                cells[place] = value if about is None else f"{value} ({first.rows[0][about]})"
+            measured = ((table, row) for table in section.tables for row in table.rows if not row[1].isdigit())
+            table, row = next(measured, (None, []))  # a plain number of images is no measurement
+            if table is not None:
+                name = f"{section.title}: {row[0]}, {bare(table.columns[1])}"
+                about = next((row[n] for n, column in enumerate(table.columns) if column.startswith("95 %")), "")
+                rows.setdefault(name, ["-"] * len(evaluated))[place] = f"{row[1]} ({about})" if about else row[1]
     names = [one.name for one in evaluated]
     return Table("At a glance", ("", *names), [[name, *cells] for name, cells in rows.items()])
 
