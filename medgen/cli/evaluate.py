@@ -130,7 +130,7 @@ def command(
     print_config: PrintConfig = False,
     force: Force = False,
 ) -> None:
-    """Measure sets: reconstruction, fidelity, memorization, conditioning, interpolation, anomaly.
+    """Measure images: fidelity, copies, conditions, reconstruction, interpolation, anomalies.
 
     Reconstruction compares images pair by pair: with the cases of equal id in --reference, or with what --vae makes of
     them. Fidelity is how far the images lie from those of --reference in features, beside how far real ones lie from
