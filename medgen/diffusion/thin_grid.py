@@ -16,6 +16,8 @@ PLACES = 2
 """Channels of `places`."""
 SCALES = 3
 """Numbers in `scales`."""
+ROUNDING = 0.01
+"""Share of a thin slice that the grid may hang over what was measured, so that spacings may be rounded (0.6667 mm)."""
 TYPICAL = 4.0
 """mm; the length that `scales` calls one half."""
 
@@ -28,7 +30,7 @@ def thin_positions(thick_positions: Positions, thickness: float, spacing: float)
     thick = torch.as_tensor(thick_positions, dtype=torch.float64)
     step = float(thick[-1] - thick[0]) / max(len(thick) - 1, 1)
     extent = float(thick[-1] - thick[0]) + (min(thickness, step) if len(thick) > 1 else thickness)
-    count = max(1, math.floor(extent / spacing + 1e-6))
+    count = max(1, math.floor(extent / spacing + ROUNDING))
     middle = float(thick[0] + thick[-1]) / 2
     return middle + (torch.arange(count, dtype=torch.float64) - (count - 1) / 2) * spacing
 
