@@ -21,7 +21,8 @@ def full_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v for (B, heads, N, d) (Vaswani et al. 2017, eq. 1); O(N^2) time."""
     if query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[-2] <= FEW_TOKENS:
         weights = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, heads, N, M)
-        return weights.softmax(dim=-1) @ value
+        attended: Tensor = weights.softmax(dim=-1) @ value
+        return attended
     return F.scaled_dot_product_attention(query, key, value)
 
 

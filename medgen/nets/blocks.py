@@ -117,7 +117,7 @@ class Upsample(nn.Module):
         """(B, C, [D,] H, W) -> (B, C, [D,] 2H, 2W)."""
         sums = functools.reduce(torch.kron, [_tap_sums(stride, self.conv.weight) for stride in self.strides])
         kernel = self.conv.weight.flatten(2) @ sums  # (C, C, taps)
-        kernel = kernel.unflatten(2, [2 + stride for stride in self.strides]).transpose(0, 1)
+        kernel = kernel.view(*kernel.shape[:2], *(2 + stride for stride in self.strides)).transpose(0, 1)
         transposed = F.conv_transpose2d if x.ndim == 4 else F.conv_transpose3d
         out: Tensor = transposed(x, kernel, self.conv.bias, stride=self.strides, padding=1)
         return out
