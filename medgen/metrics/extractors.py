@@ -44,6 +44,9 @@ def inception_extractor(path: Path, device: torch.device | str = "cpu") -> Extra
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     network.eval().requires_grad_(False).to(device)
+    for parameter in network.parameters():  # a quarter faster on CPU
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def pooled(images: Tensor) -> Tensor:
         features: Tensor = network(as_colour(eight_bits(images)).to(device))

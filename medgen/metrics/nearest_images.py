@@ -5,6 +5,7 @@ Features and spectra of all images are held in memory, a few kilobytes an image;
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -105,7 +106,8 @@ def nearest_images(
         ours = torch.cat([image.flip(axes) if (axes := FLIPS[name]) else image for name in FLIPS])
         read, of_theirs = np.unique(rows, return_inverse=True)
         theirs = small(gallery.images(read), size)
-        distances, shifts = align(ours, theirs, torch.from_numpy(flips), torch.from_numpy(of_theirs), reach)
+        with _one_thread():
+            distances, shifts = align(ours, theirs, torch.from_numpy(flips), torch.from_numpy(of_theirs), reach)
         best = int(distances.argmin())
         shift = tuple(shifts[best].tolist())
         distance = unlikeness(ours[flips[best]], theirs[of_theirs[best]], shift)
@@ -116,6 +118,17 @@ def nearest_images(
         advance(1)
     columns = [np.array(column) for column in zip(*found, strict=True)]
     return Matches(*columns)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Transforms of small images gain nothing by threads, and lose much where these wait for a busy core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def compared_size(collection: Collection, side: int) -> tuple[int, int]:
