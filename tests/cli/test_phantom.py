@@ -170,7 +170,7 @@ def test_a_dental_folder_goes_straight_into_preprocess(medgen: Run, tmp_path: Pa
     assert kinds - {"normal"}
     assert kinds <= {"normal", "periapical", "bone-loss"}
     with open_set(tmp_path / "images.h5", random_access=True) as stored:
-        names = stored.header.notes["labels"].split(",")
+        names = list(stored.header.label_names)
         assert names == sorted(kinds)
         for case in stored:
             assert case["mask"].any() == (names[int(case["label"][0])] != "normal")
