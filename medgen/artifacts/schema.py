@@ -16,9 +16,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -42,6 +43,37 @@ SPLITS = ("train", "val", "test")
 LATER_FACTS: dict[str, type] = {"thickness": float, "frame": str, "flaws": str}
 
 Array = npt.NDArray[Any]
+BLOCK = 4 << 20
+"""Bytes of a stack that are in memory at once while it is copied."""
+
+
+class Stack(Protocol):
+    """D slices, in memory (any array is a stack) or not; `stack[first:last]` is an array of some of them."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(D, ...)."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> Array: ...
+
+    def __array__(self) -> Array: ...
+
+
+def blocks(stack: Stack) -> Iterator[Array]:
+    """All slices in order, some at a time, as contiguous arrays."""
+    count = max(1, BLOCK // max(1, math.prod(stack.shape[1:]) * stack.dtype.itemsize))
+    for first in range(0, len(stack), count):
+        yield np.ascontiguousarray(stack[first : first + count])
 
 
 class Intensity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,7 +137,7 @@ def slice_positions(
 
 @dataclass(frozen=True)
 class Case:
-    """A stack of D slices.
+    """D slices, in arrays that need not be in memory.
 
     `spacing` is (z, y, x) in mm; `origin` is the first voxel's centre in mm (LPS x, y, z);
     `direction` holds three unit vectors, of the z, y and x array axes, in LPS. `thickness` is what a slice averages
@@ -116,7 +148,7 @@ class Case:
     """
 
     id: str
-    arrays: Mapping[str, Array]
+    arrays: Mapping[str, Stack]
     split: str = "train"
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -137,7 +169,11 @@ class Case:
         return len(next(iter(self.arrays.values())))
 
     def __getitem__(self, name: str) -> Array:
-        """The array called `name`; DataError names the case when it has none."""
+        """The array called `name`, in memory; DataError names the case when it has none."""
+        return np.asarray(self.stack(name))
+
+    def stack(self, name: str) -> Stack:
+        """The array called `name`, where it lies; DataError names the case when it has none."""
         try:
             return self.arrays[name]
         except KeyError:
@@ -177,7 +213,7 @@ class Case:
         }
 
     @staticmethod
-    def of_facts(facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> Case:
+    def of_facts(facts: Mapping[str, Any], arrays: Mapping[str, Stack]) -> Case:
         """The inverse of `facts`."""
         return Case(
             id=facts["id"],
@@ -252,9 +288,10 @@ class ContentDigest:
             self._latents.add(case["latent"])
         self._hash.update(msgspec.json.encode(case.facts(), order="sorted"))
         for name in sorted(case.arrays):
-            array = np.ascontiguousarray(case.arrays[name])
-            self._hash.update(f"{name}{array.dtype.str}{array.shape}".encode())
-            self._hash.update(as_bytes(array))
+            stack = case.arrays[name]
+            self._hash.update(f"{name}{stack.dtype.str}{stack.shape}".encode())
+            for block in blocks(stack):
+                self._hash.update(as_bytes(block))
 
     def tail(self, inputs: Mapping[str, str]) -> Tail:
         """Close the books."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import h5py
@@ -13,7 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from medgen.artifacts.provenance import Provenance
-from medgen.artifacts.schema import LATER_FACTS, TEXT_NAMES, Array, Case, SetHeader, Tail, slice_positions
+from medgen.artifacts.schema import (
+    LATER_FACTS,
+    TEXT_NAMES,
+    Array,
+    Case,
+    SetHeader,
+    Stack,
+    Tail,
+    blocks,
+    slice_positions,
+)
 from medgen.artifacts.stream import parse_header
 from medgen.artifacts.writer import SetWriter
 from medgen.errors import DataError
@@ -27,7 +37,7 @@ class StoredWriter(SetWriter):
     def __init__(self, file: h5py.File, header: SetHeader) -> None:
         super().__init__(header)
         self._file = file
-        self._rows: list[tuple[Case, int]] = []
+        self._rows: list[CaseRow] = []
         self._flushed = 0
         # Kept open: HDF5 swallows a failed write when a handle is dropped, and raises it when asked to flush.
         self._datasets: dict[str, h5py.Dataset] = {}
@@ -35,48 +45,43 @@ class StoredWriter(SetWriter):
 
     def _put(self, case: Case) -> None:
         start = self.digest.slices
-        for name, array in sorted(case.arrays.items()):
-            self._append(name, array, start)
+        for name, stack in sorted(case.arrays.items()):
+            self._append(name, stack, start)
         for name in TEXT_NAMES:
             values = getattr(case, name)
             if values or name in self._datasets:
                 self._append(name, _texts(values or [""] * len(case)), start)
-        self._rows.append((case, start))
+        facts = {field.name: getattr(case, field.name) for field in fields(CaseRow) if hasattr(case, field.name)}
+        self._rows.append(CaseRow(**facts, start=start, count=len(case)))  # not the case, which would keep its arrays
         if len(self._rows) >= _ROWS_A_FLUSH:
             self._flush_rows()
 
     def _flush_rows(self) -> None:
-        cases = [case for case, _ in self._rows]
-        if cases:
-            row = self._flushed
-            self._append("case/id", _texts([case.id for case in cases]), row)
-            self._append("case/split", _texts([case.split for case in cases]), row)
-            self._append("case/start", np.array([start for _, start in self._rows]), row)
-            self._append("case/count", np.array([len(case) for case in cases]), row)
-            self._append("case/spacing", np.array([case.spacing for case in cases]), row)
-            self._append("case/origin", np.array([case.origin for case in cases]), row)
-            self._append("case/direction", np.array([case.direction for case in cases]), row)
-            self._append("case/thickness", np.array([case.thickness for case in cases]), row)
-            self._append("case/frame", _texts([case.frame for case in cases]), row)
-            self._append("case/flaws", _texts([case.flaws for case in cases]), row)
-        self._flushed += len(cases)
+        if self._rows:
+            for field in fields(CaseRow):
+                values = [getattr(row, field.name) for row in self._rows]
+                column = _texts(values) if isinstance(values[0], str) else np.array(values)
+                self._append(f"case/{field.name}", column, self._flushed)
+        self._flushed += len(self._rows)
         self._rows.clear()
 
-    def _append(self, name: str, array: Array, start: int) -> None:
+    def _append(self, name: str, stack: Stack, start: int) -> None:
         """Put rows at `start`, which is the end, or beyond it where a column begins late."""
         if name not in self._datasets:
-            text = array.dtype == object
+            text = stack.dtype == object
             self._datasets[name] = self._file.create_dataset(
                 name,
-                shape=(0, *array.shape[1:]),
-                maxshape=(None, *array.shape[1:]),
-                chunks=(1 if array.ndim == 4 else 1024, *array.shape[1:]),
-                dtype=h5py.string_dtype() if text else array.dtype,
+                shape=(0, *stack.shape[1:]),
+                maxshape=(None, *stack.shape[1:]),
+                chunks=(1 if stack.ndim == 4 else 1024, *stack.shape[1:]),
+                dtype=h5py.string_dtype() if text else stack.dtype,
                 fletcher32=not text,  # the filter cannot protect strings of variable length; the digest does
             )
         dataset = self._datasets[name]
-        dataset.resize(start + len(array), axis=0)
-        dataset[start:] = array
+        dataset.resize(start + len(stack), axis=0)
+        for block in blocks(stack):
+            dataset[start : start + len(block)] = block
+            start += len(block)
 
     def finish(self, tail: Tail) -> None:
         """Flush everything, then set `complete`."""

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from medgen.artifacts.provenance import Provenance
-from medgen.artifacts.schema import SET_SCHEMA, Array, Case, SetHeader, Tail, as_bytes
+from medgen.artifacts.schema import SET_SCHEMA, Array, Case, SetHeader, Stack, Tail, as_bytes, blocks
 from medgen.artifacts.writer import SetWriter
 from medgen.errors import DataError
 
@@ -164,22 +164,23 @@ def parse_header(facts: Any, name: str) -> SetHeader:
         raise DataError(f"{name}: its header is not valid: {error}") from None
 
 
-def _write_blob(file: IO[bytes], facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+def _write_blob(file: IO[bytes], facts: Mapping[str, Any], arrays: Mapping[str, Stack]) -> None:
     header: dict[str, Any] = {"__metadata__": {"medgen": msgspec.json.encode(facts, order="sorted").decode()}}
     offset = 0
-    contiguous = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
-    for name, array in contiguous.items():
+    for name, stack in sorted(arrays.items()):
+        size = math.prod(stack.shape) * stack.dtype.itemsize
         header[name] = {
-            "dtype": _NAMES[array.dtype],
-            "shape": list(array.shape),
-            "data_offsets": [offset, offset + array.nbytes],
+            "dtype": _NAMES[stack.dtype],
+            "shape": list(stack.shape),
+            "data_offsets": [offset, offset + size],
         }
-        offset += array.nbytes
+        offset += size
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)  # the format asks for data aligned to 8 bytes
     file.write(len(encoded).to_bytes(8, "little") + encoded)
-    for array in contiguous.values():
-        file.write(as_bytes(array))
+    for name in sorted(arrays):
+        for block in blocks(arrays[name]):
+            file.write(as_bytes(block))
     file.flush()
 
 

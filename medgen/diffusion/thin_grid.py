@@ -6,6 +6,7 @@ Positions are slice centres along z in mm, rising.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -96,6 +97,26 @@ def window_weights(start: int, depth: int, count: int, overlap: int) -> Tensor:
     left = rise.clamp(max=1) if start > 0 else torch.ones(depth)
     right = rise.flip(0).clamp(max=1) if start + depth < count else torch.ones(depth)
     return torch.minimum(left, right)
+
+
+def blended(windows: Iterable[tuple[int, Tensor]], count: int, overlap: int) -> Iterator[Tensor]:
+    """Windows (S, depth, c, h, w) behind their first slices, in order -> all `count` slices, (S, n, c, h, w) at a time.
+
+    Slices are given out as soon as the next window begins behind them, so that one window is held, however deep the
+    volume is.
+    """
+    total, weight, first = torch.empty(0), torch.empty(0), 0
+    for start, window in windows:
+        share = window_weights(start, window.shape[1], count, overlap)[:, None, None, None]
+        window = share * window
+        if start > first:
+            done = start - first
+            yield total[:, :done] / weight[:done]
+            rest = len(weight) - done
+            window[:, :rest] += total[:, done:]
+            share[:rest] += weight[done:]
+        total, weight, first = window, share, start
+    yield total / weight
 
 
 def whole_rows(matrix: Tensor, first: int, last: int) -> Tensor:

@@ -13,17 +13,18 @@ import torch
 from torch import Tensor
 
 from medgen.artifacts.provenance import Provenance
-from medgen.artifacts.schema import Case, Intensity, SetHeader
+from medgen.artifacts.schema import Case, Intensity, SetHeader, blocks
 from medgen.config import Options, convert
 from medgen.diffusion.noise import sample_noise
 from medgen.diffusion.samplers import sample
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
 from medgen.diffusion.slice_profile import ProfileShape
-from medgen.diffusion.thin_grid import network_input, window_starts, window_weights
+from medgen.diffusion.thin_grid import blended, network_input, window_starts
 from medgen.errors import DataError, UsageError
 from medgen.inference.generate import SAMPLER_NAMES, objective_of
 from medgen.inference.models import Autoencoder, VolumeDenoiser
-from medgen.inference.thin_volume import SLAB, ThinVolume, combine, volume_of
+from medgen.inference.sliding import Sliding
+from medgen.inference.thin_volume import ThinVolume, combine, slabs, volume_of
 from medgen.nets.compute import Precision
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -83,33 +84,47 @@ class Interpolation:
             )
 
     def case(self, case: Case, advance: Callable[[int], None] = lambda slices: None) -> Case:
-        """The thin case of a thick one: image, and spread where there are several samples; `advance` counts slices."""
+        """The thin case of a thick one: image, and spread where there are several samples; `advance` counts slices.
+
+        All samples go on together, slab by slab, so that memory does not depend on depth; the arrays are on disk.
+        """
         volume = _volume(case, self.intensity, self.options)
         self._check(case)
-        guess = torch.cat([self._encode(volume.guess(*ends)) for ends in _slabs(len(volume))])  # (N, c, h, w)
-        residuals = torch.stack([self._residual(volume, guess, number) for number in range(self.options.samples)])
-        return volume.filled(self._finished(volume, guess, residuals), advance)
+        images = self._images(volume)
+        return volume.filled(images if self.options.consistency == "none" else volume.consistent(images), advance)
 
-    def _residual(self, volume: ThinVolume, guess: Tensor, number: int) -> Tensor:
-        """Sample `number` of what the guess misses (N, c, h, w), blended from its windows."""
-        options, facts = self.options, self.denoiser.facts
-        depth = min(options.depth or facts.depth, len(volume))
+    def _images(self, volume: ThinVolume) -> Iterator[Tensor]:
+        """Slabs (S, n, C, H, W) in network units."""
+        guess = Sliding(self._encode(volume.guess(*ends)) for ends in slabs(len(volume)))  # (N, c, h, w)
+        residuals = Sliding(self._residuals(volume, guess), dim=1)  # (S, N, c, h, w)
+        for first, last in slabs(len(volume)):
+            parts = residuals.read(first, last)
+            known = guess.read(first, last)
+            yield torch.stack([self._image(volume, first, last, known, part) for part in parts])
+            residuals.forget(last)
+            guess.forget(last)
+
+    def _residuals(self, volume: ThinVolume, guess: Sliding) -> Iterator[Tensor]:
+        """What the guess misses, in samples (S, n, c, h, w), blended from windows."""
+        options, count = self.options, len(volume)
+        depth = min(options.depth or self.denoiser.facts.depth, count)
         overlap = min(round(options.overlap * depth), depth - 1)
-        total, weight = torch.zeros_like(guess), torch.zeros(len(guess), 1, 1, 1)
-        starts = window_starts(len(volume), depth, overlap)
-        for begin in range(0, len(starts), options.batch_size):
-            batch = starts[begin : begin + options.batch_size]
-            for start, window in zip(batch, self._windows(volume, guess, batch, depth, number), strict=True):
-                share = window_weights(start, depth, len(volume), overlap)[:, None, None, None]
-                total[start : start + depth] += share * window
-                weight[start : start + depth] += share
-        return total / weight
+        starts = window_starts(count, depth, overlap)
 
-    def _windows(self, volume: ThinVolume, guess: Tensor, starts: list[int], depth: int, number: int) -> Tensor:
-        """Sampled residuals of windows, (B, depth, c, h, w) on the CPU."""
+        def windows() -> Iterator[tuple[int, Tensor]]:
+            for begin in range(0, len(starts), options.batch_size):
+                batch = starts[begin : begin + options.batch_size]
+                known = torch.stack([guess.read(start, start + depth) for start in batch])
+                samples = [self._windows(volume, known, batch, number) for number in range(options.samples)]
+                yield from zip(batch, torch.stack(samples, dim=1), strict=True)
+
+        return blended(windows(), count, overlap)
+
+    def _windows(self, volume: ThinVolume, guess: Tensor, starts: list[int], number: int) -> Tensor:
+        """Sampled residuals of windows that begin at `starts`, on the CPU, from their guess: (B, depth, c, h, w)."""
         options, facts, device = self.options, self.denoiser.facts, self.denoiser.device
-        shape = guess.shape[1:]
-        known = torch.stack([guess[start : start + depth].transpose(0, 1) for start in starts]).to(device)
+        depth, shape = guess.shape[1], guess.shape[2:]
+        known = guess.transpose(1, 2).to(device)
         spots = torch.stack([volume.places[:, start : start + depth] for start in starts]).to(device)
         lengths = volume.scales.expand(len(starts), -1)
 
@@ -148,7 +163,7 @@ class Interpolation:
         image = torch.cat(
             [
                 self._image(volume, start + first, start + last, guess[first:last], residual[first:last])
-                for first, last in _slabs(len(residual))
+                for first, last in slabs(len(residual))
             ]
         )
         change = volume.corrected(image, start)
@@ -156,15 +171,6 @@ class Interpolation:
             return residual
         difference = self._encode(change) - self._encode(image)
         return residual + difference.to(residual) / self.denoiser.facts.residual_std
-
-    def _finished(self, volume: ThinVolume, guess: Tensor, residuals: Tensor) -> Iterator[Tensor]:
-        """Slabs (S, n, C, H, W) in network units, from residuals (S, N, c, h, w)."""
-
-        def estimate(first: int, last: int) -> Tensor:
-            rows = slice(first, last)
-            return torch.stack([self._image(volume, first, last, guess[rows], part[rows]) for part in residuals])
-
-        return _slabs_of(volume, estimate, self.options.consistency)
 
     def _image(self, volume: ThinVolume, first: int, last: int, guess: Tensor, residual: Tensor) -> Tensor:
         """Thin slices [first, last), (n, C, H, W) in network units, of latents (n, c, h, w).
@@ -187,7 +193,7 @@ class Interpolation:
         return torch.cat([self.vae.decode(latents[part]).float().cpu() for part in _parts(len(latents))])
 
     def _check(self, case: Case) -> None:
-        channels, height, width = case["image"].shape[1:]
+        channels, height, width = case.stack("image").shape[1:]
         vae = self.vae.network.config
         factor = vae.factor * self.denoiser.network.config.factor
         if channels != vae.in_channels:
@@ -210,23 +216,17 @@ class Spline:
         """The thin case of a thick one."""
         volume = _volume(case, self.intensity, self.options)
         matrix = volume.cubic if self.options.consistency == "none" else volume.spline
-        slabs = (volume.interpolated(matrix[slice(*ends)])[None] for ends in _slabs(len(volume)))
-        return volume.filled(slabs, advance)
+        images = (volume.interpolated(matrix[slice(*ends)])[None] for ends in slabs(len(volume)))
+        return volume.filled(images, advance)
 
 
 def _volume(case: Case, intensity: Intensity, options: InterpolateOptions) -> ThinVolume:
     if options.spacing is None:
         raise UsageError("the distance of the thin slices is missing; give it with --spacing MM")
-    if case["image"].dtype.kind == "f" and not np.isfinite(case["image"]).all():
+    image = case.stack("image")
+    if image.dtype.kind == "f" and not all(np.isfinite(block).all() for block in blocks(image)):
         raise DataError(f"case {case.id}: the image holds NaN or infinity")
     return volume_of(case, intensity, options.spacing, options.thickness, options.profile)
-
-
-def _slabs_of(volume: ThinVolume, estimate: Callable[[int, int], Tensor], consistency: Consistency) -> Iterator[Tensor]:
-    """An estimate slab by slab, (S, n, C, H, W), corrected or not."""
-    if consistency == "none":
-        return (estimate(first, last) for first, last in _slabs(len(volume)))
-    return volume.consistent(estimate)
 
 
 def check_images(images: SetHeader) -> Intensity:
@@ -256,10 +256,6 @@ def interpolated_header(
         "interpolated": f"to {options.spacing:g} mm by a {'generative model' if model else 'spline'}",
     }
     return SetHeader(kind="image", provenance=provenance, intensity=images.intensity, notes=notes)
-
-
-def _slabs(count: int) -> list[tuple[int, int]]:
-    return [(first, min(first + SLAB, count)) for first in range(0, count, SLAB)]
 
 
 def _parts(count: int) -> Iterator[slice]:

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from medgen.artifacts.schema import Array, Case, Intensity
+from medgen.artifacts.spool import Spool
 from medgen.diffusion.slice_profile import ProfileShape, cubic_matrix, profile_matrix, pseudo_inverse, resample
 from medgen.diffusion.thin_grid import places, scales, spline_matrix, thin_positions, whole_rows
 from medgen.errors import DataError
+from medgen.inference.sliding import Sliding
 
 SLAB = 16
 """Thin slices that are finished at once."""
@@ -24,6 +26,8 @@ MARGIN = 0.2
 """Within this distance (network units) of the window's ends, the model's word gives way to the interpolation beyond."""
 VAGUE = 5.0
 """Variance of a voxel beyond the model's window, relative to one inside."""
+ROUNDED = 1e-8
+"""Share of the greatest that a float32 sum does not see."""
 EVEN = 0.01
 """A target spacing within this share of the source's is no finer."""
 
@@ -61,12 +65,12 @@ class ThinVolume:
     @cached_property
     def cubic(self) -> Tensor:
         """(N, M): thick slices -> their cubic interpolation."""
-        return cubic_matrix(self.thin, self.thick)
+        return _banded(cubic_matrix(self.thin, self.thick))
 
     @cached_property
     def spline(self) -> Tensor:
         """(N, M): thick slices -> the spline that gives them back when it is measured."""
-        return spline_matrix(self.thin, self.thick, self.thickness, self.spacing, self.profile)
+        return _banded(spline_matrix(self.thin, self.thick, self.thickness, self.spacing, self.profile))
 
     @cached_property
     def places(self) -> Tensor:
@@ -84,7 +88,7 @@ class ThinVolume:
     def measured(self, first: int, last: int) -> Tensor:
         """Thick slices [first, last)."""
         low, high = self.intensity.window
-        physical = torch.from_numpy(self.intensity.physical(self.case["image"][first:last]))
+        physical = torch.from_numpy(self.intensity.physical(self.case.stack("image")[first:last]))
         return (physical - low) * (2.0 / (high - low)) - 1.0
 
     def guess(self, first: int, last: int) -> Tensor:
@@ -99,44 +103,35 @@ class ThinVolume:
     def stored(self, values: Tensor) -> Array:
         """Network units -> the values that the case stores, rounded where these are integers."""
         low, high = self.intensity.window
-        kind = self.case["image"].dtype
+        kind = self.case.stack("image").dtype
         numbers = ((values + 1.0) * (0.5 * (high - low)) + (low - self.intensity.offset)) / self.intensity.scale
         if kind.kind in "iu":
             limits = np.iinfo(kind)
             numbers = numbers.round().clamp(limits.min, limits.max)
         return numbers.numpy().astype(kind)
 
-    def consistent(self, estimate: Callable[[int, int], Tensor]) -> Iterator[Tensor]:
+    def consistent(self, estimate: Iterable[Tensor]) -> Iterator[Tensor]:
         """Slabs (S, n, C, H, W), in order, of a volume close to the estimate whose measurement is the thick input.
 
-        `estimate(first, last)` gives slices of S samples, (S, last - first, C, H, W); each is asked for once and in
-        order, and forgotten as soon as no correction needs it.
+        The estimate, (S, n, C, H, W) at a time and in order, is forgotten as soon as no correction needs it.
         """
-        slabs = [slice(first, min(first + SLAB, len(self))) for first in range(0, len(self), SLAB)]
-        reach = [self._reach(slab) for slab in slabs]
-        held, start, stop = None, 0, 0  # the slices [start, stop) that are kept
-        for index, slab in enumerate(slabs):
-            keep = min(outer.start for _, _, _, outer in reach[index:])
-            parts = [] if held is None else [held[:, keep - start :]]
-            start = keep
-            rows, inner, near, outer = reach[index]
-            while stop < outer.stop:
-                parts.append(estimate(stop, min(stop + SLAB, len(self))))
-                stop += parts[-1].shape[1]
-            held = torch.cat(parts, dim=1)
-            x = held[:, outer.start - start : outer.stop - start]
+        reach = [self._reach(slice(*ends)) for ends in slabs(len(self))]
+        held = Sliding(estimate, dim=1)
+        for index, (slab, rows, inner, near, outer) in enumerate(reach):
+            held.forget(min(later.start for *_, later in reach[index:]))
+            x = held.read(outer.start, outer.stop)
             x = weighted(x, self.measured(near.start, near.stop), self.measuring[near, outer])
             x = x[:, inner.start - outer.start : inner.stop - outer.start]
             missing = self.measured(rows.start, rows.stop) - resample(x, self.measuring[rows, inner], dim=1)
             x = x[:, slab.start - inner.start : slab.stop - inner.start]
             yield x + resample(missing, self.correcting[slab, rows], dim=1)
 
-    def _reach(self, slab: slice) -> tuple[slice, slice, slice, slice]:
-        """Thick slices that correct thin ones, thin ones that these measure; and once more, for the weighing."""
+    def _reach(self, slab: slice) -> tuple[slice, slice, slice, slice, slice]:
+        """Thin slices, thick ones that correct them, thin ones that these measure; and once more, for the weighing."""
         rows = _band(self.correcting[slab])
         inner = _hull(_band(self.measuring[rows]), slab)
         near = _hull(_band(self.measuring[:, inner].T), rows)
-        return rows, inner, near, _hull(_band(self.measuring[near]), inner)
+        return slab, rows, inner, near, _hull(_band(self.measuring[near]), inner)
 
     def corrected(self, x: Tensor, first: int) -> Tensor:
         """A window x (n, C, H, W) of slices from `first`, corrected by the thick slices that lie wholly in it."""
@@ -149,18 +144,18 @@ class ThinVolume:
         return x + resample(measured - resample(x, matrix, dim=0), pseudo_inverse(matrix), dim=0)
 
     def filled(self, slabs: Iterable[Tensor], advance: Callable[[int], None]) -> Case:
-        """The thin case, from slabs (S, n, C, H, W) of S samples: their mean, and for two or more their spread."""
-        image: list[Array] = []
-        spread: list[Array] = []
-        low, high = self.intensity.window
+        """The thin case, from slabs (S, n, C, H, W) of S samples: their mean, and for two or more their spread.
+
+        Its arrays are on disk, in temporary files that go with them.
+        """
+        source, (low, high) = self.case.stack("image"), self.intensity.window
+        image, spread = Spool(source.shape[1:], source.dtype), Spool(source.shape[1:], np.float16)
         for slab in slabs:
             image.append(self.stored(slab.mean(dim=0)))
             if len(slab) > 1:
                 spread.append((slab.std(dim=0) * (0.5 * (high - low))).numpy().astype(np.float16))
             advance(slab.shape[1])
-        arrays = {"image": np.concatenate(image)}
-        if spread:
-            arrays["spread"] = np.concatenate(spread)
+        arrays = {"image": image, "spread": spread} if len(spread) else {"image": image}
         case, shift = self.case, float(self.thin[0] - self.thick[0])
         origin = np.asarray(case.origin) + shift * np.asarray(case.direction[:3])
         return replace(
@@ -232,6 +227,16 @@ def _hull(one: slice, other: slice) -> slice:
     if one.start == one.stop:
         return other
     return slice(min(one.start, other.start), max(one.stop, other.stop)) if other.start < other.stop else one
+
+
+def slabs(count: int) -> list[tuple[int, int]]:
+    """First slices, and those behind the last ones, of all that are finished at once."""
+    return [(first, min(first + SLAB, count)) for first in range(0, count, SLAB)]
+
+
+def _banded(matrix: Tensor) -> Tensor:
+    """A spline's matrix without what rounds away: far from its place a thick slice counts for nothing."""
+    return torch.where(matrix.abs() > ROUNDED * matrix.abs().max(), matrix, 0.0)
 
 
 def _band(matrix: Tensor) -> slice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from medgen.diffusion.slice_profile import profile_matrix
 from medgen.diffusion.thin_grid import (
+    blended,
     network_input,
     places,
     scales,
@@ -116,6 +118,35 @@ def test_ramps_of_neighbours_cross_evenly() -> None:
     right = window_weights(4, 8, 12, 4)[:4]
     torch.testing.assert_close(left + right, torch.ones(4))
     assert (left.diff() < 0).all()
+
+
+@settings(deadline=None)
+@given(count=st.integers(1, 60), depth=st.integers(1, 16), share=st.floats(0, 0.5), samples=st.integers(1, 2))
+def test_windows_are_blended_as_they_come(count: int, depth: int, share: float, samples: int) -> None:
+    """To the same sums, bit for bit, as over the whole volume, and not before the next window is there."""
+    depth = min(depth, count)
+    overlap = min(round(share * depth), depth - 1)
+    starts = window_starts(count, depth, overlap)
+    windows = torch.randn(len(starts), samples, depth, 1, 2, 2, generator=torch.Generator().manual_seed(count))
+    total, weight = torch.zeros(samples, count, 1, 2, 2), torch.zeros(count, 1, 1, 1)
+    for start, window in zip(starts, windows, strict=True):
+        ramps = window_weights(start, depth, count, overlap)[:, None, None, None]
+        total[:, start : start + depth] += ramps * window
+        weight[start : start + depth] += ramps
+    taken = 0
+
+    def come() -> Iterator[tuple[int, torch.Tensor]]:
+        nonlocal taken
+        for pair in zip(starts, windows, strict=True):
+            taken += 1
+            yield pair
+
+    parts, done = [], 0
+    for part in blended(come(), count, overlap):
+        parts.append(part)
+        done += part.shape[1]
+        assert done == (starts[taken - 1] if done < count else count)
+    assert torch.equal(torch.cat(parts, dim=1), total / weight)
 
 
 def test_rows_that_lie_wholly_in_a_window() -> None:

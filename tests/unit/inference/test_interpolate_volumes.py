@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -165,8 +166,7 @@ def test_correcting_each_step_pulls_the_sample_towards_what_was_measured(models:
         options = InterpolateOptions(spacing=1.0, steps=4, consistency=consistency, depth=24)
         at = Interpolation(load_interpolator(models / "rearranged", CPU, "float32"), Rearranged(), options, HU)  # type: ignore[arg-type]
         volume = volume_of(thick, HU, 1.0, None, "box")
-        guess = torch.cat([at._encode(volume.guess(first, first + 8)) for first in (0, 8, 16)])
-        image = at._image(volume, 0, 24, guess, at._residual(volume, guess, 0))
+        image = torch.cat([slab[0] for slab in at._images(volume)])
         return float((resample(image, volume.measuring, 0) - volume.measured(0, 6)).abs().mean())
 
     assert residual("steps") < 0.3 * residual("end")
@@ -183,24 +183,59 @@ def test_values_beyond_the_window_are_interpolated_and_values_inside_are_the_mod
     assert float(steps.max()) < 0.1
 
 
-def test_memory_does_not_grow_with_depth(tiny: Path, models: Path) -> None:
+def test_slabs_are_made_as_late_as_the_correction_needs_them() -> None:
     """What is kept of the decoded volume is bounded by the reach of the profile, not by the number of slices."""
-    thick = thick_case(100, 4.0)
-    volume = volume_of(thick, HU, 1.0, None, "box")
-    asked: list[tuple[int, int]] = []
-    done = 0
-    ahead = 0
+    volume = volume_of(thick_case(100, 4.0), HU, 1.0, None, "box")
+    made = done = ahead = 0
 
-    def estimate(first: int, last: int) -> torch.Tensor:
-        asked.append((first, last))
-        return torch.zeros(1, last - first, 1, SIDE, SIDE)
+    def estimate() -> Iterator[torch.Tensor]:
+        nonlocal made
+        for count in [10] * 40:
+            made += count
+            yield torch.zeros(1, count, 1, SIDE, SIDE)
 
-    for slab in volume.consistent(estimate):
+    for slab in volume.consistent(estimate()):
         done += slab.shape[1]
-        ahead = max(ahead, asked[-1][1] - done)
+        ahead = max(ahead, made - done)
     assert done == 400
-    assert [first for first, _ in asked] == [0, *(last for _, last in asked[:-1])]
     assert ahead <= 64
+
+
+def test_a_slice_is_made_of_the_thick_ones_about_it_alone() -> None:
+    """Far ones round away in the spline, so that they are not even read."""
+    volume = volume_of(thick_case(100, 4.0), HU, 1.0, None, "box")
+    exact = spline_matrix(volume.thin, volume.thick, 4.0, 1.0)
+    assert (volume.spline != 0).sum(dim=1).max() <= 31
+    assert (exact != 0).sum(dim=1).min() == 100
+    assert (volume.spline - exact).abs().sum(dim=1).max() < 1e-7
+
+
+def test_windows_are_sampled_as_late_as_slices_are_asked_for(tiny: Path, models: Path) -> None:
+    """Neither guesses, nor windows, nor samples pile up: thick slices are read as their thin ones are written."""
+    at = interpolation(tiny, models / "random", batch_size=2, samples=2, steps=1)
+    thick = thick_case(40, 4.0)
+    read = Reading(thick["image"])
+    images = at._images(volume_of(replace(thick, arrays={"image": read}), HU, 1.0, None, "box"))
+    assert next(images).shape == (2, 16, 1, SIDE, SIDE)
+    assert read.last < 28  # two windows of 12, a slab of 16, and the reach of the spline
+    assert sum(slab.shape[1] for slab in images) == 144
+    assert read.last == 40
+    assert read.longest < 36
+
+
+class Reading:
+    """A stack that keeps the last slice that was read, and how many were read at once."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array, self.shape, self.dtype, self.ndim = array, array.shape, array.dtype, array.ndim
+        self.last = self.longest = 0
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        self.last, self.longest = max(self.last, rows.stop), max(self.longest, rows.stop - rows.start)
+        return self.array[rows]
 
 
 @pytest.mark.parametrize(
