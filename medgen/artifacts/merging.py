@@ -74,8 +74,14 @@ def _in_order(
 
 def _round_robin(readers: Sequence[SetReader]) -> Iterator[Case]:
     """One case from each shard in turn: the inverse of dealing item i to shard i mod N."""
-    turns = itertools.zip_longest(*readers)
-    return (case for turn in turns for case in turn if case is not None)
+    rest = [iter(reader) for reader in readers]
+    while rest:
+        for cases in tuple(rest):
+            case = next(cases, None)
+            if case is None:
+                rest.remove(cases)
+            else:
+                yield case
 
 
 def _without_repeats(cases: Iterator[Case]) -> Iterator[Case]:

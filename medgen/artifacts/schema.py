@@ -16,16 +16,16 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from medgen.artifacts.provenance import Provenance
+from medgen.artifacts.stacks import Stack, blocks
 from medgen.errors import DataError
 
 SET_SCHEMA = "medgen.set/1"
@@ -43,37 +43,6 @@ SPLITS = ("train", "val", "test")
 LATER_FACTS: dict[str, type] = {"thickness": float, "frame": str, "flaws": str}
 
 Array = npt.NDArray[Any]
-BLOCK = 4 << 20
-"""Bytes of a stack that are in memory at once while it is copied."""
-
-
-class Stack(Protocol):
-    """D slices, in memory (any array is a stack) or not; `stack[first:last]` is an array of some of them."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(D, ...)."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the values."""
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: slice, /) -> Array: ...
-
-    def __array__(self) -> Array: ...
-
-
-def blocks(stack: Stack) -> Iterator[Array]:
-    """All slices in order, some at a time, as contiguous arrays."""
-    count = max(1, BLOCK // max(1, math.prod(stack.shape[1:]) * stack.dtype.itemsize))
-    for first in range(0, len(stack), count):
-        yield np.ascontiguousarray(stack[first : first + count])
 
 
 class Intensity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,17 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medgen.artifacts.provenance import Provenance
-from medgen.artifacts.schema import (
-    LATER_FACTS,
-    TEXT_NAMES,
-    Array,
-    Case,
-    SetHeader,
-    Stack,
-    Tail,
-    blocks,
-    slice_positions,
-)
+from medgen.artifacts.schema import LATER_FACTS, TEXT_NAMES, Array, Case, SetHeader, Tail, slice_positions
+from medgen.artifacts.stacks import Stack, blocks
 from medgen.artifacts.stream import parse_header
 from medgen.artifacts.writer import SetWriter
 from medgen.errors import DataError
@@ -187,17 +178,25 @@ class StoredSet:
 
     def case(self, index: int) -> Case:
         """The case in row `index`, whole."""
+        view = self.view(index)
+        return replace(view, arrays={name: view[name] for name in view.arrays})
+
+    def view(self, index: int) -> Case:
+        """The case in row `index`; its arrays stay in the file, and are read by slices while it is open."""
         row = self.cases[index]
         begin = int(self._places[row.start])  # a case is contiguous in the file
-        window = slice(begin, begin + row.count)
         facts: dict[str, Any] = {name: getattr(row, name) for name in LATER_FACTS}
+        arrays = {name: _Rows(self._file[name], begin, row.count, self._name) for name in self.arrays()}
         with self._read_errors():
-            arrays = {name: self._file[name][window] for name in self.arrays()}
             for name in TEXT_NAMES:
                 if name in self._file:
-                    values = tuple(value.decode() for value in self._file[name][window])
+                    values = tuple(value.decode() for value in self._file[name][begin : begin + row.count])
                     facts[name] = values if any(values) else ()
         return Case(row.id, arrays, row.split, row.spacing, row.origin, row.direction, **facts)
+
+    def on_disk(self) -> Iterator[Case]:
+        """All cases, in order, as `view` gives them."""
+        return (self.view(index) for index in range(len(self.cases)))
 
     def __len__(self) -> int:
         """Number of cases."""
@@ -235,6 +234,41 @@ class StoredSet:
 
     def _read_errors(self) -> _ReadErrors:
         return _ReadErrors(self._name)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The `Stack` of rows [start, start + count) of a dataset."""
+
+    dataset: h5py.Dataset
+    start: int
+    count: int
+    name: str  # of the set
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.count, *self.dataset.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        kind: np.dtype[Any] = self.dataset.dtype
+        return kind
+
+    @property
+    def ndim(self) -> int:
+        return len(self.dataset.shape)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, rows: slice) -> Array:
+        first, last, step = rows.indices(self.count)
+        with _ReadErrors(self.name):
+            read: Array = self.dataset[self.start + first : self.start + max(first, last) : step]
+        return read
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
+        return self[:].astype(dtype or self.dtype, copy=False)
 
 
 @dataclass

@@ -10,14 +10,16 @@ import contextlib
 import fcntl
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
 import msgspec
 import numpy as np
 
 from medgen.artifacts.provenance import Provenance
-from medgen.artifacts.schema import SET_SCHEMA, Array, Case, SetHeader, Stack, Tail, as_bytes, blocks
+from medgen.artifacts.schema import SET_SCHEMA, Array, Case, SetHeader, Tail, as_bytes
+from medgen.artifacts.spool import Spool
+from medgen.artifacts.stacks import Stack, block_length, blocks
 from medgen.artifacts.writer import SetWriter
 from medgen.errors import DataError
 
@@ -29,6 +31,8 @@ _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 _LONGEST_HEADER = 64 << 20
 _F_SETPIPE_SZ = 1031
 _PIPE_BYTES = 1 << 20
+
+_ReadStack = Callable[[tuple[int, ...], np.dtype[Any]], Stack]
 
 
 class StreamWriter(SetWriter):
@@ -78,9 +82,16 @@ class StreamReader:
         return {**self.tail.inputs, self.provenance.id: self.tail.digest}
 
     def __iter__(self) -> Iterator[Case]:
+        return self._cases(self._array)
+
+    def on_disk(self) -> Iterator[Case]:
+        """All cases, with arrays that go through temporary files, so that not even one case is in memory."""
+        return self._cases(self._spooled)
+
+    def _cases(self, read: _ReadStack) -> Iterator[Case]:
         cases = slices = 0
         while True:
-            facts, arrays = self._read_blob()
+            facts, arrays = self._read_blob(read=read)
             if facts.get("part") == "end":
                 with self._readable():
                     tail = msgspec.convert(facts["end"], Tail)
@@ -109,7 +120,9 @@ class StreamReader:
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
             raise DataError(f"{self._name}: damaged: the facts of a blob cannot be read ({error})") from None
 
-    def _read_blob(self, beginning: bytes = b"") -> tuple[dict[str, Any], dict[str, Array]]:
+    def _read_blob(
+        self, beginning: bytes = b"", read: _ReadStack | None = None
+    ) -> tuple[dict[str, Any], dict[str, Stack]]:
         prefix = beginning + self._exactly(8 - len(beginning))
         length = int.from_bytes(prefix, "little")
         if not 2 <= length <= _LONGEST_HEADER:
@@ -122,10 +135,10 @@ class StreamReader:
         if not isinstance(facts, dict):
             raise DataError(f"{self._name}: a blob in the stream tells no facts")
         with self._readable():
-            return facts, self._read_arrays(header)
+            return facts, self._read_arrays(header, read or self._array)
 
-    def _read_arrays(self, header: dict[str, Any]) -> dict[str, Array]:
-        arrays: dict[str, Array] = {}
+    def _read_arrays(self, header: dict[str, Any], read: _ReadStack) -> dict[str, Stack]:
+        arrays: dict[str, Stack] = {}
         expected = 0
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"][0]):
             dtype = _DTYPES.get(entry["dtype"])
@@ -134,11 +147,20 @@ class StreamReader:
                 raise DataError(f"{self._name}: array '{name}' of a blob has an unknown type or place")
             if math.prod(entry["shape"]) * np.dtype(dtype).itemsize != end - begin:
                 raise DataError(f"{self._name}: array '{name}' of a blob does not have the size it states")
-            array = np.empty(entry["shape"], dtype)
-            self._fill(as_bytes(array))
-            arrays[name] = array
+            arrays[name] = read(tuple(entry["shape"]), np.dtype(dtype))
             expected = end
         return arrays
+
+    def _array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        array = np.empty(shape, dtype)
+        self._fill(as_bytes(array))
+        return array
+
+    def _spooled(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Spool:
+        spool, length = Spool(shape[1:], dtype), block_length(shape, dtype)
+        for first in range(0, shape[0], length):
+            spool.append(self._array((min(length, shape[0] - first), *shape[1:]), dtype))
+        return spool
 
     def _exactly(self, count: int) -> bytes:
         data = bytearray(count)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from medgen.artifacts.provenance import Provenance
-from medgen.artifacts.schema import Case, Intensity, SetHeader, blocks
+from medgen.artifacts.schema import Case, Intensity, SetHeader
+from medgen.artifacts.stacks import blocks
 from medgen.config import Options, convert
 from medgen.diffusion.noise import sample_noise
 from medgen.diffusion.samplers import sample

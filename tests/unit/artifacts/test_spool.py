@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medgen.artifacts import schema
+from medgen.artifacts import stacks
 from medgen.artifacts.provenance import derive
-from medgen.artifacts.schema import Case, ContentDigest, Intensity, SetHeader, Stack, blocks
+from medgen.artifacts.schema import Case, ContentDigest, Intensity, SetHeader, Tail
 from medgen.artifacts.sets import create_set, open_set
 from medgen.artifacts.spool import Spool
-from medgen.artifacts.stream import StreamWriter
-from medgen.errors import StorageError
+from medgen.artifacts.stacks import Stack, blocks
+from medgen.artifacts.stream import StreamReader, StreamWriter
+from medgen.errors import DataError, StorageError
 
 HEADER = SetHeader("image", derive("make", {}), Intensity())
 
@@ -61,7 +63,7 @@ def test_any_stack_in_blocks_of_any_size_gives_the_same_bytes(
     strided = {"image": np.asfortranarray(image), "spread": arrays["spread"], "label": np.arange(22)[::2] // 2}
     spools = {"image": spooled(image), "spread": spooled(arrays["spread"], 11), "label": arrays["label"]}
 
-    def written(name: str, content: dict[str, Stack]) -> tuple[bytes, bytes, schema.Tail]:
+    def written(name: str, content: dict[str, Stack]) -> tuple[bytes, bytes, Tail]:
         cases = [Case("a", content, text=("t",) * 11), Case("b", content)]
         buffer, digest = io.BytesIO(), ContentDigest(HEADER)
         stream = StreamWriter(buffer, HEADER)
@@ -74,7 +76,7 @@ def test_any_stack_in_blocks_of_any_size_gives_the_same_bytes(
         return (tmp_path / name).read_bytes(), buffer.getvalue(), digest.tail({})
 
     whole = written("whole", arrays)
-    monkeypatch.setattr(schema, "BLOCK", limit)
+    monkeypatch.setattr(stacks, "BLOCK", limit)
     assert len(list(blocks(spools["image"]))) == {240: 11, 700: 6, 4 << 20: 1}[limit]
     for name, content in (("arrays", arrays), ("strided", strided), ("spools", spools)):
         assert written(name, content) == whole
@@ -82,6 +84,53 @@ def test_any_stack_in_blocks_of_any_size_gives_the_same_bytes(
         for case in reader:
             np.testing.assert_array_equal(case["image"], image)
             np.testing.assert_array_equal(case["spread"], arrays["spread"])
+
+
+def test_cases_on_disk_are_the_cases(make_set: Callable[..., Path], tmp_path: Path) -> None:
+    """Of both encodings, and written again they give the same bytes."""
+    path = make_set(count=4, depth=7)
+    buffer = io.BytesIO()
+    with open_set(path) as reader:
+        whole = list(reader)
+        stream = StreamWriter(buffer, reader.header)
+        for case in reader.on_disk():
+            stream.write(case)
+        stream.finish(reader.tail)
+        with create_set(tmp_path / "again.h5", reader.header) as writer:
+            for case in StreamReader(io.BytesIO(buffer.getvalue()), "stream").on_disk():
+                assert isinstance(case.stack("image"), Spool)
+                writer.write(case)
+        assert (tmp_path / "again.h5").read_bytes() == path.read_bytes()
+        for case, expected in zip(reader.on_disk(), whole, strict=True):
+            assert case.facts() == expected.facts()
+            for name, array in expected.arrays.items():
+                stack = case.stack(name)
+                assert not isinstance(stack, np.ndarray)
+                assert (stack.shape, stack.dtype, stack.ndim, len(stack)) == (array.shape, array.dtype, array.ndim, 7)
+                np.testing.assert_array_equal(case[name], array)
+                for rows in (slice(2, 5), slice(5, 99), slice(3, 3), slice(5, 2), slice(None)):
+                    np.testing.assert_array_equal(stack[rows], array[rows])
+
+
+def test_damage_is_met_where_it_is_read(make_set: Callable[..., Path]) -> None:
+    path = make_set(count=1, depth=4, fields=0)
+    with open_set(path, random_access=True) as reader:
+        content = reader.case(0)["image"][2].tobytes()
+    data = bytearray(path.read_bytes())
+    data[data.find(content) + 100] ^= 1
+    path.write_bytes(data)
+    with open_set(path, random_access=True) as reader:
+        stack = reader.view(0).stack("image")
+        assert stack[:2].shape == (2, 1, 16, 16)
+        with pytest.raises(DataError, match=r"set\.h5: damaged"):
+            stack[2:3]
+    cut = io.BytesIO()
+    with open_set(make_set(name="other.h5", count=1)) as reader:
+        stream = StreamWriter(cut, reader.header)
+        for case in reader:
+            stream.write(case)
+    with pytest.raises(DataError, match="truncated"):
+        list(StreamReader(io.BytesIO(cut.getvalue()[:-100]), "stream").on_disk())
 
 
 def test_a_case_gives_a_spool_as_an_array_or_as_it_is() -> None:
