@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,9 +15,8 @@ from medgen.cli.options import (
     Sets,
     Shard,
     configure,
-    console_of,
-    parse_shard,
 )
+from medgen.cli.set_maker import SetMaker
 
 
 def command(
@@ -82,43 +80,29 @@ def command(
     """
     from medgen.inference.anomaly import AnomalyOptions
 
-    options = configure(
-        context,
-        AnomalyOptions,
-        preset=preset,
-        config=config,
-        sets=sets,
-        print_config=print_config,
-        flags={
-            **_weights(weights),
-            "blur": blur,
-            "smoothing": smoothing,
-            "foreground": foreground,
-            "score": score,
-            "score_share": score_share,
-            "calibration.split": calibration_split,
-        },
-    )
-    part, parts = parse_shard(shard)
+    flags = {
+        **_weights(weights),
+        "blur": blur,
+        "smoothing": smoothing,
+        "foreground": foreground,
+        "score": score,
+        "score_share": score_share,
+        "calibration.split": calibration_split,
+    }
+    options = configure(context, AnomalyOptions, flags, preset, config, sets, print_config)
 
     from contextlib import ExitStack
 
-    from medgen.artifacts.atomic import check_output
     from medgen.artifacts.provenance import Identified, derive
-    from medgen.artifacts.sets import create_set, open_set, refuse_terminal
-    from medgen.artifacts.sharding import mark_shard, take_shard
+    from medgen.artifacts.sets import open_set
     from medgen.config import plain
     from medgen.errors import DataError, UsageError
     from medgen.inference.anomaly import map_cases, map_header, normal_maps, pairs
     from medgen.inference.calibration import calibrate
 
-    console = console_of(context)
     if [source, normalized, calibrate_by].count("-") > 1:
         raise UsageError("only one set can come from standard input; name the files of the others")
-    if output == "-":
-        refuse_terminal()
-    else:
-        check_output(Path(output), force=force)
+    maker = SetMaker.of(context, output, force=force, shard=shard)
     with ExitStack() as stack:
         images = stack.enter_context(open_set(source))
         made = stack.enter_context(open_set(normalized))
@@ -139,19 +123,12 @@ def command(
             del settings["calibration"]
         provenance = derive("anomaly-map", settings, inputs=inputs)
         header = map_header(images.header, provenance, options, calibrated=calibration is not None)
-        with (
-            create_set(output, mark_shard(header, part, parts), inputs=inputs, force=force) as writer,
-            console.progress(None, "slices") as advance,
-        ):
-            found = take_shard(pairs(images, made), part, parts)
-            for case in map_cases(found, intensity, options, calibration):
-                writer.write(case)
-                advance(len(case))
-            if writer.digest.cases == 0 and parts == 1:
-                raise DataError("the normalized set holds no case, so there is nothing to map")
-        done = writer.digest
-    console.say(f"maps of {done.slices} slices of {done.cases} cases")
-    console.report.update(cases=done.cases, slices=done.slices)
+        maps = map_cases(maker.take(pairs(images, made)), intensity, options, calibration)
+        with maker.console.progress(None, "slices") as advance:
+            nothing = "the normalized set holds no case, so there is nothing to map"
+            done = maker.write(maps, header, inputs, advance, nothing=nothing)
+    maker.console.say(f"maps of {done.slices} slices of {done.cases} cases")
+    maker.console.report.update(cases=done.cases, slices=done.slices)
 
 
 def _weights(text: str | None) -> dict[str, float]:

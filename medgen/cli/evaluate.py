@@ -19,6 +19,7 @@ from medgen.cli.options import (
     Sets,
     configure,
     console_of,
+    listed,
 )
 
 if TYPE_CHECKING:
@@ -144,23 +145,16 @@ def command(
     """
     from medgen.metrics.options import EvaluateOptions
 
-    options = configure(
-        context,
-        EvaluateOptions,
-        preset=preset,
-        config=config,
-        sets=sets,
-        print_config=print_config,
-        flags={
-            "metrics": _listed(metrics),
-            "features": features,
-            "fidelity.by": _listed(by),
-            "reconstruction.lpips": str(lpips) if lpips else None,
-            "reconstruction.foreground": foreground,
-            "anomaly.false_positive_rate": false_positive_rate,
-            "seed": seed,
-        },
-    )
+    flags = {
+        "metrics": listed(metrics),
+        "features": features,
+        "fidelity.by": listed(by),
+        "reconstruction.lpips": str(lpips) if lpips else None,
+        "reconstruction.foreground": foreground,
+        "anomaly.false_positive_rate": false_positive_rate,
+        "seed": seed,
+    }
+    options = configure(context, EvaluateOptions, flags, preset, config, sets, print_config)
     import contextlib
     import json
 
@@ -253,10 +247,6 @@ def command(
             temporary.write_text(text, encoding="utf-8")
     if left_out := console.report.get("left_out"):
         raise SomeItemsFailed(f"{len(left_out)} items were left out, each named above; the rest was measured")
-
-
-def _listed(names: str | None) -> list[str] | None:
-    return [name.strip() for name in names.split(",")] if names else None
 
 
 def _print(console: Console, results: Sequence[Evaluated], pairs: Sequence[Pair]) -> None:

@@ -7,16 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medgen.cli.options import (
-    ConfigFile,
-    Force,
-    InputSet,
-    Preset,
-    PrintConfig,
-    Sets,
-    configure,
-    console_of,
-)
+from medgen.cli.options import ConfigFile, Force, InputSet, Preset, PrintConfig, Sets, ShownSplit, configure, console_of
 
 
 def command(
@@ -26,9 +17,7 @@ def command(
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="The folder to make.  [required]")
     ] = None,
     to: Annotated[str | None, typer.Option("--to", metavar="dicom|nifti|png", help="The format.  [required]")] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", metavar="train|val|test", help="Only the cases of this split.")
-    ] = None,
+    split: ShownSplit = None,
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="At most N cases.")] = None,
     bits: Annotated[
         int | None,
@@ -52,15 +41,8 @@ def command(
 
     if to is None and not (preset or config or sets):
         raise UsageError("give --to dicom, --to nifti or --to png")
-    options = configure(
-        context,
-        ExportOptions,
-        preset=preset,
-        config=config,
-        sets=sets,
-        print_config=print_config,
-        flags={"to": to, "split": split, "limit": limit, "bits": bits},
-    )
+    flags = {"to": to, "split": split, "limit": limit, "bits": bits}
+    options = configure(context, ExportOptions, flags, preset, config, sets, print_config)
     if output is None:
         raise UsageError("give -o DIR, the folder to make")
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from medgen.cli.options import (
+    CaseSplit,
     ConfigFile,
     Device,
     Force,
@@ -19,27 +20,24 @@ from medgen.cli.options import (
     Seed,
     Sets,
     Shard,
+    SliceBatch,
     configure,
-    console_of,
-    parse_shard,
 )
+from medgen.cli.set_maker import SetMaker, no_case
 
 NAMED = 10  # outliers that are named one by one
-VAEFile = Annotated[Path, typer.Option("--vae", metavar="FILE", help="The VAE, from train-vae.")]
 
 
 def command(
     context: typer.Context,
-    vae: VAEFile,
+    vae: Annotated[Path, typer.Option("--vae", metavar="FILE", help="The VAE, from train-vae.")],
     source: InputSet = "-",
     output: OutputSet = "-",
     sample: Annotated[
         bool | None, typer.Option("--sample/--mean", help="A draw from the posterior, or its mean.  [default: mean]")
     ] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", metavar="NAME", help="Only the cases of this split (train, val, test).")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Slices at once.")] = None,
+    split: CaseSplit = None,
+    batch_size: SliceBatch = None,
     precision: Annotated[
         str | None, typer.Option("--precision", metavar="auto|float32|bfloat16", help="Of the network.")
     ] = None,
@@ -60,43 +58,22 @@ def command(
     """
     from medgen.inference.encode import EncodeOptions
 
-    options = configure(
-        context,
-        EncodeOptions,
-        preset=preset,
-        config=config,
-        sets=sets,
-        print_config=print_config,
-        flags={"sample": sample, "split": split, "batch_size": batch_size, "precision": precision, "seed": seed},
-    )
-    part, parts = parse_shard(shard)
+    flags = {"sample": sample, "split": split, "batch_size": batch_size, "precision": precision, "seed": seed}
+    options = configure(context, EncodeOptions, flags, preset, config, sets, print_config)
 
     from contextlib import closing
 
-    from medgen.artifacts.atomic import check_output
     from medgen.artifacts.provenance import derive
-    from medgen.artifacts.sets import create_set, open_set, refuse_terminal
-    from medgen.artifacts.sharding import mark_shard, take_shard
+    from medgen.artifacts.sets import open_set
     from medgen.config import plain
-    from medgen.errors import DataError, SomeItemsFailed
     from medgen.inference.encode import Encoder, check_window, latent_header
     from medgen.inference.models import load_vae
     from medgen.inference.outliers import find_outliers, overall
     from medgen.inference.read_ahead import read_ahead
     from medgen.nets.compute import resolve_device
 
-    console = console_of(context)
-    if output == "-":
-        refuse_terminal()
-    else:
-        check_output(Path(output), force=force)
+    maker = SetMaker.of(context, output, force=force, shard=shard, keep_going=keep_going)
     autoencoder = load_vae(vae, resolve_device(device), options.precision)
-    left_out: list[str] = []
-
-    def leave_out(error: DataError) -> None:
-        left_out.append(str(error))
-        console.warn(f"left out: {error}")
-
     with open_set(source) as reader:
         intensity = check_window(reader.header, autoencoder.facts)
         settings = plain(options) | {"precision": str(autoencoder.dtype).removeprefix("torch.")}
@@ -104,36 +81,24 @@ def command(
         inputs = [reader, autoencoder.model]
         provenance = derive("extract-latents", settings, seed=options.seed if options.sample else None, inputs=inputs)
         header = latent_header(reader.header, autoencoder.facts, autoencoder.model.digest, provenance)
-        encoder = Encoder(autoencoder, intensity, options, leave_out if keep_going else None)
-        header = mark_shard(header, part, parts)
-        chosen = (case for case in take_shard(reader, part, parts) if options.split in (None, case.split))
-        with (
-            create_set(output, header, inputs=inputs, force=force) as writer,
-            console.progress(None, "slices") as advance,
-            closing(read_ahead(chosen)) as cases,
-        ):
-            for case in encoder.encode(cases):
-                writer.write(case)
-                advance(len(case))
-            if writer.digest.cases == 0 and parts == 1:  # a shard may be empty
-                raise DataError(
-                    f"no case was encoded: {len(left_out)} left out, "
-                    f"{'the rest not in this split' if options.split else 'the set has no other'}"
-                )
-        done = writer.digest
+        encoder = Encoder(autoencoder, intensity, options, maker.leave_out)
+        chosen = (case for case in maker.take(reader) if options.split in (None, case.split))
+        nothing = no_case("encoded", chosen=bool(options.split))
+        with maker.console.progress(None, "slices") as advance, closing(read_ahead(chosen)) as cases:
+            done = maker.write(encoder.encode(cases), header, inputs, advance, nothing=nothing)
     tail = done.tail({})
     mean, std = overall(tail.latent_mean, tail.latent_std)
     told = f"; scaled latents: mean {mean:+.3f}, std {std:.3f}" if tail.slices else ""
-    console.say(f"{tail.slices} slices of {tail.cases} cases{told}")
+    maker.console.say(f"{tail.slices} slices of {tail.cases} cases{told}")
     outliers = find_outliers(encoder.summaries, options.outliers)
     for outlier in outliers[:NAMED]:
-        console.warn(
+        maker.console.warn(
             f"case {outlier.case} is an outlier: the {outlier.measure} of its latents, {outlier.value:.3g}, lies "
             f"{outlier.deviations:.0f} robust deviations from the median; look at it before training on it"
         )
     if len(outliers) > NAMED:
-        console.warn(f"{len(outliers) - NAMED} more outliers are in the report")
-    console.report.update(
+        maker.console.warn(f"{len(outliers) - NAMED} more outliers are in the report")
+    maker.finish(
         cases=tail.cases,
         slices=tail.slices,
         latent_mean=mean,
@@ -141,7 +106,4 @@ def command(
         latent_mean_by_channel=list(tail.latent_mean),
         latent_std_by_channel=list(tail.latent_std),
         outliers=[outlier._asdict() for outlier in outliers],
-        left_out=left_out,
     )
-    if left_out:
-        raise SomeItemsFailed(f"{len(left_out)} cases were left out; the rest is in the output")

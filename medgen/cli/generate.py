@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medgen.cli.options import (
+    EMA,
+    BatchSize,
     ConfigFile,
     Device,
     Force,
     OutputSet,
+    Precision,
     Preset,
     PrintConfig,
     Seed,
     Sets,
     Shard,
     configure,
-    console_of,
-    parse_shard,
 )
+from medgen.cli.set_maker import SetMaker
 
 if TYPE_CHECKING:
     from medgen.artifacts.provenance import Identified
@@ -68,13 +70,9 @@ def command(
         str | None, typer.Option("--sampler", metavar="NAME", help="ddim, ddpm, dpm-solver++, euler or heun.")
     ] = None,
     eta: Annotated[float | None, typer.Option("--eta", metavar="ETA", help="Fresh noise of ddim, 0 to 1.")] = None,
-    ema: Annotated[
-        bool | None, typer.Option("--ema/--no-ema", help="Averaged weights, or the last.  [default: ema]")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Samples at once.")] = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", metavar="auto|float32|bfloat16", help="Of the networks.")
-    ] = None,
+    ema: EMA = None,
+    batch_size: BatchSize = None,
+    precision: Precision = None,
     seed: Seed = None,
     device: Device = "auto",
     shard: Shard = None,
@@ -90,31 +88,20 @@ def command(
     """
     from medgen.inference.generate import GenerateOptions
 
-    options = configure(
-        context,
-        GenerateOptions,
-        preset=preset,
-        config=config,
-        sets=sets,
-        print_config=print_config,
-        flags={
-            "steps": steps,
-            "sampler": sampler,
-            "eta": eta,
-            "guidance": guidance,
-            "guidance_rescale": guidance_rescale,
-            "seed": seed,
-            "ema": ema,
-            "batch_size": batch_size,
-            "precision": precision,
-        },
-    )
-    part, parts = parse_shard(shard)
+    flags = {
+        "steps": steps,
+        "sampler": sampler,
+        "eta": eta,
+        "guidance": guidance,
+        "guidance_rescale": guidance_rescale,
+        "seed": seed,
+        "ema": ema,
+        "batch_size": batch_size,
+        "precision": precision,
+    }
+    options = configure(context, GenerateOptions, flags, preset, config, sets, print_config)
 
-    from medgen.artifacts.atomic import check_output
     from medgen.artifacts.provenance import derive
-    from medgen.artifacts.sets import create_set, refuse_terminal
-    from medgen.artifacts.sharding import mark_shard
     from medgen.config import plain
     from medgen.errors import UsageError
     from medgen.inference.conditions import parse_vector
@@ -122,11 +109,7 @@ def command(
     from medgen.inference.models import load_denoiser, load_vae
     from medgen.nets.compute import resolve_device
 
-    console = console_of(context)
-    if output == "-":
-        refuse_terminal()
-    else:
-        check_output(Path(output), force=force)
+    maker = SetMaker.of(context, output, force=force, shard=shard)
     target = resolve_device(device)
     denoiser = load_denoiser(model, target, options.precision, ema=options.ema)
     decoder = load_vae(vae, target, options.precision) if vae is not None else None
@@ -155,17 +138,12 @@ def command(
     if negative is not None:
         settings["negative"] = _described(fields, negative[None])
     provenance = derive("generate", settings, seed=options.seed, inputs=inputs)
-    indices = range(part, total, parts)
-    header = mark_shard(generator.header(provenance, conditional=vectors is not None), part, parts)
-    with (
-        create_set(output, header, inputs=inputs, force=force) as writer,
-        console.progress(len(indices), "samples") as advance,
-    ):
-        for case in generator.cases(indices, vectors, negative):
-            writer.write(case)
-            advance()
-    console.say(f"{len(indices)} samples, {options.sampler} with {options.steps} steps")
-    console.report.update(samples=len(indices))
+    header = generator.header(provenance, conditional=vectors is not None)
+    indices = range(maker.part, total, maker.parts)
+    with maker.console.progress(len(indices), "samples") as advance:
+        maker.write(generator.cases(indices, vectors, negative), header, inputs, advance)
+    maker.console.say(f"{len(indices)} samples, {options.sampler} with {options.steps} steps")
+    maker.console.report.update(samples=len(indices))
 
 
 def _vectors(

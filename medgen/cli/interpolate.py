@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,25 +10,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medgen.cli.options import (
+    CaseSplit,
     ConfigFile,
     Device,
     Force,
     KeepGoing,
     OutputSet,
+    Precision,
     Preset,
     PrintConfig,
     Seed,
     Sets,
     Shard,
     configure,
-    console_of,
-    parse_shard,
 )
+from medgen.cli.set_maker import SetMaker
 
 if TYPE_CHECKING:
     from medgen.artifacts.provenance import Identified
+    from medgen.artifacts.schema import Case
     from medgen.artifacts.sets import SetReader
-    from medgen.cli.console import Console
+    from medgen.cli.console import Advance, Console
     from medgen.inference.models import VolumeDenoiser
 
 SPLINE = ("spacing", "thickness", "profile", "consistency", "split")
@@ -77,13 +80,9 @@ def command(
     samples: Annotated[
         int | None, typer.Option("--samples", metavar="N", help="Store the mean of N samples, and their spread.")
     ] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", metavar="NAME", help="Only the cases of this split (train, val, test).")
-    ] = None,
+    split: CaseSplit = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Windows at once.")] = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", metavar="auto|float32|bfloat16", help="Of the networks.")
-    ] = None,
+    precision: Precision = None,
     seed: Seed = None,
     device: Device = "auto",
     shard: Shard = None,
@@ -101,44 +100,29 @@ def command(
     """
     from medgen.inference.interpolate import InterpolateOptions
 
-    options = configure(
-        context,
-        InterpolateOptions,
-        preset=preset,
-        config=config,
-        sets=sets,
-        print_config=print_config,
-        flags={
-            "spacing": spacing,
-            "thickness": thickness,
-            "profile": profile,
-            "consistency": "none" if no_consistency else consistency,
-            "window": _pair(window),
-            "steps": steps,
-            "sampler": sampler,
-            "samples": samples,
-            "batch_size": batch_size,
-            "precision": precision,
-            "seed": seed,
-        },
-    )
-    part, parts = parse_shard(shard)
+    flags = {
+        "spacing": spacing,
+        "thickness": thickness,
+        "profile": profile,
+        "consistency": "none" if no_consistency else consistency,
+        "window": _pair(window),
+        "steps": steps,
+        "sampler": sampler,
+        "samples": samples,
+        "batch_size": batch_size,
+        "precision": precision,
+        "seed": seed,
+    }
+    options = configure(context, InterpolateOptions, flags, preset, config, sets, print_config)
 
-    from medgen.artifacts.atomic import check_output
     from medgen.artifacts.provenance import derive
-    from medgen.artifacts.sets import create_set, refuse_terminal
-    from medgen.artifacts.sharding import mark_shard, take_shard
     from medgen.config import plain
-    from medgen.errors import DataError, SomeItemsFailed, UsageError
+    from medgen.errors import DataError, UsageError
     from medgen.inference.interpolate import Interpolation, Spline, check_images, interpolated_header, model_intensity
     from medgen.inference.models import load_interpolator, load_vae
     from medgen.nets.compute import resolve_device
 
-    console = console_of(context)
-    if output == "-":
-        refuse_terminal()
-    else:
-        check_output(Path(output), force=force)
+    maker = SetMaker.of(context, output, force=force, shard=shard, keep_going=keep_going)
     if options.spacing is None:
         raise UsageError("the distance of the thin slices is missing; give it with --spacing MM")
     target = resolve_device(device)
@@ -146,8 +130,7 @@ def command(
         raise UsageError("--model and --vae go together; leave out both to interpolate by a spline")
     denoiser = load_interpolator(model, target, options.precision, ema=options.ema) if model else None
     autoencoder = load_vae(vae, target, options.precision) if vae else None
-    left_out: list[str] = []
-    with _opened(source, denoiser, console, own_window=options.window is not None) as reader:
+    with _opened(source, denoiser, maker.console, own_window=options.window is not None) as reader:
         settings = plain(options)
         del settings["batch_size"]
         if split:
@@ -163,29 +146,22 @@ def command(
             settings["precision"] = str(denoiser.dtype).removeprefix("torch.")
             inputs += [denoiser.model, autoencoder.model]
         provenance = derive("interpolate", settings, seed=options.seed if denoiser else None, inputs=inputs)
-        header = mark_shard(
-            interpolated_header(reader.header, options, provenance, model=denoiser is not None), part, parts
-        )
-        chosen = (case for case in take_shard(reader, part, parts) if split in (None, case.split))
-        with (
-            create_set(output, header, inputs=inputs, force=force) as writer,
-            console.progress(None, "slices") as advance,
-        ):
-            for case in chosen:
-                try:
-                    writer.write(interpolation.case(case, advance))
-                except DataError as error:
-                    if not keep_going:
-                        raise
-                    left_out.append(str(error))
-                    console.warn(f"left out: {error}")
-            if writer.digest.cases == 0 and parts == 1:  # a shard may be empty
-                raise DataError(f"no case was interpolated ({len(left_out)} left out)")
-        told = f"{writer.digest.slices} thin slices of {writer.digest.cases} cases"
-        console.say(f"{told}, {f'{options.sampler} with {options.steps} steps' if denoiser else 'by a cubic spline'}")
-        console.report.update(cases=writer.digest.cases, slices=writer.digest.slices, left_out=left_out)
-    if left_out:
-        raise SomeItemsFailed(f"{len(left_out)} cases were left out; the rest is in the output")
+        header = interpolated_header(reader.header, options, provenance, model=denoiser is not None)
+
+        def thin(advance: Advance) -> Iterator[Case]:
+            for case in maker.take(reader):
+                if split in (None, case.split):
+                    try:
+                        yield interpolation.case(case, advance)
+                    except DataError as error:
+                        maker.leave_out(error)
+
+        with maker.console.progress(None, "slices") as advance:
+            nothing = "no case was interpolated ({left_out} left out)"
+            done = maker.write(thin(advance), header, inputs, nothing=nothing)
+    way = f"{options.sampler} with {options.steps} steps" if denoiser else "by a cubic spline"
+    maker.console.say(f"{done.slices} thin slices of {done.cases} cases, {way}")
+    maker.finish(cases=done.cases, slices=done.slices)
 
 
 def _opened(

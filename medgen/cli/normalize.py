@@ -8,21 +8,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medgen.cli.options import (
+    EMA,
     ConfigFile,
     Device,
     Force,
     InputSet,
     KeepGoing,
     OutputSet,
+    Precision,
     Preset,
     PrintConfig,
     Seed,
     Sets,
     Shard,
+    SliceBatch,
     configure,
-    console_of,
-    parse_shard,
+    listed,
 )
+from medgen.cli.set_maker import SetMaker, no_case
 
 if TYPE_CHECKING:
     from medgen.inference.normalize import NormalizeOptions, Version
@@ -69,13 +72,9 @@ def command(
     split: Annotated[
         str | None, typer.Option("--split", metavar="A,B", help="Only the cases of these splits (of train, val, test).")
     ] = None,
-    ema: Annotated[
-        bool | None, typer.Option("--ema/--no-ema", help="Averaged weights, or the last.  [default: ema]")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Slices at once.")] = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", metavar="auto|float32|bfloat16", help="Of the networks.")
-    ] = None,
+    ema: EMA = None,
+    batch_size: SliceBatch = None,
+    precision: Precision = None,
     seed: Seed = None,
     device: Device = "auto",
     shard: Shard = None,
@@ -94,54 +93,34 @@ def command(
     """
     from medgen.inference.normalize import NormalizeOptions
 
-    options = configure(
-        context,
-        NormalizeOptions,
-        preset=preset,
-        config=config,
-        sets=sets,
-        print_config=print_config,
-        flags={
-            "method": method,
-            "noise_level": noise_level,
-            "flow_noise_level": flow_noise_level,
-            "steps": steps,
-            "flow_steps": flow_steps,
-            "solver": solver,
-            "draws": draws,
-            "splits": [name.strip() for name in split.split(",")] if split else None,
-            "ema": ema,
-            "batch_size": batch_size,
-            "precision": precision,
-            "seed": seed,
-        },
-    )
-    part, parts = parse_shard(shard)
+    flags = {
+        "method": method,
+        "noise_level": noise_level,
+        "flow_noise_level": flow_noise_level,
+        "steps": steps,
+        "flow_steps": flow_steps,
+        "solver": solver,
+        "draws": draws,
+        "splits": listed(split),
+        "ema": ema,
+        "batch_size": batch_size,
+        "precision": precision,
+        "seed": seed,
+    }
+    options = configure(context, NormalizeOptions, flags, preset, config, sets, print_config)
 
     import time
     from contextlib import closing
 
-    from medgen.artifacts.atomic import check_output
     from medgen.artifacts.model_facts import check_intensity
     from medgen.artifacts.provenance import derive
-    from medgen.artifacts.sets import create_set, open_set, refuse_terminal
-    from medgen.artifacts.sharding import mark_shard, take_shard
-    from medgen.errors import DataError, SomeItemsFailed
+    from medgen.artifacts.sets import open_set
+    from medgen.errors import DataError
     from medgen.inference.normalize import normalize, normalized_header
     from medgen.inference.read_ahead import read_ahead
 
-    console = console_of(context)
-    if output == "-":
-        refuse_terminal()
-    else:
-        check_output(Path(output), force=force)
+    maker = SetMaker.of(context, output, force=force, shard=shard, keep_going=keep_going)
     version = _version(options, model, vae, device)
-    left_out: list[str] = []
-
-    def leave_out(error: DataError) -> None:
-        left_out.append(str(error))
-        console.warn(f"left out: {error}")
-
     with open_set(source) as reader:
         if reader.header.kind != "image":
             raise DataError(f"the input is a set of kind '{reader.header.kind}'; normalize needs images")
@@ -149,29 +128,18 @@ def command(
         inputs = [reader, *(network.model for network in version.parts)]
         settings = options.settings() | {"precision": str(version.parts[0].dtype).removeprefix("torch.")}
         provenance = derive("normalize", settings, seed=options.seed if options.heads else None, inputs=inputs)
-        header = mark_shard(normalized_header(reader.header, options.method, provenance), part, parts)
-        chosen = options.chosen(take_shard(reader, part, parts))
+        header = normalized_header(reader.header, options.method, provenance)
+        nothing = no_case("normalized", chosen=bool(options.splits))
         began = time.monotonic()
         with (
-            create_set(output, header, inputs=inputs, force=force) as writer,
-            console.progress(None, "slices") as advance,
-            closing(read_ahead(chosen)) as cases,
+            maker.console.progress(None, "slices") as advance,
+            closing(read_ahead(options.chosen(maker.take(reader)))) as cases,
         ):
-            refused = leave_out if keep_going else None
-            for case in normalize(cases, version, intensity, options.batch_size, refused):
-                writer.write(case)
-                advance(len(case))
-            if writer.digest.cases == 0 and parts == 1:  # a shard may be empty
-                raise DataError(
-                    f"no case was normalized: {len(left_out)} left out, "
-                    f"{'the rest not in this split' if options.splits else 'the set has no other'}"
-                )
-        seconds, slices = time.monotonic() - began, writer.digest.slices
-    rate = slices / max(seconds, 1e-9)
-    console.say(f"{slices} slices of {writer.digest.cases} cases by {options.told()}; {rate:.3g} slices/s")
-    console.report.update(cases=writer.digest.cases, slices=slices, slices_per_second=rate, left_out=left_out)
-    if left_out:
-        raise SomeItemsFailed(f"{len(left_out)} cases were left out; the rest is in the output")
+            made = normalize(cases, version, intensity, options.batch_size, maker.leave_out)
+            done = maker.write(made, header, inputs, advance, nothing=nothing)
+        rate = done.slices / max(time.monotonic() - began, 1e-9)
+    maker.console.say(f"{done.slices} slices of {done.cases} cases by {options.told()}; {rate:.3g} slices/s")
+    maker.finish(cases=done.cases, slices=done.slices, slices_per_second=rate)
 
 
 def _version(options: NormalizeOptions, model: Path | None, vae: Path | None, device: str) -> Version:

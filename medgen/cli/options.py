@@ -44,8 +44,17 @@ Shard = Annotated[
         help="Do part I of N (from 0); a bare N takes I from JOB_COMPLETION_INDEX.",
     ),
 ]
+CaseSplit = Annotated[
+    str | None, typer.Option("--split", metavar="NAME", help="Only the cases of this split (train, val, test).")
+]
+ShownSplit = Annotated[
+    str | None, typer.Option("--split", metavar="train|val|test", help="Only the cases of this split.")
+]
+Precision = Annotated[str | None, typer.Option("--precision", metavar="auto|float32|bfloat16", help="Of the networks.")]
+EMA = Annotated[bool | None, typer.Option("--ema/--no-ema", help="Averaged weights, or the last.  [default: ema]")]
 TrainingSteps = Annotated[int | None, typer.Option("--steps", metavar="N", help="Updates of the weights.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Samples at once.")]
+SliceBatch = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Slices at once.")]
 LearningRate = Annotated[float | None, typer.Option("--learning-rate", metavar="R", help="Size of an update.")]
 LogFile = Annotated[
     Path | None, typer.Option("--log", metavar="FILE.jsonl", help="Write loss, rate and speed as JSON lines.")
@@ -65,12 +74,11 @@ def console_of(context: typer.Context) -> Console:
 def configure(
     context: typer.Context,
     kind: type[OptionsT],
-    *,
+    flags: Mapping[str, object],
     preset: str | None,
     config: Path | None,
     sets: list[str] | None,
     print_config: bool,
-    flags: Mapping[str, object],
 ) -> OptionsT:
     """Merge preset, file, `--set` and `flags` (dotted keys; None: not given) into `kind`; print it if asked."""
     command = context.command.name or ""
@@ -79,6 +87,11 @@ def configure(
         typer.echo(to_toml(command, options), nl=False)
         raise typer.Exit
     return options
+
+
+def listed(names: str | None) -> list[str] | None:
+    """`A,B,C` -> its names; None if not given."""
+    return [name.strip() for name in names.split(",")] if names else None
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:
@@ -92,3 +105,14 @@ def parse_shard(text: str | None) -> tuple[int, int]:
     if not (part.isdigit() and whole.isdigit() and int(part) < int(whole)):
         raise UsageError(f"--shard {text}: expected I/N with 0 <= I < N, or N with JOB_COMPLETION_INDEX set")
     return int(part), int(whole)
+
+
+def check_destination(output: str, *, force: bool) -> None:
+    """Refuse, before any work is done, what would fail at the end: a terminal, an existing file, no folder."""
+    from medgen.artifacts.atomic import check_output
+    from medgen.artifacts.sets import refuse_terminal
+
+    if output == "-":
+        refuse_terminal()
+    else:
+        check_output(Path(output), force=force)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medgen.cli.options import ConfigFile, Force, Preset, PrintConfig, Seed, Sets, configure, console_of
+from medgen.cli.options import ConfigFile, Force, Preset, PrintConfig, Seed, Sets, configure, console_of, listed
 
 
 def command(
@@ -73,27 +73,20 @@ def command(
 
     from medgen.phantoms.folder import make_folder, options_of
 
-    options = configure(
-        context,
-        options_of(kind),
-        preset=preset,
-        config=config,
-        sets=sets,
-        print_config=print_config,
-        flags={
-            "seed": seed,
-            "size": size,
-            "slices": slices,
-            "thickness": thickness,
-            "spacing": spacing,
-            "thick": thick,
-            "nodules": _range(nodules, "--nodules", int),
-            "diameter": _range(diameter, "--nodule-diameter", float),
-            "healthy_fraction": healthy_fraction,
-            "view": view,
-            "lesions": [name.strip() for name in lesions.split(",")] if lesions else None,
-        },
-    )
+    flags = {
+        "seed": seed,
+        "size": size,
+        "slices": slices,
+        "thickness": thickness,
+        "spacing": spacing,
+        "thick": thick,
+        "nodules": _range(nodules, "--nodules", int),
+        "diameter": _range(diameter, "--nodule-diameter", float),
+        "healthy_fraction": healthy_fraction,
+        "view": view,
+        "lesions": listed(lesions),
+    }
+    options = configure(context, options_of(kind), flags, preset, config, sets, print_config)
     console = console_of(context)
     with console.progress(count, "cases") as advance:
         rows = make_folder(

@@ -16,8 +16,10 @@ from medgen.cli.options import (
     PrintConfig,
     Sets,
     Shard,
+    check_destination,
     configure,
     console_of,
+    listed,
     parse_shard,
 )
 
@@ -136,52 +138,40 @@ def command(
     """
     from medgen.imaging.options import PreprocessOptions
 
-    options = configure(
-        context,
-        PreprocessOptions,
-        preset=preset,
-        config=config,
-        sets=sets,
-        print_config=print_config,
-        flags={
-            "size": size,
-            "keep_aspect": keep_aspect,
-            "spacing": spacing,
-            "thickness": thickness,
-            "window": window,
-            "channels": channels,
-            "modality": modality,
-            "series": series or None,
-            "min_slices": min_slices,
-            "vector_fields": [name.strip() for name in vector_fields.split(",")] if vector_fields else None,
-            "healthy_slices": healthy_slices,
-            "lidc_readers": lidc_readers,
-            "mask_background": mask_background,
-            "split": split,
-            "split_name": split_name,
-            "train_only": train_only,
-            "drop_duplicates": drop_duplicates,
-            "workers": workers,
-            "keep_going": keep_going or None,
-        },
-    )
+    flags = {
+        "size": size,
+        "keep_aspect": keep_aspect,
+        "spacing": spacing,
+        "thickness": thickness,
+        "window": window,
+        "channels": channels,
+        "modality": modality,
+        "series": series or None,
+        "min_slices": min_slices,
+        "vector_fields": listed(vector_fields),
+        "healthy_slices": healthy_slices,
+        "lidc_readers": lidc_readers,
+        "mask_background": mask_background,
+        "split": split,
+        "split_name": split_name,
+        "train_only": train_only,
+        "drop_duplicates": drop_duplicates,
+        "workers": workers,
+        "keep_going": keep_going or None,
+    }
+    options = configure(context, PreprocessOptions, flags, preset, config, sets, print_config)
     part = parse_shard(shard)
 
     from medgen.imaging.workers import prepare
 
     prepare()
 
-    from medgen.artifacts.atomic import check_output
-    from medgen.artifacts.sets import refuse_terminal
     from medgen.errors import SomeItemsFailed
     from medgen.imaging.planning import Inputs
     from medgen.imaging.preprocessing import preprocess
 
     console = console_of(context)
-    if output == "-":
-        refuse_terminal()
-    else:
-        check_output(Path(output), force=force)
+    check_destination(output, force=force)
     done = preprocess(
         Inputs(tuple(sources), labels, tuple(lidc_xml or ()), masks),
         output,

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from medgen.cli.options import ConfigFile, Force, InputSet, Preset, PrintConfig, Sets, configure, console_of
+from medgen.cli.options import (
+    ConfigFile,
+    Force,
+    InputSet,
+    Preset,
+    PrintConfig,
+    Sets,
+    ShownSplit,
+    check_destination,
+    configure,
+    console_of,
+)
 
 
 def command(
@@ -21,9 +32,7 @@ def command(
     scale: Annotated[
         float | None, typer.Option("--scale", metavar="F", help="Screen pixels a pixel.  [default: tiles of about 192]")
     ] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", metavar="train|val|test", help="Only the cases of this split.")
-    ] = None,
+    split: ShownSplit = None,
     marks: Annotated[
         bool | None,
         typer.Option("--marks/--no-marks", help="Draw where conditions put findings, and masks.  [default: marks]"),
@@ -42,27 +51,17 @@ def command(
     """
     from medgen.imaging.preview import PreviewOptions, make_tiles, title
 
-    options = configure(
-        context,
-        PreviewOptions,
-        preset=preset,
-        config=config,
-        sets=sets,
-        print_config=print_config,
-        flags={"limit": limit, "columns": columns, "scale": scale, "split": split, "marks": marks},
-    )
+    flags = {"limit": limit, "columns": columns, "scale": scale, "split": split, "marks": marks}
+    options = configure(context, PreviewOptions, flags, preset, config, sets, print_config)
 
     import sys
 
-    from medgen.artifacts.atomic import atomic_file, check_output
-    from medgen.artifacts.sets import open_set, refuse_terminal
+    from medgen.artifacts.atomic import atomic_file
+    from medgen.artifacts.sets import open_set
     from medgen.imaging.contact_sheet import Scale, draw_sheet
     from medgen.imaging.preview_maps import LEGEND, PALETTE, PANELS, make_map_tiles
 
-    if output == "-":
-        refuse_terminal()
-    else:
-        check_output(Path(output), force=force)
+    check_destination(output, force=force)
     with open_set(source, random_access=True) as stored:
         if stored.header.kind == "map":
             tiles = make_map_tiles(stored, options)

@@ -70,37 +70,21 @@ def command(
     from medgen.training.diffusion import train_diffusion
     from medgen.training.diffusion_options import TrainDiffusionOptions
 
-    options = configure(
-        context,
-        TrainDiffusionOptions,
-        preset=preset,
-        config=config,
-        sets=sets,
-        print_config=print_config,
-        flags={
-            "init": str(init) if init else None,
-            "learner": learner,
-            "vae": str(vae) if vae else None,
-            "objective": objective,
-            "condition_dropout": condition_dropout,
-            "loop.steps": steps,
-            "loop.batch_size": batch_size,
-            "loop.learning_rate": learning_rate,
-            "seed": seed,
-        },
-    )
+    flags = {
+        "init": str(init) if init else None,
+        "learner": learner,
+        "vae": str(vae) if vae else None,
+        "objective": objective,
+        "condition_dropout": condition_dropout,
+        "loop.steps": steps,
+        "loop.batch_size": batch_size,
+        "loop.learning_rate": learning_rate,
+        "seed": seed,
+    }
+    options = configure(context, TrainDiffusionOptions, flags, preset, config, sets, print_config)
     from medgen.nets.compute import resolve_device
     from medgen.training.run import Run
 
-    run = Run(
-        command="train-diffusion",
-        source=source,
-        output=output,
-        device=resolve_device(device),
-        reporter=console_of(context),
-        log=log,
-        tensorboard=tensorboard,
-        force=force,
-        fresh=fresh,
-    )
+    target, console = resolve_device(device), console_of(context)
+    run = Run("train-diffusion", source, output, target, console, log, tensorboard, force=force, fresh=fresh)
     train_diffusion(run, options)

@@ -59,34 +59,18 @@ def command(
     """
     from medgen.training.vae import TrainVAEOptions, train_vae
 
-    options = configure(
-        context,
-        TrainVAEOptions,
-        preset=preset,
-        config=config,
-        sets=sets,
-        print_config=print_config,
-        flags={
-            "init": str(init) if init else None,
-            "decoder_only": decoder_only,
-            "loop.steps": steps,
-            "loop.batch_size": batch_size,
-            "loop.learning_rate": learning_rate,
-            "seed": seed,
-        },
-    )
+    flags = {
+        "init": str(init) if init else None,
+        "decoder_only": decoder_only,
+        "loop.steps": steps,
+        "loop.batch_size": batch_size,
+        "loop.learning_rate": learning_rate,
+        "seed": seed,
+    }
+    options = configure(context, TrainVAEOptions, flags, preset, config, sets, print_config)
     from medgen.nets.compute import resolve_device
     from medgen.training.run import Run
 
-    run = Run(
-        command="train-vae",
-        source=source,
-        output=output,
-        device=resolve_device(device),
-        reporter=console_of(context),
-        log=log,
-        tensorboard=tensorboard,
-        force=force,
-        fresh=fresh,
-    )
+    target, console = resolve_device(device), console_of(context)
+    run = Run("train-vae", source, output, target, console, log, tensorboard, force=force, fresh=fresh)
     train_vae(run, options)

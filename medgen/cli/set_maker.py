@@ -1,0 +1,94 @@
+"""What the commands that make a set share: the output, its shard, what is left out, and how the work ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from medgen.cli.console import Advance, Console
+from medgen.cli.options import check_destination, console_of, parse_shard
+from medgen.errors import DataError, SomeItemsFailed
+
+if TYPE_CHECKING:
+    import typer
+
+    from medgen.artifacts.provenance import Identified
+    from medgen.artifacts.schema import Case, ContentDigest, SetHeader
+
+Item = TypeVar("Item")
+
+
+def no_case(done: str, *, chosen: bool) -> str:
+    """What `SetMaker.write` says where no case was `done`, of those `chosen` by their split, or of all."""
+    rest = "the rest not in this split" if chosen else "the set has no other"
+    return f"no case was {done}: {{left_out}} left out, {rest}"
+
+
+@dataclass(frozen=True)
+class SetMaker:
+    """A command that makes the set `output`, or shard `part` of `parts` of it."""
+
+    console: Console
+    output: str
+    force: bool
+    part: int
+    parts: int
+    keep_going: bool
+    left_out: list[str] = field(default_factory=list)
+    """Why, of each case left out."""
+
+    @classmethod
+    def of(
+        cls, context: typer.Context, output: str, *, force: bool, shard: str | None, keep_going: bool = False
+    ) -> SetMaker:
+        """From the options of a command; raises at once for an output that cannot be made."""
+        part, parts = parse_shard(shard)
+        check_destination(output, force=force)
+        return cls(console_of(context), output, force, part, parts, keep_going)
+
+    def take(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Those that belong to this shard."""
+        from medgen.artifacts.sharding import take_shard
+
+        return take_shard(items, self.part, self.parts)
+
+    def leave_out(self, error: DataError) -> None:
+        """Go on without a case; without --keep-going its `error` is the end."""
+        if not self.keep_going:
+            raise error
+        self.left_out.append(str(error))
+        self.console.warn(f"left out: {error}")
+
+    def write(
+        self,
+        cases: Iterable[Case],
+        header: SetHeader,
+        inputs: Sequence[Identified],
+        advance: Advance | None = None,
+        *,
+        nothing: str = "",
+    ) -> ContentDigest:
+        """Write `cases`, and tell `advance` the slices of each.
+
+        `nothing` says what is wrong if there was none (`{left_out}`: how many were left out); a shard may be empty.
+        """
+        from medgen.artifacts.sets import create_set
+        from medgen.artifacts.sharding import mark_shard
+
+        marked = mark_shard(header, self.part, self.parts)
+        with create_set(self.output, marked, inputs=inputs, force=self.force) as writer:
+            for case in cases:
+                writer.write(case)
+                if advance is not None:
+                    advance(len(case))
+                del case  # not to be kept while the next is made
+            if nothing and writer.digest.cases == 0 and self.parts == 1:
+                raise DataError(nothing.format(left_out=len(self.left_out)))
+        return writer.digest
+
+    def finish(self, **facts: object) -> None:
+        """Report `facts` and what was left out; SomeItemsFailed if anything was."""
+        self.console.report.update(**facts, left_out=self.left_out)
+        if self.left_out:
+            raise SomeItemsFailed(f"{len(self.left_out)} cases were left out; the rest is in the output")
