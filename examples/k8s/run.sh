@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Applies the stages one after the other and stops at the first that fails. Run again, it goes on with what is missing.
+# Applies the stages (or those named as arguments) one after the other and stops at the first that fails.
+# Run again, it goes on with what is missing.
 set -euo pipefail
 cd "$(dirname "$0")"
+(($#)) || set -- [1-9]*.yaml
 kubectl apply -f 00-settings.yaml
-for file in [1-9]*.yaml; do
+for file in "$@"; do
   job=$(kubectl apply -f "$file" -o name)
   echo "$job"
   until

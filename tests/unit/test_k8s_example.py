@@ -30,6 +30,8 @@ JOBS = {name: document for name, (document, *_) in sorted(DOCUMENTS.items()) if 
 INDEXED = [name for name, job in JOBS.items() if job["spec"].get("completionMode") == "Indexed"]
 TRAININGS = [name for name in JOBS if "train-" in name]
 
+STAGES = ("images", "latents", "samples", "thin", "normal", "maps")
+
 every_job = pytest.mark.parametrize("name", JOBS)
 
 
@@ -51,7 +53,7 @@ def start(name: str, folder: Path, index: int = 0, *, afterwards: str = "") -> l
     for program in ("medgen", "torchrun"):
         stand_in(folder / "bin", program, f'printf "%s\\0" {program} "$@" > "{called}"')
     (folder / "run" / "shards").mkdir(parents=True, exist_ok=True)
-    for stage in ("images", "latents", "samples"):
+    for stage in STAGES:
         (folder / "run" / "shards" / f"{stage}-0.h5").touch()
         (folder / "run" / "shards" / f"{stage}-1.h5").touch()
     environment = {
@@ -72,8 +74,8 @@ def medgen_arguments(call: list[str]) -> list[str]:
 
 
 def test_the_stages_are_all_there() -> None:
-    assert len(JOBS) == 9
-    assert len(INDEXED) == 3
+    assert len(JOBS) == 15
+    assert len(INDEXED) == len(STAGES)
     assert len(TRAININGS) == 3
     assert set(SETTINGS) == {"PersistentVolumeClaim", "ConfigMap"}
 
@@ -139,7 +141,8 @@ def test_each_index_makes_one_shard_and_merge_finds_them_all(name: str, tmp_path
     assert outputs[0] != outputs[1]
     for output in outputs:
         output.touch()
-    merge = list(JOBS)[list(JOBS).index(name) + 1]
+    stage = outputs[0].name.partition("-")[0]
+    (merge,) = (job for job in JOBS if f"/shards/{stage}-*.h5" in container(job)["args"][0])
     merged = medgen_arguments(start(merge, tmp_path))
     assert {str(output) for output in outputs} < set(merged)
     assert len([word for word in merged if word.endswith(".h5")]) == 2 + 2 + 1  # here before, made here, the result
@@ -154,22 +157,35 @@ def test_a_training_has_its_gpus_and_time_to_save(name: str, tmp_path: Path) -> 
     assert pod["terminationGracePeriodSeconds"] >= 300
 
 
-@pytest.mark.parametrize(("failing", "status"), [("", 0), ("train-vae", 1)])
-def test_the_stages_follow_each_other_until_one_fails(failing: str, status: int, tmp_path: Path) -> None:
+NUMBERED = sorted(name for name in DOCUMENTS if name[0].isdigit())
+NAMED = ["normalize.yaml", "merge-normal.yaml", "anomaly-map.yaml", "merge-maps.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("named", "failing", "expected"),
+    [
+        ([], "", NUMBERED),
+        ([], "train-vae", NUMBERED[: NUMBERED.index("20-train-vae.yaml") + 1]),
+        (NAMED, "", ["00-settings.yaml", *NAMED]),
+        (NAMED, "merge-normal", ["00-settings.yaml", *NAMED[:2]]),
+    ],
+)
+def test_the_stages_follow_each_other_until_one_fails(
+    named: list[str], failing: str, expected: list[str], tmp_path: Path
+) -> None:
     answers = f"""
     case $1 in
         apply) echo "$3" >> "{tmp_path}/applied"; echo "job.batch/${{3%.yaml}}" ;;
         get) case $2 in
-            *-{failing or "none"}) echo FailureTarget Failed ;;
+            *{failing or "none"}) echo FailureTarget Failed ;;
             *) echo SuccessCriteriaMet Complete ;;
         esac ;;
         logs) echo "the cause" ;;
     esac"""
     stand_in(tmp_path / "bin", "kubectl", answers)
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "POLL_SECONDS": "0"}
-    result = subprocess.run([ROOT / "run.sh"], env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert result.returncode == status, result.stderr
-    applied = (tmp_path / "applied").read_text().split()
-    expected = sorted(name for name in DOCUMENTS if name[0].isdigit())
-    assert applied == (expected[: expected.index("20-train-vae.yaml") + 1] if failing else expected)
+    call = [ROOT / "run.sh", *named]
+    result = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == bool(failing), result.stderr
+    assert (tmp_path / "applied").read_text().split() == expected
     assert ("the cause" in result.stderr) == bool(failing)
