@@ -89,7 +89,7 @@ class ThinVolume:
         """Thick slices [first, last)."""
         low, high = self.intensity.window
         physical = torch.from_numpy(self.intensity.physical(self.case.stack("image")[first:last]))
-        return (physical - low) * (2.0 / (high - low)) - 1.0
+        return physical.sub_(low).mul_(2.0 / (high - low)).sub_(1.0)
 
     def guess(self, first: int, last: int) -> Tensor:
         """Thin slices [first, last) as the spline has them."""
