@@ -19,6 +19,13 @@ from medgen.artifacts.provenance import Identified, Provenance, all_digests
 from medgen.artifacts.schema import as_bytes
 from medgen.errors import DataError
 
+_TAKERS = {
+    "vae": "--vae",
+    "denoiser": "'medgen generate'",
+    "interpolator": "'medgen interpolate'",
+    "normalizer": "'medgen normalize'",
+}
+
 
 @dataclass(frozen=True)
 class Model:
@@ -110,7 +117,8 @@ def load_model(path: Path, *, kind: str | None = None) -> Model:
     """Open a model file; DataError if it is none, is damaged, or is not of `kind`."""
     record, _ = read_record(path)
     if kind is not None and record.kind != kind:
-        raise DataError(f"{path}: is a model of kind '{record.kind}'; expected '{kind}'")
+        taker = f"; {_TAKERS[record.kind]} takes it" if record.kind in _TAKERS else ""
+        raise DataError(f"{path}: is a model of kind '{record.kind}'; expected '{kind}'{taker}")
     return Model(path, record)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -206,10 +208,34 @@ def test_models_of_another_kind_are_refused(tiny: Path, tmp_path: Path, capsys: 
     call[3] = str(tiny / "model.safetensors")
     assert run(call) == 65
     assert "is a model of kind 'denoiser'; expected 'interpolator'" in capsys.readouterr().err
-    generate = ["generate", str(tiny / "interpolators" / "random"), "-o", str(tmp_path / "g.h5")]
-    assert run(generate) == 65
-    assert "is a model of kind 'interpolator'; expected 'denoiser'" in capsys.readouterr().err
+    for model, taker in (
+        ("interpolators/random", "'interpolator'; expected 'denoiser'; 'medgen interpolate' takes it"),
+        ("normalizer.safetensors", "'normalizer'; expected 'denoiser'; 'medgen normalize' takes it"),
+        ("vae.safetensors", "'vae'; expected 'denoiser'; --vae takes it"),
+    ):
+        assert run(["generate", str(tiny / model), "-o", str(tmp_path / "g.h5")]) == 65
+        assert f"is a model of kind {taker}" in capsys.readouterr().err
     assert run(arguments(tiny, tmp_path / "nothing.zip", tmp_path / "out.h5", "--spacing", "1")) == 66
+
+
+def test_a_full_temporary_folder_is_named(medgen: Medgen, tiny: Path, tmp_path: Path) -> None:
+    """Writing stops at 60 kB; what is made of the whole case is 80 kB."""
+    source = thick_set(tmp_path / "thick.h5", [thick_case("a", 10)])
+    (tmp_path / "scratch").mkdir()
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    call = ["interpolate", str(source), "--spacing", "1", "-o", str(tmp_path / "thin.h5")]
+    done = medgen(*call, preexec_fn=limit, env={"TMPDIR": str(tmp_path / "scratch")})
+    assert done.returncode == 74
+    last = done.stderr.decode().strip().splitlines()[-1]
+    assert last.startswith(
+        f"medgen interpolate: {tmp_path / 'scratch'}: a temporary file there failed: File too large;"
+    )
+    assert last.endswith("make room, or set TMPDIR to a folder that has some")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["scratch", "thick.h5"]
 
 
 def test_a_tilted_series_and_one_with_a_gap_are_refused(
