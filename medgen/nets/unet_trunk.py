@@ -126,16 +126,14 @@ class UpPath(nn.Module):
 
     def forward(self, h: Tensor, skips: Sequence[Tensor], embedding: Tensor, context: Tensor | None) -> Tensor:
         """Map h at the coarsest level to the finest, (B, widths[0], *S); takes the skips from last to first."""
-        remaining = list(skips)
-        gates = iter(self.gates)
+        remaining, gates = list(skips), list(self.gates)[::-1]
         for steps in self.levels:
             for step in steps:  # type: ignore[attr-defined]
                 if isinstance(step, Upsample):
                     h = step(h)
                     continue
                 skip = remaining.pop()
-                gate = next(gates, None)
-                if gate is not None:
-                    skip = gate(skip, h)
+                if gates:
+                    skip = gates.pop()(skip, h)
                 h = step(torch.cat([h, skip], dim=1), embedding, context)
         return h
