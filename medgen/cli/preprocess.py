@@ -65,7 +65,7 @@ def command(
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option("--labels", metavar="FILE.csv", help="Rows by case or path, slice; columns make the vector."),
+        typer.Option("--labels", metavar="FILE.csv", help="Rows by case, path, series; columns make the vector."),
     ] = None,
     vector_fields: Annotated[
         str | None, typer.Option("--vector-fields", metavar="A,B,C", help="Columns of --labels that make the vector.")

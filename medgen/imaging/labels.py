@@ -1,4 +1,4 @@
-"""Labels from a CSV: a row for a slice or case, named by `case` or `path`: vector, class, text, patient, split."""
+"""Labels from a CSV: vector, class, text, patient, split of a slice or case, named by `case`, `path` or `series`."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def read_table(file: Path, fields: Sequence[str] = ()) -> Table:
     table = Table(file, columns, rows, faults)
     if not rows and not faults:
         raise DataError(f"{file}: holds no rows below its header")
-    if "case" not in columns and not table.path_column:
-        raise DataError(f"{file}: needs a column 'case' or 'path'; it has {', '.join(columns)}")
+    if not {"case", "series"} & set(columns) and not table.path_column:
+        raise DataError(f"{file}: needs a column 'case', 'path' or 'series'; it has {', '.join(columns)}")
     table.fields = _vector_fields(table, fields)
     names = sorted({row["label"] for _, row in rows}) if "label" in columns else []
     if names and not all(name.isdigit() for name in names):
@@ -95,12 +95,15 @@ def _apply_row(
     annotations: Mapping[int, Annotation],
 ) -> None:
     place: int | None = None
+    series = row.get("series", "")  # beside a case or path: which of those it could mean
     if row.get("case"):
-        index = names.stack(row["case"])
+        index = names.stack(row["case"], series)
     elif table.path_column and row[table.path_column]:
-        index, place = names.path(row[table.path_column], table.file.parent)
+        index, place = names.path(row[table.path_column], table.file.parent, series)
+    elif series:
+        index = names.series(series)
     else:
-        raise DataError("names neither a case nor a path")
+        raise DataError("names no case, path or series")
     depth = len(stacks[index].slices)
     if row.get("slice"):
         if not row["slice"].isdigit() or int(row["slice"]) >= depth:

@@ -217,6 +217,28 @@ def test_thickness_and_frame_of_reference_are_kept_and_the_frame_is_hashed(
     assert geometry == {"slice_spacing_mm": [1.0, 2.5], "slice_thickness_mm": [2.5, 2.5], "frames_of_reference": 2}
 
 
+def test_labels_tell_the_series_of_one_zip_apart(medgen: Run, write_slice: WriteSlice, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
+        for number in range(2):
+            for z in range(3):
+                tags = {"SeriesInstanceUID": f"1.2.7.{number}", "SOPInstanceUID": f"1.2.7.{number}.{z}"}
+                pixels = np.full((8, 8), 100 * number + z, np.int16)
+                archive.write(write_slice(tmp_path / "raw.dcm", pixels, z=2.5 * z, **tags), f"{number}{z}.dcm")
+    labels = tmp_path / "labels.csv"
+    arguments = ("preprocess", tmp_path / "study.zip", "--labels", labels, "-o", tmp_path / "a.h5")
+    labels.write_text("path,label\nstudy.zip,normal\n")
+    result = medgen(*arguments)
+    assert result.returncode == 65
+    assert "labels.csv, row 2: 'study.zip' means 2 cases: 1.2.7.0, 1.2.7.1; " in last_line(result)
+    assert "name one in a column 'series'" in last_line(result)
+    labels.write_text("path,series,label\nstudy.zip,1.2.7.1,tumour\nstudy.zip,1.2.7.0,normal\n")
+    result = medgen(*arguments)
+    assert result.returncode == 0, result.stderr
+    found = {int(case["image"].max()): case["label"].tolist() for case in contents(tmp_path / "a.h5")[1]}
+    assert found == {2: [0, 0, 0], 102: [1, 1, 1]}  # normal 0, tumour 1
+    assert b"1.2.7" not in (tmp_path / "a.h5").read_bytes()  # no UID reaches the set
+
+
 def test_a_bad_file_stops_or_is_left_out(medgen: Run, make_ct: Callable[..., Path], tmp_path: Path) -> None:
     good = make_ct("good", volume(0))
     bad = tmp_path / "raw" / "bad.dcm"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +44,7 @@ def run(
     file.write_text(text, encoding="utf-8")
     table = read_table(file, fields)
     annotations = {index: Annotation() for index in range(len(stacks))}
-    errors = apply(table, stacks, CaseNames(stacks, ["id-a", "id-b"]), annotations)
+    errors = apply(table, stacks, CaseNames(stacks, ["id-a", "id-b", "id-c"][: len(stacks)]), annotations)
     return annotations, [*table.faults, *map(str, errors)]
 
 
@@ -60,6 +62,99 @@ def test_a_path_names_a_slice(stacks: list[Stack], tmp_path: Path) -> None:
     assert not errors
     assert annotations[0].labels == {2: 3}
     assert annotations[1].labels == {0: 1}
+
+
+@pytest.fixture
+def bundled(write_slice: Callable[..., Path], tmp_path: Path) -> list[Stack]:
+    """One patient's two series of two slices in `one/study.zip`, a third series in `two/study.zip`."""
+    for number, (folder, name) in enumerate((("one", "thin"), ("one", "thick"), ("two", "thin"))):
+        for z in range(2):
+            file = tmp_path / "loose" / f"{z}.dcm"
+            tags = {"SeriesInstanceUID": f"1.2.{number}", "SOPInstanceUID": f"1.2.{number}.{z}", "PatientID": "PAT"}
+            write_slice(file, np.zeros((4, 4), np.int16), z=z, **tags)
+            archive = tmp_path / "in" / folder / "study.zip"
+            archive.parent.mkdir(parents=True, exist_ok=True)
+            with zipfile.ZipFile(archive, "a") as bundle:
+                bundle.write(file, f"{name}/{z}.dcm")
+    entries = enumerate_sources([str(tmp_path / "in")]).entries
+    return build_stacks(facts for entry in entries for facts in scan(entry, "", named=False))[0]
+
+
+@pytest.mark.parametrize(
+    ("row", "series", "slices"),
+    [
+        (",,1.2.1", "1.2.1", [0, 1]),
+        ("PAT,,1.2.0", "1.2.0", [0, 1]),
+        (",one/study.zip,1.2.1", "1.2.1", [0, 1]),
+        (",in/one/study.zip,1.2.0", "1.2.0", [0, 1]),
+        (",two/study.zip,", "1.2.2", [0, 1]),
+        (",study.zip/thick,", "1.2.1", [0, 1]),
+        (",one/study.zip/thin/1.dcm,", "1.2.0", [1]),
+        (",thin/1.dcm,1.2.2", "1.2.2", [1]),
+        ("study,,1.2.2", "1.2.2", [0, 1]),
+    ],
+)
+def test_a_row_can_tell_series_of_one_zip_apart(
+    bundled: list[Stack], tmp_path: Path, row: str, series: str, slices: list[int]
+) -> None:
+    annotations, errors = run(bundled, tmp_path, f"case,path,series,label\n{row},1\n")
+    assert not errors
+    for index, stack in enumerate(bundled):
+        assert list(annotations[index].labels) == (slices if stack.first.series == series else [])
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("PAT,,", "'PAT' means 3 cases: 1.2.1, 1.2.0, 1.2.2; name one in a column 'series'"),
+        (
+            ",one/study.zip,",
+            "means 2 cases: 1.2.[01], 1.2.[01]; give more of the path, or name one in a column 'series'",
+        ),
+        (",thin/1.dcm,", "means 2 cases: 1.2.[02], 1.2.[02]; give more"),
+        (",two/study.zip,1.2.1", "'two/study.zip' holds no series '1.2.1'; it has 1.2.2"),
+        (",,1.2.9", "no series '1.2.9' in the sources; did you mean '1.2.[012]'"),
+        ("PAT,,1.2.9", "'PAT' holds no series '1.2.9'; it has 1.2.1, 1.2.0, 1.2.2"),
+    ],
+)
+def test_an_ambiguous_row_is_an_error_that_tells_what_it_could_mean(
+    bundled: list[Stack], tmp_path: Path, row: str, reason: str
+) -> None:
+    annotations, errors = run(bundled, tmp_path, f"case,path,series,label\n{row},1\n")
+    assert len(errors) == 1
+    assert re.search(f"labels.csv, row 2: .*{reason}", errors[0]), errors[0]
+    assert not any(annotation.labels for annotation in annotations.values())
+
+
+def test_stacks_of_one_series_are_told_apart_by_their_ids(write_slice: Callable[..., Path], tmp_path: Path) -> None:
+    for number, axes in enumerate(([1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1])):
+        for z in range(2):
+            write_slice(
+                tmp_path / "in" / f"{number}{z}.dcm",
+                np.zeros((4, 4), np.int16),
+                ImageOrientationPatient=axes,
+                ImagePositionPatient=[0, z, z],
+                SeriesInstanceUID="1.2.5",
+            )
+    entries = enumerate_sources([str(tmp_path / "in")]).entries
+    stacks = build_stacks(facts for entry in entries for facts in scan(entry, "", named=False))[0]
+    _, errors = run(stacks, tmp_path, "series,label\n1.2.5,1\n")
+    assert re.search(r"means 2 cases: id-a \(.*00.dcm\), id-b \(.*1..dcm\); name one by this id", errors[0]), errors
+    annotations, errors = run(stacks, tmp_path, "case,label\nid-b,1\n")
+    assert not errors
+    assert (annotations[0].labels, annotations[1].labels) == ({}, {0: 1, 1: 1})
+
+
+def test_a_file_name_that_occurs_twice_in_a_case_is_no_slice(write_slice: Callable[..., Path], tmp_path: Path) -> None:
+    for z in range(2):
+        file = tmp_path / "in" / str(z) / "image.dcm"
+        write_slice(file, np.zeros((4, 4), np.int16), z=z, SeriesInstanceUID="1.2.5", SOPInstanceUID=f"1.2.5.{z}")
+    entries = enumerate_sources([str(tmp_path / "in")]).entries
+    stacks = build_stacks(facts for entry in entries for facts in scan(entry, "", named=False))[0]
+    annotations, errors = run(stacks, tmp_path, "path,label\nimage.dcm,7\n0/image.dcm,3\n")
+    assert len(errors) == 1
+    assert "row 2: 'image.dcm' means" in errors[0]
+    assert annotations[0].labels == {0: 3}
 
 
 def test_the_largest_of_several_stands(stacks: list[Stack], tmp_path: Path) -> None:
@@ -91,7 +186,7 @@ def test_without_a_slice_all_slices_are_meant(stacks: list[Stack], tmp_path: Pat
         ("beta,1,1,0.5,,0.1,0,0", "'y' is missing"),
         ("beta,1,1,0.5,much,0.1,0,0", "not a number"),
         ("beta,1,1,0.5,0.5,0.1,0,0,extra, text", "10 cells, the header has 8; put quotes"),
-        (",1,1,0.5,0.5,0.1,0,0", "neither a case nor a path"),
+        (",1,1,0.5,0.5,0.1,0,0", "names no case, path or series"),
     ],
 )
 def test_every_fault_is_told_with_its_row(stacks: list[Stack], tmp_path: Path, row: str, reason: str) -> None:
@@ -107,7 +202,7 @@ def test_columns_are_checked(stacks: list[Stack], tmp_path: Path) -> None:
         run(stacks, tmp_path, "case,has_nodule,x,y,size\nalpha,1,0,0,0\n")
     with pytest.raises(DataError, match="did you mean 'size'"):
         run(stacks, tmp_path, "case,size\nalpha,0\n", ("sizes",))
-    with pytest.raises(DataError, match="needs a column 'case' or 'path'"):
+    with pytest.raises(DataError, match="needs a column 'case', 'path' or 'series'"):
         run(stacks, tmp_path, "name,size\nalpha,0\n")
     with pytest.raises(DataError, match="holds no rows"):
         run(stacks, tmp_path, HEADER)
