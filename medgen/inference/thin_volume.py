@@ -143,14 +143,14 @@ class ThinVolume:
         x = weighted(x[None], measured, matrix)[0]
         return x + resample(measured - resample(x, matrix, dim=0), pseudo_inverse(matrix), dim=0)
 
-    def filled(self, slabs: Iterable[Tensor], advance: Callable[[int], None]) -> Case:
+    def filled(self, images: Iterable[Tensor], advance: Callable[[int], None]) -> Case:
         """The thin case, from slabs (S, n, C, H, W) of S samples: their mean, and for two or more their spread.
 
         Its arrays are on disk, in temporary files that go with them.
         """
         source, (low, high) = self.case.stack("image"), self.intensity.window
         image, spread = Spool(source.shape[1:], source.dtype), Spool(source.shape[1:], np.float16)
-        for slab in slabs:
+        for slab in images:
             image.append(self.stored(slab.mean(dim=0)))
             if len(slab) > 1:
                 spread.append((slab.std(dim=0) * (0.5 * (high - low))).numpy().astype(np.float16))
