@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperCommand, TyperGroup
 
 from medgen import __version__
 from medgen.cli.console import Console
@@ -56,12 +56,9 @@ class Command(TyperCommand):
         kinds, purpose = "json", "Write facts about this run as JSON"
         if self.name in WITH_PAGE:
             kinds, purpose = "html|json", f"{WITH_PAGE[self.name]}, or facts about this run as JSON"
-        self.params += [
-            TyperOption(param_decls=["--quiet", "-q"], is_flag=True, help="Only warnings and errors."),
-            TyperOption(param_decls=["--verbose", "-v"], is_flag=True, help="Tell more."),
-            TyperOption(param_decls=["--debug"], is_flag=True, help="Show the traceback of an error."),
-            TyperOption(param_decls=["--report"], metavar=f"FILE.{kinds}", help=f"{purpose}."),
-        ]
+        *switches, report = _common_options()
+        report.metavar, report.help = f"FILE.{kinds}", f"{purpose}."
+        self.params += [*switches, report]
 
     def invoke(self, ctx: Any) -> Any:
         """Run with a Console in `ctx.obj`, and write the report however the run ends."""
@@ -98,6 +95,22 @@ class Command(TyperCommand):
             }
             with atomic_file(Path(report), force=True) as temporary:
                 temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def _common(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell more.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    report: Annotated[str | None, typer.Option("--report")] = None,
+) -> None:
+    """What every command takes besides its own."""
+
+
+def _common_options() -> list[Any]:
+    """As typer makes them: the classes of its options change with its versions."""
+    builder = typer.Typer(add_completion=False)
+    builder.command()(_common)
+    return typer.main.get_command(builder).params
 
 
 class LazyGroup(TyperGroup):
