@@ -149,7 +149,7 @@ def command(
         header = interpolated_header(reader.header, options, provenance, model=denoiser is not None)
 
         def thin(advance: Advance) -> Iterator[Case]:
-            for case in maker.take(reader):
+            for case in maker.take(reader.on_disk()):
                 if split in (None, case.split):
                     try:
                         yield interpolation.case(case, advance)
