@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pydicom
@@ -12,6 +14,8 @@ from pydicom.errors import InvalidDicomError
 
 from medgen.errors import DataError
 from medgen.imaging.archive import Entry
+from medgen.imaging.functional_groups import frame_value
+from medgen.imaging.plain_pixels import PlainPixels, plain_pixels
 from medgen.imaging.slices import Kind, SliceFacts, Vector3
 
 # Attributes that separate stacks of one series that lie on the same positions.
@@ -23,39 +27,36 @@ _PHASES = (
 
 def scan_dicom(entry: Entry) -> list[SliceFacts]:
     """The slices of one DICOM file, without reading its pixels. DataError says why there are none."""
-    dataset = read_dataset(entry, pixels=False)
+    with _readable(entry), entry.open() as file:
+        dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        plain = plain_pixels(dataset, file, entry.size)
     if "Rows" not in dataset or "Columns" not in dataset:
         raise DataError(f"{entry.name}: holds no image{_class_of(dataset)}")
     try:
         frames = max(1, int(dataset.get("NumberOfFrames") or 1))
-        return [_facts(entry, dataset, frame) for frame in range(frames)]
+        return [_facts(entry, dataset, frame, plain) for frame in range(frames)]
     except (ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError) as error:
         raise DataError(f"{entry.name}: the header cannot be understood: {one_line(error)}") from None
 
 
-def read_dataset(entry: Entry, *, pixels: bool) -> Dataset:
-    """Parse a DICOM file; with `pixels` False only what comes before them."""
-    try:
-        if pixels and entry.member:  # a member of an archive is slow to seek in
+def read_dataset(entry: Entry) -> Dataset:
+    """Parse a whole DICOM file."""
+    with _readable(entry):
+        if entry.member:  # slow to seek in
             return pydicom.dcmread(io.BytesIO(entry.read()), force=True)
         with entry.open() as file:
-            return pydicom.dcmread(file, stop_before_pixels=not pixels, force=True)
+            return pydicom.dcmread(file, force=True)
+
+
+@contextlib.contextmanager
+def _readable(entry: Entry) -> Iterator[None]:
+    """Turn what fails in a damaged file into a DataError."""
+    try:
+        yield
     except (InvalidDicomError, EOFError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
         raise DataError(f"{entry.name}: not a readable DICOM file: {one_line(error)}") from None
     except OSError as error:
         raise DataError(f"{entry.name}: damaged: {one_line(error)}") from None
-
-
-def frame_value(dataset: Dataset, frame: int, sequence: str, keyword: str) -> Any:
-    """`keyword` of a frame: from its functional groups, else the shared ones, else the top level; None if absent."""
-    for groups, index in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
-        items = dataset.get(groups)
-        if items and index < len(items) and items[index].get(sequence):
-            value = items[index][sequence][0].get(keyword)
-            if value is not None and value != "":
-                return value
-    value = dataset.get(keyword)
-    return None if value == "" else value
 
 
 def one_line(error: BaseException) -> str:
@@ -64,7 +65,7 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 240 else text[:237] + "..."
 
 
-def _facts(entry: Entry, dataset: Dataset, frame: int) -> SliceFacts:
+def _facts(entry: Entry, dataset: Dataset, frame: int, plain: PlainPixels | None) -> SliceFacts:
     series, sop = str(dataset.get("SeriesInstanceUID") or ""), str(dataset.get("SOPInstanceUID") or "")
     modality = str(dataset.get("Modality") or "")
     across, down = _axes(frame_value(dataset, frame, "PlaneOrientationSequence", "ImageOrientationPatient"))
@@ -100,6 +101,7 @@ def _facts(entry: Entry, dataset: Dataset, frame: int) -> SliceFacts:
         thickness=_length(frame_value(dataset, frame, "PixelMeasuresSequence", "SliceThickness")),
         reference=str(dataset.get("FrameOfReferenceUID") or ""),
         phase=tuple(_phase(dataset, frame, keyword) for keyword in _PHASES),
+        plain=plain,
     )
 
 

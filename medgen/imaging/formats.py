@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,9 @@ import numpy.typing as npt
 from medgen.errors import DataError
 from medgen.imaging.archive import Entry
 from medgen.imaging.slices import SliceFacts
+
+if TYPE_CHECKING:
+    from medgen.imaging.plain_pixels import PlainPixels
 
 _RASTER_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"BM")
 _RASTER_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -50,12 +54,14 @@ def scan(entry: Entry, modality: str, *, named: bool) -> list[SliceFacts]:
     return []
 
 
-def read(entry: Entry, format_: str, frames: Sequence[int], *, hu: bool) -> npt.NDArray[np.float32]:
+def read(
+    entry: Entry, format_: str, frames: Sequence[int], *, hu: bool, plain: PlainPixels | None = None
+) -> npt.NDArray[np.float32]:
     """The pixels of `frames`, (F, H, W, C) float32 in physical units. Raises DataError with the reason."""
     if format_ == "dicom":
         from medgen.imaging.pixels import read_dicom
 
-        return read_dicom(entry, frames, hu=hu)
+        return read_dicom(entry, frames, hu=hu, plain=plain)
     if format_ == "nifti":
         from medgen.imaging.nifti import read_nifti
 

@@ -13,11 +13,12 @@ from pydicom.pixels.utils import pixel_array
 
 from medgen.errors import DataError
 from medgen.imaging.archive import Entry
-from medgen.imaging.dicom import frame_value, one_line, read_dataset
+from medgen.imaging.dicom import one_line, read_dataset
+from medgen.imaging.plain_pixels import PlainPixels
+from medgen.imaging.rescale import filled, rescale_of
 
 Floats = npt.NDArray[np.float32]
 
-AIR_HU = -1000.0
 # The decoder for each compressed transfer syntax: the fastest that is exact and well kept.
 _DECODERS = {
     "1.2.840.10008.1.2.5": "pylibjpeg",  # RLE
@@ -33,9 +34,15 @@ _DECODERS = {
 }
 
 
-def read_dicom(entry: Entry, frames: Sequence[int], *, hu: bool) -> Floats:
-    """The `frames` of a file as (F, H, W, C) float32; colour in [0, 255]. DataError says what is wrong with it."""
-    dataset = read_dataset(entry, pixels=True)
+def read_dicom(entry: Entry, frames: Sequence[int], *, hu: bool, plain: PlainPixels | None = None) -> Floats:
+    """The `frames` of a file as (F, H, W, C) float32; colour in [0, 255]. DataError says what is wrong with it.
+
+    `plain` is what the header told of pixels that need no decoder.
+    """
+    stored = plain.read(entry) if plain else None
+    if plain and stored is not None:
+        return filled(plain.rescale.physical(stored), plain.rescale.missing(stored), hu=hu)[None, :, :, None]
+    dataset = read_dataset(entry)
     try:
         stored = _decode(dataset)  # (F, H, W, C)
         if stored.shape[-1] == 3:
@@ -72,53 +79,19 @@ def _to_bytes(colour: npt.NDArray[Any], dataset: Dataset) -> Floats:
 
 def _physical(dataset: Dataset, stored: npt.NDArray[Any], frame: int, hu: bool) -> Floats:
     """One grey frame (H, W): padding recognised, MONOCHROME1 turned, then slope and intercept of this frame."""
-    padding = _padding(dataset, stored)
-    values = stored.astype(np.float32)
+    rescale = rescale_of(dataset, frame, stored.dtype)
+    missing = rescale.missing(stored)
+    values = stored
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
         low, high = _stored_range(dataset, stored)
-        values = np.float32(low + high) - values
+        values = np.float32(low + high) - values.astype(np.float32)
     if dataset.get("BitsAllocated") == 1:
-        values *= 255.0
+        values = values.astype(np.float32) * np.float32(255.0)
     if "ModalityLUTSequence" in dataset:
         values = apply_modality_lut(values.astype(stored.dtype), dataset).astype(np.float32)
     else:
-        slope = frame_value(dataset, frame, "PixelValueTransformationSequence", "RescaleSlope")
-        intercept = frame_value(dataset, frame, "PixelValueTransformationSequence", "RescaleIntercept")
-        if slope is None and dataset.get("DoseGridScaling") is not None:
-            slope = dataset.DoseGridScaling
-        if slope is not None:
-            values *= np.float32(slope)
-        if intercept is not None:
-            values += np.float32(intercept)
-    padding |= ~np.isfinite(values)
-    if padding.any():
-        values[padding] = AIR_HU if hu else values[~padding].min(initial=np.inf) if not padding.all() else 0.0
-    return values
-
-
-def _padding(dataset: Dataset, stored: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Where the scanner wrote "no measurement here"."""
-    value = dataset.get("FloatPixelPaddingValue", dataset.get("PixelPaddingValue"))
-    if value is None:
-        return np.zeros(stored.shape, dtype=bool)
-    limit = dataset.get("FloatPixelPaddingRangeLimit", dataset.get("PixelPaddingRangeLimit"))
-    first = _as_stored(value, dataset, stored)
-    last = first if limit is None else _as_stored(limit, dataset, stored)
-    inside: npt.NDArray[np.bool_] = (stored >= min(first, last)) & (stored <= max(first, last))
-    return inside
-
-
-def _as_stored(value: float | bytes, dataset: Dataset, stored: npt.NDArray[Any]) -> float:
-    """Padding values are often written as unsigned though the pixels are signed, or the other way round."""
-    number = float(int.from_bytes(value, "little")) if isinstance(value, bytes) else float(value)
-    if stored.dtype.kind == "f":
-        return number
-    bits: int = int(dataset.BitsAllocated)
-    if stored.dtype.kind == "i" and number >= 2 ** (bits - 1):
-        return number - float(1 << bits)
-    if stored.dtype.kind == "u" and number < 0:
-        return number + float(1 << bits)
-    return number
+        values = rescale.physical(values)
+    return filled(values, missing, hu=hu)
 
 
 def _stored_range(dataset: Dataset, stored: npt.NDArray[Any]) -> tuple[float, float]:

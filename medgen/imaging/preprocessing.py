@@ -124,7 +124,7 @@ def _pieces(case: PlannedCase) -> Iterator[Piece]:
 def _piece(case: PlannedCase, run: list[int]) -> Piece:
     slices = [case.stack.slices[index] for index in run]
     masks = tuple(case.masks[index] for index in run) if case.masks else ()
-    return Piece(slices[0].entry, slices[0].format, tuple(item.frame for item in slices), masks)
+    return Piece(slices[0].entry, slices[0].format, tuple(item.frame for item in slices), masks, slices[0].plain)
 
 
 def _kept_slices(case: PlannedCase, plan: Plan, options: PreprocessOptions, key: bytes) -> list[int]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from medgen.imaging.archive import Entry
+
+if TYPE_CHECKING:  # it imports pydicom, which sets of other files do without
+    from medgen.imaging.plain_pixels import PlainPixels
 
 Kind = Literal["hu", "byte", "other"]  # CT in HU, values 0..255, or any other scale
 Format = Literal["dicom", "nifti", "raster"]
@@ -37,3 +40,4 @@ class SliceFacts:
     thickness: float | None = None  # mm that the slice averages over
     reference: str = ""  # FrameOfReferenceUID
     phase: tuple[str, ...] = ()  # echo, time point, ...: tells apart stacks that share their positions
+    plain: PlainPixels | None = None  # where the pixels lie in a DICOM file, if they need no decoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from medgen.imaging.archive import Entry
 from medgen.imaging.geometry import PlaneMap
 from medgen.imaging.intensity import Encoding
 from medgen.imaging.slices import Format, SliceFacts
+
+if TYPE_CHECKING:
+    from medgen.imaging.plain_pixels import PlainPixels
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 MASK_LEVEL = 0.5  # of a mask file's own maximum
@@ -42,6 +45,7 @@ class Piece:
     format: Format
     frames: tuple[int, ...]
     masks: tuple[MaskSource | None, ...] = ()  # one a frame; empty: no masks
+    plain: PlainPixels | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def read(task: ReadTask) -> Slab:
     planes, masks = [], []
     pixels = sha256()  # processors compute it in hardware, twice as fast as blake2b
     for piece in task.pieces:
-        frames = formats.read(piece.entry, piece.format, piece.frames, hu=task.hu)  # (F, H, W, C)
+        frames = formats.read(piece.entry, piece.format, piece.frames, hu=task.hu, plain=piece.plain)  # (F, H, W, C)
         _check_size(piece.entry, frames.shape[1:3], task.plane)
         pixels.update(str(frames.shape[1:]).encode())
         pixels.update(as_bytes(np.ascontiguousarray(frames)))
