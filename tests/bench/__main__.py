@@ -18,7 +18,10 @@ from .networks import counted, unets, vaes
 from .table import Contest, processor, rendered, take_turns, versions
 from .workshop import Chain
 
-QUICK = Scale((32, 64), (16, 32), latent_side=8, image_side=32, crop=32, batch=2, images=1, steps=2)
+QUICK = Scale(
+    (32, 64), (16, 32), latent_side=8, image_side=32, crop=32, batch=2, images=1, steps=2,
+    volume_widths=(32, 64), volume=(10, 4, 8, 8),
+)  # fmt: skip
 QUICK_CHAIN = Chain((32, 64), (16, 32), dicom_side=64, side=32, slices=4, encoded=1, decoded=2, samples=2, steps=2)
 QUICK_FIGURES = Figures(images=2, side=192, features=8, few=6, many=20, subsets=2)
 PARTS = ("networks", "commands", "evaluation")

@@ -20,6 +20,15 @@ def unet(widths: tuple[int, ...], *, flash: bool = False) -> DiffusionModelUNet:
     )  # fmt: skip
 
 
+def volume_unet(widths: tuple[int, ...], in_channels: int, out_channels: int) -> DiffusionModelUNet:
+    """In three dimensions, attention in the middle alone; it halves depth with the plane and cannot do otherwise."""
+    return DiffusionModelUNet(
+        spatial_dims=3, in_channels=in_channels, out_channels=out_channels, channels=widths, num_res_blocks=BLOCKS,
+        norm_num_groups=min(32, widths[0]), attention_levels=[False] * len(widths),
+        num_head_channels=(*[0] * (len(widths) - 1), HEAD_WIDTH), with_conditioning=False,
+    )  # fmt: skip
+
+
 def vae(widths: tuple[int, ...]) -> AutoencoderKL:
     """With as many blocks as medgen's and diffusers' have: two in the middle, and one more a level in the decoder."""
 

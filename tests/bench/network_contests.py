@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from medgen.diffusion.samplers import sample
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
 from medgen.nets.compute import autocast
 
-from .networks import LATENT_CHANNELS, unets, vaes
+from .networks import LATENT_CHANNELS, unets, vaes, volume_unets
 from .table import OURS, Contest, Work
 from .terms import Setting, Terms, terms
 
@@ -33,6 +33,9 @@ class Scale:
     batch: int = 8
     images: int = 2
     steps: int = 10
+    volume_widths: tuple[int, ...] = (32, 64, 128)
+    volume: tuple[int, int, int, int] = (10, 16, 64, 64)
+    """Channels, slices, rows and columns of a window that an interpolator sees: noise, guess and places."""
 
     @property
     def factor(self) -> int:
@@ -46,6 +49,9 @@ def network_contests(device: torch.device, scale: Scale) -> Iterator[Contest]:
         yield _unet_training(device, scale, each)
     for each in terms(device, training=False):
         yield _unet_sampling(device, scale, each)
+    for each in terms(device, training=False):
+        if "channels last" not in each.name and "plain layout" not in each.name:  # layouts are of planes
+            yield _volume_denoising(device, scale, each)
     for each in terms(device, training=True):
         yield _vae_training(device, scale, each)
     for coder in (_vae_encoding, _vae_decoding):
@@ -105,6 +111,19 @@ def _unet_sampling(device: torch.device, scale: Scale, each: Terms) -> Contest:
     networks = unets(scale.unet_widths, flash=_flash(device, each))
     contestants = {name: work(name, *entry) for name, entry in networks.items()}
     return Contest(f"UNet sampling, {scale.steps} DDIM steps, {_shape(start)}", each.name, contestants)
+
+
+def _volume_denoising(device: torch.device, scale: Scale, each: Terms) -> Contest:
+    x, t = torch.randn(1, *scale.volume, device=device), torch.full((1,), 500, device=device)
+
+    def work(name: str, network: nn.Module, call: Callable[[Any, Tensor, Tensor], Tensor]) -> Work:
+        setting = replace(each.ours if name.startswith(OURS) else each.theirs, channels_last=False)
+        _freeze(network, setting, device)
+        return torch.inference_mode()(lambda: call(network, x.to(setting.dtype), t).float())
+
+    networks = volume_unets(scale.volume_widths, scale.volume[0], out_channels=4)
+    contestants = {name: work(name, *entry) for name, entry in networks.items()}
+    return Contest(f"3-D UNet, one pass, {_shape(x)}", each.name, contestants)
 
 
 def _vae_training(device: torch.device, scale: Scale, each: Terms) -> Contest:

@@ -53,6 +53,24 @@ def unets(widths: tuple[int, ...], *, flash: bool) -> dict[str, Denoiser]:
     }
 
 
+def volume_unets(widths: tuple[int, ...], in_channels: int, out_channels: int) -> dict[str, Denoiser]:
+    """UNets on stacks of latents; medgen's keeps depth by default, and halves it where it must do MONAI's work."""
+
+    def ours(*, down_depth: bool) -> UNet:
+        config = UNetConfig(
+            dims=3, in_channels=in_channels, out_channels=out_channels, widths=widths, blocks=BLOCKS,
+            attention=("none",) * len(widths), mid_attention="full", head_width=HEAD_WIDTH, groups=min(32, widths[0]),
+            time_width=4 * widths[0], down_depth=down_depth,
+        )  # fmt: skip
+        return UNet(config)
+
+    return {
+        "medgen": Denoiser(ours(down_depth=True), lambda net, x, t: net(x, t)),
+        "medgen, depth kept": Denoiser(ours(down_depth=False), lambda net, x, t: net(x, t)),
+        "MONAI": Denoiser(monai_networks.volume_unet(widths, in_channels, out_channels), lambda net, x, t: net(x, t)),
+    }
+
+
 def vaes(widths: tuple[int, ...]) -> dict[str, Autoencoder]:
     """Autoencoders of one channel without attention."""
     from diffusers import AutoencoderKL
