@@ -33,7 +33,7 @@ class Assembler:
         self._failure: MedgenError | None = None
         self._splits: set[str] = set()
         self._trained = plan.classes.get(options.train_only)
-        self._not_trained = {_patient(case) for case in plan.cases if self._has_other_labels(case)} - {""}
+        self._not_trained = {patient_of(case) for case in plan.cases if self._has_other_labels(case)} - {""}
         self._moved = 0
         self.duplicates = Duplicates()
 
@@ -51,7 +51,7 @@ class Assembler:
             return failure
         case = self._plan.cases[task.case]
         digest = joined([slab.digest for slab in slabs])
-        split = self._split(case, digest)
+        split = self._split(case, patient_of(case) or joined([slab.identity for slab in slabs]).hex())
         if self.duplicates.add(digest, task.case, split) and self._options.drop_duplicates:
             return None
         self._splits.add(split)
@@ -128,9 +128,8 @@ class Assembler:
                 vectors[row] = vector_of(finding, fields, plane, f"{case.stack.slices[index].entry.name}")
         return vectors
 
-    def _split(self, case: PlannedCase, digest: bytes) -> str:
+    def _split(self, case: PlannedCase, patient: str) -> str:
         """Where nothing tells the patient, the pixels do: equal images share a split."""
-        patient = _patient(case) or digest.hex()
         name = self._options.split_name or case.annotation.split or split_of(self._key, patient, self._fractions)
         if name == "train" and (patient in self._not_trained or self._has_other_labels(case)):
             name = split_of(self._key, f"{patient}, held out", held_out(self._fractions))  # drawn anew
@@ -142,7 +141,7 @@ class Assembler:
         return self._trained is not None and set(case.annotation.labels.values()) != {self._trained}
 
 
-def _patient(case: PlannedCase) -> str:
+def patient_of(case: PlannedCase) -> str:
     """Whose images a case holds; "" where nobody tells."""
     return case.annotation.patient or case.stack.patient
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from medgen.errors import DataError
 from medgen.imaging.archive import Entry
-from medgen.imaging.slices import SliceFacts
+from medgen.imaging.slices import Physical, SliceFacts
 
 if TYPE_CHECKING:
     from medgen.imaging.plain_pixels import PlainPixels
@@ -54,10 +51,8 @@ def scan(entry: Entry, modality: str, *, named: bool) -> list[SliceFacts]:
     return []
 
 
-def read(
-    entry: Entry, format_: str, frames: Sequence[int], *, hu: bool, plain: PlainPixels | None = None
-) -> npt.NDArray[np.float32]:
-    """The pixels of `frames`, (F, H, W, C) float32 in physical units. Raises DataError with the reason."""
+def read(entry: Entry, format_: str, frames: Sequence[int], *, hu: bool, plain: PlainPixels | None = None) -> Physical:
+    """The pixels of `frames`, (F, H, W, C) in physical units. Raises DataError with the reason."""
     if format_ == "dicom":
         from medgen.imaging.pixels import read_dicom
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from medgen.errors import ConfigError
+from medgen.imaging.slices import Physical
 
 Floats = npt.NDArray[np.float32]
 Pair = tuple[float, float]
@@ -55,14 +56,14 @@ class PlaneMap:
         """Whether nothing changes."""
         return all(axis == _whole(axis.source, axis.source, axis.source) for axis in (self.y, self.x))
 
-    def image(self, values: Floats, fill: float) -> Floats:
+    def image(self, values: Physical, fill: float) -> Physical:
         """(H, W, C) -> (H', W', C), linear, antialiased where it shrinks; `fill` outside the source."""
         if self.identity:
             return values
         y, x = self.y, self.x
         result = np.full((y.target, x.target, values.shape[2]), fill, dtype=np.float32)
         for channel in range(values.shape[2]):
-            plane = Image.fromarray(np.ascontiguousarray(values[:, :, channel]))
+            plane = Image.fromarray(np.ascontiguousarray(values[:, :, channel], dtype=np.float32))
             part = plane.resize((x.count, y.count), Image.Resampling.BILINEAR, box=(x.start, y.start, x.stop, y.stop))
             result[y.place : y.place + y.count, x.place : x.place + x.count, channel] = np.asarray(part)
         return result

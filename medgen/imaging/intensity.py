@@ -12,7 +12,7 @@ import numpy.typing as npt
 from medgen.artifacts.schema import Intensity
 from medgen.config import nearest
 from medgen.errors import ConfigError
-from medgen.imaging.slices import Kind
+from medgen.imaging.slices import Kind, Physical
 
 # HU, as (low, high)
 WINDOWS = {
@@ -54,15 +54,19 @@ class Encoding:
         """Air for HU, else the lower end of the window."""
         return -1000.0 if self.intensity.unit == "HU" else self.intensity.window[0]
 
-    def encode(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.generic]:
-        """Physical float32 of a whole case (or any part, unless `per_case`) -> stored integers, rounded and clipped."""
+    def encode(self, values: Physical) -> npt.NDArray[np.generic]:
+        """Physical values of a whole case (or any part, unless `per_case`) -> stored integers, rounded and clipped."""
+        rescaled = (self.intensity.scale, self.intensity.offset) != (1.0, 0.0)
+        if values.dtype == self.dtype and not rescaled and not self.per_case:
+            return values
+        scaled: npt.NDArray[np.float32] = values.astype(np.float32, copy=False)
         if self.percentiles is not None:
-            low, high = _limits(values, self.percentiles)
-            values = np.nan_to_num((values - low) * np.float32(1.0 / (high - low)), nan=0.0)
-        if (self.intensity.scale, self.intensity.offset) != (1.0, 0.0):
-            values = (values - np.float32(self.intensity.offset)) / np.float32(self.intensity.scale)
+            low, high = _limits(scaled, self.percentiles)
+            scaled = np.nan_to_num((scaled - low) * np.float32(1.0 / (high - low)), nan=0.0)
+        if rescaled:
+            scaled = (scaled - np.float32(self.intensity.offset)) / np.float32(self.intensity.scale)
         limits = np.iinfo(self.dtype)
-        stored = np.rint(values)
+        stored = np.rint(scaled)
         np.clip(stored, limits.min, limits.max, out=stored)
         return stored.astype(self.dtype)
 

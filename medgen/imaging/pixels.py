@@ -16,6 +16,7 @@ from medgen.imaging.archive import Entry
 from medgen.imaging.dicom import one_line, read_dataset
 from medgen.imaging.plain_pixels import PlainPixels
 from medgen.imaging.rescale import filled, rescale_of
+from medgen.imaging.slices import Physical
 
 Floats = npt.NDArray[np.float32]
 
@@ -34,8 +35,8 @@ _DECODERS = {
 }
 
 
-def read_dicom(entry: Entry, frames: Sequence[int], *, hu: bool, plain: PlainPixels | None = None) -> Floats:
-    """The `frames` of a file as (F, H, W, C) float32; colour in [0, 255]. DataError says what is wrong with it.
+def read_dicom(entry: Entry, frames: Sequence[int], *, hu: bool, plain: PlainPixels | None = None) -> Physical:
+    """The `frames` of a file as (F, H, W, C); colour in [0, 255]. DataError says what is wrong with it.
 
     `plain` is what the header told of pixels that need no decoder.
     """
@@ -77,7 +78,7 @@ def _to_bytes(colour: npt.NDArray[Any], dataset: Dataset) -> Floats:
     return values if bits == 8 else np.rint(values * np.float32(255.0 / (2**bits - 1)))
 
 
-def _physical(dataset: Dataset, stored: npt.NDArray[Any], frame: int, hu: bool) -> Floats:
+def _physical(dataset: Dataset, stored: npt.NDArray[Any], frame: int, hu: bool) -> Physical:
     """One grey frame (H, W): padding recognised, MONOCHROME1 turned, then slope and intercept of this frame."""
     rescale = rescale_of(dataset, frame, stored.dtype)
     missing = rescale.missing(stored)

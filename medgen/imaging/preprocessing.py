@@ -13,7 +13,7 @@ from medgen.artifacts.sets import create_set
 from medgen.artifacts.sharding import mark_shard, take_shard
 from medgen.config import plain
 from medgen.errors import DataError, MedgenError, UsageError
-from medgen.imaging.assembly import Assembler
+from medgen.imaging.assembly import Assembler, patient_of
 from medgen.imaging.geometry import PlaneMap, parse_size, plan_plane
 from medgen.imaging.options import PreprocessOptions
 from medgen.imaging.planning import Inputs, LeftOut, Listener, Plan, PlannedCase, make_plan
@@ -107,6 +107,7 @@ def _tasks(plan: Plan, planes: list[PlaneMap], options: PreprocessOptions) -> It
                 masked=bool(case.masks),
                 mask_background=options.mask_background,
                 keep_physical=keep_physical,
+                nameless=not patient_of(case),
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from medgen.imaging.functional_groups import frame_value
+from medgen.imaging.slices import Physical
 
 AIR_HU = -1000.0
+_INT16 = np.iinfo(np.int16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +30,18 @@ class Rescale:
         if self.padding is None:
             return np.zeros(stored.shape, dtype=bool)
         first, last = self.padding
+        if stored.dtype.kind in "iu" and math.isfinite(first) and math.isfinite(last):  # compare integers as such
+            first, last = math.ceil(first), math.floor(last)
         inside: npt.NDArray[np.bool_] = stored == first if first == last else (stored >= first) & (stored <= last)
         return inside
 
-    def physical(self, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Values times slope plus intercept."""
+    def physical(self, values: npt.NDArray[Any]) -> Physical:
+        """Values times slope plus intercept; int16 where 16-bit integers are only shifted, and stay in that range."""
+        shift = self.intercept or 0.0
+        only_shifted = values.dtype in (np.int16, np.uint16) and self.slope in (None, 1.0) and shift % 1 == 0
+        if only_shifted and _INT16.min <= values.min() + shift and values.max() + shift <= _INT16.max:
+            # Both are taken modulo 2^16, and so is the sum, which is in range.
+            return values.astype(np.int16) + np.array(int(shift) & 0xFFFF, np.uint16).view(np.int16)
         scaled = values.astype(np.float32)
         if self.slope is not None:
             scaled *= np.float32(self.slope)
@@ -40,11 +50,12 @@ class Rescale:
         return scaled
 
 
-def filled(values: npt.NDArray[Any], missing: npt.NDArray[np.bool_], *, hu: bool) -> npt.NDArray[Any]:
+def filled(values: Physical, missing: npt.NDArray[np.bool_], *, hu: bool) -> Physical:
     """`values` with air where nothing was measured, or the darkest of them where they are not in HU; in place."""
-    missing |= ~np.isfinite(values)
+    if values.dtype.kind == "f":
+        missing |= ~np.isfinite(values)
     if missing.any():
-        values[missing] = AIR_HU if hu else values[~missing].min(initial=np.inf) if not missing.all() else 0.0
+        values[missing] = AIR_HU if hu else values[~missing].min() if not missing.all() else 0.0
     return values
 
 

@@ -16,9 +16,11 @@ from medgen.imaging import formats
 from medgen.imaging.archive import Entry
 from medgen.imaging.geometry import PlaneMap
 from medgen.imaging.intensity import Encoding
-from medgen.imaging.slices import Format, SliceFacts
+from medgen.imaging.slices import Format, Physical, SliceFacts
 
 if TYPE_CHECKING:
+    import hashlib
+
     from medgen.imaging.plain_pixels import PlainPixels
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
@@ -72,6 +74,7 @@ class ReadTask:
     masked: bool  # whether a mask array is wanted
     mask_background: bool
     keep_physical: bool  # float32 instead of stored values, for work that needs the whole case
+    nameless: bool  # whether nothing tells whose images these are
 
     def __str__(self) -> str:
         return self.pieces[0].entry.name
@@ -81,12 +84,14 @@ class ReadTask:
 class Slab:
     """The slices of a ReadTask: values (D, C, H, W), stored or physical, and masks (D, 1, H, W).
 
-    `digest` stands for the decoded pixels, before any change of size or window.
+    `digest` stands for the decoded pixels, before any change of size or window; `identity` does so as well where they
+    stand for the patient too, whom nobody tells, and is empty elsewhere.
     """
 
     values: npt.NDArray[Any]
     mask: npt.NDArray[np.uint8] | None
     digest: bytes
+    identity: bytes
 
 
 def scan(task: ScanTask) -> list[list[SliceFacts] | str]:
@@ -104,27 +109,43 @@ def read(task: ReadTask) -> Slab:
     """Read, resample and encode. Raises DataError naming the file that cannot be read."""
     fill = task.encoding.fill
     planes, masks = [], []
-    pixels = sha256()  # processors compute it in hardware, twice as fast as blake2b
+    pixels, identity = sha256(), sha256()  # processors compute it in hardware, twice as fast as blake2b
     for piece in task.pieces:
         frames = formats.read(piece.entry, piece.format, piece.frames, hu=task.hu, plain=piece.plain)  # (F, H, W, C)
         _check_size(piece.entry, frames.shape[1:3], task.plane)
-        pixels.update(str(frames.shape[1:]).encode())
-        pixels.update(as_bytes(np.ascontiguousarray(frames)))
+        _take_in(pixels, _as_integers(frames))
+        if task.nameless:
+            _take_in(identity, frames.astype(np.float32, copy=False))
         for image in frames:
             values = _with_channels(image, task.channels)
             if task.mask_background:
                 from medgen.imaging.lungs import without_background
 
-                values = without_background(values, task.spacing)
+                values = without_background(values.astype(np.float32, copy=False), task.spacing)
             planes.append(task.plane.image(values, fill))
         for source in piece.masks:
             masks.append(_read_mask(source, task.plane))
     stack = np.ascontiguousarray(np.moveaxis(np.stack(planes), 3, 1))  # (D, C, H, W)
     return Slab(
-        stack if task.keep_physical else task.encoding.encode(stack),
+        stack.astype(np.float32, copy=False) if task.keep_physical else task.encoding.encode(stack),
         np.stack(masks)[:, None] if task.masked else None,
         pixels.digest()[:16],
+        identity.digest()[:16] if task.nameless else b"",
     )
+
+
+def _take_in(digest: hashlib._Hash, frames: Physical) -> None:
+    digest.update(str(frames.shape[1:]).encode())
+    digest.update(as_bytes(np.ascontiguousarray(frames)))
+
+
+def _as_integers(frames: Physical) -> Physical:
+    """int16 where that changes no value: half the bytes, and the same ones however a file held these values."""
+    if frames.dtype == np.int16:
+        return frames
+    with np.errstate(invalid="ignore"):
+        integers = frames.astype(np.int16)
+    return integers if np.array_equal(integers, frames) else frames
 
 
 def _check_size(entry: Entry, shape: Sequence[int], plane: PlaneMap) -> None:
@@ -135,7 +156,7 @@ def _check_size(entry: Entry, shape: Sequence[int], plane: PlaneMap) -> None:
         )
 
 
-def _with_channels(image: npt.NDArray[np.float32], channels: int) -> npt.NDArray[np.float32]:
+def _with_channels(image: Physical, channels: int) -> Physical:
     """(H, W, C) -> (H, W, channels): colour to luminance, or grey three times."""
     if image.shape[2] == channels:
         return image
