@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from medgen.errors import DataError
 from medgen.imaging.archive import Entry
-from medgen.imaging.slices import Physical, SliceFacts
-
-if TYPE_CHECKING:
-    from medgen.imaging.plain_pixels import PlainPixels
+from medgen.imaging.plain_pixels import PlainPixels
+from medgen.imaging.rescale import Physical
+from medgen.imaging.slices import SliceFacts
 
 _RASTER_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"BM")
 _RASTER_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from medgen.artifacts.schema import Intensity
 from medgen.config import nearest
 from medgen.errors import ConfigError
-from medgen.imaging.slices import Kind, Physical
+from medgen.imaging.rescale import Physical
+from medgen.imaging.slices import Kind
 
 # HU, as (low, high)
 WINDOWS = {

@@ -15,8 +15,7 @@ from medgen.errors import DataError
 from medgen.imaging.archive import Entry
 from medgen.imaging.dicom import one_line, read_dataset
 from medgen.imaging.plain_pixels import PlainPixels
-from medgen.imaging.rescale import filled, rescale_of
-from medgen.imaging.slices import Physical
+from medgen.imaging.rescale import Physical, filled, rescale_of
 
 Floats = npt.NDArray[np.float32]
 

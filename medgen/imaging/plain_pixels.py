@@ -6,15 +6,17 @@ Where they lie is noted when the header is read, so that reading them later is r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.dataset import Dataset
 
 from medgen.artifacts.schema import as_bytes
 from medgen.imaging.archive import Entry
 from medgen.imaging.rescale import Rescale, rescale_of
+
+if TYPE_CHECKING:  # the main process unpickles these records, and has no need of pydicom
+    from pydicom.dataset import Dataset
 
 _LITTLE_ENDIAN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")  # implicit and explicit, neither compressed nor deflated
 _PIXEL_DATA = b"\xe0\x7f\x10\x00"  # tag (7FE0,0010)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.dataset import Dataset
 
 from medgen.imaging.functional_groups import frame_value
-from medgen.imaging.slices import Physical
+
+if TYPE_CHECKING:  # the main process unpickles these records, and has no need of pydicom
+    from pydicom.dataset import Dataset
+
+Physical = npt.NDArray[np.float32 | np.int16]
+"""Values in physical units; as integers where that loses nothing."""
 
 AIR_HU = -1000.0
 _INT16 = np.iinfo(np.int16)

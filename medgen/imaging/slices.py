@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-import numpy as np
-import numpy.typing as npt
+from typing import Literal
 
 from medgen.imaging.archive import Entry
-
-if TYPE_CHECKING:  # it imports pydicom, which sets of other files do without
-    from medgen.imaging.plain_pixels import PlainPixels
+from medgen.imaging.plain_pixels import PlainPixels
 
 Kind = Literal["hu", "byte", "other"]  # CT in HU, values 0..255, or any other scale
 Format = Literal["dicom", "nifti", "raster"]
 
 Vector3 = tuple[float, float, float]
-Physical = npt.NDArray[np.float32 | np.int16]
-"""Values in physical units; as integers where that loses nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,12 @@ from medgen.imaging import formats
 from medgen.imaging.archive import Entry
 from medgen.imaging.geometry import PlaneMap
 from medgen.imaging.intensity import Encoding
-from medgen.imaging.slices import Format, Physical, SliceFacts
+from medgen.imaging.plain_pixels import PlainPixels
+from medgen.imaging.rescale import Physical
+from medgen.imaging.slices import Format, SliceFacts
 
 if TYPE_CHECKING:
     import hashlib
-
-    from medgen.imaging.plain_pixels import PlainPixels
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 MASK_LEVEL = 0.5  # of a mask file's own maximum

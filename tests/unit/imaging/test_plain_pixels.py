@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -101,3 +103,8 @@ def test_a_file_that_became_shorter_is_told_by_the_decoder(write_slice: WriteSli
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(DataError, match=r"cut\.dcm: the pixels cannot be decoded"):
         read(entry, "dicom", [0], hu=True, plain=facts.plain)
+
+
+def test_the_main_process_takes_the_records_without_pydicom() -> None:
+    code = "import sys, medgen.imaging.preprocessing, medgen.imaging.plain_pixels; sys.exit('pydicom' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
