@@ -32,7 +32,7 @@ class NormalizeOptions(Options, frozen=True):
     """How `normalize` works. The batch size does not change the result beyond rounding."""
 
     method: Method = "both"
-    """By which head: diffusion, flow, the mean of both; or vae, which only encodes and decodes (a baseline)."""
+    """By which head: diffusion, flow, the mean of both latents; or vae, which only encodes and decodes (a baseline)."""
     noise_level: Level = 0.4
     """Share of the path from data to noise that the image is taken along, and back."""
     flow_noise_level: Level | None = None
@@ -43,7 +43,7 @@ class NormalizeOptions(Options, frozen=True):
     solver: Literal["euler", "heun"] = "euler"
     """Of the flow; heun asks the network twice a step."""
     draws: Steps = 1
-    """Draws of noise whose results are averaged."""
+    """Draws of noise whose results are averaged, as latents."""
     splits: tuple[Literal["train", "val", "test"], ...] = ()
     """Only cases of these splits; none = all."""
     ema: bool = True
@@ -121,14 +121,17 @@ class Normalizer:
             raise DataError(f"case {case.id}: images of {told}, but the model was trained on {needed}")
 
     def __call__(self, images: Tensor, keys: list[str]) -> Tensor:
-        """Normal versions of images (B, C, H, W): the mean over heads and draws."""
+        """Normal versions of images (B, C, H, W): the mean over heads and draws.
+
+        The mean is of latents, so that the VAE, which takes most of the time, decodes once.
+        """
         options, x0 = self.options, self._encode(images)
-        total = torch.zeros_like(images)
+        total = torch.zeros_like(x0)
         for draw in range(options.draws):
             noise = slice_noise(options.seed, keys, x0.shape[1:], stream=draw).to(x0.device)
             for head in options.heads:
-                total += self._decode(self._led_back(head, x0, noise)).to(total.device)
-        return total / (options.draws * len(options.heads))
+                total += self._led_back(head, x0, noise)
+        return self._decode(total / (options.draws * len(options.heads))).to(images.device)
 
     def _led_back(self, head: str, x0: Tensor, noise: Tensor) -> Tensor:
         """x0 (B, c, h, w) after noise and denoising by one head."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -104,21 +105,34 @@ def test_the_noise_level_and_the_draws_are_as_asked(pixels: NormalizerNetwork) -
         torch.testing.assert_close(noisy, 0.75 * x + 0.25 * noise)
 
 
-def test_both_is_the_mean_of_both_and_draws_are_averaged(
+def test_both_is_the_mean_of_both_latents_and_is_decoded_once(
     network: NormalizerNetwork, vae: Autoencoder, cases: list[Case]
 ) -> None:
+    decoded: list[torch.Tensor] = []
+
+    class Seen(Autoencoder):
+        """Keeps the latents that it decodes."""
+
+        def decode(self, latents: torch.Tensor) -> torch.Tensor:
+            decoded.append(latents.clone())
+            return super().decode(latents)
+
     x = torch.from_numpy(Intensity().normalized(cases[0]["image"]))
     keys = [f"case-0/{index}" for index in range(len(x))]
+    seen = Seen(**{field.name: getattr(vae, field.name) for field in dataclasses.fields(vae)})
 
     def made(**options: Any) -> torch.Tensor:
-        return Normalizer(network, vae, options_of(**options))(x, keys)
+        return Normalizer(network, seen, options_of(**options))(x, keys)
 
-    by_diffusion, by_flow, by_both = made(method="diffusion"), made(method="flow"), made(method="both")
+    by_diffusion, by_flow, by_both = made(method="diffusion"), made(method="flow"), made(method="both", draws=1)
     assert float((by_diffusion - by_flow).abs().max()) > 1e-3
-    torch.testing.assert_close(by_both, (by_diffusion + by_flow) / 2)
+    of_diffusion, of_flow, of_both = decoded
+    torch.testing.assert_close(of_both, (of_diffusion + of_flow) / 2)
+    torch.testing.assert_close(by_both, vae.decode(of_both))
+    decoded.clear()
     one, four = made(method="flow"), made(method="flow", draws=4)
-    other = made(method="flow", seed=1)
-    assert float((one - other).abs().max()) > 1e-3
+    assert len(decoded) == 2
+    assert float((one - made(method="flow", seed=1)).abs().max()) > 1e-3
     assert float((one - four).abs().max()) > 1e-3
     torch.testing.assert_close(made(method="flow"), one)
 
