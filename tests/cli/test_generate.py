@@ -111,7 +111,7 @@ def test_image_space_models_need_no_vae(tiny: Path, tmp_path: Path) -> None:
         (["--steps", "2000"], 78, "2000 sampling steps"),
         (["--eta", "0.5", "--sampler", "euler"], 78, "eta belongs to"),
         (["--guidance", "-1"], 78, "guidance"),
-        (["-n", "0"], 2, "0 is not in the range"),
+        (["-n", "0"], 2, "'--count'"),
         (["--shard", "2/2"], 2, "--shard 2/2"),
         (["-o", "{tiny}/images.h5"], 73, "exists already"),
         (["--device", "cuda:99"], 69, "CUDA devices found"),

@@ -71,7 +71,7 @@ def test_options_come_from_files_too(medgen: Run, tmp_path: Path) -> None:
     [
         (("chest-xt", "-o", "out"), 2, "did you mean 'chest-ct'?"),
         (("teapot", "-o", "out"), 2, "kinds: chest-ct"),
-        (("chest-ct", "-n", 0, "-o", "out"), 2, "0"),
+        (("chest-ct", "-n", 0, "-o", "out"), 2, "'--count'"),
         (("chest-ct", "-o", "out", "--nodules", "some"), 2, "expected LOW,HIGH"),
         (("chest-ct", "-o", "out", "--nodules", "3,1"), 78, "smaller number first"),
         (("chest-ct", "-o", "out", "--size", 8), 78, "size"),

@@ -65,7 +65,7 @@ def test_random_access_equals_iteration_and_a_stream_file_spools(make_set: Calla
             assert_same_case(case, spooled.case(index))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     images=st.lists(
         hnp.arrays(np.int16, st.tuples(st.integers(1, 3), st.just(1), st.just(4), st.just(5))), min_size=1, max_size=4
@@ -261,7 +261,7 @@ def test_one_split_is_a_set_of_its_own(make_set: Callable[..., Path]) -> None:
             stored.only("test")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.integers(0, 5999), bit=st.integers(0, 7), encoding=st.sampled_from(["disk", "stream"]))
 def test_a_flipped_bit_anywhere_in_the_tables_is_an_error_of_the_data_or_harmless(
     make_set: Callable[..., Path], place: int, bit: int, encoding: str

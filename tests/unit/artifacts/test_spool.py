@@ -35,7 +35,7 @@ def spooled(array: np.ndarray, block: int = 3) -> Spool:
     return spool
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     depth=st.integers(0, 20),
     first=st.integers(0, 22),

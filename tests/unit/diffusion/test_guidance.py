@@ -35,7 +35,7 @@ CONDITION, NEGATIVE = torch.tensor([[2.0], [3.0], [4.0]]), torch.tensor([[1.0], 
 
 
 @given(scale=st.floats(-3, 12), seed=st.integers(0, 99), rescale=st.floats(0, 1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_identities(scale: float, seed: int, rescale: float) -> None:
     a, b = torch.randn(2, 3, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     torch.testing.assert_close(combine(a, b, 1.0, rescale), a)

@@ -17,7 +17,7 @@ from medgen.diffusion.noise import NoiseStream, sample_noise
     shape=st.lists(st.integers(1, 5), max_size=4),
     stream=st.integers(0, 1000),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_each_row_is_that_of_its_index_alone(seed: int, indices: list[int], shape: list[int], stream: int) -> None:
     batch = sample_noise(seed, indices, shape, stream)
     assert batch.shape == (len(indices), *shape)

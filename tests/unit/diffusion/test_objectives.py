@@ -35,7 +35,7 @@ def pair(seed: int, count: int) -> torch.Tensor:
     fraction=st.sampled_from([0.0, 0.3]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_output_of_a_perfect_network_gives_back_x0_and_noise(
     name: str, objective: Objective, times: list[int], fraction: float, seed: int
 ) -> None:

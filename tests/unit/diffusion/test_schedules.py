@@ -89,7 +89,7 @@ def test_zero_terminal_snr_leaves_the_first_timestep() -> None:
 
 
 @given(shift=st.floats(0.1, 10), kind=st.sampled_from(["linear", "scaled_linear", "cosine", "flow"]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_shift_multiplies_sigma_over_alpha(shift: float, kind: str) -> None:
     plain, shifted = Schedule(ScheduleConfig(kind=kind)), Schedule(ScheduleConfig(kind=kind, shift=shift))  # type: ignore[arg-type]
     t = EVERY_T[:-1]
@@ -132,7 +132,7 @@ def test_timesteps_match_diffusers(spacing: str, steps: int) -> None:
     kind=st.sampled_from(["linear", "flow"]),
     spacing=st.sampled_from(["trailing", "linspace"]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_timesteps_descend_from_start(last: int, data: st.DataObject, kind: str, spacing: str) -> None:
     steps = data.draw(st.integers(1, last + 1))
     times = Schedule(ScheduleConfig(kind=kind)).timesteps(steps, spacing, start=last)  # type: ignore[arg-type]

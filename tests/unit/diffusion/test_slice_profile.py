@@ -85,7 +85,7 @@ def test_positions_must_rise(thick: list[float], thin: list[float]) -> None:
     thin_spacing=st.floats(0.3, 3.0),
     shape=shapes,
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_rows_are_averages_about_the_slice(
     ratio: float, overlap: float, shift: float, thin_spacing: float, shape: ProfileShape
 ) -> None:
@@ -102,7 +102,7 @@ def test_rows_are_averages_about_the_slice(
 
 
 @given(ratio=st.floats(1.0, 8.0), thickness=st.floats(0.5, 1.4), shape=shapes, seed=st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_consistency_reproduces_the_measurement_with_the_least_change(
     ratio: float, thickness: float, shape: ProfileShape, seed: int
 ) -> None:
@@ -160,7 +160,7 @@ def test_only_the_neighbourhood_of_a_slice_takes_part_in_its_correction() -> Non
     gaps=st.lists(st.floats(0.5, 6.0), min_size=1, max_size=9),
     places=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_splines_are_those_of_scipy(gaps: list[float], places: list[float]) -> None:
     knots = np.cumsum([0.0, *gaps])
     targets = np.array(places) * knots[-1]

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from medgen.diffusion.slice_profile import profile_matrix
@@ -41,7 +41,6 @@ def test_dropped_slices_come_back_at_their_places() -> None:
     torch.testing.assert_close(thin_positions(thin[::2], 2.5, 2.5), thin)
 
 
-@settings(deadline=None)
 @given(count=st.integers(2, 60), step=st.floats(1.0, 12.0), part=st.floats(0.2, 1.6), ratio=st.floats(0.05, 0.98))
 def test_the_thin_grid_fills_what_was_measured_and_no_more(count: int, step: float, part: float, ratio: float) -> None:
     thick = step * torch.arange(count, dtype=torch.float64)
@@ -96,7 +95,6 @@ def test_the_network_sees_noise_guess_and_places() -> None:
     torch.testing.assert_close(seen[:, 6:, :, 1, 2], spots)
 
 
-@settings(deadline=None)
 @given(count=st.integers(1, 400), depth=st.integers(2, 64), data=st.data())
 def test_windows_cover_every_slice_and_blend_to_one(count: int, depth: int, data: st.DataObject) -> None:
     depth = min(depth, count)
@@ -120,7 +118,6 @@ def test_ramps_of_neighbours_cross_evenly() -> None:
     assert (left.diff() < 0).all()
 
 
-@settings(deadline=None)
 @given(count=st.integers(1, 60), depth=st.integers(1, 16), share=st.floats(0, 0.5), samples=st.integers(1, 2))
 def test_windows_are_blended_as_they_come(count: int, depth: int, share: float, samples: int) -> None:
     """To the same sums, bit for bit, as over the whole volume, and not before the next window is there."""

@@ -15,7 +15,7 @@ sides = st.integers(24, 90)
 pixels = st.floats(0.3, 2.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sides, sides, pixels, pixels, sides, sides, st.booleans(), st.floats(0.35, 0.65), st.floats(0.35, 0.65))
 def test_a_spot_stays_where_its_point_says(
     height: int, width: int, dy: float, dx: float, to_h: int, to_w: int, keep: bool, x: float, y: float
@@ -34,7 +34,7 @@ def test_a_spot_stays_where_its_point_says(
     assert abs(seen_y - told_y) * to_h < 0.35
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sides, sides, pixels, pixels, sides, sides)
 def test_keeping_the_aspect_keeps_the_ratio_of_millimetres(
     height: int, width: int, dy: float, dx: float, to_h: int, to_w: int
@@ -47,7 +47,7 @@ def test_keeping_the_aspect_keeps_the_ratio_of_millimetres(
     assert plane.y.count == to_h or plane.x.count == to_w
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sides, sides, pixels, st.floats(0.4, 2.0), st.one_of(st.none(), st.tuples(sides, sides)))
 def test_spacing_is_met_exactly_and_about_the_middle(
     height: int, width: int, pixel: float, spacing: float, size: tuple[int, int] | None
@@ -94,7 +94,7 @@ def test_padding_has_the_fill_value_and_a_mask_stays_binary() -> None:
     assert small.sum() == pytest.approx(mask.sum() * plane.x.scale * plane.y.scale, rel=0.1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10), st.integers(0, 10), st.integers(4, 16), st.integers(4, 16), st.booleans())
 def test_the_box_of_a_drawn_nodule_follows(left: int, top: int, width: int, height: int, keep: bool) -> None:
     source = np.zeros((32, 48), np.uint8)
@@ -117,7 +117,7 @@ def test_a_healthy_vector_stays_zero() -> None:
     assert not vector_of(Finding((0.0,) * 6), NODULE_FIELDS, plane, "here").any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(2, 40), st.floats(0.5, 6.0), st.floats(0.5, 12.0), st.floats(-3, 3), st.floats(-2, 2))
 def test_depth_keeps_what_is_linear(count: int, spacing: float, thickness: float, slope: float, level: float) -> None:
     offsets = np.arange(count) * spacing

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from medgen.inference.sliding import Sliding
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sizes=st.lists(st.integers(1, 6), min_size=1, max_size=8),
     moves=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), min_size=1, max_size=8),

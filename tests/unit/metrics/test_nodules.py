@@ -44,7 +44,7 @@ def test_a_nodule_is_found_at_its_place_with_its_size(side: int) -> None:
     assert spot.contrast == pytest.approx(850, rel=0.2)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.floats(0.23, 0.33), st.floats(0.38, 0.62), st.floats(0.06, 0.16))
 def test_any_nodule_in_the_lung_is_the_first_spot(x: float, y: float, size: float) -> None:
     spot = find_spots(chest(64, [(x, y, size)]))[0]

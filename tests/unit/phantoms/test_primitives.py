@@ -81,7 +81,7 @@ def brute_force(tubes: Tubes, z: float, grid: Grid) -> np.ndarray:
     return best
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), pixel=st.sampled_from([0.7, 2.5]))
 def test_tubes_measure_like_brute_force(seed: int, pixel: float) -> None:
     rng = np.random.default_rng(seed)
