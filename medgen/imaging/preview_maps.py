@@ -24,7 +24,7 @@ from medgen.imaging.preview import (
 
 TITLES = {"pixel": "pixels", "gradient": "gradients", "laplacian": "Laplacians", "total": "map"}
 PANELS = 2 + len(MAP_CHANNELS)
-BRIGHTEST = 99.8
+BRIGHTEST = 99.9
 """Percentile of a channel, over all slices shown, from which on its colour is the brightest."""
 # Dark violet to pale yellow, ever lighter, so that it also reads in grey.
 _STOPS = ((0, 0, 4), (51, 16, 104), (136, 34, 106), (203, 65, 73), (249, 142, 9), (252, 255, 164))
