@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar, cast
 
 from medgen.errors import DataError, MedgenError
+from medgen.imaging.messages import receive, send
 from medgen.memory import keep_freed_memory
 
 Task = TypeVar("Task")
@@ -103,7 +104,7 @@ class Workers:
 
     def _receive(self, pipe: Connection, task: object) -> Any:
         try:
-            return pipe.recv()
+            return receive(pipe)
         except (EOFError, ConnectionResetError):
             process = self._processes[self._pipes.index(pipe)]
             process.join()
@@ -138,8 +139,8 @@ def _serve(pipe: Connection) -> None:
         except Exception as error:  # sent to the main process, which raises it there
             answer = error
         try:
-            pipe.send(answer)
+            send(pipe, answer)
         except (BrokenPipeError, ConnectionResetError):
             return
         except Exception as error:  # an exception that cannot be sent, such as one with a file in it
-            pipe.send(RuntimeError(f"{type(error).__name__}: {error}; while sending {answer!r}"))
+            send(pipe, RuntimeError(f"{type(error).__name__}: {error}; while sending {answer!r}"))

@@ -32,6 +32,15 @@ def die(task: int) -> int:
     return task
 
 
+class Unsendable(Exception):
+    def __reduce__(self) -> str:
+        raise TypeError("this stays here")
+
+
+def keep(task: int) -> int:
+    raise Unsendable("a bug with a file in it")
+
+
 def shout(task: int) -> int:
     os.write(1, b"noise on standard output")
     return os.getpid()
@@ -60,6 +69,11 @@ def test_faults_of_the_data_are_results_and_bugs_are_raised_with_their_task() ->
             seen.append(result)
     assert (seen[:2], seen[3:]) == ([0, 1], [3])
     assert isinstance(seen[2], DataError)
+
+
+def test_an_exception_that_cannot_be_sent_is_still_told() -> None:
+    with Workers(1) as workers, pytest.raises(RuntimeError, match=r"0: .*this stays here; while sending Unsendable"):
+        list(workers.map(keep, range(1)))
 
 
 def test_the_death_of_a_worker_is_told_with_its_task() -> None:
