@@ -42,7 +42,7 @@ def test_identities(scale: float, seed: int, rescale: float) -> None:
     torch.testing.assert_close(combine(a, b, 0.0), b)
     torch.testing.assert_close(combine(a, a, scale, rescale), a)
     torch.testing.assert_close(combine(a, b, scale), combine(b, a, 1 - scale))
-    torch.testing.assert_close(combine(a, b, scale), combine(a, b, torch.full((3,), scale)))
+    torch.testing.assert_close(combine(a, b, scale), combine(a, b, torch.full((3,), scale, dtype=torch.float64)))
 
 
 def test_rescale_gives_each_sample_the_spread_of_the_conditional_output() -> None:
