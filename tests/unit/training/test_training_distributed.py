@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed import fsdp
 
 from medgen.errors import Terminated, UnavailableError
 from medgen.nets.discriminator import DiscriminatorConfig
@@ -165,7 +166,7 @@ def in_two_processes(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not hasattr(torch.distributed.fsdp, "fully_shard"):
+    if not hasattr(fsdp, "fully_shard"):
         pytest.skip("weights can be sharded from torch 2.6 on")
     folder = tmp_path_factory.mktemp("two")
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__, str(folder)]
