@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from medgen.artifacts.schema import Intensity
     from medgen.artifacts.stored import StoredSet
     from medgen.cli.console import Console
-    from medgen.imaging.options import PreprocessOptions
+    from medgen.imaging.cases.options import PreprocessOptions
 
 MEASURED, REFERENCE, TRAINING, THICK = "measured", "reference", "training", "thick slices"
 

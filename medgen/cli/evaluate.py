@@ -24,8 +24,8 @@ from medgen.cli.options import (
 
 if TYPE_CHECKING:
     from medgen.cli.console import Console
-    from medgen.metrics.comparison import Pair
-    from medgen.metrics.evaluation import Evaluated
+    from medgen.evaluation.comparison import Pair
+    from medgen.evaluation.evaluation import Evaluated
 
 
 def command(
@@ -143,7 +143,7 @@ def command(
     --training would find; its threshold is fitted on the normal images of the validation split, or of a --reference of
     maps.
     """
-    from medgen.metrics.options import EvaluateOptions
+    from medgen.evaluation.options import EvaluateOptions
 
     flags = {
         "metrics": listed(metrics),
@@ -163,14 +163,14 @@ def command(
     from medgen.cli.extractor import open_extractor
     from medgen.config import convert
     from medgen.errors import SomeItemsFailed
-    from medgen.imaging.options import PreprocessOptions
+    from medgen.evaluation.comparability import check_comparable
+    from medgen.evaluation.comparison import as_json as comparison_json
+    from medgen.evaluation.comparison import compare
+    from medgen.evaluation.evaluation import Material, as_json, evaluate, provenance_of
+    from medgen.evaluation.features.features import FeatureBank
+    from medgen.evaluation.inputs import Inputs, Reconstructor
+    from medgen.imaging.cases.options import PreprocessOptions
     from medgen.inference.comparable_maps import ComparableMaps
-    from medgen.metrics.comparability import check_comparable
-    from medgen.metrics.comparison import as_json as comparison_json
-    from medgen.metrics.comparison import compare
-    from medgen.metrics.evaluation import Material, as_json, evaluate, provenance_of
-    from medgen.metrics.features import FeatureBank
-    from medgen.metrics.inputs import Inputs, Reconstructor
     from medgen.nets.compute import resolve_device
 
     console = console_of(context)
@@ -230,7 +230,7 @@ def command(
         provenance = provenance_of(options, materials)
         numbers = as_json(results, provenance, comparison_json(pairs) if pairs else None)
         if console.page is not None:
-            from medgen.metrics.report import report
+            from medgen.report.evaluation_page import report
 
             with atomic_file(console.page, force=force) as temporary:
                 temporary.write_text(report(results, pairs, materials, provenance, numbers), encoding="utf-8")
@@ -251,8 +251,8 @@ def command(
 
 def _print(console: Console, results: Sequence[Evaluated], pairs: Sequence[Pair]) -> None:
     """The tables and warnings, for people; those of several sets side by side."""
-    from medgen.metrics.comparison import basis, table_of
-    from medgen.metrics.side_by_side import join_sections, warnings_of
+    from medgen.evaluation.comparison import basis, table_of
+    from medgen.report.side_by_side import join_sections, warnings_of
 
     for metric in dict.fromkeys(section.name for one in results for section in one.sections):
         found = [(one.name, section) for one in results for section in one.sections if section.name == metric]

@@ -37,7 +37,7 @@ def command(
     marked as derived, gets new UIDs, and bears no patient; images that a model made are marked as synthetic.
     """
     from medgen.errors import UsageError
-    from medgen.imaging.exporting import ExportOptions, export_cases
+    from medgen.imaging.writing.exporting import ExportOptions, export_cases
 
     if to is None and not (preset or config or sets):
         raise UsageError("give --to dicom, --to nifti or --to png")

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from medgen.metrics.features import Extractor
-    from medgen.metrics.options import EvaluateOptions
+    from medgen.evaluation.features.features import Extractor
+    from medgen.evaluation.options import EvaluateOptions
 
 
 def open_extractor(options: EvaluateOptions, device: torch.device) -> Extractor:
     """Built in, a VAE of medgen, or another file."""
     from medgen.artifacts.model_record import read_record
     from medgen.errors import DataError, InputMissingError
-    from medgen.metrics.extractors import builtin_extractor, file_extractor, latent_extractor
+    from medgen.evaluation.features.extractors import builtin_extractor, file_extractor, latent_extractor
 
     if options.features == "builtin":
         return builtin_extractor(device)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from medgen.artifacts.schema import Intensity
     from medgen.artifacts.stored import StoredSet
     from medgen.cli.console import Console
-    from medgen.imaging.options import PreprocessOptions
+    from medgen.imaging.cases.options import PreprocessOptions
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _SET_SUFFIXES = (".h5", ".hdf5")
@@ -73,9 +73,9 @@ def open_images(
         with open_set(source, random_access=True) as stored:
             yield stored
         return
-    from medgen.imaging.options import PreprocessOptions
-    from medgen.imaging.planning import Inputs
-    from medgen.imaging.preprocessing import preprocess
+    from medgen.imaging.cases.options import PreprocessOptions
+    from medgen.imaging.cases.planning import Inputs
+    from medgen.imaging.cases.preprocessing import preprocess
 
     with contextlib.ExitStack() as stack:
         with tempfile.TemporaryDirectory(prefix="medgen-") as folder:

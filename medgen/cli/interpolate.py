@@ -172,7 +172,7 @@ def _opened(
 
     from medgen.artifacts.sets import open_set
     from medgen.cli.image_source import fitting, is_set, open_images
-    from medgen.imaging.options import PreprocessOptions
+    from medgen.imaging.cases.options import PreprocessOptions
 
     if is_set(source):
         return open_set(source)

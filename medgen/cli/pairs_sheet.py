@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from medgen.imaging.contact_sheet import Tile
-    from medgen.metrics.evaluation import Evaluated
-    from medgen.metrics.section import Picture
+    from medgen.evaluation.evaluation import Evaluated
+    from medgen.evaluation.section import Picture
+    from medgen.imaging.pictures.contact_sheet import Tile
 
 SIDE = 160
 """Smaller pictures are enlarged by whole numbers to about this many pixels."""
@@ -20,7 +20,7 @@ METRIC = "memorization"
 def pairs_sheet(results: Sequence[Evaluated]) -> bytes:
     """Two pairs a row, sets below each other; UsageError where memorization was not measured."""
     from medgen.errors import UsageError
-    from medgen.imaging.contact_sheet import draw_sheet
+    from medgen.imaging.pictures.contact_sheet import draw_sheet
 
     tiles, columns = [], 0
     for one in results:
@@ -39,7 +39,7 @@ def _tile(picture: Picture, name: str) -> Tile:
 
     import numpy as np
 
-    from medgen.imaging.contact_sheet import Tile
+    from medgen.imaging.pictures.contact_sheet import Tile
 
     factor = max(1, SIDE // max(picture.pixels.shape[:2]))
     enlarged = np.repeat(np.repeat(picture.pixels, factor, axis=0), factor, axis=1)

@@ -136,7 +136,7 @@ def command(
     Slices are sorted into series and ordered by position. No name, id, date or UID of a patient reaches the set: case
     ids are keyed hashes. Splits are by patient and do not change when data is added.
     """
-    from medgen.imaging.options import PreprocessOptions
+    from medgen.imaging.cases.options import PreprocessOptions
 
     flags = {
         "size": size,
@@ -162,13 +162,13 @@ def command(
     options = configure(context, PreprocessOptions, flags, preset, config, sets, print_config)
     part = parse_shard(shard)
 
-    from medgen.imaging.workers import prepare
+    from medgen.imaging.cases.workers import prepare
 
     prepare()
 
     from medgen.errors import SomeItemsFailed
-    from medgen.imaging.planning import Inputs
-    from medgen.imaging.preprocessing import preprocess
+    from medgen.imaging.cases.planning import Inputs
+    from medgen.imaging.cases.preprocessing import preprocess
 
     console = console_of(context)
     check_destination(output, force=force)

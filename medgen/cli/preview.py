@@ -49,7 +49,7 @@ def command(
     come first; else they are spread evenly. Of anomaly maps six tiles a slice: original, normal version, differences
     in pixels, gradients and Laplacians, and the map.
     """
-    from medgen.imaging.preview import PreviewOptions, make_tiles, title
+    from medgen.imaging.pictures.preview import PreviewOptions, make_tiles, title
 
     flags = {"limit": limit, "columns": columns, "scale": scale, "split": split, "marks": marks}
     options = configure(context, PreviewOptions, flags, preset, config, sets, print_config)
@@ -58,8 +58,8 @@ def command(
 
     from medgen.artifacts.atomic import atomic_file
     from medgen.artifacts.sets import open_set
-    from medgen.imaging.contact_sheet import Scale, draw_sheet
-    from medgen.imaging.preview_maps import LEGEND, PALETTE, PANELS, make_map_tiles
+    from medgen.imaging.pictures.contact_sheet import Scale, draw_sheet
+    from medgen.imaging.pictures.preview_maps import LEGEND, PALETTE, PANELS, make_map_tiles
 
     check_destination(output, force=force)
     with open_set(source, random_access=True) as stored:

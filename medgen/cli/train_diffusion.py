@@ -67,8 +67,8 @@ def command(
 
     Stopped at any moment, the same command goes on from the state in OUTPUT.resume.
     """
-    from medgen.training.diffusion import train_diffusion
-    from medgen.training.diffusion_options import TrainDiffusionOptions
+    from medgen.training.learners.diffusion import train_diffusion
+    from medgen.training.learners.diffusion_options import TrainDiffusionOptions
 
     flags = {
         "init": str(init) if init else None,
@@ -83,7 +83,7 @@ def command(
     }
     options = configure(context, TrainDiffusionOptions, flags, preset, config, sets, print_config)
     from medgen.nets.compute import resolve_device
-    from medgen.training.run import Run
+    from medgen.training.loop.run import Run
 
     target, console = resolve_device(device), console_of(context)
     run = Run("train-diffusion", source, output, target, console, log, tensorboard, force=force, fresh=fresh)

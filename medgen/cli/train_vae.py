@@ -57,7 +57,7 @@ def command(
 
     Stopped at any moment, the same command goes on from the state in OUTPUT.resume.
     """
-    from medgen.training.vae import TrainVAEOptions, train_vae
+    from medgen.training.learners.vae import TrainVAEOptions, train_vae
 
     flags = {
         "init": str(init) if init else None,
@@ -69,7 +69,7 @@ def command(
     }
     options = configure(context, TrainVAEOptions, flags, preset, config, sets, print_config)
     from medgen.nets.compute import resolve_device
-    from medgen.training.run import Run
+    from medgen.training.loop.run import Run
 
     target, console = resolve_device(device), console_of(context)
     run = Run("train-vae", source, output, target, console, log, tensorboard, force=force, fresh=fresh)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from medgen.errors import ConfigError
-from medgen.imaging.rescale import Physical
+from medgen.imaging.reading.rescale import Physical
 
 Floats = npt.NDArray[np.float32]
 Pair = tuple[float, float]

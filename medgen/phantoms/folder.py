@@ -22,8 +22,8 @@ from medgen.phantoms.options import ChestCTOptions, DentalOptions, PhantomOption
 # Each kind is one module: TABLES (columns by file name), FOLDERS, and
 # write_case(options, index, folder) -> rows by table.
 KINDS: dict[str, tuple[str, type[PhantomOptions]]] = {
-    "chest-ct": ("medgen.phantoms.chest_ct", ChestCTOptions),
-    "dental": ("medgen.phantoms.dental", DentalOptions),
+    "chest-ct": ("medgen.phantoms.chest.chest_ct", ChestCTOptions),
+    "dental": ("medgen.phantoms.dental.dental_xray", DentalOptions),
 }
 
 

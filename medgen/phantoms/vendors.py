@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from medgen.imaging.dicom_writing import decimal, derived_uid, encode, set_pixels, set_plane
+from medgen.imaging.writing.dicom_parts import decimal, derived_uid, encode, set_pixels, set_plane
 from medgen.phantoms.primitives import Floats
 
 Stored = npt.NDArray[np.int16] | npt.NDArray[np.uint16]

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from medgen.artifacts.schema import Intensity
-from medgen.metrics.features import Features
-from medgen.metrics.frechet import frechet_between
-from medgen.metrics.kernel_distance import subset_distances
-from medgen.metrics.pair_scores import PairScores, Place
+from medgen.evaluation.features.features import Features
+from medgen.evaluation.fidelity.frechet import frechet_between
+from medgen.evaluation.fidelity.kernel_distance import subset_distances
+from medgen.evaluation.reconstruction.pair_scores import PairScores, Place
 from medgen.nets.similarity import ms_ssim, ssim
 
 from .table import OURS, Contest

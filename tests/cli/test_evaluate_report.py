@@ -15,7 +15,7 @@ from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.cli.app import run
-from medgen.metrics.section import number
+from medgen.evaluation.section import number
 
 VOID = {"meta", "img", "br", "path", "rect"}
 FIDELITY = ["--set", "fidelity.subsets=5"]

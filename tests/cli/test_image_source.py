@@ -13,7 +13,7 @@ from medgen.artifacts.schema import Intensity
 from medgen.cli.console import Console
 from medgen.cli.image_source import fitting, is_set, names_of, open_alike, open_images
 from medgen.errors import DataError
-from medgen.imaging.options import PreprocessOptions
+from medgen.imaging.cases.options import PreprocessOptions
 
 
 @pytest.fixture

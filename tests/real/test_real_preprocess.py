@@ -18,9 +18,9 @@ import SimpleITK as sitk  # noqa: N813
 
 from medgen.artifacts.schema import Case, SetHeader
 from medgen.artifacts.sets import open_set
-from medgen.imaging.archive import enumerate_sources
-from medgen.imaging.formats import scan
-from medgen.imaging.series import build_stacks
+from medgen.imaging.reading.archive import enumerate_sources
+from medgen.imaging.reading.formats import scan
+from medgen.imaging.reading.series import build_stacks
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
@@ -155,7 +155,7 @@ def test_each_refused_file_stops_a_run_without_keep_going(real: Path, medgen: Ru
 
 def test_every_decoded_file_equals_an_independent_decoder(real: Path, tmp_path: Path) -> None:
     """Grey files that SimpleITK reads too, voxel by voxel after its own slope and intercept."""
-    from medgen.imaging.formats import read
+    from medgen.imaging.reading.formats import read
 
     compared = 0
     for path in sorted((real / "odd_dicoms").glob("*.dcm")):

@@ -12,10 +12,10 @@ from medgen.config import Options, load_preset, preset_names, resolve
 
 OPTIONS = {
     "phantom": "medgen.phantoms.options:ChestCTOptions",
-    "preprocess": "medgen.imaging.options:PreprocessOptions",
-    "train-vae": "medgen.training.vae:TrainVAEOptions",
-    "evaluate": "medgen.metrics.options:EvaluateOptions",
-    "train-diffusion": "medgen.training.diffusion_options:TrainDiffusionOptions",
+    "preprocess": "medgen.imaging.cases.options:PreprocessOptions",
+    "train-vae": "medgen.training.learners.vae:TrainVAEOptions",
+    "evaluate": "medgen.evaluation.options:EvaluateOptions",
+    "train-diffusion": "medgen.training.learners.diffusion_options:TrainDiffusionOptions",
     "generate": "medgen.inference.generate:GenerateOptions",
     "interpolate": "medgen.inference.interpolate:InterpolateOptions",
     "normalize": "medgen.inference.normalize:NormalizeOptions",

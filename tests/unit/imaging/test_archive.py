@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from medgen.errors import DataError, InputMissingError
-from medgen.imaging import archive
-from medgen.imaging.archive import enumerate_sources
+from medgen.imaging.reading import archive
+from medgen.imaging.reading.archive import enumerate_sources
 
 
 def bundle(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medgen.imaging.duplicates import Duplicate, Duplicates, joined
+from medgen.imaging.cases.duplicates import Duplicate, Duplicates, joined
 
 
 def test_pairs_point_at_the_first_and_know_both_splits() -> None:

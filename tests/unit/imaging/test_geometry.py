@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medgen.errors import ConfigError
-from medgen.imaging.annotations import NODULE_FIELDS, Finding, vector_of
 from medgen.imaging.geometry import parse_size, plan_depth, plan_plane
+from medgen.imaging.labels.annotations import NODULE_FIELDS, Finding, vector_of
 
 sides = st.integers(24, 90)
 pixels = st.floats(0.3, 2.0)

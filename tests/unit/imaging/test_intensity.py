@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medgen.errors import ConfigError
-from medgen.imaging.intensity import parse_window, plan_encoding
+from medgen.imaging.cases.intensity import parse_window, plan_encoding
 
 
 def test_ct_is_whole_hu() -> None:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from medgen.errors import DataError
-from medgen.imaging.annotations import NODULE_FIELDS, Annotation
-from medgen.imaging.archive import enumerate_sources
-from medgen.imaging.formats import scan
-from medgen.imaging.labels import apply, read_table
-from medgen.imaging.names import CaseNames
-from medgen.imaging.series import Stack, build_stacks
+from medgen.imaging.labels.annotations import NODULE_FIELDS, Annotation
+from medgen.imaging.labels.names import CaseNames
+from medgen.imaging.labels.table import apply, read_table
+from medgen.imaging.reading.archive import enumerate_sources
+from medgen.imaging.reading.formats import scan
+from medgen.imaging.reading.series import Stack, build_stacks
 
 HEADER = "case,slice,has_nodule,x,y,size,malignancy,texture\n"
 

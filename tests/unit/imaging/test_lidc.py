@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medgen.errors import DataError
-from medgen.imaging.lidc import Reading, mean_finding, nodules, read_xml
+from medgen.imaging.labels.lidc import Reading, mean_finding, nodules, read_xml
 
 RATED = "<characteristics><texture>{}</texture><malignancy>{}</malignancy></characteristics>"
 

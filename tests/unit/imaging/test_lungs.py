@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medgen.imaging.lungs import lungs, without_background
+from medgen.imaging.cases.lungs import lungs, without_background
 
 SPACING = (1.4, 1.4)  # mm
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medgen.imaging.messages import receive, send
+from medgen.imaging.cases.messages import receive, send
 
 
 @dataclass

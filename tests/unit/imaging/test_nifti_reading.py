@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from medgen.errors import DataError
-from medgen.imaging.archive import Entry
-from medgen.imaging.formats import read, scan
-from medgen.imaging.series import build_stacks, normal
+from medgen.imaging.reading.archive import Entry
+from medgen.imaging.reading.formats import read, scan
+from medgen.imaging.reading.series import build_stacks, normal
 
 
 def entry_of(path: Path) -> Entry:

@@ -14,9 +14,9 @@ from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from medgen.errors import DataError
-from medgen.imaging.archive import Entry
-from medgen.imaging.formats import read, scan
-from medgen.imaging.slices import SliceFacts
+from medgen.imaging.reading.archive import Entry
+from medgen.imaging.reading.formats import read, scan
+from medgen.imaging.reading.slices import SliceFacts
 
 WriteSlice = Callable[..., Path]
 RAMP = np.arange(24, dtype=np.int16).reshape(4, 6)

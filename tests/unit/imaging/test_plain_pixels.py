@@ -14,8 +14,8 @@ import pytest
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medgen.errors import DataError
-from medgen.imaging.archive import enumerate_sources
-from medgen.imaging.formats import read, scan
+from medgen.imaging.reading.archive import enumerate_sources
+from medgen.imaging.reading.formats import read, scan
 
 WriteSlice = Callable[..., Path]
 
@@ -106,5 +106,6 @@ def test_a_file_that_became_shorter_is_told_by_the_decoder(write_slice: WriteSli
 
 
 def test_the_main_process_takes_the_records_without_pydicom() -> None:
-    code = "import sys, medgen.imaging.preprocessing, medgen.imaging.plain_pixels; sys.exit('pydicom' in sys.modules)"
+    modules = "medgen.imaging.cases.preprocessing, medgen.imaging.reading.plain_pixels"
+    code = f"import sys, {modules}; sys.exit('pydicom' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,8 +17,8 @@ from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.artifacts.stored import CaseRow
 from medgen.errors import DataError
-from medgen.imaging.contact_sheet import GAP, MARK, OUTLINE, Mark, Tile, default_columns, draw_sheet
-from medgen.imaging.preview import (
+from medgen.imaging.pictures.contact_sheet import GAP, MARK, OUTLINE, Mark, Tile, default_columns, draw_sheet
+from medgen.imaging.pictures.preview import (
     PreviewOptions,
     captions,
     choose,

@@ -11,9 +11,9 @@ from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.errors import DataError
-from medgen.imaging.contact_sheet import Scale, draw_sheet
-from medgen.imaging.preview import PreviewOptions
-from medgen.imaging.preview_maps import LEGEND, PALETTE, PANELS, as_heat, make_map_tiles
+from medgen.imaging.pictures.contact_sheet import Scale, draw_sheet
+from medgen.imaging.pictures.preview import PreviewOptions
+from medgen.imaging.pictures.preview_maps import LEGEND, PALETTE, PANELS, as_heat, make_map_tiles
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from medgen.errors import DataError
-from medgen.imaging import raster
-from medgen.imaging.archive import Entry
-from medgen.imaging.formats import read, scan
+from medgen.imaging.reading import raster
+from medgen.imaging.reading.archive import Entry
+from medgen.imaging.reading.formats import read, scan
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(np.uint8)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medgen.imaging.archive import enumerate_sources
-from medgen.imaging.formats import scan
-from medgen.imaging.series import Stack, build_stacks
+from medgen.imaging.reading.archive import enumerate_sources
+from medgen.imaging.reading.formats import scan
+from medgen.imaging.reading.series import Stack, build_stacks
 
 WriteSlice = Callable[..., Path]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medgen.errors import ConfigError
-from medgen.imaging.splits import hashed_id, parse_fractions, resolve_key, split_of
+from medgen.imaging.cases.splits import hashed_id, parse_fractions, resolve_key, split_of
 
 
 def test_fractions_are_met_and_do_not_depend_on_who_else_is_there() -> None:

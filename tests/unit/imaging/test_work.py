@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medgen.imaging.archive import enumerate_sources
-from medgen.imaging.formats import scan
+from medgen.imaging.cases.intensity import plan_encoding
+from medgen.imaging.cases.work import Piece, ReadTask, Slab, read
 from medgen.imaging.geometry import plan_plane
-from medgen.imaging.intensity import plan_encoding
-from medgen.imaging.work import Piece, ReadTask, Slab, read
+from medgen.imaging.reading.archive import enumerate_sources
+from medgen.imaging.reading.formats import scan
 
 WriteSlice = Callable[..., Path]
 HU = np.array([[-1000, 0, 40], [300, 700, -1000]], np.int16)

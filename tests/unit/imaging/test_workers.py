@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from medgen.errors import DataError
-from medgen.imaging.workers import AHEAD, Workers
+from medgen.imaging.cases.workers import AHEAD, Workers
 
 
 def square(task: int) -> int:

@@ -18,9 +18,9 @@ from msgspec.structs import replace
 
 from medgen.diffusion.slice_profile import profile_matrix, resample
 from medgen.errors import ConfigError
-from medgen.phantoms.chest_anatomy import ChestAnatomy
-from medgen.phantoms.chest_ct import FOLDERS, LABEL_FIELDS, Rows, write_case
-from medgen.phantoms.ct_scanner import Reconstruction, Scanner
+from medgen.phantoms.chest.anatomy import ChestAnatomy
+from medgen.phantoms.chest.chest_ct import FOLDERS, LABEL_FIELDS, Rows, write_case
+from medgen.phantoms.chest.ct_scanner import Reconstruction, Scanner
 from medgen.phantoms.options import ChestCTOptions
 from medgen.phantoms.primitives import Grid
 

@@ -14,10 +14,10 @@ from PIL import Image
 from scipy import ndimage
 
 from medgen.errors import ConfigError
-from medgen.phantoms.dental import FOLDERS, LABEL_FIELDS, LESION_FIELDS, Rows, draw, write_case
-from medgen.phantoms.dental_files import MAKERS, image_file
-from medgen.phantoms.dental_rows import Dentition
-from medgen.phantoms.dental_teeth import maps_of
+from medgen.phantoms.dental.dental_xray import FOLDERS, LABEL_FIELDS, LESION_FIELDS, Rows, draw, write_case
+from medgen.phantoms.dental.files import MAKERS, image_file
+from medgen.phantoms.dental.rows import Dentition
+from medgen.phantoms.dental.teeth import maps_of
 from medgen.phantoms.options import DentalOptions
 
 KINDS = ("caries", "periapical", "bone-loss", "fracture")

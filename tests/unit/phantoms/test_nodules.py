@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medgen.phantoms.chest_anatomy import ChestAnatomy
-from medgen.phantoms.nodule_placement import add_nodules
-from medgen.phantoms.nodules import GROUND_GLASS, SOLID, Nodule
+from medgen.phantoms.chest.anatomy import ChestAnatomy
+from medgen.phantoms.chest.nodule_placement import add_nodules
+from medgen.phantoms.chest.nodules import GROUND_GLASS, SOLID, Nodule
 from medgen.phantoms.primitives import Grid
 
 

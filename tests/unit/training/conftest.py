@@ -16,10 +16,10 @@ from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set
 from medgen.nets.unet import UNetConfig
 from medgen.nets.vae import VAEConfig
-from medgen.training.diffusion_options import TrainDiffusionOptions
-from medgen.training.options import LoopOptions
-from medgen.training.run import Run
-from medgen.training.vae import TrainVAEOptions
+from medgen.training.learners.diffusion_options import TrainDiffusionOptions
+from medgen.training.learners.vae import TrainVAEOptions
+from medgen.training.loop.options import LoopOptions
+from medgen.training.loop.run import Run
 
 FIELDS = ("on", "x")
 

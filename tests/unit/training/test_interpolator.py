@@ -24,13 +24,13 @@ from medgen.diffusion.schedules import ScheduleConfig
 from medgen.errors import ConfigError, DataError, Terminated, UsageError
 from medgen.nets.unet_config import UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
-from medgen.training.diffusion import train_diffusion
-from medgen.training.diffusion_options import TrainDiffusionOptions
-from medgen.training.interpolator import FrozenVAE, InterpolatorLearner
-from medgen.training.options import LoopOptions
-from medgen.training.run import Run
-from medgen.training.step import Batch, Step
-from medgen.training.volumes import VolumeOptions
+from medgen.training.learners.diffusion import train_diffusion
+from medgen.training.learners.diffusion_options import TrainDiffusionOptions
+from medgen.training.learners.interpolator import FrozenVAE, InterpolatorLearner
+from medgen.training.learners.volumes import VolumeOptions
+from medgen.training.loop.options import LoopOptions
+from medgen.training.loop.run import Run
+from medgen.training.loop.step import Batch, Step
 
 RunOf = Callable[..., Run]
 SIDE = 32
@@ -130,7 +130,7 @@ def test_slices_are_encoded_alone_so_that_chunks_do_not_matter(tiny: Path, monke
     whole = vae.latents(volume)
     assert whole.shape == (1, 4, 11, 8, 8)
     for chunk in (1, 3, 4):
-        monkeypatch.setattr("medgen.training.interpolator.ENCODED", chunk)
+        monkeypatch.setattr("medgen.training.learners.interpolator.ENCODED", chunk)
         torch.testing.assert_close(vae.latents(volume), whole, atol=1e-5, rtol=0)
     swapped = volume[:, torch.tensor([0, 1, 10, 3, 4, 5, 6, 7, 8, 9, 2])]
     torch.testing.assert_close(vae.latents(swapped)[:, :, 3:10], whole[:, :, 3:10], atol=1e-5, rtol=0)

@@ -23,13 +23,13 @@ from medgen.diffusion.schedules import Schedule, ScheduleConfig
 from medgen.errors import ConfigError, DataError, UsageError
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
-from medgen.training.diffusion import train_diffusion
-from medgen.training.diffusion_options import TrainDiffusionOptions
-from medgen.training.normalizer import NormalizerLearner
-from medgen.training.normalizer_options import IdentityOptions, NormalizerOptions
-from medgen.training.options import LoopOptions
-from medgen.training.run import Run
-from medgen.training.step import Step
+from medgen.training.learners.diffusion import train_diffusion
+from medgen.training.learners.diffusion_options import TrainDiffusionOptions
+from medgen.training.learners.normalizer import NormalizerLearner
+from medgen.training.learners.normalizer_options import IdentityOptions, NormalizerOptions
+from medgen.training.loop.options import LoopOptions
+from medgen.training.loop.run import Run
+from medgen.training.loop.step import Step
 
 RunOf = Callable[..., Run]
 VAE_CONFIG = VAEConfig(latent_channels=2, widths=(8, 16), blocks=1)

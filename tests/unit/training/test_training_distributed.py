@@ -23,15 +23,15 @@ from medgen.errors import Terminated, UnavailableError
 from medgen.nets.discriminator import DiscriminatorConfig
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.nets.vae import VAEConfig
-from medgen.training.distributed import World, shard, world
-from medgen.training.learner import Learner, Parts
-from medgen.training.log import Log, Silent
-from medgen.training.loop import Loop
-from medgen.training.losses import VAELosses
-from medgen.training.options import LoopOptions, TrainingOptions, decisive
-from medgen.training.resume import Identity, ResumeFile
-from medgen.training.step import Batch, Step, seeded
-from medgen.training.vae import TrainVAEOptions, VAELearner
+from medgen.training.learners.losses import VAELosses
+from medgen.training.learners.vae import TrainVAEOptions, VAELearner
+from medgen.training.loop.distributed import World, shard, world
+from medgen.training.loop.learner import Learner, Parts
+from medgen.training.loop.log import Log, Silent
+from medgen.training.loop.loop import Loop
+from medgen.training.loop.options import LoopOptions, TrainingOptions, decisive
+from medgen.training.loop.resume import Identity, ResumeFile
+from medgen.training.loop.step import Batch, Step, seeded
 
 CPU = torch.device("cpu")
 STEPS = 4

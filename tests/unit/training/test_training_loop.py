@@ -14,15 +14,15 @@ import torch
 
 from medgen.artifacts.models import load_model
 from medgen.errors import ConfigError, DataError, OutputError, Terminated
-from medgen.training.denoiser import DenoiserLearner
-from medgen.training.diffusion import train_diffusion
-from medgen.training.diffusion_options import TrainDiffusionOptions
-from medgen.training.options import Balance, decisive
-from medgen.training.resume import ResumeFile
-from medgen.training.run import Run
-from medgen.training.step import Batch, Step
-from medgen.training.vae import TrainVAEOptions, VAELearner, train_vae
-from medgen.training.watch import TrainingFailed
+from medgen.training.learners.denoiser import DenoiserLearner
+from medgen.training.learners.diffusion import train_diffusion
+from medgen.training.learners.diffusion_options import TrainDiffusionOptions
+from medgen.training.learners.vae import TrainVAEOptions, VAELearner, train_vae
+from medgen.training.loop.options import Balance, decisive
+from medgen.training.loop.resume import ResumeFile
+from medgen.training.loop.run import Run
+from medgen.training.loop.step import Batch, Step
+from medgen.training.loop.watch import TrainingFailed
 
 RunOf = Callable[..., Run]
 

@@ -5,7 +5,7 @@ import torch
 
 from medgen.errors import ConfigError
 from medgen.nets.similarity import ssim
-from medgen.training.losses import (
+from medgen.training.learners.losses import (
     ReconstructionLoss,
     VAELosses,
     adaptive_weight,

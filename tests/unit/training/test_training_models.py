@@ -20,14 +20,14 @@ from medgen.diffusion.schedules import Schedule, ScheduleConfig
 from medgen.errors import ConfigError, DataError
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
-from medgen.training.data import Slices
-from medgen.training.denoiser import DenoiserLearner
-from medgen.training.diffusion import train_diffusion
-from medgen.training.diffusion_options import TrainDiffusionOptions
-from medgen.training.losses import VAELosses
-from medgen.training.run import Run
-from medgen.training.step import Step
-from medgen.training.vae import TrainVAEOptions, train_vae
+from medgen.training.learners.denoiser import DenoiserLearner
+from medgen.training.learners.diffusion import train_diffusion
+from medgen.training.learners.diffusion_options import TrainDiffusionOptions
+from medgen.training.learners.losses import VAELosses
+from medgen.training.learners.vae import TrainVAEOptions, train_vae
+from medgen.training.loop.data import Slices
+from medgen.training.loop.run import Run
+from medgen.training.loop.step import Step
 
 RunOf = Callable[..., Run]
 

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from medgen.errors import ConfigError, DataError, OutputError, UnavailableError
-from medgen.training.distributed import World
-from medgen.training.ema import MovingAverage
-from medgen.training.log import Log
-from medgen.training.resume import Identity, ResumeFile, pack, unpack
-from medgen.training.watch import PATIENCE, TrainingFailed, Watch
+from medgen.training.loop.distributed import World
+from medgen.training.loop.ema import MovingAverage
+from medgen.training.loop.log import Log
+from medgen.training.loop.resume import Identity, ResumeFile, pack, unpack
+from medgen.training.loop.watch import PATIENCE, TrainingFailed, Watch
 
 
 def test_the_average_follows_its_formula_and_changes_places_exactly() -> None:

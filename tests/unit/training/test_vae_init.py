@@ -13,9 +13,9 @@ from medgen.artifacts.models import load_model
 from medgen.config import convert, resolve
 from medgen.errors import ConfigError, DataError
 from medgen.nets.vae import VAE, VAEConfig, to_grey
-from medgen.training.losses import VAELosses
-from medgen.training.run import Run
-from medgen.training.vae import TrainVAEOptions, VAELearner, train_vae
+from medgen.training.learners.losses import VAELosses
+from medgen.training.learners.vae import TrainVAEOptions, VAELearner, train_vae
+from medgen.training.loop.run import Run
 
 RunOf = Callable[..., Run]
 SmallVAE = Callable[..., TrainVAEOptions]

@@ -1,0 +1,1 @@
+"""Measuring sets, a folder for each question."""

@@ -1,0 +1,1 @@
+"""Whether anomaly maps find what is ill."""

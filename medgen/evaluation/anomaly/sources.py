@@ -1,0 +1,156 @@
+"""Where maps and scores come from: the set itself, and baselines that need no normalizer, mapped in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil
+
+import numpy as np
+import torch
+
+from medgen.artifacts.schema import MAP_CHANNELS, NORMAL
+from medgen.artifacts.stored import StoredSet
+from medgen.errors import DataError
+from medgen.evaluation.anomaly.nearest_normal import Read, nearest_rows
+from medgen.evaluation.anomaly.truth import Roles, Rows, Truth
+from medgen.evaluation.inputs import Images, Inputs, MapMaker
+
+CHUNK = 32  # slices mapped at once
+TOP_SHARE = 0.01
+"""Of the pixels of a component's map, whose mean is its score of an image."""
+
+Produce = Callable[[Truth, Rows], tuple[Images, Images]]
+"""From slices of a set to their maps (B, 4, H, W) and scores (B,)."""
+
+
+@dataclass(frozen=True)
+class Detector:
+    """One row of the table: a channel of one source's maps."""
+
+    name: str
+    title: str
+    channel: int
+
+    def score(self, maps: Images, scores: Images) -> Images:
+        """A score of each image (B,): that of the source for the total, else the mean of the highest pixels."""
+        if MAP_CHANNELS[self.channel] == "total":
+            return scores
+        flat = maps[:, self.channel].reshape(len(maps), -1)
+        count = ceil(TOP_SHARE * flat.shape[1])
+        highest: Images = np.partition(flat, flat.shape[1] - count)[:, -count:].mean(1)
+        return highest
+
+
+@dataclass(frozen=True)
+class Source:
+    """A way to maps, and the detectors that read them."""
+
+    produce: Produce
+    detectors: tuple[Detector, ...]
+
+
+def sources_of(inputs: Inputs, roles: Roles, advance: Callable[[int], object]) -> Iterator[Source]:
+    """The maps of the set, and the baselines for which the inputs suffice."""
+    yield Source(_stored, tuple(_detectors("normalizer", "normalizer", ("total", "pixel", "gradient", "laplacian"))))
+    maker = inputs.maps
+    if maker is None:
+        return
+    if inputs.vae is not None:
+        reconstruct = inputs.vae.reconstruct
+
+        def rebuilt(truth: Truth, rows: Rows, images: Images) -> Images:
+            with torch.inference_mode():
+                return reconstruct(torch.from_numpy(images)).float().cpu().numpy()
+
+        yield _baseline("vae", "VAE reconstruction", rebuilt, maker, roles)
+    if inputs.training is not None:
+        yield _baseline("nearest", "nearest training image", _nearest(inputs, roles, advance), maker, roles)
+
+
+def _detectors(name: str, title: str, channels: tuple[str, ...]) -> Iterator[Detector]:
+    told = {"total": "", "pixel": ", pixels alone", "gradient": ", gradients alone", "laplacian": ", Laplacians alone"}
+    for channel in channels:
+        own = name if channel == "total" else f"{name}_{channel}"
+        yield Detector(own, title + told[channel], MAP_CHANNELS.index(channel))
+
+
+def _stored(truth: Truth, rows: Rows) -> tuple[Images, Images]:
+    maps, scores = truth.stored.read("map", rows), truth.stored.read("score", rows)
+    broken = np.flatnonzero(~np.isfinite(maps).all(axis=(1, 2, 3)) | ~np.isfinite(scores))
+    if len(broken):
+        raise DataError(f"case {truth.names(rows[broken[:1]])[0]}: its maps hold NaN or infinity")
+    return maps.astype(np.float32), scores.astype(np.float32)
+
+
+Version = Callable[[Truth, Rows, Images], Images]
+"""What a baseline takes for the normal version of images (B, C, H, W)."""
+
+
+def _baseline(name: str, title: str, version: Version, maker: MapMaker, roles: Roles) -> Source:
+    """Maps between images and `version` of them; in deviations from normal ones if the set's maps are."""
+
+    def mapped(maker: MapMaker, truth: Truth, rows: Rows) -> Iterator[tuple[str, Images, Images]]:
+        """Maps and scores case by case, though versions are made of all at once."""
+        images = read_images(truth.stored)(rows)
+        versions, names = version(truth, rows, images), truth.names(rows)
+        starts = [0, *(place for place in range(1, len(rows)) if names[place] != names[place - 1]), len(rows)]
+        for part in (slice(*ends) for ends in pairwise(starts)):
+            yield (names[part.start], *maker(images[part], versions[part], names[part.start]))
+
+    if maker.calibrated and len(roles.fit_rows) > 1:
+        uncalibrated = maker
+        maker = maker.calibrated_by(
+            (case, maps) for rows in chunks(roles.fit_rows) for case, maps, _ in mapped(uncalibrated, roles.fit, rows)
+        )
+
+    def produce(truth: Truth, rows: Rows) -> tuple[Images, Images]:
+        _, maps, scores = zip(*mapped(maker, truth, rows), strict=True)
+        return np.concatenate(maps), np.concatenate(scores)
+
+    return Source(produce, tuple(_detectors(name, title, ("total", "pixel"))))
+
+
+def _nearest(inputs: Inputs, roles: Roles, advance: Callable[[int], object]) -> Version:
+    """The training image that is nearest to each."""
+    training = inputs.training
+    if training is None:
+        raise DataError("the nearest training image needs --training")
+    if training.header.intensity != inputs.stored.header.intensity:
+        raise DataError("the training set has another intensity window than the maps; preprocess both with one window")
+    shapes = [tuple(one.read("image", [0]).shape[1:]) for one in (training, inputs.stored)]
+    if shapes[0] != shapes[1]:
+        raise DataError(f"the training images are {shapes[0]}, those of the maps {shapes[1]}; preprocess both alike")
+    candidates, read = normal_rows(training, inputs.options.anomaly.normal), read_images(training)
+    found: dict[tuple[int, int], int] = {}
+    for truth, rows in ((roles.fit, roles.fit_rows), (roles.test, roles.test_rows)):
+        nearest = nearest_rows(rows, read_images(truth.stored), candidates, read, advance)
+        found.update({(id(truth), int(row)): int(other) for row, other in zip(rows, nearest, strict=True)})
+    return lambda truth, rows, images: read(np.array([found[id(truth), int(row)] for row in rows]))
+
+
+def normal_rows(training: StoredSet, normal: str = NORMAL) -> Rows:
+    """Slices of the training split that are normal, all of them where there are no labels; DataError if none are."""
+    split = np.repeat([row.split == "train" for row in training.cases], [row.count for row in training.cases])
+    names = training.header.label_names
+    if training.has("label") and (normal in names or not names):
+        wanted = names.index(normal) if names else int(normal)
+        split &= training.column("label") == wanted
+    rows = np.flatnonzero(split)
+    if not len(rows):
+        raise DataError(f"the training set has no '{normal}' image in its training split")
+    return rows
+
+
+def read_images(stored: StoredSet) -> Read:
+    """Images of a set as the network sees them; DataError if it holds none."""
+    intensity = stored.header.intensity
+    if intensity is None:
+        raise DataError("the set holds no images")
+    return lambda rows: intensity.normalized(stored.read("image", rows))
+
+
+def chunks(rows: Rows) -> Iterator[Rows]:
+    """A few slices at a time."""
+    return (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))

@@ -1,0 +1,1 @@
+"""Whether samples show what they were asked to show."""

@@ -1,0 +1,186 @@
+"""How malignant or textured a nodule looks, which no rule can measure: a probe learned from rated real images.
+
+Ridge regression on fixed features of the patch around the place of the nodule. What the probe is worth is told beside
+every result: its agreement with the ratings of real cases that it was not fitted to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from medgen.artifacts.stored import StoredSet
+from medgen.evaluation.intervals import bootstrap
+from medgen.nets.features import FixedFeatures
+
+Values = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+PATCH = 48
+"""Side in pixels to which a patch is resized."""
+MARGIN = 2.0
+"""Side of the patch over the size of the nodule: its surroundings show spiculation."""
+LEAST_SIDE = 8.0
+"""Least side of a patch in pixels of the image."""
+PENALTIES = tuple(10.0**power for power in range(-1, 6))
+FOLDS = 5
+LEAST_CASES = 10
+"""Rated real cases below which no probe is fitted."""
+
+
+@dataclass(frozen=True)
+class Rated:
+    """Patches' features (N, F) of the slices with a nodule, their ratings (N, K), and the case (N,) of each."""
+
+    features: Values
+    ratings: Values
+    cases: Rows
+
+    def __getitem__(self, rows: Rows) -> Rated:
+        return Rated(self.features[rows], self.ratings[rows], self.cases[rows])
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear map from standardised features to one rating."""
+
+    mean: Values
+    spread: Values
+    weights: Values
+    offset: float
+    penalty: float
+
+    def __call__(self, features: Values) -> Values:
+        """Ratings (N,) of features (N, F)."""
+        rating: Values = (features - self.mean) / self.spread @ self.weights + self.offset
+        return rating
+
+
+def fit(features: Values, ratings: Values, cases: Rows) -> Probe:
+    """Ridge regression of ratings (N,), with the penalty that predicts cases left out best."""
+    errors = dict.fromkeys(PENALTIES, 0.0)
+    for inside in folds(cases, seed=0):
+        path = ridge(features[~inside], ratings[~inside])
+        for penalty in PENALTIES:
+            errors[penalty] += float(((path(penalty)(features[inside]) - ratings[inside]) ** 2).sum())
+    return ridge(features, ratings)(min(PENALTIES, key=lambda penalty: errors[penalty]))
+
+
+def ridge(features: Values, ratings: Values) -> Callable[[float], Probe]:
+    """The probes of all penalties, from one decomposition (Hoerl & Kennard 1970)."""
+    mean, spread = features.mean(0), features.std(0) + 1e-9
+    offset = float(ratings.mean())
+    standard = (features - mean) / spread
+    eigenvalues, vectors = np.linalg.eigh(standard.T @ standard)
+    target = vectors.T @ (standard.T @ (ratings - offset))
+    return lambda penalty: Probe(mean, spread, vectors @ (target / (eigenvalues + penalty)), offset, penalty)
+
+
+def folds(cases: Rows, seed: int) -> Iterator[npt.NDArray[np.bool_]]:
+    """Which rows (N,) are left out, a fifth of the cases at a time."""
+    order = np.random.default_rng(seed).permutation(np.unique(cases))
+    for fold in range(FOLDS):
+        yield np.isin(cases, order[fold::FOLDS])
+
+
+@torch.inference_mode()
+def rate(
+    stored: StoredSet, place: Sequence[str], ratings: Sequence[str], advance: Callable[[int], object] = lambda n: None
+) -> Rated:
+    """Look at every slice with a nodule: `place` names the fields has_nodule, x, y, size, `ratings` those to learn."""
+    intensity, fields = stored.header.intensity, stored.header.vector_fields
+    if intensity is None:
+        raise ValueError("an image set says what its values mean")
+    vectors = stored.column("vector").astype(np.float64)
+    known = vectors[:, [fields.index(name) for name in place]]  # has_nodule, x, y, size
+    network = FixedFeatures(scales=3)
+    features, kept, cases = [], [], []
+    for case, row in enumerate(stored.cases):
+        for index in range(row.start, row.start + row.count):
+            advance(1)
+            if known[index, 0] <= 0:
+                continue
+            image = torch.from_numpy(intensity.normalized(stored.read("image", [index])))
+            if not torch.isfinite(image).all():
+                continue
+            features.append(network.pooled(patch_of(image, *known[index, 1:]))[0].double().numpy())
+            kept.append(index)
+            cases.append(case)
+    return Rated(
+        np.array(features, np.float64).reshape(len(features), -1),
+        vectors[kept][:, [fields.index(name) for name in ratings]].reshape(len(kept), len(ratings)),
+        np.array(cases, np.int64),
+    )
+
+
+def patch_of(image: Tensor, x: float, y: float, size: float) -> Tensor:
+    """The square around (x, y) of an image (1, C, H, W), (1, C, 48, 48); what lies outside repeats the border.
+
+    x and y are shares of width and height, size is one of the width.
+    """
+    height, width = image.shape[-2:]
+    half = max(MARGIN * size * width, LEAST_SIDE) / 2
+    steps = (torch.arange(PATCH, dtype=torch.float64) + 0.5) / PATCH * 2 - 1
+    columns = 2 * (x * width + half * steps) / width - 1
+    rows = 2 * (y * height + half * steps) / height - 1
+    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)[None].to(image.dtype)
+    return F.grid_sample(image, grid, padding_mode="border", align_corners=False)
+
+
+def evaluate_ratings(samples: Rated, real: Rated, names: Sequence[str], seed: int = 0) -> dict[str, Any]:
+    """For each rating: asked against measured on the samples, and rated against measured on held-out real cases.
+
+    A rating that does not vary among the real nodules, or has too few cases, is None.
+    """
+    results: dict[str, Any] = {}
+    for column, name in enumerate(names):
+        truth = real.ratings[:, column]
+        results[name] = None
+        if len(np.unique(real.cases)) < LEAST_CASES or np.ptp(truth) == 0:
+            continue
+        probe = fit(real.features, truth, real.cases)
+        real_agreement = agreement(held_out(real, column, seed), truth, real.cases, seed)
+        rank = real_agreement["spearman"]
+        results[name] = {
+            "probe_works": rank is not None and rank["low"] > 0,
+            "samples": agreement(probe(samples.features), samples.ratings[:, column], samples.cases, seed),
+            "held_out_real": real_agreement,
+            "real_nodules": len(truth),
+            "penalty": probe.penalty,
+        }
+    return results
+
+
+def held_out(real: Rated, column: int, seed: int = 0) -> Values:
+    """Each slice's rating (N,) by a probe that was fitted without its case, nor any of its fifth of the cases."""
+    measured = np.empty(len(real.cases))
+    for inside in folds(real.cases, seed):
+        rest = real[np.flatnonzero(~inside)]
+        measured[inside] = fit(rest.features, rest.ratings[:, column], rest.cases)(real.features[inside])
+    return measured
+
+
+def agreement(measured: Values, asked: Values, cases: Rows, seed: int = 0) -> dict[str, Any]:
+    """Pearson's and Spearman's correlation with intervals over cases (None: too few, or all alike), and mean error."""
+    from scipy.stats import rankdata
+
+    def of(transform: Callable[[Values], Values]) -> dict[str, float] | None:
+        def correlation(rows: Rows) -> float:
+            a, b = transform(measured[rows]), transform(asked[rows])
+            return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) > 0 and np.ptp(b) > 0 else float("nan")
+
+        return bootstrap(cases, correlation, seed=seed, draws=400) if len(asked) > 2 else None
+
+    return {
+        "slices": len(asked),
+        "pearson": of(lambda values: values),
+        "spearman": of(rankdata),
+        "mean_absolute_error": float(np.abs(measured - asked).mean()) if len(asked) else None,
+    }

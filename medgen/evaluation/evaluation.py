@@ -1,0 +1,154 @@
+"""All metrics by name, and what they say together of one or several sets."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from medgen import __version__
+from medgen.artifacts.provenance import Identified, Provenance, derive
+from medgen.artifacts.stored import StoredSet
+from medgen.config import nearest, plain
+from medgen.errors import UsageError
+from medgen.evaluation.anomaly import metric as anomaly
+from medgen.evaluation.conditioning import metric as conditioning
+from medgen.evaluation.fidelity import metric as fidelity
+from medgen.evaluation.inputs import Inputs
+from medgen.evaluation.interpolation import metric as interpolation
+from medgen.evaluation.memorization import metric as memorization
+from medgen.evaluation.options import EvaluateOptions
+from medgen.evaluation.reconstruction import metric as reconstruction
+from medgen.evaluation.section import Section
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One kind of measurement: whether its inputs are there, and the measurement itself."""
+
+    lacking: Callable[[Inputs], str]
+    measure: Callable[[Inputs], Section]
+
+
+METRICS = {
+    "reconstruction": Metric(reconstruction.lacking, reconstruction.measure),
+    "fidelity": Metric(fidelity.lacking, fidelity.measure),
+    "memorization": Metric(memorization.lacking, memorization.measure),
+    "conditioning": Metric(conditioning.lacking, conditioning.measure),
+    "interpolation": Metric(interpolation.lacking, interpolation.measure),
+    "anomaly": Metric(anomaly.lacking, anomaly.measure),
+}
+
+
+LIBRARIES = ("torch", "numpy", "scipy")
+"""Whose versions can change a number."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """Something that was measured or compared with: its part in the evaluation, and the name it goes by."""
+
+    role: str
+    name: str
+    item: Identified
+
+    @property
+    def digest(self) -> str:
+        """Of its content."""
+        return self.item.digests()[self.item.provenance.id]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A set by the name it goes by in the report, and what each metric found."""
+
+    name: str
+    inputs: Inputs
+    sections: list[Section]
+
+
+def choose(names: Sequence[str] | None, inputs: Inputs) -> list[str]:
+    """The metrics to take: those named, or all for which the inputs suffice; UsageError with the remedy if none do."""
+    lacking = {name: metric.lacking(inputs) for name, metric in METRICS.items()}
+    if names is None and inputs.thick is not None and not lacking["interpolation"]:
+        return ["interpolation"]  # what else is measured of it must be asked for: the reference is of other slices
+    if names is None and not lacking["anomaly"]:
+        return ["anomaly"]  # a VAE and training images are given for its baselines
+    if names is None:
+        chosen = [name for name, reason in lacking.items() if not reason]
+        if not chosen:
+            raise UsageError(f"nothing to measure: {'; '.join(f'{name} {lacking[name]}' for name in METRICS)}")
+        return chosen
+    for name in names:
+        if name not in METRICS:
+            match = nearest(name, METRICS)
+            hint = f"did you mean '{match}'?" if match else f"metrics: {', '.join(METRICS)}"
+            raise UsageError(f"--metrics: no metric '{name}'; {hint}")
+        if lacking[name]:
+            raise UsageError(f"{name} {lacking[name]}")
+    return list(names)
+
+
+def evaluate(name: str, inputs: Inputs) -> Evaluated:
+    """Take the chosen metrics of one set."""
+    chosen = choose(inputs.options.metrics, inputs)
+    return Evaluated(name, inputs, [METRICS[metric].measure(inputs) for metric in chosen])
+
+
+def provenance_of(options: EvaluateOptions, materials: Sequence[Material]) -> Provenance:
+    """The graph that ends in this evaluation."""
+    return derive("evaluate", shareable(options), seed=options.seed, inputs=[one.item for one in materials])
+
+
+def as_json(
+    evaluated: Sequence[Evaluated], provenance: Provenance, comparison: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Every number, and what was compared with what."""
+    inputs = evaluated[0].inputs
+    return {
+        "schema": "medgen.evaluation/2",
+        "version": __version__,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "provenance": provenance.id,
+        "options": shareable(inputs.options),
+        "features": {"name": inputs.bank.extractor.name, "digest": inputs.bank.extractor.digest},
+        "reference": identity(inputs.reference),
+        "training": identity(inputs.training),
+        "vae_digest": inputs.vae.digest if inputs.vae else None,
+        "sets": [
+            {
+                "name": one.name,
+                **(identity(one.inputs.stored) or {}),
+                **{part.name: part.result for part in one.sections},
+            }
+            for one in evaluated
+        ],
+        **({"comparison": dict(comparison)} if comparison is not None else {}),
+    }
+
+
+def shareable(options: EvaluateOptions) -> dict[str, Any]:
+    """The options without folders: files by their names alone."""
+
+    def bare(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: bare(item) for name, item in value.items()}
+        return Path(value).name if isinstance(value, str) and os.sep in value else value
+
+    return {name: bare(value) for name, value in plain(options).items()}
+
+
+def identity(stored: StoredSet | None) -> dict[str, Any] | None:
+    """Which set it was, and how much of it was looked at."""
+    if stored is None:
+        return None
+    return {
+        "provenance": stored.provenance.id,
+        "digest": stored.tail.digest,
+        "cases": len(stored),
+        "slices": stored.slices,
+    }

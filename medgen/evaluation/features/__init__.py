@@ -1,0 +1,1 @@
+"""Image features by a named extractor."""

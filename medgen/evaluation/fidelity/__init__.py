@@ -1,0 +1,1 @@
+"""Whether samples look like real images."""

@@ -1,0 +1,184 @@
+"""The figures of fidelity for two samples of features: distances and neighbourhoods, intervals, and their floor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from medgen.evaluation.features.features import Extractor, Features
+from medgen.evaluation.fidelity.frechet import frechet_between
+from medgen.evaluation.fidelity.inception_score import inception_score, score, weighted_scores
+from medgen.evaluation.fidelity.kernel_distance import kernel_distance, subset_distances, weighted_distances
+from medgen.evaluation.fidelity.neighbourhoods import Neighbourhoods, neighbourhoods
+from medgen.evaluation.intervals import around, bootstrap_mean, halves, multiplicities, resamples
+from medgen.evaluation.options import FidelityOptions
+
+REPEATS = 5
+"""Random splits of the reference, over which the floor is averaged."""
+FRECHET_DRAWS = 40
+"""Bootstrap draws of the Frechet distance, each of which takes eigenvalues; fewer where there are many features."""
+FEW_DRAWS, MANY_FEATURES = 16, 512
+DRAWS = 200
+LIMIT = 10_000
+"""Images a side of which the kernel distance is taken at once; of more, so many are drawn."""
+NEIGHBOURHOOD = ("precision", "recall", "density", "coverage")
+
+Values = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Samples against real images, and how the two kinds of nearest distances spread."""
+
+    result: dict[str, Any]
+    """JSON values."""
+    nearest_real: Values
+    """(N,) distance of each sample to the nearest real image; empty for too few images."""
+    at_floor: dict[str, Values] = field(default_factory=dict)
+    """Distances to the nearest image of one half of the reference: of samples, and of the other half."""
+
+
+def names_of(extractor: Extractor) -> tuple[str, str]:
+    """What the Frechet and the kernel distance are called in results: FID and KID stand for Inception features only."""
+    return ("fid", "kid") if extractor.is_inception else ("frechet_distance", "kernel_distance")
+
+
+def compare(
+    samples: Features, real: Features, extractor: Extractor, options: FidelityOptions, seed: int = 0
+) -> Comparison:
+    """All figures of at least 2 samples against at least 2 real images.
+
+    Most figures depend on the number of images, so that only those at equal numbers compare: `floor` is
+    real against real and `at_floor_size` generated against real, both with `floor_samples` a side.
+    """
+    frechet, kernel = names_of(extractor)
+    n, m = len(samples), len(real)
+    random = np.random.default_rng(seed)
+    floors: list[dict[str, float]] = []
+    matched: list[dict[str, float]] = []
+    spreads: dict[str, Values] = {}
+    size = 0
+    for left, right, drawn in _splits(samples, real, random):
+        size = len(left)
+        half = real[left]
+        for name, found, other in (("real", floors, real[right]), ("samples", matched, samples[drawn])):
+            found.append({frechet: frechet_between(other.values, half.values)})
+            found[-1][kernel] = kernel_distance(_some(other), _some(half))
+            among = neighbourhoods(other, half, options.neighbours)
+            if among is not None:
+                found[-1].update({figure: float(getattr(among, figure).mean()) for figure in NEIGHBOURHOOD})
+                spreads.setdefault(name, among.nearest_real)
+    near = neighbourhoods(samples, real, options.neighbours)
+    figures: dict[str, Any] = {
+        frechet: _frechet(samples, real, seed),
+        kernel: _kernel(samples, real, options, seed),
+        **(_fractions(near, samples, real, seed) if near is not None else dict.fromkeys(NEIGHBOURHOOD)),
+    }
+    for name, figure in figures.items():
+        if figure is not None:
+            figure["floor"] = _spread([one[name] for one in floors if name in one])
+            figure["at_floor_size"] = _spread([one[name] for one in matched if name in one])
+    if extractor.probabilities is not None:
+        figures["inception_score"] = _inception(samples, real, extractor, seed)
+    counts = {"samples": n, "sample_cases": len(np.unique(samples.cases))}
+    counts |= {"reference_samples": m, "reference_cases": len(np.unique(real.cases))}
+    result = {**counts, "floor_samples": size, **figures}
+    return Comparison(result, near.nearest_real if near is not None else np.empty(0), spreads)
+
+
+def _splits(
+    samples: Features, real: Features, random: np.random.Generator
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Equally many rows of one half of the real cases, of the other half, and of the samples, at least 2."""
+    if len(np.unique(real.cases)) < 2:
+        return
+    for _ in range(REPEATS):
+        left, right = halves(real.cases, random)
+        size = min(len(left), len(right), len(samples))
+        if size < 2:
+            return
+        yield (
+            random.permutation(left)[:size],
+            random.permutation(right)[:size],
+            random.permutation(len(samples))[:size],
+        )
+
+
+def _frechet(samples: Features, real: Features, seed: int) -> dict[str, Any]:
+    value = frechet_between(samples.values, real.values)
+    draws = FRECHET_DRAWS if min(len(samples), len(real), samples.values.shape[1]) <= MANY_FEATURES else FEW_DRAWS
+    redrawn: list[float] = []
+    if min(len(np.unique(samples.cases)), len(np.unique(real.cases))) >= 2:
+        rows = zip(resamples(samples.cases, seed, draws), resamples(real.cases, seed + 1, draws), strict=True)
+        redrawn = [
+            frechet_between(samples.values[torch.from_numpy(ours)], real.values[torch.from_numpy(theirs)])
+            for ours, theirs in rows
+            if min(len(ours), len(theirs)) >= 2
+        ]
+    figure = around(value, np.array(redrawn))
+    return figure if figure["low"] is None else {**figure, "low": max(figure["low"], 0.0)}
+
+
+def _kernel(samples: Features, real: Features, options: FidelityOptions, seed: int) -> dict[str, Any]:
+    random = np.random.default_rng(seed)
+    size = max(min(options.subset_size, len(samples) // 2, len(real) // 2), 2)
+    subsets = subset_distances(samples, real, options.subsets, size, random)
+    subsets = subsets[np.isfinite(subsets)]
+    ours, theirs = _some(samples, random), _some(real, random)
+    weights = multiplicities(ours.cases, seed, DRAWS), multiplicities(theirs.cases, seed + 1, DRAWS)
+    redrawn = weighted_distances(ours, theirs, *weights) if min(map(len, weights)) else np.empty(0)
+    facts = {"subset_std": float(subsets.std()), "subsets": len(subsets), "subset_size": size}
+    return {**around(float(subsets.mean()), redrawn[np.isfinite(redrawn)]), **facts}
+
+
+def _some(features: Features, random: np.random.Generator | None = None) -> Features:
+    """At most LIMIT rows: the first ones, or drawn at random."""
+    if len(features) <= LIMIT:
+        return features
+    return features[np.arange(LIMIT) if random is None else np.sort(random.permutation(len(features))[:LIMIT])]
+
+
+def _fractions(near: Neighbourhoods, samples: Features, real: Features, seed: int) -> dict[str, Any]:
+    figures = {}
+    for name, values, cases in (
+        ("precision", near.precision, samples.cases),
+        ("recall", near.recall, real.cases),
+        ("density", near.density, samples.cases),
+        ("coverage", near.coverage, real.cases),
+    ):
+        figures[name] = bootstrap_mean(values, cases, seed=seed) or around(float(values.mean()), np.empty(0))
+    return figures
+
+
+def _inception(samples: Features, real: Features, extractor: Extractor, seed: int) -> dict[str, Any]:
+    """The score of the samples by splits, and of the reference at equal numbers."""
+    if extractor.probabilities is None:
+        raise ValueError("the extractor has no class probabilities")
+    random = np.random.default_rng(seed)
+    ours, theirs = extractor.probabilities(samples.values), extractor.probabilities(real.values)
+    value, deviation, splits = inception_score(ours, random.permutation(len(ours)))
+    size = min(len(ours), len(theirs))
+    rows = (
+        torch.from_numpy(random.permutation(len(theirs))[:size]),
+        torch.from_numpy(random.permutation(len(ours))[:size]),
+    )
+    redrawn = weighted_scores(ours, multiplicities(samples.cases, seed, DRAWS))
+    return {
+        **around(value, redrawn),
+        "split_std": deviation,
+        "splits": splits,
+        "of_reference": score(theirs[rows[0]]),
+        "at_equal_number": score(ours[rows[1]]),
+        "equal_number": size,
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float] | None:
+    if not values:
+        return None
+    return {"mean": float(np.mean(values)), "low": float(min(values)), "high": float(max(values))}

@@ -1,0 +1,74 @@
+"""What an evaluation looks at, as every metric gets it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from medgen.artifacts.stored import StoredSet
+from medgen.evaluation.features.features import FeatureBank
+from medgen.evaluation.options import EvaluateOptions
+
+Images = npt.NDArray[np.float32]
+
+
+class Advance(Protocol):
+    """Tells the progress that more is done."""
+
+    def __call__(self, count: int = 1, note: str = "") -> None:
+        """`count` more are done."""
+
+
+class MapMaker(Protocol):
+    """Makes anomaly maps of images and other normal versions of them as those of a set were made."""
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the set's maps are deviations from those of normal images."""
+
+    def __call__(self, images: Images, versions: Images, case: str) -> tuple[Images, Images]:
+        """Images and versions of one case, (B, C, H, W) in [-1, 1] -> maps (B, 4, H, W) and scores (B,)."""
+
+    def calibrated_by(self, normal: Iterable[tuple[str, Images]]) -> MapMaker:
+        """The same in deviations from the maps (B, 4, H, W) of normal cases, each of them from those of the others."""
+
+
+Progress = Callable[[int | None, str], AbstractContextManager[Advance]]
+"""From the number of items (None: unknown) and their unit."""
+
+
+@dataclass(frozen=True)
+class Reconstructor:
+    """A VAE as metrics see it: images (B, C, H, W) in [-1, 1] to what is left of them; with its digest."""
+
+    reconstruct: Callable[[Tensor], Tensor]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One set, and what it is compared with."""
+
+    stored: StoredSet
+    bank: FeatureBank
+    options: EvaluateOptions
+    progress: Progress
+    reference: StoredSet | None = None
+    """Real images, or the truth that the set should equal."""
+    training: StoredSet | None = None
+    """What the generator learned from."""
+    vae: Reconstructor | None = None
+    maps: MapMaker | None = None
+    thick: StoredSet | None = None
+    """The thick slices that the set was interpolated from."""
+
+
+def slice_names(stored: StoredSet) -> list[str]:
+    """A name for each slice, by which sets pair: the case's id, and the slice's number where it has several."""
+    return [row.id if row.count == 1 else f"{row.id}/{depth}" for row in stored.cases for depth in range(row.count)]

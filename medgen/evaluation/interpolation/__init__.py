@@ -1,0 +1,1 @@
+"""Whether interpolated slices equal thin ones."""

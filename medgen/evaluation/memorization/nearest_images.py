@@ -1,0 +1,185 @@
+"""For each image of one set the nearest image of another: first by descriptions of all, then by laying the best on it.
+
+Features and spectra of all images are held in memory, a few kilobytes an image; images are read when they are compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from medgen.artifacts.stored import StoredSet
+from medgen.evaluation.features.features import FeatureBank, Features, key_of
+from medgen.evaluation.memorization.alignment import align, small, unlikeness
+from medgen.evaluation.memorization.spectrum import mirrored, spectrum
+from medgen.evaluation.options import MemorizationOptions
+
+FLIPS: dict[str, tuple[int, ...]] = {"none": (), "left-right": (-1,), "up-down": (-2,), "both": (-2, -1)}
+BATCH = 64
+BLOCK = 1 << 24
+"""Distances that are held at once."""
+
+Values = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The images of a set that are finite, and what they are found by; rows as in `features`."""
+
+    stored: StoredSet
+    features: Features
+    spectra: Tensor
+    """(N, rows, columns)"""
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, rows: Rows) -> Collection:
+        """Some of the rows, in the order asked for."""
+        return Collection(self.stored, self.features[rows], self.spectra[torch.from_numpy(rows)])
+
+    def images(self, rows: Rows) -> Tensor:
+        """(len(rows), C, H, W) in [-1, 1]."""
+        intensity = self.stored.header.intensity
+        if intensity is None:
+            raise ValueError("a set of images says what its values mean")
+        return torch.from_numpy(intensity.normalized(self.stored.read("image", self.features.slices[rows])))
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Of N images the nearest one each."""
+
+    distance: Values
+    """(N,) sqrt(1 - correlation) after alignment."""
+    surroundings: Values
+    """(N,) median of this distance over the other cases that were compared; NaN where there were none."""
+    row: Rows
+    """(N,) the nearest image."""
+    flip: Rows
+    """(N,) how the image has to be mirrored to lie on it, by number in FLIPS."""
+    shift: Rows
+    """(N, 2) pixels at the compared size that the nearest image has to be moved by, then, down and right."""
+    feature_distance: Values
+    """(N,) distance to the nearest image in feature space, whichever that is."""
+
+    def relative(self, least: float) -> Values:
+        """(N,) distance over surroundings, which count as at least `least`: 0 for a copy, about 1 for one of many."""
+        return self.distance / np.fmax(self.surroundings, least)
+
+
+def collect(stored: StoredSet, bank: FeatureBank, advance: Callable[[int], object] = lambda n: None) -> Collection:
+    """Describe the images of a set."""
+    features = bank.of(stored, advance)
+
+    def spectra() -> Tensor:
+        undescribed = Collection(stored, features, torch.empty(len(features), 0))
+        starts = range(0, len(features), BATCH)
+        return torch.cat(
+            [spectrum(undescribed.images(np.arange(start, min(start + BATCH, len(features))))) for start in starts]
+        )
+
+    return Collection(stored, features, bank.once(("spectra", key_of(stored)), spectra))
+
+
+def nearest_images(
+    queries: Collection,
+    gallery: Collection,
+    options: MemorizationOptions,
+    advance: Callable[[int], object] = lambda n: None,
+    *,
+    same: bool = False,
+) -> Matches:
+    """Compare each query with the gallery; with `same` they are one set, and images of a case are not compared."""
+    size = compared_size(queries, options.side)
+    reach = round(options.shift * min(size))
+    found = []
+    for row, rows, flips, feature_distance in _candidates(queries, gallery, options.candidates, same=same):
+        image = small(queries.images(np.array([row])), size)
+        ours = torch.cat([image.flip(axes) if (axes := FLIPS[name]) else image for name in FLIPS])
+        read, of_theirs = np.unique(rows, return_inverse=True)
+        theirs = small(gallery.images(read), size)
+        with _one_thread():
+            distances, shifts = align(ours, theirs, torch.from_numpy(flips), torch.from_numpy(of_theirs), reach)
+        best = int(distances.argmin())
+        shift = tuple(shifts[best].tolist())
+        distance = unlikeness(ours[flips[best]], theirs[of_theirs[best]], shift)
+        cases = gallery.features.cases[rows]
+        others = [distances.numpy()[cases == case].min() for case in np.unique(cases) if case != cases[best]]
+        surroundings = float(np.median(others)) if others else np.nan
+        found.append((distance, surroundings, rows[best], flips[best], shift, feature_distance))
+        advance(1)
+    columns = [np.array(column) for column in zip(*found, strict=True)]
+    return Matches(*columns)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Transforms of small images gain nothing by threads, and lose much where these wait for a busy core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def compared_size(collection: Collection, side: int) -> tuple[int, int]:
+    """Height and width to which images are reduced before they are laid on each other."""
+    height, width = collection.stored.arrays()["image"][0][1:]
+    share = min(1.0, side / max(height, width))
+    return max(round(height * share), 1), max(round(width * share), 1)
+
+
+def _candidates(
+    queries: Collection, gallery: Collection, count: int, *, same: bool
+) -> Iterator[tuple[int, Rows, Rows, float]]:
+    """For each query the gallery rows to compare with, how to mirror the query for each, and its feature distance.
+
+    The nearest image of each of the `count` nearest cases, and the `count` nearest of all: in features, in spectrum,
+    and in mirrored spectrum. The images of a case stand together.
+    """
+    cases = torch.from_numpy(gallery.features.cases)
+    names, starts, place = np.unique(gallery.features.cases, return_index=True, return_inverse=True)
+    places, ends = torch.from_numpy(place), np.append(starts[1:], len(gallery))
+    features, spectra = gallery.features.values, gallery.spectra.flatten(1)
+    for start in range(0, len(queries), size := max(1, min(BLOCK // len(gallery), len(queries)))):
+        block = slice(start, start + size)
+        ours = queries.spectra[block]
+        searches = (
+            (torch.cdist(queries.features.values[block], features), (0,)),
+            (torch.cdist(ours.flatten(1), spectra), (0, 3)),
+            (torch.cdist(mirrored(ours).flatten(1), spectra), (1, 2)),
+        )
+        if same:
+            mine = torch.from_numpy(queries.features.cases[block])
+            for distances, _ in searches:
+                distances[mine[:, None] == cases] = torch.inf
+        nearest = [_nearest(distances, places, len(names), count) for distances, _ in searches]
+        for index in range(len(ours)):
+            pairs = set()
+            for (distances, flips), (near_cases, near) in zip(searches, nearest, strict=True):
+                firsts = [
+                    int(starts[case] + distances[index, starts[case] : ends[case]].argmin())
+                    for case in near_cases[index].tolist()
+                ]
+                for row in {*firsts, *near[index].tolist()}:
+                    if distances[index, row] < torch.inf:
+                        pairs |= {(row, flip) for flip in flips}
+            rows, flips = np.array(sorted(pairs)).T
+            yield start + index, rows, flips, float(searches[0][0][index].min())
+
+
+def _nearest(distances: Tensor, places: Tensor, number: int, count: int) -> tuple[Tensor, Tensor]:
+    """(B, count) the cases, of `number`, with the nearest images, and the nearest images, by distances (B, M)."""
+    smallest = torch.full((len(distances), number), torch.inf)
+    smallest.scatter_reduce_(1, places.expand(len(distances), -1), distances, "amin")
+    near_cases = smallest.topk(min(count, number), largest=False).indices
+    return near_cases, distances.topk(min(count, len(places)), largest=False).indices

@@ -1,0 +1,1 @@
+"""Whether images equal those they should equal."""

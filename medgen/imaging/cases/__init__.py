@@ -1,0 +1,1 @@
+"""From slices to cases: which there are, and how they are stored."""

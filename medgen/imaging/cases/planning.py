@@ -1,0 +1,254 @@
+"""From sources and options to a plan: which cases there are, what is known of each, and how they will be stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from medgen.errors import DataError, UsageError
+from medgen.imaging.cases.intensity import Encoding, plan_encoding
+from medgen.imaging.cases.options import PreprocessOptions
+from medgen.imaging.cases.splits import hashed_id
+from medgen.imaging.cases.work import ScanTask, scan
+from medgen.imaging.cases.workers import Workers
+from medgen.imaging.labels import lidc
+from medgen.imaging.labels import table as csv_labels
+from medgen.imaging.labels.annotations import NODULE_FIELDS, Annotation
+from medgen.imaging.labels.masks import Masks
+from medgen.imaging.labels.names import CaseNames
+from medgen.imaging.reading.archive import Entry, Found, enumerate_sources
+from medgen.imaging.reading.series import Stack, build_stacks
+from medgen.imaging.reading.slices import MaskSource, SliceFacts
+
+SCAN_FILES = 32  # headers read in one task
+
+
+class Listener(Protocol):
+    """Who is told what happens."""
+
+    def say(self, message: str) -> None:
+        """A result or a step."""
+
+    def warn(self, message: str) -> None:
+        """Something the user should know although the work goes on."""
+
+
+@dataclass
+class LeftOut:
+    """What failed: raised at once, or under `keep_going` told and collected."""
+
+    listener: Listener
+    keep_going: bool
+    reasons: list[str] = field(default_factory=list)
+
+    def add(self, reason: str) -> None:
+        """One item failed for this reason."""
+        if not self.keep_going:
+            raise DataError(f"{reason} (--keep-going leaves such items out)")
+        self.reasons.append(reason)
+        self.listener.warn(f"left out: {reason}")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the command line names: image sources, and what belongs to them."""
+
+    sources: tuple[str, ...]
+    labels: Path | None = None
+    lidc_xml: tuple[Path, ...] = ()
+    masks: str | None = None
+    folder_names: bool = True
+    """Whether the name of a source folder counts for the ids of files that have no other identity."""
+
+
+@dataclass
+class PlannedCase:
+    """One case to be made."""
+
+    id: str
+    stack: Stack
+    annotation: Annotation
+    masks: list[MaskSource | None]
+    keep: list[int]  # indices of the slices that are kept
+
+
+@dataclass
+class Plan:
+    """All cases, in order, and what they have in common."""
+
+    cases: list[PlannedCase]
+    encoding: Encoding
+    channels: int
+    vector_fields: tuple[str, ...]
+    classes: dict[str, int]
+    labelled: bool  # whether there is a `label` array
+
+
+def make_plan(
+    inputs: Inputs, options: PreprocessOptions, key: bytes, workers: Workers, left_out: LeftOut, listener: Listener
+) -> Plan:
+    """Scan all headers, build stacks, attach labels and masks, decide on one encoding. Reads no pixels."""
+    sources, table = _tables(inputs, options, left_out)
+    if table and table.fields and inputs.lidc_xml:
+        raise UsageError("the labels and --lidc-xml both give vectors; use one of them")
+    files = enumerate_sources(sources, folder_names=inputs.folder_names)
+    slices = _scan_all(files, sources, inputs.masks, options, workers, left_out, listener)
+    every, copies = build_stacks(slices)
+    if copies:
+        listener.warn(f"{len(copies)} files are copies of others and are left aside, such as {copies[0]}")
+    stacks = _chosen(every, options, listener)
+    if not stacks:
+        enough = f", no stack of {options.min_slices} or more slices" if options.min_slices > 1 else ""
+        raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess{enough}")
+    ids = [hashed_id(key, stack.key) for stack in stacks]
+    annotations = {index: Annotation() for index in range(len(stacks))}
+    fields: tuple[str, ...] = ()
+    classes: dict[str, int] = {}
+    labelled = False
+    if table:
+        for error in csv_labels.apply(table, stacks, CaseNames(stacks, ids), annotations):
+            left_out.add(str(error))
+        fields, classes, labelled = table.fields, table.classes, "label" in table.columns
+    if inputs.lidc_xml:
+        fields = NODULE_FIELDS
+        for file, named in lidc.xml_files(inputs.lidc_xml):
+            reading = lidc.read_xml(file)
+            if named and reading is None:
+                raise DataError(f"{file}: holds no LIDC reading of a CT")
+            if reading and not lidc.annotate(reading, stacks, annotations, options.lidc_readers) and named:
+                left_out.add(f"{file}: the series it describes is not among the sources")
+    masks = Masks(inputs.masks) if inputs.masks else None
+    cases = []
+    for index, stack in enumerate(stacks):
+        try:
+            found = masks.of_stack(stack) if masks else []
+            if options.thickness is not None and stack.flaws and len(stack.slices) > 1:
+                raise DataError(
+                    f"{stack.name}: {next(iter(stack.flaws.values()))}; its slices cannot be resampled along z: "
+                    "leave --thickness out, or mend the series first"
+                )
+            if options.spacing is not None and not stack.measured:
+                raise DataError(f"{stack.name}: does not tell its pixel spacing; use --size instead of --spacing")
+            if labelled and set(annotations[index].labels) != set(range(len(stack.slices))):
+                raise DataError(f"{stack.name}: has no label in {table.file if table else ''}")
+        except DataError as error:
+            left_out.add(str(error))
+            continue
+        _tell_flaws(stack, listener)
+        cases.append(PlannedCase(ids[index], stack, annotations[index], found, []))
+    if not cases:
+        raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess")
+    if options.train_only and options.train_only not in classes:
+        told = f"its classes are {', '.join(classes)}" if classes else "there is no column 'label' of names"
+        raise UsageError(f"--train-only {options.train_only}: no case has that label: {told}")
+    kinds = {case.stack.first.kind for case in cases}
+    encoding = plan_encoding(kinds, options.window)
+    if encoding.per_case and "hu" in kinds:
+        listener.warn(
+            "CT lies beside images of other scales: all are scaled by their own percentiles (or set --window)"
+        )
+    if options.mask_background and encoding.intensity.unit != "HU":
+        raise UsageError("--mask-background finds lungs in CT, but not all images are CT")
+    if fields:
+        _tell_unlabelled(cases, listener)
+    colour = any(case.stack.first.colour for case in cases)
+    channels = int(options.channels) if options.channels != "auto" else 3 if colour else 1
+    return Plan(cases, encoding, channels, fields, classes, labelled)
+
+
+def _tables(inputs: Inputs, options: PreprocessOptions, left_out: LeftOut) -> tuple[list[str], csv_labels.Table | None]:
+    """The sources, with a CSV replaced by the files it names; and the table of labels, which may be that CSV."""
+    sources: list[str] = []
+    labels = inputs.labels
+    table = csv_labels.read_table(labels, options.vector_fields) if labels else None
+    for source in inputs.sources:
+        if not source.lower().endswith(".csv"):
+            sources.append(source)
+            continue
+        if table:
+            raise UsageError(f"{source}: only one CSV can be used, as source or as --labels")
+        table = csv_labels.read_table(Path(source), options.vector_fields)
+        paths, faults = csv_labels.image_paths(table)
+        table.faults += faults
+        sources += paths
+    for fault in table.faults if table else ():
+        left_out.add(fault)
+    if not sources:
+        raise DataError(f"{', '.join(inputs.sources)}: names no image that is there")
+    return sources, table
+
+
+def _scan_all(
+    found: Found,
+    sources: Sequence[str],
+    masks: str | None,
+    options: PreprocessOptions,
+    workers: Workers,
+    left_out: LeftOut,
+    listener: Listener,
+) -> list[SliceFacts]:
+    for name, reason in found.refused:
+        left_out.add(f"{name}: {reason}")
+    entries = [entry for entry in found.entries if not _below(entry, masks)]
+    slices: list[SliceFacts] = []
+    skipped = found.skipped
+    for _, outcomes in workers.map(scan, _scan_tasks(entries, sources, options.modality)):
+        if not isinstance(outcomes, list):
+            raise outcomes
+        for outcome in outcomes:
+            if isinstance(outcome, str):
+                left_out.add(outcome)
+            elif outcome:
+                slices += outcome
+            else:
+                skipped += 1
+    if skipped:
+        listener.say(f"{skipped} files that are no images were passed over")
+    return slices
+
+
+def _scan_tasks(entries: Sequence[Entry], sources: Sequence[str], modality: str) -> Iterator[ScanTask]:
+    for start in range(0, len(entries), SCAN_FILES):
+        chunk = tuple(entries[start : start + SCAN_FILES])
+        named = tuple(not entry.member and entry.path == sources[entry.source] for entry in chunk)
+        yield ScanTask(chunk, named, modality)
+
+
+def _below(entry: Entry, masks: str | None) -> bool:
+    """Whether a file lies in the folder of masks, and so is no image of its own."""
+    if masks is None:
+        return False
+    folder = Path(masks).resolve() if "{stem}" not in masks else Path(masks).resolve().parent
+    path = Path(entry.path).resolve()
+    return path == folder or folder in path.parents
+
+
+def _chosen(stacks: list[Stack], options: PreprocessOptions, listener: Listener) -> list[Stack]:
+    """The stacks that the options ask for."""
+    kept = [stack for stack in stacks if not options.series or stack.first.modality in options.series]
+    scans = [stack for stack in kept if not stack.first.localizer] or kept
+    long = [stack for stack in scans if len(stack.slices) >= options.min_slices]
+    if len(kept) < len(stacks):
+        listener.say(
+            f"{len(stacks) - len(kept)} stacks of other modalities than {', '.join(options.series)} passed over"
+        )
+    if len(scans) < len(kept):
+        listener.say(f"{len(kept) - len(scans)} localizers passed over")
+    if len(long) < len(scans):
+        listener.say(f"{len(scans) - len(long)} stacks of fewer than {options.min_slices} slices passed over")
+    return long
+
+
+def _tell_flaws(stack: Stack, listener: Listener) -> None:
+    """Flaws do not hurt single slices; who trains on volumes should know of them."""
+    if stack.first.position is not None:
+        for flaw in stack.flaws.values():
+            listener.warn(f"{stack.name}: {flaw}; its slices are kept as they are")
+
+
+def _tell_unlabelled(cases: Sequence[PlannedCase], listener: Listener) -> None:
+    without = sum(not case.annotation.findings for case in cases)
+    if without:
+        listener.say(f"{without} of {len(cases)} cases have no row with a vector: they count as healthy (all zeros)")

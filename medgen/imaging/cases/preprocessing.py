@@ -1,0 +1,202 @@
+"""`medgen preprocess`: a plan becomes cases, read by worker processes and written in order, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medgen.artifacts.provenance import derive, fingerprint
+from medgen.artifacts.schema import SetHeader
+from medgen.artifacts.sets import create_set
+from medgen.artifacts.sharding import mark_shard, take_shard
+from medgen.config import plain
+from medgen.errors import DataError, MedgenError, UsageError
+from medgen.imaging.cases.assembly import Assembler, patient_of
+from medgen.imaging.cases.options import PreprocessOptions
+from medgen.imaging.cases.planning import Inputs, LeftOut, Listener, Plan, PlannedCase, make_plan
+from medgen.imaging.cases.splits import parse_fractions, resolve_key, uniform
+from medgen.imaging.cases.work import Piece, ReadTask, read
+from medgen.imaging.cases.workers import Workers
+from medgen.imaging.geometry import PlaneMap, parse_size, plan_plane
+
+SLAB_SLICES = 16  # decoded in one task; bounds the memory of a worker, and keeps all of them busy on one case
+
+_NOT_PROVENANCE = ("workers", "keep_going")  # what does not change the result
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of it."""
+
+    cases: int
+    slices: int
+    left_out: tuple[str, ...]
+    duplicates: tuple[dict[str, str], ...]  # pairs of cases with equal pixels
+
+
+def preprocess(
+    inputs: Inputs,
+    output: str,
+    options: PreprocessOptions,
+    listener: Listener,
+    *,
+    id_key: str | None = None,
+    shard: tuple[int, int] = (0, 1),
+    force: bool = False,
+    progress: Callable[[int], Any] = lambda total: None,
+) -> Done:
+    """Read `inputs` and write one image set to `output`.
+
+    `progress` is called once with the number of slices and returns a context manager that yields `advance(count)`.
+    Raises DataError naming the first file that fails, unless `options.keep_going`.
+    """
+    key = resolve_key(id_key)
+    size = parse_size(options.size)
+    fractions = parse_fractions(options.split)
+    if options.healthy_slices is not None and options.thickness is not None:
+        raise UsageError("--healthy-slices picks single slices, --thickness needs all of them; use one of the two")
+    if options.drop_duplicates and shard[1] > 1:
+        raise UsageError("--drop-duplicates must see all cases, a shard sees only its own; use one of the two")
+    left_out = LeftOut(listener, options.keep_going)
+    with Workers(options.workers) as workers:
+        plan = make_plan(inputs, options, key, workers, left_out, listener)
+        for case in plan.cases:
+            case.keep = _kept_slices(case, plan, options, key)
+        planes = _planes(plan, options, size, left_out)
+        header = mark_shard(_header(inputs, plan, options), *shard)
+        plan.cases, planes = list(take_shard(plan.cases, *shard)), list(take_shard(planes, *shard))
+        assembler = Assembler(plan, planes, options, key, fractions)
+        total = sum(len(case.keep) for case in plan.cases)
+        with create_set(output, header, force=force) as writer, progress(total) as advance:
+            for task, slab in workers.map(read, _tasks(plan, planes, options)):
+                outcome = assembler.take(task, slab)
+                if isinstance(outcome, MedgenError):
+                    left_out.add(str(outcome))
+                elif outcome is not None:
+                    writer.write(outcome)
+                advance(sum(len(piece.frames) for piece in task.pieces))
+            if plan.cases and not writer.digest.cases:
+                raise DataError(f"all {len(plan.cases)} cases failed; the first: {left_out.reasons[0]}")
+    assembler.report(listener, whole=shard[1] == 1)
+    duplicates = tuple(assembler.duplicates.named(plan.cases))
+    return Done(writer.digest.cases, writer.digest.slices, tuple(left_out.reasons), duplicates)
+
+
+def _tasks(plan: Plan, planes: list[PlaneMap], options: PreprocessOptions) -> Iterator[ReadTask]:
+    """The slices to read, in order, in slabs; a file is never cut in two."""
+    keep_physical = plan.encoding.per_case or options.thickness is not None
+    for number, (case, plane) in enumerate(zip(plan.cases, planes, strict=True)):
+        pieces = list(_pieces(case))
+        slabs: list[list[Piece]] = [[]]
+        for piece in pieces:
+            if slabs[-1] and sum(len(other.frames) for other in slabs[-1]) + len(piece.frames) > SLAB_SLICES:
+                slabs.append([])
+            slabs[-1].append(piece)
+        for part, slab in enumerate(slabs):
+            yield ReadTask(
+                case=number,
+                last=part == len(slabs) - 1,
+                pieces=tuple(slab),
+                plane=plane,
+                spacing=(case.stack.spacing[1], case.stack.spacing[2]),
+                encoding=plan.encoding,
+                channels=plan.channels,
+                hu=case.stack.first.kind == "hu",
+                masked=bool(case.masks),
+                mask_background=options.mask_background,
+                keep_physical=keep_physical,
+                nameless=not patient_of(case),
+            )
+
+
+def _pieces(case: PlannedCase) -> Iterator[Piece]:
+    """Neighbouring slices of one file together."""
+    run: list[int] = []
+    for index in case.keep:
+        if run and case.stack.slices[run[0]].entry != case.stack.slices[index].entry:
+            yield _piece(case, run)
+            run = []
+        run.append(index)
+    yield _piece(case, run)
+
+
+def _piece(case: PlannedCase, run: list[int]) -> Piece:
+    slices = [case.stack.slices[index] for index in run]
+    masks = tuple(case.masks[index] for index in run) if case.masks else ()
+    return Piece(slices[0].entry, slices[0].format, tuple(item.frame for item in slices), masks, slices[0].plain)
+
+
+def _kept_slices(case: PlannedCase, plan: Plan, options: PreprocessOptions, key: bytes) -> list[int]:
+    """Indices of the slices to keep: all, or those with a finding and some of the others, drawn by a keyed hash."""
+    every = list(range(len(case.stack.slices)))
+    if options.healthy_slices is None or not plan.vector_fields:
+        return every
+    healthy = sorted(set(every) - set(case.annotation.findings), key=lambda index: uniform(key, f"{case.id}/{index}"))
+    return sorted([*case.annotation.findings, *healthy[: options.healthy_slices]])
+
+
+def _planes(plan: Plan, options: PreprocessOptions, size: tuple[int, int] | None, left_out: LeftOut) -> list[PlaneMap]:
+    """The geometry of each case; cases whose slices would not have the size of the first are left out."""
+    planes: list[PlaneMap] = []
+    cases: list[PlannedCase] = []
+    for case in plan.cases:
+        plane = _plane(case, options, size)
+        if planes and (plane.y.target, plane.x.target) != (planes[0].y.target, planes[0].x.target):
+            ours, first = (f"{p.x.target} x {p.y.target}" for p in (plane, planes[0]))
+            left_out.add(
+                f"{case.stack.name}: its slices have {ours} pixels, those of {cases[0].stack.name} {first}; "
+                "bring all to one size with --size"
+            )
+            continue
+        planes.append(plane)
+        cases.append(case)
+    plan.cases = cases
+    return planes
+
+
+def _plane(case: PlannedCase, options: PreprocessOptions, size: tuple[int, int] | None) -> PlaneMap:
+    first = case.stack.first
+    return plan_plane(
+        (first.rows, first.columns),
+        (case.stack.spacing[1], case.stack.spacing[2]),
+        size=size,
+        keep_aspect=options.keep_aspect,
+        spacing=options.spacing,
+    )
+
+
+def _header(inputs: Inputs, plan: Plan, options: PreprocessOptions) -> SetHeader:
+    config = {name: value for name, value in plain(options).items() if name not in _NOT_PROVENANCE}
+    notes = {}
+    if options.mask_background:
+        notes["background"] = "outside the lungs set to -1000 HU"
+    if plan.encoding.percentiles:
+        low, high = plan.encoding.percentiles
+        notes["intensity"] = f"each case scaled by its own percentiles {low:g} and {high:g}"
+    if options.healthy_slices is not None and plan.vector_fields:
+        notes["slices"] = f"only those with a finding, and at most {options.healthy_slices} others a case"
+    return SetHeader(
+        kind="image",
+        provenance=derive("preprocess", config, sources=fingerprint(_facts(inputs, plan))),
+        intensity=plan.encoding.intensity,
+        vector_fields=plan.vector_fields,
+        label_names=tuple(plan.classes),
+        notes=notes,
+    )
+
+
+def _facts(inputs: Inputs, plan: Plan) -> Iterator[str | int]:
+    """What identifies the sources without naming them."""
+    tables = [Path(source) for source in inputs.sources if source.lower().endswith(".csv")]
+    if inputs.labels:
+        tables.append(inputs.labels)
+    for file in tables:
+        yield fingerprint([file.read_text(encoding="utf-8-sig")])
+    for case in plan.cases:
+        yield case.id
+        yield from (item.entry.size for item in case.stack.slices)
+        yield len(case.annotation.findings)
+        yield from (str(finding.values) for _, finding in sorted(case.annotation.findings.items()))
+        yield from (source.entry.size for source in case.masks[:1] if source)

@@ -1,0 +1,168 @@
+"""What a worker process does: scan headers, and read slices into their final geometry. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medgen.artifacts.schema import as_bytes
+from medgen.errors import DataError, MedgenError
+from medgen.imaging.cases.intensity import Encoding
+from medgen.imaging.geometry import PlaneMap
+from medgen.imaging.reading import formats
+from medgen.imaging.reading.archive import Entry
+from medgen.imaging.reading.plain_pixels import PlainPixels
+from medgen.imaging.reading.rescale import Physical
+from medgen.imaging.reading.slices import Format, MaskSource, SliceFacts
+
+if TYPE_CHECKING:
+    import hashlib
+
+_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+MASK_LEVEL = 0.5  # of a mask file's own maximum
+
+
+@dataclass(frozen=True)
+class ScanTask:
+    """Files whose headers are to be read."""
+
+    entries: tuple[Entry, ...]
+    named: tuple[bool, ...]  # whether the user gave the very file
+    modality: str
+
+    def __str__(self) -> str:
+        return self.entries[0].name
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Frames of one file, neighbours in their stack."""
+
+    entry: Entry
+    format: Format
+    frames: tuple[int, ...]
+    masks: tuple[MaskSource | None, ...] = ()  # one a frame; empty: no masks
+    plain: PlainPixels | None = None
+
+
+@dataclass(frozen=True)
+class ReadTask:
+    """Neighbouring slices of one case, and what becomes of them."""
+
+    case: int
+    last: bool  # whether the case is complete with it
+    pieces: tuple[Piece, ...]
+    plane: PlaneMap
+    spacing: tuple[float, float]  # (y, x) mm, of the source
+    encoding: Encoding
+    channels: int
+    hu: bool  # whether the values are Hounsfield units
+    masked: bool  # whether a mask array is wanted
+    mask_background: bool
+    keep_physical: bool  # float32 instead of stored values, for work that needs the whole case
+    nameless: bool  # whether nothing tells whose images these are
+
+    def __str__(self) -> str:
+        return self.pieces[0].entry.name
+
+
+@dataclass
+class Slab:
+    """The slices of a ReadTask: values (D, C, H, W), stored or physical, and masks (D, 1, H, W).
+
+    `digest` stands for the decoded pixels, before any change of size or window; `identity` does so as well where they
+    stand for the patient too, whom nobody tells, and is empty elsewhere.
+    """
+
+    values: npt.NDArray[Any]
+    mask: npt.NDArray[np.uint8] | None
+    digest: bytes
+    identity: bytes
+
+
+def scan(task: ScanTask) -> list[list[SliceFacts] | str]:
+    """For each file its slices, or the reason why it has none."""
+    results: list[list[SliceFacts] | str] = []
+    for entry, named in zip(task.entries, task.named, strict=True):
+        try:
+            results.append(formats.scan(entry, task.modality, named=named))
+        except MedgenError as error:
+            results.append(str(error))
+    return results
+
+
+def read(task: ReadTask) -> Slab:
+    """Read, resample and encode. Raises DataError naming the file that cannot be read."""
+    fill = task.encoding.fill
+    planes, masks = [], []
+    pixels, identity = sha256(), sha256()  # processors compute it in hardware, twice as fast as blake2b
+    for piece in task.pieces:
+        frames = formats.read(piece.entry, piece.format, piece.frames, hu=task.hu, plain=piece.plain)  # (F, H, W, C)
+        _check_size(piece.entry, frames.shape[1:3], task.plane)
+        _take_in(pixels, _as_integers(frames))
+        if task.nameless:
+            _take_in(identity, frames.astype(np.float32, copy=False))
+        for image in frames:
+            values = _with_channels(image, task.channels)
+            if task.mask_background:
+                from medgen.imaging.cases.lungs import without_background
+
+                values = without_background(values.astype(np.float32, copy=False), task.spacing)
+            planes.append(task.plane.image(values, fill))
+        for source in piece.masks:
+            masks.append(_read_mask(source, task.plane))
+    stack = np.ascontiguousarray(np.moveaxis(np.stack(planes), 3, 1))  # (D, C, H, W)
+    return Slab(
+        stack.astype(np.float32, copy=False) if task.keep_physical else task.encoding.encode(stack),
+        np.stack(masks)[:, None] if task.masked else None,
+        pixels.digest()[:16],
+        identity.digest()[:16] if task.nameless else b"",
+    )
+
+
+def _take_in(digest: hashlib._Hash, frames: Physical) -> None:
+    digest.update(str(frames.shape[1:]).encode())
+    digest.update(as_bytes(np.ascontiguousarray(frames)))
+
+
+def _as_integers(frames: Physical) -> Physical:
+    """int16 where that changes no value: half the bytes, and the same ones however a file held these values."""
+    if frames.dtype == np.int16:
+        return frames
+    with np.errstate(invalid="ignore"):
+        integers = frames.astype(np.int16)
+    return integers if np.array_equal(integers, frames) else frames
+
+
+def _check_size(entry: Entry, shape: Sequence[int], plane: PlaneMap) -> None:
+    expected = plane.y.source, plane.x.source
+    if tuple(shape) != expected:
+        raise DataError(
+            f"{entry.name}: has {shape[1]} x {shape[0]} pixels, its header says {expected[1]} x {expected[0]}"
+        )
+
+
+def _with_channels(image: Physical, channels: int) -> Physical:
+    """(H, W, C) -> (H, W, channels): colour to luminance, or grey three times."""
+    if image.shape[2] == channels:
+        return image
+    if channels == 1:
+        return image @ _LUMINANCE[:, None]
+    return np.repeat(image, channels, axis=2)
+
+
+def _read_mask(source: MaskSource | None, plane: PlaneMap) -> npt.NDArray[np.uint8]:
+    """One slice's mask (H, W) in the geometry of its image; all zeros where there is none."""
+    if source is None:
+        return np.zeros((plane.y.target, plane.x.target), dtype=np.uint8)
+    values = formats.read(source.entry, source.format, (source.frame,), hu=False)[0].max(axis=2)
+    _check_size(source.entry, values.shape, plane)
+    # Masks are written as 0/1, 0/255, or as JPEG with values in between.
+    high = float(values.max())
+    full = 1.0 if high <= 1.0 else 255.0 if high > 128 else high
+    return plane.mask((values > MASK_LEVEL * full).astype(np.uint8))

@@ -1,0 +1,146 @@
+"""Processes that work on numbered tasks; results come back in order, a bounded number ahead.
+
+Processes, because the DICOM decoders hold the interpreter's lock: two threads gain nothing, two processes double.
+A worker sees the end of its pipe when the main process dies, however it dies, and ends too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar, cast
+
+from medgen.errors import DataError, MedgenError
+from medgen.imaging.cases.messages import receive, send
+from medgen.memory import keep_freed_memory
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+AHEAD = 4  # tasks a worker that may be under way or waiting to be fetched
+QUEUED = 2  # tasks a worker holds, so that it need not wait for the next; small enough to fit into the pipe
+
+
+def prepare() -> None:
+    """Start what workers are made by: it then imports what they need while the caller does other things.
+
+    That is a server without threads, which imports everything once and forks the workers.
+    """
+    forkserver.set_forkserver_preload(["__main__", "medgen.imaging.cases.work", "medgen.imaging.reading.pixels"])
+    forkserver.ensure_running()
+
+
+class Workers:
+    """`count` processes (0: one a core), used as a context manager; leaving it ends them."""
+
+    def __init__(self, count: int = 0) -> None:
+        prepare()
+        self._count = count or _cores()
+        self._context = multiprocessing.get_context("forkserver")
+        self._processes: list[BaseProcess] = []
+        self._pipes: list[Connection] = []
+
+    def __enter__(self) -> Workers:
+        for _ in range(self._count):
+            ours, theirs = self._context.Pipe()
+            process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
+            process.start()
+            theirs.close()
+            self._processes.append(process)
+            self._pipes.append(ours)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join()
+
+    def map(self, work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result | MedgenError]]:
+        """Yield (task, result) in the order of `tasks`; a MedgenError of the work comes in place of a result.
+
+        Any other exception of a worker, and its death, is raised here with the task that caused it.
+        """
+        source = enumerate(tasks)
+        tasks_of: dict[int, Task] = {}  # taken and not yet yielded
+        done: dict[int, Result | MedgenError] = {}
+        queues: dict[Connection, deque[int]] = {pipe: deque() for pipe in self._pipes}
+        following, exhausted = 0, False
+        while True:
+            while not exhausted and len(tasks_of) < AHEAD * self._count:
+                pipe = min(queues, key=lambda pipe: len(queues[pipe]))
+                if len(queues[pipe]) == QUEUED:
+                    break
+                taken = next(source, None)
+                if taken is None:
+                    exhausted = True
+                    break
+                number, tasks_of[taken[0]] = taken
+                queues[pipe].append(number)
+                with contextlib.suppress(BrokenPipeError):  # its death is told when its answer is missing
+                    pipe.send((work, tasks_of[number]))
+            if following in done:
+                task, outcome = tasks_of.pop(following), done.pop(following)
+                if isinstance(outcome, Exception) and not isinstance(outcome, MedgenError):
+                    raise RuntimeError(f"{task}: {type(outcome).__name__}: {outcome}") from outcome
+                yield task, outcome
+                following += 1
+            elif busy := [pipe for pipe, queue in queues.items() if queue]:
+                for ready in wait(busy):
+                    pipe = cast(Connection, ready)
+                    number = queues[pipe].popleft()
+                    done[number] = self._receive(pipe, tasks_of[number])
+            else:
+                return
+
+    def _receive(self, pipe: Connection, task: object) -> Any:
+        try:
+            return receive(pipe)
+        except (EOFError, ConnectionResetError):
+            process = self._processes[self._pipes.index(pipe)]
+            process.join()
+            code = process.exitcode or 0
+            reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+            hint = "; if memory ran out, use fewer --workers" if code == -signal.SIGKILL else ""
+            raise DataError(f"{task}: the worker process reading it was {reason}{hint}") from None
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _serve(pipe: Connection) -> None:
+    """The life of a worker: take a task, send its result, until the pipe closes."""
+    import warnings
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.dup2(2, 1)  # a C library that prints must not write into the artifact on standard output
+    warnings.simplefilter("ignore")
+    keep_freed_memory()
+    while True:
+        try:
+            work, task = pipe.recv()
+        except (EOFError, ConnectionResetError):
+            return
+        answer: Any
+        try:
+            answer = work(task)
+        except Exception as error:  # sent to the main process, which raises it there
+            answer = error
+        try:
+            send(pipe, answer)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+        except Exception as error:  # an exception that cannot be sent, such as one with a file in it
+            send(pipe, RuntimeError(f"{type(error).__name__}: {error}; while sending {answer!r}"))

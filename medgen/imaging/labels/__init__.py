@@ -1,0 +1,1 @@
+"""What is known of images beside their pixels."""

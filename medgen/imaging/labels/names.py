@@ -1,0 +1,123 @@
+"""Find the case a user means: by series UID, patient, hashed id, or the name of a file, folder or ZIP."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from medgen.config import nearest
+from medgen.errors import DataError
+from medgen.imaging.reading.archive import Entry
+from medgen.imaging.reading.series import Stack
+
+_NAMED = 4  # of several that a name could mean
+
+
+def stem_of(name: str) -> str:
+    """File name without extension; `.nii.gz` counts as one."""
+    file = PurePosixPath(name).name
+    return file[:-7] if file.lower().endswith(".nii.gz") else PurePosixPath(file).stem
+
+
+class CaseNames:
+    """All names of all stacks, in memory only: none of them reaches an artifact."""
+
+    def __init__(self, stacks: Sequence[Stack], ids: Sequence[str]) -> None:
+        self._stacks = stacks
+        self._ids = ids
+        self._by_id = {case_id: {index} for index, case_id in enumerate(ids)}
+        self._series: dict[str, set[int]] = defaultdict(set)  # by SeriesInstanceUID
+        self._loose: dict[str, set[int]] = defaultdict(set)  # patients, files, folders
+        self._files: dict[str, list[tuple[int, int]]] = defaultdict(list)  # file name -> (stack, slice)
+        for index, stack in enumerate(stacks):
+            for position, item in enumerate(stack.slices):
+                if item.series:
+                    self._series[item.series].add(index)
+                if item.format == "dicom":
+                    self._loose[item.patient].add(index)
+                self._files[PurePosixPath(item.entry.within).name].append((index, position))
+                for name in _containers(item.entry):
+                    self._loose[name].add(index)
+                    self._loose[stem_of(name)].add(index)
+
+    def stack(self, name: str, series: str = "") -> int:
+        """The stack called `name`, of this series. DataError if there is none, with the nearest name, or several."""
+        found = self._by_id.get(name) or self._series.get(name) or self._loose.get(name)
+        if not found:
+            match = nearest(name, self._loose)
+            raise DataError(f"no case '{name}' in the sources" + (f"; did you mean '{match}'?" if match else ""))
+        return self._only(found, name, series, "")
+
+    def series(self, uid: str) -> int:
+        """The stack of the series with this SeriesInstanceUID. DataError if there is none, or several."""
+        if uid not in self._series:
+            match = nearest(uid, self._series)
+            raise DataError(f"no series '{uid}' in the sources" + (f"; did you mean '{match}'?" if match else ""))
+        return self._only(self._series[uid], uid, "", "")
+
+    def path(self, name: str, base: Path, series: str = "") -> tuple[int, int | None]:
+        """(stack, slice) of the file, folder or ZIP `name`, relative to `base` or a source, of this series.
+
+        The slice is None where `name` holds a whole stack. DataError as for `stack`.
+        """
+        wanted = PurePosixPath(name.replace("\\", "/"))
+        absolute = (base / name).resolve()
+        candidates = self._files.get(wanted.name, [])
+        spots = [spot for spot in candidates if self._is(spot, wanted, absolute)]
+        if spots:
+            index = self._only({index for index, _ in spots}, name, series, "give more of the path, or ")
+            places = [place for spot, place in spots if spot == index]
+            files = list(dict.fromkeys(self._stacks[index].slices[place].entry.name for place in places))
+            if len(files) > 1:
+                raise DataError(f"'{name}' means {_some(files)} of one case; give more of the path")
+            return index, places[0] if len(places) == 1 else None
+        found = None if candidates else self._loose.get(wanted.name) or self._loose.get(stem_of(name))
+        if not found:
+            match = nearest(name, list(self._files))
+            raise DataError(f"no file '{name}' in the sources" + (f"; did you mean '{match}'?" if match else ""))
+        if len(found) > 1:
+            found = {index for index in found if self._holds(index, wanted, absolute)} or found
+        return self._only(found, name, series, "give more of the path, or "), None
+
+    def _only(self, found: set[int], name: str, series: str, otherwise: str) -> int:
+        """The one stack of `found`, if need be by its series; else a DataError that lists them."""
+        chosen = sorted(found & self._series.get(series, set()) if series else found)
+        if len(chosen) == 1:
+            return chosen[0]
+        uids = [self._stacks[index].first.series for index in chosen or sorted(found)]
+        if not chosen:
+            raise DataError(f"'{name}' holds no series '{series}'; it has {_some(uids) if any(uids) else 'none'}")
+        if all(uids) and len(set(uids)) == len(uids):
+            told, remedy = _some(uids), "name one in a column 'series'"
+        else:
+            told = _some([f"{self._ids[index]} ({self._stacks[index].name})" for index in chosen])
+            remedy = "name one by this id in a column 'case'"
+        raise DataError(f"'{name}' means {len(chosen)} cases: {told}; {otherwise}{remedy}")
+
+    def _is(self, spot: tuple[int, int], wanted: PurePosixPath, absolute: Path) -> bool:
+        entry = self._stacks[spot[0]].slices[spot[1]].entry
+        if not entry.member and Path(entry.path).resolve() == absolute:
+            return True
+        parts = PurePosixPath(entry.within).parts
+        return parts[-len(wanted.parts) :] == wanted.parts
+
+    def _holds(self, index: int, wanted: PurePosixPath, absolute: Path) -> bool:
+        """Whether slices of a stack lie in the folder or ZIP `wanted`, by all that is given of its path."""
+        for entry in dict.fromkeys(item.entry for item in self._stacks[index].slices):
+            parts, length = PurePosixPath(entry.within).parts, len(wanted.parts)
+            if any(parts[start : start + length] == wanted.parts for start in range(len(parts) - length)):
+                return True
+            if absolute in (Path(entry.path).resolve(), *Path(entry.path).resolve().parents):
+                return True
+        return False
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few of them."""
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
+def _containers(entry: Entry) -> list[str]:
+    """Names of the file itself, of the ZIP and the folders around it."""
+    return [entry.within, *PurePosixPath(entry.within).parts]

@@ -1,0 +1,192 @@
+"""Labels from a CSV: vector, class, text, patient, split of a slice or case, named by `case`, `path` or `series`."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medgen.artifacts.schema import SPLITS
+from medgen.config import nearest
+from medgen.errors import DataError, InputMissingError
+from medgen.imaging.labels.annotations import NODULE_FIELDS, Annotation, Finding
+from medgen.imaging.labels.names import CaseNames
+from medgen.imaging.reading.series import Stack
+
+_PATHS = ("path", "filename", "file")
+
+
+@dataclass
+class Table:
+    """The rows of a labels file, each with its number in the file, and what its columns mean."""
+
+    file: Path
+    columns: tuple[str, ...]
+    rows: list[tuple[int, dict[str, str]]]
+    faults: list[str] = field(default_factory=list)  # rows that cannot be read, each with its reason
+    fields: tuple[str, ...] = ()  # columns that make the vector
+    classes: dict[str, int] = field(default_factory=dict)  # class name -> number; numbers name themselves
+
+    @property
+    def path_column(self) -> str:
+        """The column that holds file names, or ""."""
+        return next((name for name in _PATHS if name in self.columns), "")
+
+
+def read_table(file: Path, fields: Sequence[str] = ()) -> Table:
+    """Read a CSV with a header line; rows are counted as lines of the file.
+
+    `fields`: columns of the vector; if empty, the nodule fields if they are there. DataError names the column.
+    """
+    faults: list[str] = []
+    rows: list[tuple[int, dict[str, str]]] = []
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.reader(stream)
+            columns = tuple(name.strip() for name in next(reader, []))
+            for cells in reader:
+                if len(cells) != len(columns):
+                    if not any(cells):
+                        continue
+                    faults.append(
+                        f"{file}, row {reader.line_num}: {len(cells)} cells, the header has {len(columns)}; "
+                        "put quotes around text that holds commas"
+                    )
+                    continue
+                rows.append((reader.line_num, dict(zip(columns, (cell.strip() for cell in cells), strict=True))))
+    except OSError as error:
+        raise InputMissingError(f"{file}: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file}: not a CSV file in UTF-8 ({error})") from None
+    table = Table(file, columns, rows, faults)
+    if not rows and not faults:
+        raise DataError(f"{file}: holds no rows below its header")
+    if not {"case", "series"} & set(columns) and not table.path_column:
+        raise DataError(f"{file}: needs a column 'case', 'path' or 'series'; it has {', '.join(columns)}")
+    table.fields = _vector_fields(table, fields)
+    names = sorted({row["label"] for _, row in rows}) if "label" in columns else []
+    if names and not all(name.isdigit() for name in names):
+        table.classes = {name: number for number, name in enumerate(names)}
+    return table
+
+
+def apply(
+    table: Table, stacks: Sequence[Stack], names: CaseNames, annotations: Mapping[int, Annotation]
+) -> list[DataError]:
+    """Write every row into the annotation of its stack; the rows that cannot be used are returned as errors."""
+    errors: list[DataError] = []
+    for number, row in table.rows:
+        where = f"{table.file}, row {number}"
+        try:
+            _apply_row(table, row, where, stacks, names, annotations)
+        except DataError as error:
+            errors.append(error if str(error).startswith(where) else DataError(f"{where}: {error}"))
+    return errors
+
+
+def _apply_row(
+    table: Table,
+    row: Mapping[str, str],
+    where: str,
+    stacks: Sequence[Stack],
+    names: CaseNames,
+    annotations: Mapping[int, Annotation],
+) -> None:
+    place: int | None = None
+    series = row.get("series", "")  # beside a case or path: which of those it could mean
+    if row.get("case"):
+        index = names.stack(row["case"], series)
+    elif table.path_column and row[table.path_column]:
+        index, place = names.path(row[table.path_column], table.file.parent, series)
+    elif series:
+        index = names.series(series)
+    else:
+        raise DataError("names no case, path or series")
+    depth = len(stacks[index].slices)
+    if row.get("slice"):
+        if not row["slice"].isdigit() or int(row["slice"]) >= depth:
+            raise DataError(f"slice '{row['slice']}': expected 0 to {depth - 1}, counted along the normal")
+        place = int(row["slice"])
+    places = range(depth) if place is None else (place,)
+    finding = _finding(table.fields, row) if table.fields else None
+    annotation = annotations[index]
+    for position in places:
+        if finding is not None:
+            annotation.findings[position] = _larger(finding, annotation.findings.get(position), table.fields)
+        if "label" in row:
+            annotation.labels[position] = _label(table, row["label"])
+        if row.get("text"):
+            annotation.texts[position] = row["text"]
+        if row.get("modality") or row.get("modal"):
+            annotation.modalities[position] = row.get("modality") or row["modal"]
+    annotation.patient = row.get("patient") or annotation.patient
+    if row.get("split"):
+        if row["split"] not in SPLITS:
+            raise DataError(f"split '{row['split']}' is none of {', '.join(SPLITS)}")
+        annotation.split = row["split"]
+
+
+def image_paths(table: Table) -> tuple[list[str], list[str]]:
+    """The files that a table used as source names, relative to its folder, each once; and the rows that name none."""
+    if not table.path_column:
+        raise DataError(f"{table.file}: as a source it needs a column 'path'; or give it as --labels")
+    paths: dict[str, None] = {}
+    faults, present = [], []
+    for number, row in table.rows:
+        path = table.file.parent / row[table.path_column]
+        if not path.is_file():
+            faults.append(f"{table.file}, row {number}: no such file '{row[table.path_column]}'")
+            continue
+        present.append((number, row))
+        paths[str(path)] = None
+    table.rows = present
+    return list(paths), faults
+
+
+def _vector_fields(table: Table, wanted: Sequence[str]) -> tuple[str, ...]:
+    if wanted:
+        for name in wanted:
+            if name not in table.columns:
+                match = nearest(name, table.columns)
+                hint = f"; did you mean '{match}'?" if match else f"; it has {', '.join(table.columns)}"
+                raise DataError(f"{table.file}: has no column '{name}'{hint}")
+        return tuple(wanted)
+    missing = [name for name in NODULE_FIELDS if name not in table.columns]
+    if missing and len(missing) < len(NODULE_FIELDS):
+        raise DataError(
+            f"{table.file}: has no column {' and none '.join(repr(name) for name in missing)} beside the other nodule "
+            "fields; add it, or choose the columns with --vector-fields"
+        )
+    return () if missing else NODULE_FIELDS
+
+
+def _finding(fields: Sequence[str], row: Mapping[str, str]) -> Finding:
+    values = []
+    for name in fields:
+        try:
+            value = float(row[name])
+        except ValueError:
+            cause = "is missing" if not row[name] else f"is '{row[name]}', not a number"
+            raise DataError(f"field '{name}' {cause}; choose the columns with --vector-fields") from None
+        if not (math.isfinite(value) and 0.0 <= value <= 1.0):
+            raise DataError(f"field '{name}' is {row[name]}; it must lie in [0, 1]")
+        values.append(value)
+    return Finding(tuple(values))
+
+
+def _larger(new: Finding, old: Finding | None, fields: Sequence[str]) -> Finding:
+    """Of several findings in a slice the largest one stands in the vector."""
+    if old is None:
+        return new
+    if "size" not in fields:
+        raise DataError("this slice has a row already, and without a field 'size' none of them is the larger one")
+    at = list(fields).index("size")
+    return max(old, new, key=lambda finding: finding.values[at])
+
+
+def _label(table: Table, text: str) -> int:
+    if table.classes:
+        return table.classes[text]
+    return int(text)

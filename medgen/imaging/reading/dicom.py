@@ -1,0 +1,170 @@
+"""DICOM headers: one record for each slice, whether files hold one frame or many."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+
+from medgen.errors import DataError
+from medgen.imaging.reading.archive import Entry
+from medgen.imaging.reading.functional_groups import frame_value
+from medgen.imaging.reading.plain_pixels import PlainPixels, plain_pixels
+from medgen.imaging.reading.slices import Kind, SliceFacts, Vector3
+
+# Attributes that separate stacks of one series that lie on the same positions.
+_PHASES = (
+    *("StackID", "TemporalPositionIdentifier", "TemporalPositionIndex", "EchoNumbers", "EchoTime", "DiffusionBValue"),
+    *("AcquisitionNumber", "TriggerTime", "ContentTime", "ImageType"),
+)
+
+
+def scan_dicom(entry: Entry) -> list[SliceFacts]:
+    """The slices of one DICOM file, without reading its pixels. DataError says why there are none."""
+    with _readable(entry), entry.open() as file:
+        dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        plain = plain_pixels(dataset, file, entry.size)
+    if "Rows" not in dataset or "Columns" not in dataset:
+        raise DataError(f"{entry.name}: holds no image{_class_of(dataset)}")
+    try:
+        frames = max(1, int(dataset.get("NumberOfFrames") or 1))
+        return [_facts(entry, dataset, frame, plain) for frame in range(frames)]
+    except (ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError) as error:
+        raise DataError(f"{entry.name}: the header cannot be understood: {one_line(error)}") from None
+
+
+def read_dataset(entry: Entry) -> Dataset:
+    """Parse a whole DICOM file."""
+    with _readable(entry):
+        if entry.member:  # slow to seek in
+            return pydicom.dcmread(io.BytesIO(entry.read()), force=True)
+        with entry.open() as file:
+            return pydicom.dcmread(file, force=True)
+
+
+@contextlib.contextmanager
+def _readable(entry: Entry) -> Iterator[None]:
+    """Turn what fails in a damaged file into a DataError."""
+    try:
+        yield
+    except (InvalidDicomError, EOFError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
+        raise DataError(f"{entry.name}: not a readable DICOM file: {one_line(error)}") from None
+    except OSError as error:
+        raise DataError(f"{entry.name}: damaged: {one_line(error)}") from None
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error from a library, short and on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 240 else text[:237] + "..."
+
+
+def _facts(entry: Entry, dataset: Dataset, frame: int, plain: PlainPixels | None) -> SliceFacts:
+    series, sop = str(dataset.get("SeriesInstanceUID") or ""), str(dataset.get("SOPInstanceUID") or "")
+    modality = str(dataset.get("Modality") or "")
+    across, down = _axes(frame_value(dataset, frame, "PlaneOrientationSequence", "ImageOrientationPatient"))
+    position = _numbers(frame_value(dataset, frame, "PlanePositionSequence", "ImagePositionPatient"), 3)
+    offsets = dataset.get("GridFrameOffsetVector")
+    if position and across and down and offsets is not None and frame < len(offsets):  # dose grids
+        normal = cross(across, down)
+        position = tuple(p + float(offsets[frame]) * n for p, n in zip(position, normal, strict=True))
+    elif _frames(dataset) > 1 and not dataset.get("PerFrameFunctionalGroupsSequence"):
+        position = None  # one position for many frames is a film, not a stack
+    spacing = _numbers(
+        frame_value(dataset, frame, "PixelMeasuresSequence", "PixelSpacing") or dataset.get("ImagerPixelSpacing"), 2
+    )
+    return SliceFacts(
+        entry=entry,
+        frame=frame,
+        format="dicom",
+        rows=int(dataset.Rows),
+        columns=int(dataset.Columns),
+        colour=int(dataset.get("SamplesPerPixel") or 1) >= 3
+        or dataset.get("PhotometricInterpretation") == "PALETTE COLOR",
+        kind=_kind(dataset, modality),
+        modality=modality,
+        localizer="LOCALIZER" in (dataset.get("ImageType") or ()),
+        patient=str(dataset.get("PatientID") or dataset.get("StudyInstanceUID") or series or sop),
+        series=series,
+        sop=sop,
+        position=position if across else None,
+        across=across,
+        down=down,
+        spacing=spacing if spacing and min(spacing) > 0 else None,
+        step=_length(frame_value(dataset, frame, "PixelMeasuresSequence", "SpacingBetweenSlices")),
+        thickness=_length(frame_value(dataset, frame, "PixelMeasuresSequence", "SliceThickness")),
+        reference=str(dataset.get("FrameOfReferenceUID") or ""),
+        phase=tuple(_phase(dataset, frame, keyword) for keyword in _PHASES),
+        plain=plain,
+    )
+
+
+def _kind(dataset: Dataset, modality: str) -> Kind:
+    bits = int(dataset.get("BitsAllocated") or 32)
+    if int(dataset.get("SamplesPerPixel") or 1) >= 3 or dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+        return "byte"  # 16-bit colour is brought to 8
+    if modality == "CT" and bits in (16, 32):
+        return "hu"
+    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
+    plain = slope in (None, "", 1) and intercept in (None, "", 0) and "ModalityLUTSequence" not in dataset
+    return "byte" if bits <= 8 and plain and not int(dataset.get("PixelRepresentation") or 0) else "other"
+
+
+def _phase(dataset: Dataset, frame: int, keyword: str) -> str:
+    if keyword in ("StackID", "TemporalPositionIndex"):
+        return str(frame_value(dataset, frame, "FrameContentSequence", keyword) or "")
+    if keyword == "EchoTime":
+        echo = frame_value(dataset, frame, "MREchoSequence", "EffectiveEchoTime")
+        return str(echo if echo is not None else dataset.get(keyword) or "")
+    if keyword == "DiffusionBValue":
+        return str(frame_value(dataset, frame, "MRDiffusionSequence", keyword) or "")
+    return str(dataset.get(keyword) or "")
+
+
+def _axes(orientation: Any) -> tuple[Vector3 | None, Vector3 | None]:
+    values = _numbers(orientation, 6)
+    if values is None:
+        return None, None
+    across, down = _unit(values[:3]), _unit(values[3:])
+    if across is None or down is None or abs(sum(a * b for a, b in zip(across, down, strict=True))) > 0.01:
+        return None, None
+    return across, down
+
+
+def _unit(values: tuple[float, ...]) -> Vector3 | None:
+    norm = math.sqrt(sum(value * value for value in values))
+    return (values[0] / norm, values[1] / norm, values[2] / norm) if norm > 1e-6 else None
+
+
+def cross(a: Vector3, b: Vector3) -> Vector3:
+    """The vector product."""
+    return (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])
+
+
+def _numbers(values: Any, count: int) -> Any:
+    """`count` finite floats as a tuple, or None."""
+    if values is None or isinstance(values, str) or not hasattr(values, "__len__") or len(values) != count:
+        return None
+    numbers = tuple(float(value) for value in values)
+    return numbers if all(math.isfinite(number) for number in numbers) else None
+
+
+def _length(value: Any) -> float | None:
+    """A length in mm, or None where it is absent, zero or no number."""
+    length = abs(float(value)) if value is not None else 0.0
+    return length if length > 0 and math.isfinite(length) else None
+
+
+def _frames(dataset: Dataset) -> int:
+    return int(dataset.get("NumberOfFrames") or 1)
+
+
+def _class_of(dataset: Dataset) -> str:
+    uid = dataset.get("SOPClassUID") or getattr(dataset, "file_meta", Dataset()).get("MediaStorageSOPClassUID")
+    return f" ({getattr(uid, 'name', uid)})" if uid else ""

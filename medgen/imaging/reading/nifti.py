@@ -1,0 +1,147 @@
+"""NIfTI volumes (.nii, .nii.gz), single file, version 1 and 2; RAS coordinates become LPS."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+
+from medgen.errors import DataError
+from medgen.imaging.reading.archive import MAX_FILE_BYTES, Entry
+from medgen.imaging.reading.slices import SliceFacts
+
+_HEADER_BYTES = 540  # of version 2, the longer one
+_LPS_OF_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
+    """The slices of a volume, from its header; slices lie along the third axis, as they were acquired.
+
+    Rows and columns run as in DICOM (to the patient's left, back or feet), which costs a flip, never a resampling.
+    A fourth axis becomes stacks of their own.
+    """
+    header = _header(entry)
+    shape = [int(length) for length in header.get_data_shape()]
+    if len(shape) == 2:
+        shape.append(1)
+    if len(shape) < 3 or min(shape) < 1 or header.get_data_dtype().kind not in "iuf":
+        kind = header.get_data_dtype()
+        raise DataError(f"{entry.name}: not a volume of plain numbers (shape {tuple(shape)}, type {kind})")
+    matrix, flips = _oriented(header, shape)
+    columns, rows, slices = shape[:3]
+    volumes = int(np.prod(shape[3:], dtype=np.int64))
+    steps = np.linalg.norm(matrix[:3, :3], axis=0)
+    if (steps < 1e-6).any():
+        raise DataError(f"{entry.name}: its affine matrix has a zero column; repair the header")
+    across, down = (tuple(float(v) for v in matrix[:3, axis] / steps[axis]) for axis in (0, 1))
+    facts = []
+    for volume in range(volumes):
+        for index in range(slices):
+            position = matrix @ np.array([0, 0, index, 1.0])
+            facts.append(
+                SliceFacts(
+                    entry=entry,
+                    frame=volume * slices + (slices - 1 - index if flips[2] else index),
+                    format="nifti",
+                    rows=rows,
+                    columns=columns,
+                    colour=False,
+                    kind="hu" if modality == "CT" else "other",
+                    modality=modality,
+                    position=(float(position[0]), float(position[1]), float(position[2])),
+                    across=(across[0], across[1], across[2]),
+                    down=(down[0], down[1], down[2]),
+                    spacing=(float(steps[1]), float(steps[0])),
+                    step=float(steps[2]),
+                    phase=(str(volume),) if volumes > 1 else (),
+                )
+            )
+    return facts
+
+
+def read_nifti(entry: Entry, frames: Sequence[int]) -> npt.NDArray[np.float32]:
+    """The `frames` (F, H, W, 1), scaled as the header says."""
+    content = _content(entry)
+    try:
+        kind: Any = nibabel.Nifti2Image if _is_version_2(content) else nibabel.Nifti1Image
+        image = kind.from_bytes(content)
+        shape = [*image.shape, 1][:3] if len(image.shape) == 2 else list(image.shape)
+        _, flips = _oriented(image.header, shape)
+        values = np.asanyarray(image.dataobj, dtype=np.float32).reshape(*shape[:3], -1, order="F")
+    except (nibabel.filebasedimages.ImageFileError, OSError, ValueError, EOFError) as error:
+        raise DataError(f"{entry.name}: the voxels cannot be read: {' '.join(str(error).split())}") from None
+    depth = shape[2]
+    planes = [values[:, :, frame % depth, frame // depth].T for frame in frames]  # (H, W)
+    if flips[0]:
+        planes = [plane[:, ::-1] for plane in planes]
+    if flips[1]:
+        planes = [plane[::-1] for plane in planes]
+    stack = np.stack(planes)[..., None]
+    return np.nan_to_num(stack, nan=float(np.nanmin(stack)) if np.isfinite(stack).any() else 0.0)
+
+
+def _oriented(header: Any, shape: Sequence[int]) -> tuple[npt.NDArray[np.float64], tuple[bool, bool, bool]]:
+    """Matrix (4, 4) from flipped voxel indices to LPS mm, and which axes are flipped."""
+    matrix = _LPS_OF_RAS @ np.asarray(header.get_best_affine(), dtype=np.float64)
+    flips = []
+    for axis in range(2):
+        column = matrix[:3, axis]
+        main = int(np.argmax(np.abs(column)))
+        flips.append(bool(column[main] < 0) != (main == 2))  # left and back are positive in LPS, feet negative
+    for axis, flip in enumerate(flips):
+        if flip:
+            matrix = _flip(matrix, axis, shape[axis])
+    flips.append(bool(np.cross(matrix[:3, 0], matrix[:3, 1]) @ matrix[:3, 2] < 0))
+    if flips[2]:
+        matrix = _flip(matrix, 2, shape[2])
+    return matrix, (flips[0], flips[1], flips[2])
+
+
+def _flip(matrix: npt.NDArray[np.float64], axis: int, length: int) -> npt.NDArray[np.float64]:
+    flipped = matrix.copy()
+    flipped[:3, 3] += matrix[:3, axis] * (length - 1)
+    flipped[:3, axis] *= -1
+    return flipped
+
+
+def _header(entry: Entry) -> Any:
+    beginning = entry.head(_HEADER_BYTES * 8)
+    if entry.suffix == ".nii.gz":
+        try:
+            beginning = zlib.decompressobj(31).decompress(beginning, _HEADER_BYTES)
+        except zlib.error as error:
+            raise DataError(f"{entry.name}: damaged gzip data ({error})") from None
+    kind = nibabel.Nifti2Header if _is_version_2(beginning) else nibabel.Nifti1Header
+    try:
+        return kind.from_fileobj(io.BytesIO(beginning))  # type: ignore[no-untyped-call]
+    except (
+        nibabel.spatialimages.HeaderDataError,
+        nibabel.filebasedimages.ImageFileError,
+        OSError,
+        ValueError,
+    ) as error:
+        raise DataError(f"{entry.name}: not a readable NIfTI file: {' '.join(str(error).split())}") from None
+
+
+def _content(entry: Entry) -> bytes:
+    content = entry.read()
+    if entry.suffix != ".nii.gz":
+        return content
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            inflated = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{entry.name}: damaged gzip data ({error})") from None
+    if len(inflated) > MAX_FILE_BYTES:
+        raise DataError(f"{entry.name}: inflates to more than {MAX_FILE_BYTES >> 30} GiB; refused")
+    return inflated
+
+
+def _is_version_2(content: bytes) -> bool:
+    return content[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")

@@ -1,0 +1,102 @@
+"""DICOM pixels: decoded, in physical units, bright is more, colour as RGB."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+from pydicom.pixels.utils import pixel_array
+
+from medgen.errors import DataError
+from medgen.imaging.reading.archive import Entry
+from medgen.imaging.reading.dicom import one_line, read_dataset
+from medgen.imaging.reading.plain_pixels import PlainPixels
+from medgen.imaging.reading.rescale import Physical, filled, rescale_of
+
+Floats = npt.NDArray[np.float32]
+
+# The decoder for each compressed transfer syntax: the fastest that is exact and well kept.
+_DECODERS = {
+    "1.2.840.10008.1.2.5": "pylibjpeg",  # RLE
+    "1.2.840.10008.1.2.4.57": "gdcm",  # JPEG lossless
+    "1.2.840.10008.1.2.4.70": "gdcm",
+    "1.2.840.10008.1.2.4.80": "pyjpegls",  # JPEG-LS
+    "1.2.840.10008.1.2.4.81": "pyjpegls",
+    "1.2.840.10008.1.2.4.90": "pylibjpeg",  # JPEG 2000, by OpenJPEG
+    "1.2.840.10008.1.2.4.91": "pylibjpeg",
+    "1.2.840.10008.1.2.4.201": "pylibjpeg",  # high-throughput JPEG 2000
+    "1.2.840.10008.1.2.4.202": "pylibjpeg",
+    "1.2.840.10008.1.2.4.203": "pylibjpeg",
+}
+
+
+def read_dicom(entry: Entry, frames: Sequence[int], *, hu: bool, plain: PlainPixels | None = None) -> Physical:
+    """The `frames` of a file as (F, H, W, C); colour in [0, 255]. DataError says what is wrong with it.
+
+    `plain` is what the header told of pixels that need no decoder.
+    """
+    stored = plain.read(entry) if plain else None
+    if plain and stored is not None:
+        return filled(plain.rescale.physical(stored), plain.rescale.missing(stored), hu=hu)[None, :, :, None]
+    dataset = read_dataset(entry)
+    try:
+        stored = _decode(dataset)  # (F, H, W, C)
+        if stored.shape[-1] == 3:
+            return _to_bytes(stored[list(frames)], dataset)
+        return np.stack([_physical(dataset, stored[frame, :, :, 0], frame, hu) for frame in frames])[..., None]
+    except Exception as error:  # decoders raise whatever they like; the user gets one sentence, `from` keeps the rest
+        raise DataError(f"{entry.name}: the pixels cannot be decoded: {one_line(error)}") from error
+
+
+def _decode(dataset: Dataset) -> npt.NDArray[Any]:
+    """Stored values (F, H, W, C)."""
+    plugin = _DECODERS.get(str(dataset.file_meta.get("TransferSyntaxUID", "")), "")
+    try:
+        array = pixel_array(dataset, decoding_plugin=plugin)
+    except (RuntimeError, ValueError, AttributeError) as error:
+        if not plugin:
+            raise
+        try:
+            array = pixel_array(dataset)  # another decoder may be more lenient
+        except (RuntimeError, ValueError, AttributeError):
+            raise error from None
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    array = array.reshape(frames, int(dataset.Rows), int(dataset.Columns), -1)
+    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+        array = apply_color_lut(array[..., 0], dataset)
+    return array
+
+
+def _to_bytes(colour: npt.NDArray[Any], dataset: Dataset) -> Floats:
+    values = colour.astype(np.float32)
+    bits = colour.dtype.itemsize * 8 if "RedPaletteColorLookupTableData" in dataset else int(dataset.BitsStored)
+    return values if bits == 8 else np.rint(values * np.float32(255.0 / (2**bits - 1)))
+
+
+def _physical(dataset: Dataset, stored: npt.NDArray[Any], frame: int, hu: bool) -> Physical:
+    """One grey frame (H, W): padding recognised, MONOCHROME1 turned, then slope and intercept of this frame."""
+    rescale = rescale_of(dataset, frame, stored.dtype)
+    missing = rescale.missing(stored)
+    values = stored
+    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
+        low, high = _stored_range(dataset, stored)
+        values = np.float32(low + high) - values.astype(np.float32)
+    if dataset.get("BitsAllocated") == 1:
+        values = values.astype(np.float32) * np.float32(255.0)
+    if "ModalityLUTSequence" in dataset:
+        values = apply_modality_lut(values.astype(stored.dtype), dataset).astype(np.float32)
+    else:
+        values = rescale.physical(values)
+    return filled(values, missing, hu=hu)
+
+
+def _stored_range(dataset: Dataset, stored: npt.NDArray[Any]) -> tuple[float, float]:
+    if stored.dtype.kind == "f":
+        return float(np.nanmin(stored)), float(np.nanmax(stored))
+    bits = int(dataset.BitsStored)
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
+    return float(min(low, stored.min())), float(max(high, stored.max()))

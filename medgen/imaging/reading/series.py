@@ -1,0 +1,244 @@
+"""From loose slices to stacks: one series and one orientation each, ordered along the normal, checked for gaps."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from medgen.imaging.reading.archive import Entry
+from medgen.imaging.reading.slices import SliceFacts, Vector3
+
+SAME_AXES = 0.005  # direction cosines and pixel sizes that differ less are the same
+TILT_DEGREES = 0.5  # below it, rounding in the header explains the shift
+GAP_TOLERANCE = 0.05  # of the usual distance, and at least 0.1 mm
+
+
+@dataclass
+class Stack:
+    """Slices that make one case, in order along the normal of the first to the last.
+
+    `spacing` is (z, y, x) in mm; `flaws` in the geometry forbid resampling along z: kind -> sentence.
+    """
+
+    key: str  # what the id is made of: unique, and known to the user alone
+    slices: list[SliceFacts]
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    measured: bool = False  # whether the in-plane spacing is known
+    offsets: list[float] = field(default_factory=list)  # mm along the normal, from the first slice
+    flaws: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def first(self) -> SliceFacts:
+        """The slice at the lowest position along the normal."""
+        return self.slices[0]
+
+    @property
+    def name(self) -> str:
+        """What the user knows it by: its first file."""
+        return self.first.entry.name
+
+    @property
+    def patient(self) -> str:
+        """The patient's identity, or "" where the file does not tell."""
+        return self.first.patient
+
+    @property
+    def thickness(self) -> float:
+        """What a slice averages over, mm; 0 where the slices do not tell, or do not agree."""
+        told = {item.thickness or 0.0 for item in self.slices}
+        return min(told) if max(told) - min(told) <= 0.01 * max(told) else 0.0
+
+    @property
+    def origin(self) -> Vector3:
+        """Centre of the first voxel, LPS mm."""
+        return self.first.position or (0.0, 0.0, 0.0)
+
+    @property
+    def direction(self) -> tuple[float, ...]:
+        """Unit vectors of the z, y and x axes, LPS."""
+        if self.first.across is None or self.first.down is None:
+            return (0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0)
+        return (*normal(self.first), *self.first.down, *self.first.across)
+
+
+def normal(facts: SliceFacts) -> Vector3:
+    """The unit vector from one slice to the next: along a row x along a column."""
+    a, b = facts.across or (1.0, 0.0, 0.0), facts.down or (0.0, 1.0, 0.0)
+    return (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])
+
+
+def build_stacks(slices: Iterable[SliceFacts]) -> tuple[list[Stack], list[str]]:
+    """Group by series, orientation, size and (where positions repeat) echo or time point; order and check each.
+
+    The order of the stacks is that of their first files. Files without a position are stacks of their own. Also returns
+    the names of files left aside because they are exact copies of others.
+    """
+    layers, copies = _without_copies(slices)
+    stacks = [stack for layer in layers for stack in _separate(layer)]
+    return _uniquely_named(stacks), copies
+
+
+def _separate(slices: Iterable[SliceFacts]) -> list[Stack]:
+    """Stacks of slices of which no instance occurs twice."""
+    series: dict[tuple[object, ...], list[list[SliceFacts]]] = {}
+    for item in slices:
+        alone = item.position is None or not item.series
+        where = (item.entry.source, item.entry.within) if alone else (item.series,)
+        groups = series.setdefault(where, [])
+        group = next((group for group in groups if _alike(group[0], item)), None)
+        if group is None:
+            groups.append([item])
+        else:
+            group.append(item)
+    stacks = []
+    for groups in series.values():
+        parts = [part for group in groups for part in _unmix(group)]
+        for part in parts:
+            name = _name(part[0])
+            stacks.append(_ordered(name if len(parts) == 1 else f"{name}/{_distinction(part[0])}", part))
+    return stacks
+
+
+def _uniquely_named(stacks: list[Stack]) -> list[Stack]:
+    """Number the stacks that are called the same, such as equally named files of two sources."""
+    seen: dict[str, int] = defaultdict(int)
+    for stack in stacks:
+        seen[stack.key] += 1
+        if seen[stack.key] > 1:
+            stack.key += f"#{seen[stack.key]}"
+    return stacks
+
+
+def _alike(one: SliceFacts, other: SliceFacts) -> bool:
+    """Whether two slices of a series can lie in one stack."""
+    if _layout(one) != _layout(other) or (one.position is None) != (other.position is None):
+        return False
+    pairs = ((one.across, other.across), (one.down, other.down), (one.spacing, other.spacing))
+    return all(np.allclose(a or (), b or (), atol=SAME_AXES) for a, b in pairs if (a is None) == (b is None))
+
+
+def _layout(item: SliceFacts) -> tuple[object, ...]:
+    return (item.rows, item.columns, item.colour, item.kind, item.modality, item.spacing is None)
+
+
+def _name(first: SliceFacts) -> str:
+    """What a stack is called after: its series, its instance where it has no position, else its file."""
+    if not first.series:
+        return first.entry.within
+    return first.series if first.position is not None else f"{first.series}/{first.sop}"
+
+
+def _distinction(first: SliceFacts) -> str:
+    """What tells a stack from the others of its series, stable under new data."""
+    axes = [round(value, 1) + 0.0 for value in (*(first.across or ()), *(first.down or ()))]
+    return "/".join(map(str, (*_layout(first), *axes, *first.phase)))
+
+
+def _unmix(group: list[SliceFacts]) -> list[list[SliceFacts]]:
+    """Split a group whose positions repeat by the first attribute that makes them unique in each part."""
+    if group[0].position is None or _distinct(group):
+        return [group]
+    for index in range(len(group[0].phase)):
+        parts: dict[str, list[SliceFacts]] = {}
+        for item in group:
+            parts.setdefault(item.phase[index] if index < len(item.phase) else "", []).append(item)
+        if len(parts) > 1 and all(_distinct(part) for part in parts.values()):
+            return list(parts.values())
+    return [group]
+
+
+def _without_copies(slices: Iterable[SliceFacts]) -> tuple[list[list[SliceFacts]], list[str]]:
+    """Layers in which each instance occurs once, and the names of files that are byte for byte copies of others.
+
+    Files of one instance that differ (written in another transfer syntax, or cut short) go to layers of their own.
+    """
+    layers: list[list[SliceFacts]] = [[]]
+    seen: dict[tuple[str, int], list[SliceFacts]] = defaultdict(list)
+    copies: dict[str, None] = {}
+    for item in slices:
+        before = seen[item.sop or item.entry.name, item.frame]
+        if any(_same_file(item.entry, other.entry) for other in before):
+            copies[item.entry.name] = None
+            continue
+        if len(before) == len(layers):
+            layers.append([])
+        layers[len(before)].append(item)
+        before.append(item)
+    return layers, list(copies)
+
+
+def _same_file(one: Entry, other: Entry) -> bool:
+    return one.size == other.size and one.read() == other.read()
+
+
+def _distinct(group: Sequence[SliceFacts]) -> bool:
+    heights = sorted(_height(item, group[0]) for item in group)
+    return all(later - earlier > 1e-3 for earlier, later in pairwise(heights))
+
+
+def _height(item: SliceFacts, reference: SliceFacts) -> float:
+    """Position along the normal of `reference`, mm."""
+    return sum(p * n for p, n in zip(item.position or (0.0, 0.0, 0.0), normal(reference), strict=True))
+
+
+def _ordered(key: str, part: list[SliceFacts]) -> Stack:
+    first = part[0]
+    depth = first.step or first.thickness or 1.0
+    plane = first.spacing or (1.0, 1.0)
+    if first.position is None:
+        part = sorted(part, key=lambda item: item.frame)
+        stack = Stack(key, part, (depth, *plane), first.spacing is not None, [i * depth for i in range(len(part))])
+        if len(part) > 1:
+            stack.flaws["no positions"] = "its frames have no position in space"
+        return stack
+    part = sorted(part, key=lambda item: (_height(item, first), item.entry.source, item.entry.within, item.frame))
+    offsets = [_height(item, part[0]) - _height(part[0], part[0]) for item in part]
+    stack = Stack(key, part, (depth, *plane), first.spacing is not None, offsets)
+    if len(part) > 1:
+        gaps = np.diff(offsets)
+        usual = float(np.median(gaps[gaps > 1e-3])) if (gaps > 1e-3).any() else depth
+        stack.spacing = (usual, *plane)
+        stack.flaws |= _repeats(part, gaps) | _uneven(part, gaps, usual) | _tilt(part)
+    return stack
+
+
+def _repeats(part: Sequence[SliceFacts], gaps: np.ndarray[tuple[int], np.dtype[np.float64]]) -> dict[str, str]:
+    where = np.flatnonzero(gaps <= 1e-3)
+    if not len(where):
+        return {}
+    pair = part[where[0]], part[where[0] + 1]
+    names = f"{pair[0].entry.name} and {pair[1].entry.name}"
+    many = f"{len(where) + 1} slices share a position with another, first {names}"
+    return {"shared positions": many if len(where) > 1 else f"{names} share a position"}
+
+
+def _uneven(
+    part: Sequence[SliceFacts], gaps: np.ndarray[tuple[int], np.dtype[np.float64]], usual: float
+) -> dict[str, str]:
+    odd = np.flatnonzero((np.abs(gaps - usual) > max(0.1, GAP_TOLERANCE * usual)) & (gaps > 1e-3))
+    if not len(odd):
+        return {}
+    at = int(odd[0])
+    return {
+        "uneven gaps": f"uneven gaps: {gaps[at]:.4g} mm between slices {at} and {at + 1} ({part[at].entry.name}), "
+        f"usually {usual:.4g} mm" + (f", and {len(odd) - 1} more" if len(odd) > 1 else "")
+    }
+
+
+def _tilt(part: Sequence[SliceFacts]) -> dict[str, str]:
+    start, end = part[0].position, part[-1].position
+    if start is None or end is None:
+        return {}
+    step = np.subtract(end, start)
+    along = float(step @ np.array(normal(part[0])))
+    aside = math.sqrt(max(0.0, float(step @ step) - along * along))
+    angle = math.degrees(math.atan2(aside, abs(along)))
+    pixel = min(part[0].spacing or (1.0, 1.0))
+    if angle < TILT_DEGREES or aside < 0.5 * pixel:
+        return {}
+    return {"gantry tilt": f"gantry tilt of {angle:.1f} degrees: each slice is shifted against the one before"}

@@ -1,0 +1,50 @@
+"""What is known of a slice before its pixels are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from medgen.imaging.reading.archive import Entry
+from medgen.imaging.reading.plain_pixels import PlainPixels
+
+Kind = Literal["hu", "byte", "other"]  # CT in HU, values 0..255, or any other scale
+Format = Literal["dicom", "nifti", "raster"]
+
+Vector3 = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class SliceFacts:
+    """One slice: where it is read from, its size, and its place in space (LPS, mm) as far as the file tells."""
+
+    entry: Entry
+    frame: int  # index in a multi-frame file or NIfTI volume
+    format: Format
+    rows: int
+    columns: int
+    colour: bool
+    kind: Kind
+    modality: str = ""
+    localizer: bool = False  # a scout image, from which the scan was planned
+    patient: str = ""
+    series: str = ""  # SeriesInstanceUID
+    sop: str = ""  # SOPInstanceUID
+    position: Vector3 | None = None  # centre of the first pixel
+    across: Vector3 | None = None  # unit vector along a row, the x axis of the array
+    down: Vector3 | None = None  # unit vector along a column, the y axis
+    spacing: tuple[float, float] | None = None  # (y, x) mm
+    step: float | None = None  # mm from slice to slice, as the header states it
+    thickness: float | None = None  # mm that the slice averages over
+    reference: str = ""  # FrameOfReferenceUID
+    phase: tuple[str, ...] = ()  # echo, time point, ...: tells apart stacks that share their positions
+    plain: PlainPixels | None = None  # where the pixels lie in a DICOM file, if they need no decoder
+
+
+@dataclass(frozen=True)
+class MaskSource:
+    """Where a slice's mask is: a file and the frame in it."""
+
+    entry: Entry
+    format: Format
+    frame: int

@@ -1,0 +1,122 @@
+"""Cases -> DICOM series: derived images with new UIDs, true geometry and no patient."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import uid
+from pydicom.dataset import Dataset
+
+from medgen.artifacts.schema import Case, Intensity, SetHeader
+from medgen.errors import DataError
+from medgen.imaging.writing.dicom_parts import decimal, derived_uid, encode, set_pixels, set_plane
+from medgen.imaging.writing.png import eight_bits
+
+KEEPS_REAL_PIXELS = ("preprocess", "merge")  # commands whose images still show real people
+
+
+def write_dicom(folder: Path, name: str, case: Case, header: SetHeader) -> list[str]:
+    """Write one case as the series `folder/name/0000.dcm`, ...; their names relative to `folder`, a slice each."""
+    (folder / name).mkdir()
+    intensity = header.intensity or Intensity(unit="", window=(-1.0, 1.0))
+    pixels, scale, offset = storable(case["image"], intensity, f"case {case.id}")
+    series = _series(case, header, intensity)
+    content = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+    parts = (header.provenance.id, case.id, content)
+    series.StudyInstanceUID = derived_uid("study", *parts)
+    series.SeriesInstanceUID = derived_uid("series", *parts)
+    series.FrameOfReferenceUID = derived_uid("frame", case.frame) if case.frame else derived_uid("frame", *parts)
+    normal, down, across = np.asarray(case.direction, np.float64).reshape(3, 3)
+    files = []
+    for index, plane in enumerate(pixels):
+        dataset = Dataset(series)
+        dataset.SOPInstanceUID = derived_uid("image", *parts, index)
+        dataset.InstanceNumber = str(index + 1)
+        position = np.asarray(case.origin) + index * case.spacing[0] * normal
+        set_plane(dataset, position.tolist(), across.tolist(), down.tolist(), (case.spacing[1], case.spacing[2]))
+        if plane.ndim == 2:
+            dataset.RescaleIntercept, dataset.RescaleSlope = decimal(offset), decimal(scale)
+            dataset.RescaleType = intensity.unit if intensity.unit == "HU" else "US"
+            low, high = intensity.window
+            dataset.WindowCenter, dataset.WindowWidth = decimal((low + high) / 2), decimal(high - low)
+        set_pixels(dataset, plane)
+        files.append(f"{name}/{index:04d}.dcm")
+        (folder / files[-1]).write_bytes(encode(dataset))
+    return files
+
+
+def storable(image: npt.NDArray[Any], intensity: Intensity, where: str) -> tuple[npt.NDArray[Any], float, float]:
+    """(D, C, H, W) -> (D, H, W) grey or (D, H, W, 3) colour of 8- or 16-bit integers, with slope and intercept.
+
+    Integers are kept as they are, so that physical values are exact; other numbers are spread over 16 bits.
+    DataError if the channels are neither one nor three.
+    """
+    if image.shape[1] == 3:
+        colour = image if image.dtype == np.uint8 else eight_bits(image, intensity)
+        return colour.transpose(0, 2, 3, 1), 1.0, 0.0
+    if image.shape[1] != 1:
+        raise DataError(f"{where}: has {image.shape[1]} channels; grey (1) or colour (3) can be exported")
+    grey = image[:, 0]
+    if grey.dtype in (np.uint8, np.int16, np.uint16):
+        return grey, intensity.scale, intensity.offset
+    low, high = float(grey.min()), float(grey.max())
+    if grey.dtype.kind in "iu":
+        for kind in (np.int16, np.uint16):
+            if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+                return grey.astype(kind), intensity.scale, intensity.offset
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise DataError(f"{where}: has values that are not finite")
+    step = (high - low) / 65535 or 1.0
+    spread = np.rint((grey.astype(np.float64) - low) / step).astype(np.uint16)
+    return spread, step * intensity.scale, low * intensity.scale + intensity.offset
+
+
+def _series(case: Case, header: SetHeader, intensity: Intensity) -> Dataset:
+    """What all images of the series share."""
+    synthetic = any(step.command not in KEEPS_REAL_PIXELS for step in header.provenance.steps)
+    modality = _modality(case, intensity)
+    dataset = Dataset()
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.SOPClassUID = {"CT": uid.CTImageStorage, "MR": uid.MRImageStorage}.get(
+        modality, uid.SecondaryCaptureImageStorage
+    )
+    dataset.Modality = modality
+    dataset.ImageType = ["DERIVED", "SECONDARY"] + ["AXIAL"] * (modality == "CT")
+    dataset.ContentQualification = "RESEARCH"
+    dataset.PatientName = f"{'SYNTHETIC' if synthetic else 'DERIVED'}^{case.id[:40]}"
+    dataset.PatientID = case.id[:64]
+    dataset.PatientIdentityRemoved = "YES"
+    dataset.DeidentificationMethod = "Made anew without any attribute of a source file"
+    for name in ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID"):
+        setattr(dataset, name, "")
+    dataset.AccessionNumber = dataset.PositionReferenceIndicator = ""
+    dataset.SeriesNumber = "1"
+    dataset.Manufacturer = "medgen"
+    dataset.BurnedInAnnotation = "NO"
+    comment = "SYNTHETIC image made by a generative model" if synthetic else "Image derived by resampling"
+    dataset.ImageComments = f"{comment}; for research only, not for diagnosis"
+    dataset.DerivationDescription = f"medgen {header.provenance.steps[-1].command}, provenance {header.provenance.id}"
+    dataset.SliceThickness = decimal(case.thickness or case.spacing[0])
+    dataset.SpacingBetweenSlices = decimal(case.spacing[0])
+    if modality == "CT":
+        dataset.KVP = ""
+        dataset.AcquisitionNumber = ""
+    elif modality == "MR":
+        dataset.ScanningSequence, dataset.SequenceVariant, dataset.ScanOptions = "RM", "NONE", ""
+        dataset.MRAcquisitionType, dataset.EchoTime, dataset.EchoTrainLength = "2D", None, None
+    else:
+        dataset.ConversionType = "WSD"
+    return dataset
+
+
+def _modality(case: Case, intensity: Intensity) -> str:
+    """DICOM modality: CT for HU, MR where the case says so, otherwise OT (other)."""
+    said = case.modality[0].upper() if case.modality else ""
+    colour = case["image"].shape[1] == 3
+    if not colour and (intensity.unit == "HU" or said == "CT"):
+        return "CT"
+    return "MR" if not colour and said.startswith("MR") else "OT"

@@ -1,0 +1,127 @@
+"""A set -> files that other programs open: which cases, under which names, with which table."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+
+from medgen.artifacts.schema import Case, Intensity, SetHeader
+from medgen.config import Options
+from medgen.errors import DataError
+from medgen.imaging.writing.dicom import write_dicom
+from medgen.imaging.writing.nifti import write_case as write_nifti_case
+from medgen.imaging.writing.png import physical_scale, write_png
+
+CONDITIONS = "conditions.csv"
+LONGEST_NAME = 100
+_MASK = re.compile(r"_mask\d*$")
+
+
+class ExportOptions(Options, frozen=True):
+    """What is exported and how."""
+
+    to: Literal["dicom", "nifti", "png"]
+    split: Literal["train", "val", "test"] | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    bits: Literal[8, 16] = 8  # of PNG: 8 shows the window, 16 keeps the stored values
+
+
+def export_cases(
+    header: SetHeader,
+    cases: Iterable[Case],
+    folder: Path,
+    options: ExportOptions,
+    advance: Callable[[], object] = lambda: None,
+) -> tuple[int, int]:
+    """Write the chosen cases into `folder`; how many cases and slices.
+
+    Each case is a file or folder named after its id. `conditions.csv` tells for each slice its file, case, split and
+    whatever conditions the set holds. DataError if the set holds no images or no case is chosen.
+    """
+    if header.kind == "latent":
+        raise DataError("a latent set holds no images; export the image set it was made from")
+    names = FileNames()
+    count = slices = 0
+    with (folder / CONDITIONS).open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        for case in _chosen(cases, options):
+            if count == 0:
+                table.writerow(["file", "case", "slice", "split", *_columns(header, case)])
+                if options.to == "png":
+                    _write_scale(folder, header, case, options.bits)
+            files = _write(folder, names.take(case.id), case, header, options)
+            for index, name in enumerate(files):
+                table.writerow([name, case.id, index, case.split, *_values(case, index)])
+            count += 1
+            slices += len(case)
+            advance()
+    if not count:
+        raise DataError(f"no case is in split '{options.split}'" if options.split else "the set holds no case")
+    return count, slices
+
+
+def _chosen(cases: Iterable[Case], options: ExportOptions) -> Iterator[Case]:
+    """The cases asked for. A stream is read to its end all the same, so that a truncated one is found out."""
+    taken = 0
+    for case in cases:
+        if options.split not in (None, case.split) or (options.limit is not None and taken >= options.limit):
+            continue
+        taken += 1
+        yield case
+
+
+def _write(folder: Path, name: str, case: Case, header: SetHeader, options: ExportOptions) -> list[str]:
+    if options.to == "dicom":
+        return write_dicom(folder, name, case, header)
+    if options.to == "nifti":
+        return write_nifti_case(folder, name, case, header)
+    return write_png(folder, name, case, header, bits=options.bits)
+
+
+def _columns(header: SetHeader, case: Case) -> list[str]:
+    vector = list(header.vector_fields) if "vector" in case.arrays else []
+    return (
+        vector
+        + [name for name in ("label",) if name in case.arrays]
+        + [name for name in ("text", "modality") if getattr(case, name)]
+    )
+
+
+def _values(case: Case, index: int) -> list[Any]:
+    values: list[Any] = [f"{value:.6g}" for value in case["vector"][index]] if "vector" in case.arrays else []
+    if "label" in case.arrays:
+        values.append(int(case["label"][index]))
+    return values + [getattr(case, name)[index] for name in ("text", "modality") if getattr(case, name)]
+
+
+def _write_scale(folder: Path, header: SetHeader, case: Case, bits: int) -> None:
+    """How to get physical values back from the pixels."""
+    intensity = header.intensity or Intensity(unit="", window=(-1.0, 1.0))
+    scale, offset = physical_scale(intensity, np.asarray(case["image"]).dtype, bits)
+    facts = {"rule": "physical = pixel * scale + offset", "scale": scale, "offset": offset, "unit": intensity.unit}
+    (folder / "intensity.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+class FileNames:
+    """Case ids -> file names that are safe, stay in their folder, and differ even where case does not count."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = {CONDITIONS, "intensity.json"}
+
+    def take(self, case_id: str) -> str:
+        """A name of letters, digits, `_`, `-` and inner dots. A changed one, or one like a mask's, gets a hash."""
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", case_id).strip(".")[:LONGEST_NAME]
+        if not name or name != case_id or name.lower() in self._taken or _MASK.search(name):
+            name = f"{name or 'case'}-{hashlib.sha256(case_id.encode()).hexdigest()[:8]}"
+        if name.lower() in self._taken:
+            raise DataError(f"case {case_id}: occurs twice in the set; its files would overwrite each other")
+        self._taken.add(name.lower())
+        return name

@@ -1,0 +1,1 @@
+"""A chest in CT."""

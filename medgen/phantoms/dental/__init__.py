@@ -1,0 +1,1 @@
+"""Teeth and jaws in a panoramic X-ray."""

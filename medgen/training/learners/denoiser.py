@@ -1,0 +1,88 @@
+"""Train the denoiser: a diffusion model of latents or of images, under a condition vector where the set has one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import torch
+from msgspec.structs import replace
+from torch import Tensor
+
+from medgen.artifacts.model_facts import DenoiserFacts
+from medgen.artifacts.schema import Intensity
+from medgen.diffusion.objectives import diffusion_loss
+from medgen.diffusion.schedules import Schedule
+from medgen.errors import DataError, UsageError
+from medgen.nets.unet import UNet, UNetConfig
+from medgen.training.learners.diffusion_options import TrainDiffusionOptions
+from medgen.training.loop.data import common_spacing, stored_type
+from medgen.training.loop.init import read_model
+from medgen.training.loop.learner import Learner, Parts
+from medgen.training.loop.run import Training
+from medgen.training.loop.step import Batch, Step, seeded
+
+
+class DenoiserLearner(Learner):
+    """Weighted error of what the network predicts of noisy data."""
+
+    model: UNet
+
+    def __init__(self, options: TrainDiffusionOptions) -> None:
+        self.options = options
+        self.schedule = Schedule(options.schedule)
+        with seeded(options.seed, "weights"):
+            self.model = UNet(options.network)
+
+    def loss(self, batch: Batch, step: Step) -> tuple[Tensor, Parts]:
+        """Mean error over x0 (B, C, H, W), each sample at a time, with noise and with or without its condition."""
+        options, x0 = self.options, batch["x"]
+        t = step.own(self.schedule.sample_times(step.total, step.generator("time"))).to(x0.device)
+        noise = step.noise(x0)
+        output = self.model(
+            self.schedule.add_noise(x0, noise, t), t, vector=batch.get("vector"), keep=self.keep(step).to(x0.device)
+        )
+        errors = diffusion_loss(output, options.objective, self.schedule, x0, noise, t, options.min_snr_gamma)
+        return errors.mean(), {}
+
+    def keep(self, step: Step) -> Tensor:
+        """Which samples keep their condition, (B,) bool: drawn for each sample; in validation all."""
+        if not step.training:
+            return torch.ones(step.count, dtype=torch.bool)
+        draws = torch.rand(step.total, generator=step.generator("keep"))
+        return step.own(draws >= self.options.condition_dropout)
+
+
+def train(training: Training, options: TrainDiffusionOptions) -> None:
+    """Train on the latent or image set of `training` and write the model."""
+    if options.vae is not None:
+        raise UsageError("the denoiser learns from latents as they are; leave out --vae")
+    header, arrays = training.stored.header, training.stored.arrays()
+    if header.kind not in ("latent", "image"):
+        raise DataError(
+            f"{training.run.source}: is a set of kind '{header.kind}'; train-diffusion needs latents or images"
+        )
+    shape, dtype = arrays[header.kind]  # (C, H, W)
+    network = replace(
+        options.network, in_channels=shape[0], out_channels=shape[0], vector_size=len(header.vector_fields)
+    )
+    options = replace(options, network=network)
+    learner = DenoiserLearner(options)
+    init = read_model(Path(options.init), "denoiser", UNetConfig) if options.init else None
+    if init:
+        init.fill(learner.model)
+    fitted = training.fit(learner, options, training.slices(options), [init] if init else [])
+    facts = DenoiserFacts(
+        space=header.kind,
+        shape=shape,
+        schedule=msgspec.to_builtins(options.schedule),
+        objective=options.objective,
+        intensity=header.intensity or Intensity(),
+        vector_fields=header.vector_fields,
+        spacing=common_spacing(training.stored),
+        vae_digest=header.vae_digest,
+        latent_scale=header.latent_scale,
+        latent_shift=header.latent_shift,
+        stored_dtype=stored_type(dtype) if header.kind == "image" else "int16",
+    )
+    training.save(fitted, "denoiser", network, facts, fitted.figures)

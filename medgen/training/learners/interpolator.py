@@ -1,0 +1,155 @@
+"""Train the interpolator: a diffusion model of what a spline misses between thick slices, in latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import torch
+from msgspec.structs import replace
+from torch import Tensor
+
+from medgen.artifacts.model_facts import InterpolatorFacts, VAEFacts, check_intensity
+from medgen.artifacts.models import Model, load_model
+from medgen.config import convert
+from medgen.diffusion.objectives import diffusion_loss
+from medgen.diffusion.schedules import Schedule
+from medgen.diffusion.thin_grid import PLACES, SCALES, network_input
+from medgen.errors import ConfigError, DataError, UsageError
+from medgen.nets.compute import autocast, resolve_precision
+from medgen.nets.unet import UNet, UNetConfig
+from medgen.nets.vae import VAE, VAEConfig
+from medgen.training.learners.diffusion_options import TrainDiffusionOptions
+from medgen.training.learners.volumes import Volumes
+from medgen.training.loop.init import read_model
+from medgen.training.loop.learner import Learner, Parts
+from medgen.training.loop.run import Sources, Training
+from medgen.training.loop.step import Batch, Step, seeded
+
+MEASURED = 32
+"""Windows from which the spread of the residual is taken."""
+ENCODED = 32
+"""Slices that the VAE encodes at once."""
+
+
+class FrozenVAE:
+    """The encoder of a trained VAE, slice by slice, outside of every gradient."""
+
+    def __init__(self, path: Path, device: torch.device, dtype: torch.dtype) -> None:
+        self.model: Model = load_model(path, kind="vae")
+        self.facts = VAEFacts.read(self.model.facts, str(path))
+        self.network = VAE(convert(VAEConfig, self.model.config, str(path)))
+        if self.network.config.dims != 2:
+            raise DataError(f"{path}: encodes volumes; the interpolator needs a VAE of slices (dims = 2)")
+        self.network.load_state_dict(self.model.weights())
+        self.network.to(device).eval().requires_grad_(False)
+        self._device, self._dtype = device, dtype
+
+    @torch.no_grad()
+    def latents(self, volumes: Tensor) -> Tensor:
+        """Windows (B, N, C, H, W) in [-1, 1] -> shifted and scaled mean latents (B, c, N, h, w), float32."""
+        slices = volumes.flatten(0, 1)
+        with autocast(self._device, self._dtype):
+            parts = [
+                self.network.encode(slices[first : first + ENCODED].to(self._device)).mean.float()
+                for first in range(0, len(slices), ENCODED)
+            ]
+        latents = (torch.cat(parts) - self.facts.latent_shift) * self.facts.latent_scale
+        return latents.view(*volumes.shape[:2], *latents.shape[1:]).transpose(1, 2)
+
+
+class InterpolatorLearner(Learner):
+    """Weighted error of what the network predicts of the noisy residual: latents of thin slices less the guess's.
+
+    A network that answers zero is the consistent spline, so that training begins there.
+    """
+
+    model: UNet
+    idle_weights = True  # the null condition is never asked for
+
+    def __init__(self, options: TrainDiffusionOptions, vae: FrozenVAE, residual_std: float = 1.0) -> None:
+        self.options, self.vae, self.residual_std = options, vae, residual_std
+        self.schedule = Schedule(options.schedule)
+        with seeded(options.seed, "weights"):
+            self.model = UNet(options.network)
+
+    def loss(self, batch: Batch, step: Step) -> tuple[Tensor, Parts]:
+        """Mean error over windows, each at a time and with noise of its own."""
+        options = self.options
+        guess, x0 = self.residual(batch)
+        t = step.own(self.schedule.sample_times(step.total, step.generator("time"))).to(x0.device)
+        noise = step.noise(x0)
+        seen = network_input(self.schedule.add_noise(x0, noise, t), guess, batch["places"])
+        output = self.model(seen, t, vector=batch["scales"])
+        errors = diffusion_loss(output, options.objective, self.schedule, x0, noise, t, options.min_snr_gamma)
+        return errors.mean(), {}
+
+    def residual(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Latents of the guess and what they miss, over its standard deviation; both (B, c, N, h, w)."""
+        guess = self.vae.latents(batch["guess"])
+        return guess, (self.vae.latents(batch["thin"]) - guess) / self.residual_std
+
+    def measure(self, volumes: Volumes) -> None:
+        """Set the residual's standard deviation from the first windows of the training."""
+        squares = [float(self.residual(volumes.at([place]))[1].square().mean()) for place in range(MEASURED)]
+        self.residual_std = max(sum(squares) / len(squares), 1e-12) ** 0.5
+
+
+def train(training: Training, options: TrainDiffusionOptions) -> None:
+    """Train on the thin image set of `training` and write the model."""
+    stored, run = training.stored, training.run
+    if options.vae is None:
+        raise UsageError("the interpolator looks through a VAE; name it with --vae")
+    if stored.header.kind != "image":
+        raise DataError(f"{run.source}: is a set of kind '{stored.header.kind}'; the interpolator learns from images")
+    dtype = resolve_precision(options.loop.precision, training.device)
+    vae = FrozenVAE(Path(options.vae), training.device, dtype)
+    intensity = check_intensity(stored.header, vae.facts)
+    shape, _ = stored.arrays()["image"]  # (C, H, W)
+    network = _network(options.network, vae.network.config, shape)
+    options = replace(options, network=network)
+    factor = vae.network.config.factor * network.factor
+    volumes, seed = options.volumes, options.seed
+    sources = Sources(
+        Volumes(stored, "train", seed, volumes, factor, training.reporter.warn),
+        Volumes(stored, "val", seed, volumes, factor, training.reporter.warn) if training.validated() else None,
+    )
+    training.reporter.say(f"{len(sources.train)} thin volumes, {sources.train.paired} of them with a thick partner")
+    learner = InterpolatorLearner(options, vae)
+    learner.measure(sources.train)
+    init = read_model(Path(options.init), "interpolator", UNetConfig) if options.init else None
+    if init:
+        init.fill(learner.model)
+    fitted = training.fit(learner, options, sources, [vae.model, *([init] if init else [])])
+    facts = InterpolatorFacts(
+        schedule=msgspec.to_builtins(options.schedule),
+        objective=options.objective,
+        intensity=intensity,
+        vae_digest=vae.model.digest,
+        latent_scale=vae.facts.latent_scale,
+        latent_shift=vae.facts.latent_shift,
+        residual_std=learner.residual_std,
+        depth=volumes.depth,
+        plane=(shape[1], shape[2]),
+        thick_spacing=volumes.thick_spacing,
+        thin_spacing=sources.train.spacings(),
+    )
+    training.save(fitted, "interpolator", network, facts, fitted.figures)
+
+
+def _network(config: UNetConfig, vae: VAEConfig, shape: tuple[int, ...]) -> UNetConfig:
+    """The UNet fitted to the VAE's latents; errors where volumes cannot go through it."""
+    if config.dims != 3:
+        raise ConfigError("the interpolator works on volumes; set network.dims = 3 (or start from its preset)")
+    if config.down_depth:
+        raise ConfigError("the interpolator keeps depth, so that windows may have any; leave out network.down_depth")
+    factor = vae.factor * config.factor
+    if shape[0] != vae.in_channels or shape[1] % factor or shape[2] % factor:
+        raise DataError(
+            f"slices of {shape[0]} x {shape[1]} x {shape[2]} do not fit: {vae.in_channels} channels, and sides that "
+            f"are multiples of {factor}; resize in preprocess"
+        )
+    channels = vae.latent_channels
+    return replace(
+        config, in_channels=2 * channels + PLACES, out_channels=channels, vector_size=SCALES, context_width=0
+    )

@@ -1,0 +1,104 @@
+"""Terms by which an autoencoder's reconstruction is judged."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medgen.config import Options
+from medgen.errors import ConfigError
+from medgen.nets.features import FixedFeatures, perceptual_distance
+from medgen.nets.similarity import ssim
+from medgen.training.loop.learner import Parts
+from medgen.training.loop.options import Weight
+
+
+class VAELosses(Options, frozen=True):
+    """Weight of each term; a term of weight 0 is not computed."""
+
+    pixel: Weight = 1.0
+    pixel_norm: Literal["l1", "l2"] = "l1"
+    gradient: Weight = 0.0
+    """L1 of first differences along both axes of the plane."""
+    laplacian: Weight = 0.0
+    """L1 of the five-point Laplacian."""
+    ssim: Weight = 1.0
+    """Weight of 1 - SSIM."""
+    kl: Weight = 1e-6
+    """Weight of the KL divergence, in nats and summed over the latent of an image."""
+    perceptual: Weight = 0.0
+    """Weight of the distance between the built-in fixed features."""
+    adversarial: Weight = 0.0
+    """Weight of the patch discriminator's judgement, relative to the gradient of the other terms."""
+
+    def __post_init__(self) -> None:
+        if not any((self.pixel, self.gradient, self.laplacian, self.ssim, self.perceptual)):
+            raise ConfigError("losses: every weight of a reconstruction term is 0; give pixel, for one, a weight")
+
+
+class ReconstructionLoss:
+    """Weighted sum of the terms that compare a reconstruction with its image, both (B, C, [D,] H, W) in [-1, 1]."""
+
+    def __init__(self, weights: VAELosses) -> None:
+        self.weights = weights
+        self._features = FixedFeatures() if weights.perceptual else None
+
+    def __call__(self, reconstruction: Tensor, x: Tensor) -> tuple[Tensor, Parts]:
+        """Return the sum, a scalar in float32, and each unweighted term."""
+        weights, reconstruction = self.weights, reconstruction.float()
+        terms: dict[str, tuple[float, Tensor]] = {}
+        if weights.pixel:
+            norm = F.l1_loss if weights.pixel_norm == "l1" else F.mse_loss
+            terms["pixel"] = weights.pixel, norm(reconstruction, x)
+        if weights.gradient:
+            terms["gradient"] = weights.gradient, gradient_difference(reconstruction, x)
+        if weights.laplacian:
+            terms["laplacian"] = weights.laplacian, laplacian_difference(reconstruction, x)
+        if weights.ssim:
+            terms["ssim"] = weights.ssim, 1 - ssim(as_slices(reconstruction), as_slices(x), 2.0).mean()
+        if self._features is not None:
+            features = self._features.to(x.device)
+            distance = perceptual_distance(features, as_slices(reconstruction), as_slices(x))
+            terms["perceptual"] = weights.perceptual, distance
+        total = torch.stack([weight * term for weight, term in terms.values()]).sum()
+        return total, {name: term.detach() for name, (_, term) in terms.items()}
+
+
+def as_slices(x: Tensor) -> Tensor:
+    """Lay the slices of volumes (B, C, D, H, W) side by side, (B * D, C, H, W); images stay as they are."""
+    return x if x.ndim == 4 else x.transpose(1, 2).flatten(0, 1)
+
+
+def gradient_difference(a: Tensor, b: Tensor) -> Tensor:
+    """Mean absolute difference of the first differences along y and x of two images (..., H, W), a scalar."""
+    error = a - b
+    return 0.5 * (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean())
+
+
+def laplacian_difference(a: Tensor, b: Tensor) -> Tensor:
+    """Mean absolute difference of the five-point Laplacians, inside the border, of two images (..., H, W), a scalar."""
+    error = a - b
+    middle = error[..., 1:-1, 1:-1]
+    around = error[..., :-2, 1:-1] + error[..., 2:, 1:-1] + error[..., 1:-1, :-2] + error[..., 1:-1, 2:]
+    return (around - 4 * middle).abs().mean()
+
+
+def generator_loss(logits: Tensor) -> Tensor:
+    """Hinge loss of the side that wants to be judged real, a scalar (Lim & Ye 2017)."""
+    return -logits.float().mean()
+
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Hinge loss of the judge, from logits of any shape, a scalar (Lim & Ye 2017)."""
+    return 0.5 * (F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean())
+
+
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: nn.Parameter | Tensor) -> Tensor:
+    """Ratio of both losses' gradients at the last layer, a scalar in [0, 1e4] (Esser et al. 2021, eq. 7)."""
+    (wanted,) = torch.autograd.grad(reconstruction, last_layer, retain_graph=True)
+    (given,) = torch.autograd.grad(adversarial, last_layer, retain_graph=True)
+    ratio: Tensor = wanted.norm() / (given.norm() + 1e-4)
+    return ratio.clamp(0, 1e4).detach()

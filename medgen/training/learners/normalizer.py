@@ -1,0 +1,214 @@
+"""Train the normalizer: of normal images alone, by noise and by velocity at once, and to leave normal images alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import torch
+from msgspec.structs import replace
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from medgen.artifacts.model_facts import NormalizerFacts
+from medgen.artifacts.schema import NORMAL, Intensity
+from medgen.artifacts.stored import StoredSet
+from medgen.diffusion.objectives import Objective, diffusion_loss, to_x0
+from medgen.diffusion.schedules import Schedule, ScheduleConfig
+from medgen.errors import DataError, UsageError
+from medgen.nets.unet import UNet, UNetConfig
+from medgen.nets.vae import VAE, VAEConfig
+from medgen.training.learners.diffusion_options import TrainDiffusionOptions
+from medgen.training.learners.losses import ReconstructionLoss, VAELosses
+from medgen.training.learners.normalizer_options import NormalizerOptions
+from medgen.training.loop.data import Slices, common_spacing, stored_type
+from medgen.training.loop.init import Beginning, read_model
+from medgen.training.loop.learner import Learner, Parts
+from medgen.training.loop.run import Sources, Training
+from medgen.training.loop.step import Batch, Step, seeded
+
+HEADS = ("diffusion", "flow")
+Decode = Callable[[Tensor], Tensor]
+"""What the network sees (B, c, h, w) -> images (B, C, H, W), differentiable."""
+
+
+class NormalizerLearner(Learner):
+    """Noise and velocity from one trunk, each with its own time embedding, and an identity term in image space."""
+
+    model: UNet
+
+    def __init__(self, options: TrainDiffusionOptions, decode: Decode) -> None:
+        self.options = options.normalizer or NormalizerOptions()
+        self.min_snr_gamma = options.min_snr_gamma
+        self.tasks: dict[str, tuple[Schedule, Objective]] = {
+            "diffusion": (Schedule(options.schedule), options.objective),
+            "flow": (Schedule(flow_path(options.schedule)), "flow"),
+        }
+        self.decode = decode
+        identity = self.options.identity
+        self.image_loss = ReconstructionLoss(
+            VAELosses(pixel=identity.pixel, gradient=identity.gradient, laplacian=identity.laplacian, ssim=0.0, kl=0.0)
+        )
+        with seeded(options.seed, "weights"):
+            self.model = UNet(replace(options.network, heads=HEADS))
+
+    def loss(self, batch: Batch, step: Step) -> tuple[Tensor, Parts]:
+        """Weighted sum of both tasks and the identity term for normal samples x (B, C, H, W)."""
+        x0, options = batch["x"], self.options
+        diffusion, flow = self.task_loss("diffusion", x0, step), self.task_loss("flow", x0, step)
+        total = options.diffusion_weight * diffusion + options.flow_weight * flow
+        parts = {"diffusion": diffusion.detach(), "flow": flow.detach()}
+        weight = self.identity_weight(step)
+        if weight:
+            identity = self.identity_loss(x0, step)
+            total, parts = total + weight * identity, {**parts, "identity": identity.detach()}
+        return total, parts
+
+    def task_loss(self, head: str, x0: Tensor, step: Step) -> Tensor:
+        """Mean error of one head at random times, a scalar."""
+        schedule, objective = self.tasks[head]
+        t = step.own(schedule.sample_times(step.total, step.generator(f"time/{head}"))).to(x0.device)
+        noise = step.noise(x0, f"noise/{head}")
+        output = self.model(schedule.add_noise(x0, noise, t), t, head=head)
+        return diffusion_loss(output, objective, schedule, x0, noise, t, self.min_snr_gamma).mean()
+
+    def identity_weight(self, step: Step) -> float:
+        """0 in the generative part, then rising without a jump; in validation as it will be at the end."""
+        identity = self.options.identity
+        begin, end = identity.ramp
+        if not step.training or step.progress >= end:
+            return identity.weight
+        return identity.weight * max(step.progress - begin, 0.0) / (end - begin) if end > begin else 0.0
+
+    def identity_loss(self, x0: Tensor, step: Step) -> Tensor:
+        """Difference in image space between samples and what one step makes of them after noise, mean of both heads.
+
+        The image of a sample is what the VAE decodes of it, not the original: the UNet cannot mend the VAE, and would
+        bend latents if asked to. Gradients go through the decoder into the UNet.
+        """
+        noise = step.noise(x0, "noise/identity")[: self.options.identity.samples]
+        x0 = x0[: self.options.identity.samples]
+        with torch.no_grad():
+            images = self.decode(x0).float()
+        terms = []
+        for head in HEADS:
+            estimate = self.estimate(head, x0, noise)
+            if self.options.identity.checkpoint and torch.is_grad_enabled():
+                decoded = checkpoint(self.decode, estimate, use_reentrant=False)
+            else:
+                decoded = self.decode(estimate)
+            terms.append(self.image_loss(decoded, images)[0])
+        return torch.stack(terms).mean()
+
+    def estimate(self, head: str, x0: Tensor, noise: Tensor) -> Tensor:
+        """x0 (B, C, H, W) as one step of a head sees it from the identity term's noise level."""
+        schedule, objective = self.tasks[head]
+        t = torch.full((len(x0),), schedule.time_at(self.options.identity.noise_level), device=x0.device)
+        noisy = schedule.add_noise(x0, noise, t)
+        return to_x0(objective, schedule, self.model(noisy, t, head=head).float(), noisy, t)
+
+
+def flow_path(schedule: ScheduleConfig) -> ScheduleConfig:
+    """The straight path over as many timesteps."""
+    return ScheduleConfig(kind="flow", steps=schedule.steps)
+
+
+def train(training: Training, options: TrainDiffusionOptions) -> None:
+    """Train on the normal cases of the latent or image set of `training` and write the model."""
+    header, arrays = training.stored.header, training.stored.arrays()
+    if header.kind not in ("latent", "image"):
+        raise DataError(
+            f"{training.run.source}: is a set of kind '{header.kind}'; train-diffusion needs latents or images"
+        )
+    shape, dtype = arrays[header.kind]  # (C, H, W)
+    network = replace(
+        options.network, in_channels=shape[0], out_channels=shape[0], vector_size=0, vector_map=0, heads=HEADS
+    )
+    options = replace(options, network=network, normalizer=options.normalizer or NormalizerOptions())
+    others: list[Beginning[UNetConfig] | Beginning[VAEConfig]] = []
+    decode: Decode = lambda x: x  # noqa: E731
+    if header.kind == "latent":
+        decode, vae = decoder_of(training, options)
+        others.append(vae)
+    elif options.vae is not None:
+        raise UsageError("the set holds images, which need no decoding; leave out --vae")
+    learner = NormalizerLearner(options, decode)
+    if options.init:
+        init = read_model(Path(options.init), "normalizer", UNetConfig)
+        init.fill(learner.model)
+        others.append(init)
+    fitted = training.fit(learner, options, normal_slices(training, options), others)
+    facts = NormalizerFacts(
+        space=header.kind,
+        shape=shape,
+        schedule=msgspec.to_builtins(options.schedule),
+        objective=options.objective,
+        flow_schedule=msgspec.to_builtins(flow_path(options.schedule)),
+        intensity=header.intensity or Intensity(),
+        spacing=common_spacing(training.stored),
+        vae_digest=header.vae_digest,
+        latent_scale=header.latent_scale,
+        latent_shift=header.latent_shift,
+        stored_dtype=stored_type(dtype) if header.kind == "image" else "int16",
+    )
+    training.save(fitted, "normalizer", network, facts, fitted.figures)
+
+
+def decoder_of(training: Training, options: TrainDiffusionOptions) -> tuple[Decode, Beginning[VAEConfig]]:
+    """The frozen decoder of the set's latents, on the training's device, and the model that it is of."""
+    header = training.stored.header
+    if options.vae is None:
+        raise UsageError("the normalizer sees its latents as images too; give the VAE that made them with --vae")
+    path = Path(options.vae)
+    vae = read_model(path, "vae", VAEConfig)
+    digest = vae.known[vae.provenance.id]
+    if digest != header.vae_digest:
+        raise DataError(
+            f"{training.run.source} holds latents of the VAE {header.vae_digest[:12]}, but {path} is the VAE "
+            f"{digest[:12]}; give the VAE that made them"
+        )
+    network = VAE(vae.config)
+    vae.fill(network)
+    network.to(training.device).eval().requires_grad_(False)
+    scale, shift = header.latent_scale, header.latent_shift
+    return lambda x: network.decode(x / scale + shift), vae
+
+
+def normal_slices(training: Training, options: TrainDiffusionOptions) -> Sources[Slices]:
+    """The normal slices: all of the training split, and those of the validation split.
+
+    DataError names the case of the training split that is not normal.
+    """
+    stored = training.stored
+    if not stored.has("label"):
+        training.reporter.warn("the set has no labels, so every case is taken for a normal one")
+        return training.slices(options)
+    normal = normal_in(stored)
+    for row in stored.cases:
+        if row.split == "train" and not normal[row.start : row.start + row.count].all():
+            raise DataError(
+                f"case {row.id} of the training split is not labelled '{NORMAL}', and the normalizer must see normal "
+                f"images alone; keep others out of that split with: preprocess --train-only {NORMAL}"
+            )
+    train = Slices(stored, "train", options.seed, options.balance)
+    held_out = any(row.split == "val" and normal[row.start : row.start + row.count].any() for row in stored.cases)
+    if not held_out:
+        training.reporter.warn("the set has no normal case in a 'val' split, so nothing is validated")
+        return Sources(train, None)
+    return Sources(train, Slices(stored, "val", options.seed, options.balance, among=normal))
+
+
+def normal_in(stored: StoredSet) -> npt.NDArray[np.bool_]:
+    """Which slices of a labelled set are normal, (slices,); DataError if its labels name no such class."""
+    names = stored.header.label_names
+    if NORMAL not in names:
+        told = f"its classes are {', '.join(names)}" if names else "its classes have no names"
+        raise DataError(
+            f"the set does not say which cases are normal: {told}; give normal ones the label '{NORMAL}' in the CSV "
+            "for preprocess --labels"
+        )
+    normal: npt.NDArray[np.bool_] = stored.column("label") == names.index(NORMAL)
+    return normal

@@ -1,0 +1,185 @@
+"""Train the autoencoder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from msgspec.structs import replace
+from torch import Tensor
+
+from medgen.artifacts.model_facts import VAEFacts
+from medgen.errors import ConfigError, DataError
+from medgen.nets.compute import autocast
+from medgen.nets.discriminator import DiscriminatorConfig, PatchDiscriminator
+from medgen.nets.similarity import ssim
+from medgen.nets.vae import VAE, VAEConfig, to_grey
+from medgen.training.learners.losses import (
+    ReconstructionLoss,
+    VAELosses,
+    adaptive_weight,
+    discriminator_loss,
+    generator_loss,
+)
+from medgen.training.loop.augment import random_crop, random_flip
+from medgen.training.loop.data import Slices, stored_type
+from medgen.training.loop.init import Beginning, read_vae
+from medgen.training.loop.learner import Learner, Parts
+from medgen.training.loop.loop import Loop
+from medgen.training.loop.options import Size, TrainingOptions
+from medgen.training.loop.run import Run, start
+from medgen.training.loop.step import Batch, Step, seeded
+
+MEASURED = 512
+"""Slices from which the latents' mean and standard deviation are taken."""
+
+
+class TrainVAEOptions(TrainingOptions, frozen=True):
+    """Options of train-vae."""
+
+    network: VAEConfig = VAEConfig()
+    losses: VAELosses = VAELosses()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    decoder_only: bool | Literal["with-init"] = False
+    """Keep the encoder as it is and train what comes after the latent; with-init: where there is one to keep."""
+    init: str | None = None
+    """A VAE to begin from: a model of medgen, or a folder in the layout of diffusers."""
+    crop: Size = 0
+    """Side of random crops to train on; 0 = whole images."""
+    flip: bool = False
+    """Mirror images at random, left and right."""
+
+
+class VAELearner(Learner):
+    """Reconstruction through the latent, a KL term, and a discriminator where the adversarial term has a weight."""
+
+    model: VAE
+    opponent: PatchDiscriminator | None = None
+
+    def __init__(self, options: TrainVAEOptions) -> None:
+        self.options = options
+        with seeded(options.seed, "weights"):
+            self.model = VAE(options.network)
+            if options.losses.adversarial:
+                judge = replace(options.discriminator, in_channels=options.network.in_channels)
+                self.opponent = PatchDiscriminator(judge)
+        self.reconstruction_loss = ReconstructionLoss(options.losses)
+        if options.decoder_only:
+            self.model.requires_grad_(False)
+            for weight in self.model.decoder_parameters():
+                weight.requires_grad_(True)
+        self._judged = (torch.empty(0), torch.empty(0))
+
+    def loss(self, batch: Batch, step: Step) -> tuple[Tensor, Parts]:
+        """Weighted sum of all terms for images x (B, C, H, W)."""
+        weights, x = self.options.losses, batch["x"]
+        if step.training:
+            x = random_flip(x, step) if self.options.flip else x
+            x = random_crop(x, self.options.crop, step) if self.options.crop else x
+        posterior = self.model.encode(x)
+        z = posterior.mean + torch.exp(0.5 * posterior.logvar) * step.noise(posterior.mean)
+        reconstruction = self.model.decode(z)
+        total, parts = self.reconstruction_loss(reconstruction, x)
+        if weights.kl:
+            kl = posterior.kl().mean()
+            total, parts = total + weights.kl * kl, {**parts, "kl": kl.detach()}
+        if self.opponent is not None and step.training:
+            self.opponent.requires_grad_(False)
+            against = generator_loss(self.opponent(reconstruction))
+            self.opponent.requires_grad_(True)
+            balance = adaptive_weight(total, against, self.model.last_layer_weight)
+            total, parts = total + weights.adversarial * balance * against, {**parts, "adversarial": against.detach()}
+            self._judged = x, reconstruction.detach()
+        return total, parts
+
+    def opponent_loss(self, batch: Batch, step: Step) -> Tensor:
+        """Loss of the discriminator on the images and reconstructions that `loss` has just seen."""
+        if self.opponent is None:
+            raise ValueError("there is no discriminator: the adversarial term has no weight")
+        real, fake = self._judged
+        return discriminator_loss(self.opponent(real), self.opponent(fake))
+
+
+def train_vae(run: Run, options: TrainVAEOptions) -> None:
+    """Train on the image set `run.source` and write the model `run.output`."""
+    if options.decoder_only == "with-init":
+        options = replace(options, decoder_only=options.init is not None)
+    if options.decoder_only and options.init is None:
+        raise ConfigError("decoder_only trains the decoder of a VAE that exists; name that VAE with --init")
+    with start(run, options) as training:
+        stored, intensity = training.stored, training.stored.header.intensity
+        if stored.header.kind != "image" or intensity is None:
+            raise DataError(f"{run.source}: is a set of kind '{stored.header.kind}'; train-vae needs an image set")
+        shape, dtype = stored.arrays()["image"]  # (C, H, W)
+        init = read_vae(Path(options.init)) if options.init else None
+        if init and init.config.in_channels != shape[0]:
+            init = _for_channels(init, shape[0], run.source)
+            training.reporter.say(
+                "the VAE is for colour: it takes the images as grey, and gives the mean of its channels"
+            )
+        network = replace(init.config if init else options.network, in_channels=shape[0], out_channels=shape[0])
+        options = replace(options, network=network)
+        learner = VAELearner(options)
+        if init:
+            init.fill(learner.model)
+        sources = training.slices(options)
+        fitted = training.fit(learner, options, sources, [init] if init else [])
+        with fitted.loop.averaged():
+            mean, std = latent_moments(learner.model, fitted.loop, sources.train)
+            quality = {}
+            if sources.validation is not None:
+                quality = reconstruction_quality(learner.model, fitted.loop, sources.validation)
+        facts = VAEFacts(intensity, latent_scale=1 / std, latent_shift=mean, stored_dtype=stored_type(dtype))
+        training.save(fitted, "vae", network, facts, {**fitted.figures, **quality})
+
+
+def _for_channels(init: Beginning[VAEConfig], channels: int, source: str) -> Beginning[VAEConfig]:
+    """A VAE of colour images as one of grey ones; DataError for any other number of channels."""
+    theirs = init.config.in_channels
+    if channels != 1:
+        raise DataError(
+            f"{source} holds images of {channels} channels, and the VAE to begin from takes {theirs}; "
+            f"preprocess with --channels {theirs}"
+        )
+    config, weights = to_grey(init.config, init.weights)
+    return dataclasses.replace(init, config=config, weights=weights)
+
+
+@torch.inference_mode()
+def latent_moments(model: VAE, loop: Loop, slices: Slices) -> tuple[float, float]:
+    """Mean and standard deviation of the posterior means of some slices, over all channels."""
+    count, total, squares = 0, 0.0, 0.0
+    for x in _images(loop, slices, MEASURED):
+        with autocast(loop.device, loop.dtype):
+            mean = model.encode(x).mean.double()
+        count += mean.numel()
+        total += float(mean.sum())
+        squares += float(mean.square().sum())
+    centre = total / count
+    return centre, max(squares / count - centre**2, 1e-12) ** 0.5
+
+
+@torch.inference_mode()
+def reconstruction_quality(model: VAE, loop: Loop, slices: Slices) -> dict[str, float]:
+    """PSNR in dB and SSIM of reconstructions through the posterior mean, on the range [-1, 1]; means over slices."""
+    psnr, similarity = [], []
+    for x in _images(loop, slices, loop.options.validation_samples):
+        with autocast(loop.device, loop.dtype):
+            y = model.decode(model.encode(x).mean).float().clamp(-1, 1)
+        psnr.append(10 * torch.log10(4 / (x - y).square().flatten(1).mean(1).clamp(min=1e-10)))
+        similarity.append(ssim(x, y, 2.0))
+    return {
+        "reconstruction_psnr": float(torch.cat(psnr).mean()),
+        "reconstruction_ssim": float(torch.cat(similarity).mean()),
+    }
+
+
+def _images(loop: Loop, slices: Slices, limit: int) -> Iterator[Tensor]:
+    """At most `limit` slices, evenly spread, in batches (B, C, H, W) on the loop's device."""
+    chosen = slices.samples[np.linspace(0, len(slices) - 1, min(limit, len(slices))).astype(np.int64)]
+    for first in range(0, len(chosen), loop.options.batch_size):
+        yield slices.read(chosen[first : first + loop.options.batch_size])["x"].to(loop.device)

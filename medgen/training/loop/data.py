@@ -1,0 +1,138 @@
+"""Slices of a stored set as batches of network values, read at random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from medgen.artifacts.schema import Array
+from medgen.artifacts.stored import CaseRow, StoredSet
+from medgen.errors import DataError
+from medgen.training.loop.options import Balance
+from medgen.training.loop.sampler import Sampler
+from medgen.training.loop.step import Batch
+
+StoredType = Literal["int16", "uint8", "uint16", "float32"]
+
+
+class Source(Protocol):
+    """Where the loop gets its batches from."""
+
+    def __len__(self) -> int:
+        """Number of different samples."""
+
+    def at(self, positions: Sequence[int]) -> Batch:
+        """The samples at these positions of the training, stacked, on the CPU."""
+
+    def faulty(self, positions: Sequence[int]) -> str | None:
+        """Where the first value stands that is not finite, for people; None if all are."""
+
+
+class Slices:
+    """The slices of one split in the order of a sampler: `x` (B, C, H, W) and, where the set has it, `vector` (B, K).
+
+    `x` is the image in [-1, 1] or the latent shifted and scaled as the header says: what a network sees. Of the
+    split's slices only those that `among` (slices of the set,) marks take part.
+    """
+
+    def __init__(
+        self,
+        stored: StoredSet,
+        split: str,
+        seed: int,
+        balance: Balance | None = None,
+        among: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
+        self._stored = stored
+        self._rows = rows_of(stored, split)
+        samples = np.concatenate([np.arange(row.start, row.start + row.count) for row in self._rows])
+        if among is not None:
+            samples = samples[among[samples]]
+        self.samples = samples.astype(np.int64)
+        self._vectors = stored.column("vector").astype(np.float32) if stored.has("vector") else None
+        group, fraction = np.ones(len(samples), dtype=bool), 1.0
+        if balance is not None:
+            group, fraction = self._group(balance), balance.fraction
+            if group.all() or not group.any():
+                raise DataError(
+                    f"split '{split}': '{balance.field}' is {'always' if group.all() else 'never'} above 0, so the "
+                    "samples cannot be balanced by it; leave out the balance options"
+                )
+        self.sampler = Sampler(self.samples, seed, group=group, fraction=fraction)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def at(self, positions: Sequence[int]) -> Batch:
+        """The samples at these positions of the training."""
+        return self.read(self.sampler[positions])
+
+    def read(self, samples: Sequence[int] | npt.NDArray[np.int64]) -> Batch:
+        """Slices of the set by number."""
+        batch = {"x": torch.from_numpy(self._network_values(samples))}
+        if self._vectors is not None:
+            batch["vector"] = torch.from_numpy(self._vectors[samples])
+        return batch
+
+    def faulty(self, positions: Sequence[int]) -> str | None:
+        """Name the first slice among these that holds a value that is not finite."""
+        for sample in self.sampler[positions]:
+            for name, values in self.read([int(sample)]).items():
+                if not torch.isfinite(values).all():
+                    row = next(row for row in self._rows if row.start <= sample < row.start + row.count)
+                    what = name if name != "x" else self._stored.header.kind
+                    return f"slice {sample - row.start} of case {row.id} holds {what} values that are not finite"
+        return None
+
+    def _network_values(self, samples: Sequence[int] | npt.NDArray[np.int64]) -> Array:
+        header = self._stored.header
+        if header.kind == "image":
+            if header.intensity is None:
+                raise DataError("the set does not say what its image values mean (no intensity); preprocess it again")
+            return header.intensity.normalized(self._stored.read("image", samples))
+        latents = self._stored.read("latent", samples).astype(np.float32)
+        latents -= np.float32(header.latent_shift)
+        latents *= np.float32(header.latent_scale)
+        return latents
+
+    def _group(self, balance: Balance) -> npt.NDArray[np.bool_]:
+        fields = self._stored.header.vector_fields
+        if self._vectors is None or balance.field not in fields:
+            raise DataError(
+                f"cannot balance by '{balance.field}': the set has "
+                + (f"the vector fields {', '.join(fields)}" if fields else "no vectors; label it in preprocess")
+            )
+        above: npt.NDArray[np.bool_] = self._vectors[self.samples, fields.index(balance.field)] > 0
+        return above
+
+
+def has_split(stored: StoredSet, split: str) -> bool:
+    """Whether the set holds a slice of this split."""
+    return any(row.split == split and row.count for row in stored.cases)
+
+
+def rows_of(stored: StoredSet, split: str) -> list[CaseRow]:
+    """The cases of a split; DataError if it has none."""
+    rows = [row for row in stored.cases if row.split == split and row.count]
+    if not rows:
+        held = ", ".join(sorted({row.split for row in stored.cases})) or "no case at all"
+        raise DataError(f"the set has no '{split}' split (it holds: {held}); preprocess it with one")
+    return rows
+
+
+def common_spacing(stored: StoredSet) -> tuple[float, float, float] | None:
+    """The spacing (z, y, x) in mm that all training cases share; None if they do not."""
+    spacings = {row.spacing for row in rows_of(stored, "train")}
+    return spacings.pop() if len(spacings) == 1 else None
+
+
+def stored_type(dtype: np.dtype[Any]) -> StoredType:
+    """The name of an image set's type of values; DataError if generated images could not be stored in it."""
+    for name in get_args(StoredType):
+        if dtype == np.dtype(name):
+            return name  # type: ignore[no-any-return]
+    raise DataError(f"images of type {dtype} cannot be trained on; store them as {', '.join(get_args(StoredType))}")

@@ -1,0 +1,30 @@
+"""What is special to one kind of model; everything else about training it is the loop's."""
+
+from __future__ import annotations
+
+import abc
+
+from torch import Tensor, nn
+
+from medgen.training.loop.step import Batch, Step
+
+Parts = dict[str, Tensor]
+"""Named terms of a loss, detached scalars, for logs."""
+
+
+class Learner(abc.ABC):
+    """A model and its loss."""
+
+    model: nn.Module
+    opponent: nn.Module | None = None
+    """A second network with an optimizer of its own, such as a discriminator."""
+    idle_weights: bool = False
+    """Whether weights of the model may have no part in a loss; several processes must then look for them each time."""
+
+    @abc.abstractmethod
+    def loss(self, batch: Batch, step: Step) -> tuple[Tensor, Parts]:
+        """Scalar loss of a batch, and its parts; all randomness comes from `step`."""
+
+    def opponent_loss(self, batch: Batch, step: Step) -> Tensor:
+        """Scalar loss of the opponent; called after `loss` with the same batch, in training only."""
+        raise NotImplementedError

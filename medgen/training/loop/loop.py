@@ -1,0 +1,272 @@
+"""The one training loop, which knows no learner: precision, moving average, clipping, resumption, processes."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medgen.errors import Terminated, UnavailableError
+from medgen.nets.compute import autocast, resolve_precision
+from medgen.training.loop.data import Source
+from medgen.training.loop.distributed import World, gathered, gradients_stay_here, replicate, shard, whole
+from medgen.training.loop.ema import MovingAverage
+from medgen.training.loop.learner import Learner
+from medgen.training.loop.log import Log, Reporter
+from medgen.training.loop.options import LoopOptions
+from medgen.training.loop.resume import ResumeFile, pack, unpack
+from medgen.training.loop.signals import StopRequest
+from medgen.training.loop.step import Batch, Step
+from medgen.training.loop.watch import TrainingFailed, Watch
+
+
+@dataclass
+class Loop:
+    """Train `learner` on `source`; call `run`, then read `learner.model`, `average` and `validate()`."""
+
+    learner: Learner
+    source: Source
+    validation: Source | None
+    options: LoopOptions
+    seed: int
+    device: torch.device
+    resume: ResumeFile
+    log: Log
+    reporter: Reporter
+    world: World
+
+    def __post_init__(self) -> None:
+        options, learner = self.options, self.learner
+        sharded = options.sharded and self.world.size > 1
+        if options.sharded and not sharded:
+            self.reporter.say("loop.sharded does nothing in one process; start several with torchrun")
+        # Shards have the plain layout; convolutions bring them into that of their input.
+        layout = torch.channels_last if options.channels_last and not sharded else torch.preserve_format
+        learner.model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        self.dtype = resolve_precision(options.precision, self.device)
+        self._loss: Callable[..., Any]
+        if sharded:
+            self._loss = shard(learner.model, learner.loss, self.world, self.device)
+        else:
+            self._loss = replicate(learner.model, learner.loss, self.world, learner.idle_weights)
+        self.optimizer = _optimizer(learner.model, options, self.device)
+        self.average = MovingAverage(learner.model, options.ema) if options.ema else None
+        self.opponent_optimizer, self._opponent_loss = None, None
+        if learner.opponent is not None:
+            learner.opponent.to(self.device)
+            self._opponent_loss = replicate(learner.opponent, learner.opponent_loss, self.world)
+            self.opponent_optimizer = _optimizer(learner.opponent, options, self.device)
+        self.watch = Watch(self.world)
+        self.total = options.batch_size * options.accumulate * self.world.size
+
+    def run(self, start: int) -> None:
+        """Go from `start` steps done to the end; the state of `start` > 0 comes from the resume file.
+
+        Raises Terminated or KeyboardInterrupt after a signal, with the state saved, and TrainingFailed on figures
+        that are not finite or diverge, with the last good state kept.
+        """
+        options = self.options
+        if start:
+            self._load()
+        if options.compile:
+            self.learner.model.compile()
+        self.learner.model.train()
+        saved = time.monotonic()
+        self._told = start, saved
+        with StopRequest() as stop, self.reporter.progress(options.steps - start, "steps") as advance:
+            for index in range(start, options.steps):
+                done = index + 1
+                last = done == options.steps
+                self._update(index)
+                stopping = self.world.any(stop.received is not None)
+                log, validate, save = (
+                    _due(done, every) for every in (options.log_every, options.validate_every, options.save_every)
+                )
+                if log:  # asked for so seldom because all processes must agree on it
+                    save |= self.world.any(0 < 60 * options.save_minutes < time.monotonic() - saved)
+                if self.device.type == "cpu" or log or validate or save or last or stopping:
+                    self.watch.check(self._explain)
+                note = self._tell(done) if log or last else ""
+                if validate and not last:
+                    self.log.write(done, self.validate())
+                if (save or last or stopping) and not self.watch.suspicious:
+                    self._save(done)
+                    saved = time.monotonic()
+                advance(1, note)
+                if stopping:
+                    self._stop(done, stop.received)
+        self._trained = self._collect_weights()
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the model hold the average weights, in evaluation mode, inside the block; all processes must enter it."""
+        self.learner.model.eval()
+        with self.average.in_place() if self.average else contextlib.nullcontext(), gathered(self._loss):
+            yield
+        self.learner.model.train()
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Mean loss and parts over the same validation samples, noise and times at each call, with the average weights.
+
+        Empty without a validation source. TrainingFailed if the loss is not finite.
+        """
+        if self.validation is None:
+            return {}
+        total = self.options.validation_samples
+        sums: dict[str, Tensor] = {}
+        with self.averaged():
+            for offset in range(0, total, self.options.batch_size):
+                count = min(self.options.batch_size, total - offset)
+                step = Step(self.seed, 0, offset, count, total, "validation")
+                batch = self._on_device(self.validation.at(step.positions))
+                with autocast(self.device, self.dtype):
+                    loss, parts = self.learner.loss(batch, step)
+                for name, value in {"loss": loss, **parts}.items():
+                    sums[name] = sums.get(name, 0) + value.double() * count / total
+        figures = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
+        if not math.isfinite(figures["loss"]):
+            fault = self.validation.faulty(range(total)) or "the data are sound; lower --learning-rate"
+            raise TrainingFailed(f"validation: the loss is {figures['loss']}: {fault}")
+        return {f"validation_{name}": value for name, value in figures.items()}
+
+    def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        """State dicts, as `run` left them, of the model and of its moving average with everything that is not averaged.
+
+        Sharded weights are whole in the first process and missing in the others.
+        """
+        return self._trained
+
+    def _update(self, index: int) -> None:
+        """One step: gradients of all its batches, then the optimizers."""
+        options = self.options
+        figures: dict[str, Tensor] = {}
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.opponent_optimizer:
+            self.opponent_optimizer.zero_grad(set_to_none=True)
+        for part in range(options.accumulate):
+            step = self._place(index, part)
+            batch = self._on_device(self.source.at(step.positions))
+            last = part == options.accumulate - 1
+            with contextlib.nullcontext() if last else gradients_stay_here(self._loss, self._opponent_loss):
+                with autocast(self.device, self.dtype):
+                    loss, parts = _call(self._loss, batch, step)
+                (loss / options.accumulate).backward()
+                parts = {"loss": loss.detach(), **parts}
+                if self._opponent_loss is not None:
+                    with autocast(self.device, self.dtype):
+                        against = self._opponent_loss(batch, step)
+                    (against / options.accumulate).backward()
+                    parts["opponent"] = against.detach()
+            for name, value in parts.items():
+                figures[name] = figures.get(name, 0) + value / options.accumulate
+        limit = options.clip or math.inf
+        norm = nn.utils.clip_grad_norm_(self.learner.model.parameters(), limit)
+        figures["gradient_norm"] = whole(norm)
+        self.watch.note(index, figures)
+        for optimizer in filter(None, (self.optimizer, self.opponent_optimizer)):
+            optimizer.param_groups[0]["lr"] = self._rate(index)
+            optimizer.step()
+        if self.average:
+            self.average.update(index)
+
+    def _place(self, index: int, part: int) -> Step:
+        options = self.options
+        offset = (part * self.world.size + self.world.rank) * options.batch_size
+        return Step(self.seed, index, offset, options.batch_size, self.total, "train", index / options.steps)
+
+    def _on_device(self, batch: Batch) -> Batch:
+        def move(tensor: Tensor) -> Tensor:
+            if self.options.channels_last and tensor.ndim == 4:
+                return tensor.to(self.device, memory_format=torch.channels_last)
+            return tensor.to(self.device)
+
+        return {name: move(tensor) for name, tensor in batch.items()}
+
+    def _rate(self, index: int) -> float:
+        """Learning rate of a step, a pure function of its number."""
+        options = self.options
+        if index < options.warmup:
+            return options.learning_rate * (index + 1) / (options.warmup + 1)
+        if options.decay == "constant":
+            return options.learning_rate
+        passed = (index - options.warmup) / max(options.steps - options.warmup, 1)
+        return options.learning_rate * 0.5 * (1 + math.cos(math.pi * passed))
+
+    def _explain(self, index: int) -> str:
+        """Why step `index` failed, and what to do."""
+        fault = self.source.faulty(range(index * self.total, (index + 1) * self.total))
+        kept = self.resume.step()
+        state = f"the state after step {kept} is kept in {self.resume.path}" if kept else "no state had been saved yet"
+        if fault:
+            return f"{fault}; mend or leave out that case ({state})"
+        remedy = "lower --learning-rate" + (" or set loop.precision=float32" if self.dtype != torch.float32 else "")
+        return f"the data are sound, so {remedy} ({state})"
+
+    def _tell(self, done: int) -> str:
+        """Write means since the last time to the log; returns a note for the progress bar."""
+        figures, now = self.watch.means(), time.monotonic()
+        rate = (done - self._told[0]) * self.total / max(now - self._told[1], 1e-9)
+        self._told = done, now
+        self.log.write(done, figures | {"learning_rate": self._rate(done - 1), "images_per_second": rate})
+        return f"loss {figures['loss']:.4g}"
+
+    def _save(self, done: int) -> None:
+        packed = pack(self.learner.model, self.optimizer, self.average.state() if self.average else {})
+        if self.learner.opponent is not None and self.opponent_optimizer is not None:
+            against = pack(self.learner.opponent, self.opponent_optimizer, {})
+            packed.update({f"opponent.{name}": tensor for name, tensor in against.items()})
+        collected = self.world.collect(packed)
+        if self.world.first:
+            self.resume.save(collected, done)
+
+    def _collect_weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        state = self.world.collect(self.learner.model.state_dict())
+        return state, {**state, **self.world.collect(self.average.state())} if self.average else None
+
+    def _load(self) -> None:
+        packed = self.resume.load()
+        unpack(packed, self.learner.model, self.optimizer, self.average.state() if self.average else {})
+        if self.learner.opponent is not None and self.opponent_optimizer is not None:
+            against = {name.removeprefix("opponent."): value for name, value in packed.items() if name[:3] == "opp"}
+            unpack(against, self.learner.opponent, self.opponent_optimizer, {})
+
+    def _stop(self, done: int, received: int | None) -> None:
+        message = f"stopped after step {done} of {self.options.steps}; the same command goes on from there"
+        if received == signal.SIGINT:
+            self.reporter.say(message)
+            raise KeyboardInterrupt
+        raise Terminated(message)
+
+
+def _call(step_loss: Callable[..., Any], batch: Batch, step: Step) -> Any:
+    try:
+        return step_loss(batch, step)
+    except torch._dynamo.exc.BackendCompilerFailed as error:
+        cause = str(error).splitlines()[0]
+        raise UnavailableError(
+            f"compiling the network failed ({cause}); install a C++ compiler or leave out compile"
+        ) from None
+
+
+def _optimizer(network: nn.Module, options: LoopOptions, device: torch.device) -> torch.optim.Optimizer:
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
+    return kind(
+        weights,
+        lr=options.learning_rate,
+        betas=options.betas,
+        weight_decay=options.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+    )
+
+
+def _due(done: int, every: int) -> bool:
+    return bool(every) and done % every == 0

@@ -1,0 +1,164 @@
+"""What every training command does around the loop: open, identify, resume, train, write, tidy up."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import torch
+
+from medgen import __version__
+from medgen.artifacts.atomic import check_output
+from medgen.artifacts.model_facts import Facts
+from medgen.artifacts.models import save_model
+from medgen.artifacts.provenance import Identified, Provenance, all_digests, derive
+from medgen.artifacts.sets import open_set
+from medgen.artifacts.stored import StoredSet
+from medgen.config import Options, plain
+from medgen.errors import UsageError
+from medgen.nets.compute import resolve_precision
+from medgen.training.loop.data import Slices, Source, has_split
+from medgen.training.loop.distributed import World, world
+from medgen.training.loop.learner import Learner
+from medgen.training.loop.log import Log, Reporter, Silent
+from medgen.training.loop.loop import Loop
+from medgen.training.loop.options import TrainingOptions, decisive
+from medgen.training.loop.resume import Identity, ResumeFile
+
+SourceT = TypeVar("SourceT", bound=Source)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training as it was called: what it reads and writes, and where."""
+
+    command: str
+    source: str
+    output: Path
+    device: torch.device
+    reporter: Reporter
+    log: Path | None = None
+    tensorboard: Path | None = None
+    force: bool = False
+    fresh: bool = False
+    """Start anew even if there is a state to go on from."""
+
+
+@dataclass(frozen=True)
+class Sources(Generic[SourceT]):
+    """Where batches come from, for training and (None: not at all) for validation."""
+
+    train: SourceT
+    validation: SourceT | None
+
+
+@dataclass(frozen=True)
+class Training:
+    """An open set, among the processes that train on it together."""
+
+    run: Run
+    stored: StoredSet
+    world: World
+    device: torch.device
+    reporter: Reporter
+
+    def slices(self, options: TrainingOptions) -> Sources[Slices]:
+        """The set's slices, one by one: of its training split, and of its validation split if it has one."""
+        train = Slices(self.stored, "train", options.seed, options.balance)
+        validation = Slices(self.stored, "val", options.seed, options.balance) if self.validated() else None
+        return Sources(train, validation)
+
+    def validated(self) -> bool:
+        """Whether there is a split to validate on; a warning if not."""
+        if not has_split(self.stored, "val"):
+            self.reporter.warn("the set has no 'val' split, so nothing is validated")
+            return False
+        return True
+
+    def fit(
+        self, learner: Learner, options: TrainingOptions, sources: Sources[Any], others: Sequence[Identified] = ()
+    ) -> Fitted:
+        """Run the loop to its end, from the saved state if there is one of this training.
+
+        `others` are the inputs besides the set: models that the training begins from or looks through.
+        """
+        run = self.run
+        inputs = [self.stored, *others]
+        precision = str(resolve_precision(options.loop.precision, self.device)).removeprefix("torch.")
+        config = decisive(options, precision, self.world.size)
+        provenance = derive(run.command, config, seed=options.seed, inputs=inputs)
+        resume = ResumeFile(run.output, Identity(__version__, run.command, options.seed, config, all_digests(inputs)))
+        if run.fresh and self.world.first:
+            resume.remove()
+        self.world.wait()
+        done = resume.step() or 0
+        if done:
+            self.reporter.say(f"going on after step {done} of {options.loop.steps}")
+        files = (run.log, run.tensorboard) if self.world.first else (None, None)
+        log = Log(*files, run=provenance.id, start=done, force=run.force)
+        loop = Loop(
+            learner=learner,
+            source=sources.train,
+            validation=sources.validation,
+            options=options.loop,
+            seed=options.seed,
+            device=self.device,
+            resume=resume,
+            log=log,
+            reporter=self.reporter,
+            world=self.world,
+        )
+        with contextlib.closing(log):
+            loop.run(done)
+            figures = loop.validate()
+            log.write(options.loop.steps, figures)
+        return Fitted(loop, figures, resume, provenance, inputs)
+
+    def save(self, fitted: Fitted, kind: str, network: Options, facts: Facts, figures: dict[str, float]) -> None:
+        """Write the model, then forget the resume state; figures join the facts and the report."""
+        if self.world.first:
+            weights, average = fitted.loop.weights()
+            save_model(
+                self.run.output,
+                kind=kind,
+                config=plain(network),
+                weights=weights,
+                ema=average,
+                facts={**msgspec.to_builtins(facts), **figures},
+                provenance=fitted.provenance,
+                inputs=fitted.inputs,
+                force=self.run.force,
+            )
+            fitted.resume.remove()
+            self.reporter.report.update(figures)
+            told = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
+            self.reporter.say(f"wrote {self.run.output} ({told})" if told else f"wrote {self.run.output}")
+        self.world.wait()
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A training that has reached its end, but not yet its output."""
+
+    loop: Loop
+    figures: dict[str, float]
+    """Of the validation with the final weights; empty without a val split."""
+    resume: ResumeFile
+    provenance: Provenance
+    inputs: list[Identified]
+
+
+@contextlib.contextmanager
+def start(run: Run, options: TrainingOptions) -> Iterator[Training]:
+    """Join the other processes if there are any, check the output, open the set."""
+    with world(run.device) as (here, device):
+        check_output(run.output, force=run.force)
+        if run.source == "-" and here.size > 1:
+            raise UsageError("several processes cannot share standard input; write the set to a file first")
+        reporter: Reporter = run.reporter if here.first else Silent()
+        with open_set(run.source, random_access=True) as stored:
+            yield Training(run, stored, here, device, reporter)

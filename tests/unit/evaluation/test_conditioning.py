@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from medgen.evaluation.conditioning.metric import Measured, Rule, best_cut, calibrate, evaluate, hits, score
+from medgen.evaluation.conditioning.nodules import Spot
+from medgen.evaluation.rates import correlation, mean_of_results, wilson
+
+
+def made(count: int = 200, found: float = 1.0, seed: int = 0, noise: float = 0.005) -> Measured:
+    """Slices, every other with a nodule, whose spots show it in a share `found` of them; each has a weak vessel too."""
+    random = np.random.default_rng(seed)
+    asked = np.zeros((count, 4))
+    spots = []
+    for row in range(count):
+        vessel = Spot(random.uniform(0.1, 0.9), random.uniform(0.1, 0.9), 0.03, random.uniform(200, 400))
+        spots.append([vessel])
+        if row % 2 == 0:
+            x, y, size = random.uniform(0.1, 0.9), random.uniform(0.1, 0.9), random.uniform(0.06, 0.2)
+            asked[row] = 1, x, y, size
+            if random.random() < found:
+                shift = random.normal(0, noise, 2)
+                spots[-1].append(Spot(x + shift[0], y + shift[1], size * 1.1, random.uniform(500, 800)))
+    return Measured(spots, asked, np.arange(count) // 4, np.full(count, 350.0))
+
+
+def test_perfect_samples_hit_and_shuffled_ones_do_not() -> None:
+    result = evaluate(made(seed=1), made(seed=2))
+    assert result["samples"]["hit_rate"]["value"] == 1.0
+    assert result["samples"]["hit_rate_with_size"]["value"] == 1.0
+    assert result["ceiling"]["hit_rate"]["value"] == 1.0
+    assert result["chance"]["hit_rate"]["value"] < 0.15
+    assert result["rule"]["fitted_to"] == "one half of the reference"
+    assert result["samples"]["position_error_percent"] < 1.5
+    assert result["samples"]["position_error_mm"] == pytest.approx(
+        3.5 * result["samples"]["position_error_percent"], rel=1e-9
+    )
+    assert result["samples"]["size_error_percent"] == pytest.approx(1.3, abs=0.3)
+    for name in ("x", "y", "size"):
+        assert result["samples"]["correlation"][name]["pearson"] > 0.95
+    for name in ("x", "y"):
+        assert abs(result["chance"]["correlation"][name]["pearson"]) < 0.1
+    json.dumps(result, allow_nan=False)
+
+
+def test_the_hit_rate_is_the_share_of_samples_that_show_their_nodule() -> None:
+    result = evaluate(made(400, found=0.5, seed=1), made(seed=2))
+    rate = result["samples"]["hit_rate"]
+    assert rate["low"] < 0.5 < rate["high"]
+    confusion = result["samples"]["confusion"]
+    assert confusion["true_positive"] == pytest.approx(100, abs=15)
+    assert confusion["false_negative"] == 200 - confusion["true_positive"]
+    assert (confusion["false_positive"], confusion["true_negative"]) == (0, 200)
+
+
+def test_a_model_that_ignores_its_condition_scores_as_chance() -> None:
+    samples = made(400, seed=1).shuffled(np.random.default_rng(0))
+    result = evaluate(samples, made(seed=2))
+    assert result["samples"]["hit_rate"]["low"] <= result["chance"]["hit_rate"]["value"] + 0.05
+    assert abs(result["samples"]["correlation"]["x"]["pearson"]) < 0.25
+
+
+def test_calibration_parts_nodules_from_vessels() -> None:
+    rule = calibrate(made(), np.random.default_rng(0))
+    vessel, nodule = Spot(0.5, 0.5, 0.03, 400), Spot(0.5, 0.5, 0.06, 500)
+    assert rule.strength(vessel) < rule.anywhere <= rule.strength(nodule)
+    assert calibrate(made()[np.arange(1, 200, 2)], np.random.default_rng(0)) == Rule()  # healthy only
+
+
+def test_without_a_reference_the_built_in_rule_is_used_and_said() -> None:
+    result = evaluate(made(), None)
+    assert result["rule"]["fitted_to"] == "built in"
+    assert result["ceiling"] is None
+
+
+def test_no_spots_and_no_nodules_are_no_failure() -> None:
+    empty = Measured(
+        [[], []], np.array([[1, 0.5, 0.5, 0.1], [0, 0, 0, 0]], float), np.array([0, 1]), np.full(2, np.nan)
+    )
+    result = score(empty, Rule())
+    assert result["hit_rate"]["value"] == 0
+    assert result["position_error_percent"] is None
+    assert result["correlation"]["x"] is None
+    assert score(empty[np.array([1])], Rule())["hit_rate"] is None
+    json.dumps(evaluate(empty, empty), allow_nan=False)
+
+
+def test_tolerance_is_the_radius_but_never_too_strict() -> None:
+    spot = Spot(0.5, 0.5, 0.1, 500)
+    assert hits(spot, np.array([1, 0.54, 0.5, 0.02]))
+    assert not hits(spot, np.array([1, 0.56, 0.5, 0.02]))
+    assert hits(spot, np.array([1, 0.56, 0.5, 0.2]))
+    assert not hits(None, np.array([1, 0.5, 0.5, 0.2]))
+
+
+def test_best_cut_separates() -> None:
+    assert best_cut(np.array([3.0, 4, 5]), np.array([0.0, 1, 2])) == 2.5
+    assert best_cut(np.array([1.0, 4, 5, 6]), np.array([0.0, 1, 2, 2])) == 3
+
+
+def test_wilson_agrees_with_scipy() -> None:
+    for successes, trials in ((0, 10), (3, 10), (10, 10), (50, 200)):
+        interval = stats.binomtest(successes, trials).proportion_ci(method="wilson")
+        ours = wilson(successes, trials)
+        assert ours is not None
+        assert (ours["low"], ours["high"]) == pytest.approx((interval.low, interval.high), abs=1e-9)
+    assert wilson(0, 0) is None
+
+
+def test_small_statistics() -> None:
+    a = np.array([1.0, 2, 3, 4])
+    assert correlation(a, a**3) == {"pearson": pytest.approx(np.corrcoef(a, a**3)[0, 1]), "spearman": pytest.approx(1)}
+    assert correlation(a, np.ones(4)) is None
+    assert mean_of_results([{"a": 1, "b": None}, {"a": 3, "b": None}]) == {"a": 2.0, "b": None}
