@@ -1,4 +1,4 @@
-"""Write what is generated from the command line itself: the reference in README.md and the completions.
+"""Write what is generated from the command line itself: the table of commands in README.md and the completions.
 
 `make docs` runs it; tests/cli/test_docs.py fails when the files have fallen behind.
 """
@@ -29,19 +29,6 @@ def reference() -> str:
     """The section of README.md between the marks."""
     lines = [BEGIN, "", "| command | purpose |", "|---|---|"]
     lines += [f"| `{name}` | {purpose} |" for name, purpose in COMMANDS.items()]
-    for name in COMMANDS:
-        text = run(name, "--help").strip()
-        text = "\n".join(line.rstrip() for line in text.splitlines())
-        lines += [
-            "",
-            f"<details><summary><code>medgen {name}</code></summary>",
-            "",
-            "```",
-            text,
-            "```",
-            "",
-            "</details>",
-        ]
     return "\n".join([*lines, "", END])
 
 
