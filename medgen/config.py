@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -24,6 +25,38 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+@dataclass(frozen=True)
+class Described:
+    """What is said of an option besides its type, range and default."""
+
+    help: str
+    flag: str
+    metavar: str
+    group: str
+    default: str
+    repeat: bool
+
+
+def option(
+    text: str,
+    *,
+    flag: str = "",
+    metavar: str = "",
+    group: str = "",
+    default: str = "",
+    repeat: bool = False,
+    **limits: Any,
+) -> msgspec.Meta:
+    """Say what an option does, and give it a flag on the command line.
+
+    `flag`: where it is not the field's name, such as `-n --count` or `--keep-aspect/--stretch`. `group`: the heading
+    above it in the help. `default`: what no value means. `repeat`: a list given item by item. `limits`: those of
+    msgspec.Meta (ge, gt, le, lt, pattern). An option without a flag is described by msgspec.Meta(description=...).
+    """
+    said = Described(text, flag, metavar, group, default, repeat)
+    return msgspec.Meta(description=text, extra={"option": said}, **limits)
 
 
 def resolve(

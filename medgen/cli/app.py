@@ -45,6 +45,11 @@ COMMANDS = {
 }
 WITH_PAGE = {"evaluate": "Write everything as one page"}
 """Commands whose --report can be a page; they write it to `console.page`."""
+GENERAL = "General"
+LAST = ["Configuration", GENERAL]
+"""Headings of the help that come last, in this order."""
+SHARED = ("force", "quiet", "verbose", "debug", "report", "help")
+"""Options that stand under the last heading, whichever command has them."""
 _ClickError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
@@ -59,6 +64,20 @@ class Command(TyperCommand):
         *switches, report = _common_options()
         report.metavar, report.help = f"FILE.{kinds}", f"{purpose}."
         self.params += [*switches, report]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments, then options under the heading of their group."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None:
+                continue
+            own = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            group = GENERAL if parameter.name in SHARED else getattr(parameter, "rich_help_panel", None)
+            groups.setdefault(group or own, []).append(record)
+        for heading in sorted(groups, key=lambda name: (name in LAST, LAST.index(name) if name in LAST else 0)):
+            with formatter.section(heading):
+                formatter.write_dl(groups[heading])
 
     def invoke(self, ctx: Any) -> Any:
         """Run with a Console in `ctx.obj`, and write the report however the run ends."""

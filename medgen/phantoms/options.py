@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from medgen.config import Options
+from medgen.config import Options, option
 from medgen.errors import ConfigError
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -26,23 +26,35 @@ def _check_range(name: str, limits: tuple[float, float]) -> None:
 class PhantomOptions(Options, frozen=True):
     """What every kind has."""
 
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    seed: Annotated[int, option("Seed of everything random.", ge=0)] = 0
 
 
 class ChestCTOptions(PhantomOptions, frozen=True):
     """A chest CT; lengths in mm."""
 
-    size: Annotated[int, msgspec.Meta(ge=16, le=2048)] = 512
-    slices: Annotated[int, msgspec.Meta(ge=1, le=2000)] = 24
-    thickness: Positive = 5.0
-    spacing: Positive | None = None  # from slice to slice; None: the thickness
-    thick: Positive | None = None  # thickness of a second series of each patient, from the same acquisition
+    size: Annotated[int, option("Rows and columns of a slice.", metavar="PIXELS", ge=16, le=2048)] = 512
+    slices: Annotated[int, option("Slices per case.", ge=1, le=2000)] = 24
+    thickness: Annotated[float, option("Thickness of a slice.", metavar="MM", gt=0)] = 5.0
+    spacing: (
+        Annotated[float, option("Distance between slices.", metavar="MM", default="the thickness", gt=0)] | None
+    ) = None
+    thick: (
+        Annotated[float, option("Add a second series with slices this thick, from the same scan.", metavar="MM", gt=0)]
+        | None
+    ) = None
     thick_spacing: Positive | None = None  # its distance from slice to slice; None: its thickness
     pitch: Positive = 1.7  # the planes that are computed and averaged lie no farther apart
     noise: Annotated[float, msgspec.Meta(ge=0)] = 1.0  # relative to the usual dose; 0: none
-    nodules: tuple[Count, Count] = (1, 3)  # fewest and most in a case that is not healthy
-    diameter: tuple[Positive, Positive] = (6.0, 30.0)
-    healthy_fraction: Fraction = 0.2  # of cases
+    nodules: Annotated[
+        tuple[Count, Count], option("Fewest and most nodules in a case that is not healthy.", metavar="LOW,HIGH")
+    ] = (1, 3)
+    diameter: Annotated[
+        tuple[Positive, Positive],
+        option("Smallest and largest nodule diameter, in mm.", flag="--nodule-diameter", metavar="LOW,HIGH"),
+    ] = (6.0, 30.0)
+    healthy_fraction: Annotated[
+        float, option("Share of cases without nodules or lesions.", metavar="F", ge=0, le=1)
+    ] = 0.2
     scout_fraction: Fraction = 0.1  # of cases whose archive also holds a localizer, a series of one image
 
     def __post_init__(self) -> None:
@@ -66,10 +78,17 @@ class ChestCTOptions(PhantomOptions, frozen=True):
 class DentalOptions(PhantomOptions, frozen=True):
     """A panoramic X-ray."""
 
-    size: Annotated[int, msgspec.Meta(ge=32, le=2048)] = 512  # rows; a full view has twice as many columns
-    view: Literal["full", "half"] = "full"  # both jaws from joint to joint, or one side, square
-    healthy_fraction: Fraction = 0.5  # of cases
-    lesions: tuple[Lesion, ...] = ("caries", "periapical", "bone-loss", "fracture")  # kinds; a case has one of them
+    size: Annotated[int, option("Rows; a full view has twice as many columns.", metavar="PIXELS", ge=32, le=2048)] = 512
+    view: Annotated[Literal["full", "half"], option("Both jaws from joint to joint, or one side, square.")] = "full"
+    healthy_fraction: Annotated[
+        float, option("Share of cases without nodules or lesions.", metavar="F", ge=0, le=1)
+    ] = 0.5
+    lesions: Annotated[tuple[Lesion, ...], option("Kinds of lesions; a case has one of them.", metavar="A,B,...")] = (
+        "caries",
+        "periapical",
+        "bone-loss",
+        "fracture",
+    )
     count: tuple[Count, Count] = (1, 3)  # fewest and most lesions in a case that has any
     severity: tuple[Fraction, Fraction] = (0.3, 1.0)  # how large and how dark: 0 barely seen, 1 beyond doubt
 

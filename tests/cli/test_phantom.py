@@ -75,7 +75,7 @@ def test_options_come_from_files_too(medgen: Run, tmp_path: Path) -> None:
         (("chest-ct", "-o", "out", "--nodules", "some"), 2, "expected LOW,HIGH"),
         (("chest-ct", "-o", "out", "--nodules", "3,1"), 78, "smaller number first"),
         (("chest-ct", "-o", "out", "--size", 8), 78, "size"),
-        (("chest-ct", "-o", "out", "--healthy-fraction", 1.5), 78, "healthy_fraction"),
+        (("chest-ct", "-o", "out", "--healthy-fraction", 1.5), 78, "--healthy-fraction 1.5: expected float <= 1"),
         (("chest-ct", "-o", "out", "--seed", -1), 78, "seed"),
         (("chest-ct", "-o", "missing/out"), 73, "does not exist"),
     ],

@@ -60,6 +60,7 @@ def room_of(name: str) -> str:
     return parts[1] if len(parts) > 1 else ""
 
 
+PATHS = {module_name(path): path for path in MODULES}
 GRAPH = {module_name(path): {name for name in imports_of(path) if name.startswith("medgen")} for path in MODULES}
 GRAPH = {name: {other for other in found if other in GRAPH and other != name} for name, found in GRAPH.items()}
 
@@ -97,8 +98,34 @@ def test_no_circles() -> None:
 def test_nothing_heavy_at_the_door(path: Path) -> None:
     at_import = imports_of(path, only_at_module_level=True)
     assert not {name.split(".")[0] for name in at_import} & HEAVY
-    rooms = {room_of(name) for name in at_import if name in GRAPH}
+    rooms = {room_of(name) for name in at_import if name in GRAPH and not is_options(name)}
     assert rooms <= {"", "cli", "config", "errors", "memory"}, "rooms are entered inside the command"
+
+
+def is_options(name: str) -> bool:
+    """Modules of options structs, which commands are built from."""
+    return name.rpartition(".")[2].endswith("options")
+
+
+AT_THE_DOOR = {
+    name
+    for path in MODULES
+    if room_of(module_name(path)) == "cli"
+    for name in imports_of(path, only_at_module_level=True)
+    if name in GRAPH and is_options(name)
+}
+
+
+@pytest.mark.parametrize("name", sorted(AT_THE_DOOR))
+def test_options_are_light(name: str) -> None:
+    """What a command file imports of a room at its top loads nothing heavy, directly or not."""
+    waiting, seen = [name], set()
+    while waiting:
+        one = waiting.pop()
+        seen.add(one)
+        at_import = imports_of(PATHS[one], only_at_module_level=True)
+        assert not {imported.split(".")[0] for imported in at_import} & HEAVY, one
+        waiting += [imported for imported in at_import if imported in GRAPH and imported not in seen]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)

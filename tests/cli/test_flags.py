@@ -1,0 +1,109 @@
+"""Flags that commands get from their options structs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pytest
+import typer
+
+from medgen.cli.flags import Flag, Given, flags_of, takes
+from medgen.config import Options, option
+from medgen.errors import ConfigError, UsageError
+
+
+class Loop(Options, frozen=True):
+    steps: Annotated[int, option("Updates.", ge=1)] = 100
+    hidden: int = 3
+
+
+class Cooking(Options, frozen=True):
+    loop: Loop = Loop()
+    heat: Annotated[float, option("Of the stove.", metavar="C", gt=0, le=300)] | None = None
+    method: Annotated[Literal["boil", "fry"], option("How.")] = "boil"
+    salt: Annotated[bool, option("Add salt.")] = True
+    lid: Annotated[bool, option("Close the pot.")] = False
+    spices: Annotated[tuple[str, ...], option("Which.", metavar="A,B,...")] = ("pepper",)
+    range: Annotated[tuple[float, float], option("Of sizes.", flag="--size-range", metavar="LOW,HIGH")] = (1.0, 2.5)
+
+
+class Baking(Options, frozen=True):
+    method: Annotated[Literal["boil", "fry"], option("How.")] = "fry"
+
+
+def of(key: str) -> Flag:
+    return flags_of(Cooking)[key]
+
+
+def test_a_field_is_a_flag_only_if_it_says_so() -> None:
+    assert set(flags_of(Cooking)) == {"loop.steps", "heat", "method", "salt", "lid", "spices", "range"}
+
+
+@pytest.mark.parametrize(
+    ("key", "switches", "metavar", "text"),
+    [
+        ("loop.steps", "--steps", "N", "Updates.  [default: 100; x>=1]"),
+        ("heat", "--heat", "C", "Of the stove.  [0<x<=300]"),
+        ("method", "--method", "boil|fry", "How.  [default: boil]"),
+        ("salt", "--salt/--no-salt", None, "Add salt.  [default: salt]"),
+        ("lid", "--lid", None, "Close the pot."),
+        ("spices", "--spices", "A,B,...", "Which.  [default: pepper]"),
+        ("range", "--size-range", "LOW,HIGH", "Of sizes.  [default: 1,2.5]"),
+    ],
+)
+def test_the_help_says_default_range_and_choices(key: str, switches: str, metavar: str | None, text: str) -> None:
+    flag = of(key)
+    assert (flag.switches, flag.metavar, flag.help([flag.default])) == (switches, metavar, text)
+
+
+def test_structs_that_share_a_flag_show_each_default() -> None:
+    assert of("method").help(["boil", "fry"]) == "How.  [default: boil or fry]"
+
+
+@pytest.mark.parametrize(
+    ("key", "typed", "value"),
+    [("spices", "salt, thyme", ["salt", "thyme"]), ("range", "3", [3.0, 3.0]), ("range", "1,2", [1.0, 2.0])],
+)
+def test_lists_are_typed_with_commas(key: str, typed: str, value: object) -> None:
+    assert of(key).value(typed) == value
+
+
+@pytest.mark.parametrize(
+    ("key", "typed", "kind", "message"),
+    [
+        ("range", "1,2,3", UsageError, "--size-range 1,2,3: expected LOW,HIGH"),
+        ("range", "a,b", UsageError, "--size-range a,b: expected LOW,HIGH"),
+        ("heat", 301.0, ConfigError, "--heat 301.0: expected float <= 300"),
+        ("method", "fyr", ConfigError, "--method fyr: did you mean 'fry'?"),
+        ("method", "x", ConfigError, "--method x: choose from boil, fry"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_flag(key: str, typed: object, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match="^" + message.replace("?", r"\?")):
+        of(key).value(typed)
+
+
+def _run(*arguments: str) -> list[Given]:
+    caught: list[Given] = []
+
+    @takes(Cooking, Baking)
+    def command(context: typer.Context, given: Given, place: str = "kitchen") -> None:
+        """Cook."""
+        caught.append(given)
+
+    app = typer.Typer(add_completion=False)
+    app.command("phantom")(command)
+    app(list(arguments), standalone_mode=False)
+    return caught
+
+
+def test_a_command_gets_what_was_typed_and_resolves_it() -> None:
+    (given,) = _run("--steps", "7", "--no-salt", "--set", "loop.hidden=5", "--spices", "dill")
+    options = given.resolve(Cooking)
+    assert options == Cooking(loop=Loop(steps=7, hidden=5), salt=False, spices=("dill",))
+
+
+def test_a_flag_of_another_struct_is_refused() -> None:
+    (given,) = _run("--steps", "7")
+    with pytest.raises(UsageError, match="--steps does not apply here"):
+        given.resolve(Baking)
