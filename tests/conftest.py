@@ -16,13 +16,13 @@ import pytest
 import torch
 from hypothesis import settings
 
-from medgen.artifacts.model_facts import DenoiserFacts, InterpolatorFacts, NormalizerFacts, VAEFacts
-from medgen.artifacts.models import Model, load_model, save_model
+from medgen.artifacts.model_file import Model, open_model, save_model
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set
 from medgen.config import plain
 from medgen.diffusion.schedules import ScheduleConfig
+from medgen.models.facts import DenoiserFacts, InterpolatorFacts, NormalizerFacts, VAEFacts
 from medgen.nets.unet import UNet
 from medgen.nets.unet_config import UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
@@ -317,7 +317,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     write_labelled_set(folder / "images.h5")
     write_vae(folder / "vae.safetensors")
-    vae = load_model(folder / "vae.safetensors", kind="vae")
+    vae = open_model(folder / "vae.safetensors", kind="vae")
     write_denoiser(folder / "model.safetensors", vae)
     write_denoiser(folder / "pixels.safetensors", None)
     write_normalizer(folder / "normalizer.safetensors", vae)

@@ -40,9 +40,9 @@ def command(
 
 
 def _verify_model(path: Path) -> str:
-    from medgen.artifacts.models import load_model
+    from medgen.artifacts.model_file import open_model
 
-    model = load_model(path)
+    model = open_model(path)
     model.verify()
     return f"model of kind {model.kind}"
 

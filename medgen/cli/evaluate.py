@@ -183,9 +183,9 @@ def command(
     with contextlib.ExitStack() as stack:
         reconstructor, autoencoder = None, None
         if vae is not None:
-            from medgen.inference.models import load_vae
+            from medgen.models.trained import FrozenVAE
 
-            autoencoder = load_vae(vae, target)
+            autoencoder = FrozenVAE.load(vae, target)
             reconstructor = Reconstructor(autoencoder.reconstruct, autoencoder.model.digest)
         from_files = {"size": size or "", "window": window or "auto", "keep_going": keep_going}
         opened = open_all(

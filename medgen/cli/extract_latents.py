@@ -67,13 +67,13 @@ def command(
     from medgen.artifacts.sets import open_set
     from medgen.config import plain
     from medgen.inference.encode import Encoder, check_window, latent_header
-    from medgen.inference.models import load_vae
     from medgen.inference.outliers import find_outliers, overall
     from medgen.inference.read_ahead import read_ahead
+    from medgen.models.trained import FrozenVAE
     from medgen.nets.compute import resolve_device
 
     maker = SetMaker.of(context, output, force=force, shard=shard, keep_going=keep_going)
-    autoencoder = load_vae(vae, resolve_device(device), options.precision)
+    autoencoder = FrozenVAE.load(vae, resolve_device(device), options.precision)
     with open_set(source) as reader:
         intensity = check_window(reader.header, autoencoder.facts)
         settings = plain(options) | {"precision": str(autoencoder.dtype).removeprefix("torch.")}

@@ -27,7 +27,7 @@ def open_extractor(options: EvaluateOptions, device: torch.device) -> Extractor:
         read_record(path)
     except DataError:  # not made by medgen
         return file_extractor(path, options.torchscript, device)
-    from medgen.inference.models import load_vae
+    from medgen.models.trained import FrozenVAE
 
-    autoencoder = load_vae(path, device)
+    autoencoder = FrozenVAE.load(path, device)
     return latent_extractor(lambda images: autoencoder.encode(images).mean, autoencoder.model.digest)

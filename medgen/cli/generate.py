@@ -106,13 +106,13 @@ def command(
     from medgen.errors import UsageError
     from medgen.inference.conditions import parse_vector
     from medgen.inference.generate import Generator
-    from medgen.inference.models import load_denoiser, load_vae
+    from medgen.models.trained import Denoiser, FrozenVAE
     from medgen.nets.compute import resolve_device
 
     maker = SetMaker.of(context, output, force=force, shard=shard)
     target = resolve_device(device)
-    denoiser = load_denoiser(model, target, options.precision, ema=options.ema)
-    decoder = load_vae(vae, target, options.precision) if vae is not None else None
+    denoiser = Denoiser.load(model, target, options.precision, ema=options.ema)
+    decoder = FrozenVAE.load(vae, target, options.precision) if vae is not None else None
     generator = Generator(denoiser, decoder, options)
 
     inputs: list[Identified] = [denoiser.model]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from medgen.artifacts.schema import Case
     from medgen.artifacts.sets import SetReader
     from medgen.cli.console import Advance, Console
-    from medgen.inference.models import VolumeDenoiser
+    from medgen.models.trained import Interpolator
 
 SPLINE = ("spacing", "thickness", "profile", "consistency", "split")
 """Settings that matter without a model."""
@@ -119,7 +119,7 @@ def command(
     from medgen.config import plain
     from medgen.errors import DataError, UsageError
     from medgen.inference.interpolate import Interpolation, Spline, check_images, interpolated_header, model_intensity
-    from medgen.inference.models import load_interpolator, load_vae
+    from medgen.models.trained import FrozenVAE, Interpolator
     from medgen.nets.compute import resolve_device
 
     maker = SetMaker.of(context, output, force=force, shard=shard, keep_going=keep_going)
@@ -128,8 +128,8 @@ def command(
     target = resolve_device(device)
     if (model is None) != (vae is None):
         raise UsageError("--model and --vae go together; leave out both to interpolate by a spline")
-    denoiser = load_interpolator(model, target, options.precision, ema=options.ema) if model else None
-    autoencoder = load_vae(vae, target, options.precision) if vae else None
+    denoiser = Interpolator.load(model, target, options.precision, ema=options.ema) if model else None
+    autoencoder = FrozenVAE.load(vae, target, options.precision) if vae else None
     with _opened(source, denoiser, maker.console, own_window=options.window is not None) as reader:
         settings = plain(options)
         del settings["batch_size"]
@@ -165,7 +165,7 @@ def command(
 
 
 def _opened(
-    source: str, denoiser: VolumeDenoiser | None, console: Console, *, own_window: bool
+    source: str, denoiser: Interpolator | None, console: Console, *, own_window: bool
 ) -> AbstractContextManager[SetReader]:
     """The set at `source`; image files are preprocessed to the size and (but with `own_window`) window of the model."""
     import msgspec

@@ -112,12 +112,12 @@ def command(
     import time
     from contextlib import closing
 
-    from medgen.artifacts.model_facts import check_intensity
     from medgen.artifacts.provenance import derive
     from medgen.artifacts.sets import open_set
     from medgen.errors import DataError
     from medgen.inference.normalize import normalize, normalized_header
     from medgen.inference.read_ahead import read_ahead
+    from medgen.models.facts import check_intensity
 
     maker = SetMaker.of(context, output, force=force, shard=shard, keep_going=keep_going)
     version = _version(options, model, vae, device)
@@ -145,16 +145,18 @@ def command(
 def _version(options: NormalizeOptions, model: Path | None, vae: Path | None, device: str) -> Version:
     """What the method asks for, loaded."""
     from medgen.errors import UsageError
-    from medgen.inference.models import load_normalizer, load_vae
     from medgen.inference.normalize import Normalizer, Reconstruction
+    from medgen.models.trained import FrozenVAE, NormalizerNetwork
     from medgen.nets.compute import resolve_device
 
     target = resolve_device(device)
     if options.heads and model is None:
         raise UsageError(f"--method {options.method} needs the normalizer: give --model FILE")
-    autoencoder = load_vae(vae, target, options.precision) if vae is not None else None
+    autoencoder = FrozenVAE.load(vae, target, options.precision) if vae is not None else None
     if options.heads and model is not None:
-        return Normalizer(load_normalizer(model, target, options.precision, ema=options.ema), autoencoder, options)
+        return Normalizer(
+            NormalizerNetwork.load(model, target, options.precision, ema=options.ema), autoencoder, options
+        )
     if model is not None or autoencoder is None:
         raise UsageError("--method vae needs --vae FILE and no --model")
     return Reconstruction(autoencoder)

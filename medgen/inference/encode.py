@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medgen.artifacts.model_facts import VAEFacts, check_intensity
 from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import Array, Case, Intensity, SetHeader
 from medgen.config import Options
 from medgen.errors import DataError
-from medgen.inference.models import Autoencoder
 from medgen.inference.outliers import Summary, summarize
 from medgen.inference.slices import grouped, slice_keys, slice_noise
+from medgen.models.facts import VAEFacts, check_intensity
+from medgen.models.trained import FrozenVAE
 from medgen.nets.compute import Precision
 
 
@@ -40,7 +40,7 @@ class EncodeOptions(Options, frozen=True):
 class Encoder:
     """Turns image cases into latent cases. Which of them lie far from the rest is known afterwards."""
 
-    vae: Autoencoder
+    vae: FrozenVAE
     intensity: Intensity  # of the images
     options: EncodeOptions
     refused: Callable[[DataError], None] | None = None
@@ -95,7 +95,7 @@ class Encoder:
         return False
 
 
-def check_image(case: Case, vae: Autoencoder) -> None:
+def check_image(case: Case, vae: FrozenVAE) -> None:
     """DataError naming the case (and slice) unless its image is finite and fits the VAE."""
     image = case["image"]
     channels, height, width = image.shape[1:]

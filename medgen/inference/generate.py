@@ -21,7 +21,7 @@ from medgen.diffusion.samplers import sample
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
 from medgen.errors import DataError
 from medgen.inference.conditions import Vectors
-from medgen.inference.models import Autoencoder, Denoiser, check_pair
+from medgen.models.trained import Denoiser, FrozenVAE, check_pair
 from medgen.nets.compute import Precision
 
 SAMPLER_NAMES = {
@@ -59,11 +59,11 @@ class Generator:
     """A denoiser, the VAE that decodes its latents (None in image space), and how to sample."""
 
     denoiser: Denoiser
-    vae: Autoencoder | None
+    vae: FrozenVAE | None
     options: GenerateOptions
 
     def __post_init__(self) -> None:
-        check_pair(self.denoiser.model, self.denoiser.facts, self.vae)
+        check_pair(self.denoiser, self.vae)
 
     def header(self, provenance: Provenance, *, conditional: bool) -> SetHeader:
         """The header of the generated set; its intensity takes the images back to physical values."""
@@ -123,7 +123,7 @@ class Generator:
         device = self.denoiser.device
 
         def denoise(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-            return self.denoiser(x, t, condition.vector, condition.keep)
+            return self.denoiser(x, t, vector=condition.vector, keep=condition.keep)
 
         if vectors is None:
             return lambda x, t: denoise(x, t, Condition(None, None))

@@ -23,9 +23,9 @@ from medgen.diffusion.slice_profile import ProfileShape
 from medgen.diffusion.thin_grid import blended, network_input, window_starts
 from medgen.errors import DataError, UsageError
 from medgen.inference.generate import SAMPLER_NAMES, objective_of
-from medgen.inference.models import Autoencoder, VolumeDenoiser
 from medgen.inference.sliding import Sliding
 from medgen.inference.thin_volume import ThinVolume, combine, slabs, volume_of
+from medgen.models.trained import FrozenVAE, Interpolator
 from medgen.nets.compute import Precision
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -70,19 +70,14 @@ class InterpolateOptions(Options, frozen=True):
 class Interpolation:
     """An interpolator, the VAE it looks through, and how to sample."""
 
-    denoiser: VolumeDenoiser
-    vae: Autoencoder
+    denoiser: Interpolator
+    vae: FrozenVAE
     options: InterpolateOptions
     intensity: Intensity
     """Of the input, with the model's window."""
 
     def __post_init__(self) -> None:
-        facts = self.denoiser.facts
-        if self.vae.model.digest != facts.vae_digest:
-            raise DataError(
-                f"{self.denoiser.model.path} was trained on latents of the VAE {facts.vae_digest[:12]}, "
-                f"but {self.vae.model.path} is the VAE {self.vae.model.digest[:12]}; give the VAE it was trained with"
-            )
+        self.vae.check_made(self.denoiser.facts.vae_digest, str(self.denoiser.model.path))
 
     def case(self, case: Case, advance: Callable[[int], None] = lambda slices: None) -> Case:
         """The thin case of a thick one: image, and spread where there are several samples; `advance` counts slices.
@@ -138,7 +133,7 @@ class Interpolation:
             return torch.stack(windows).transpose(1, 2).to(device)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            return self.denoiser(network_input(x, known, spots), t, lengths)
+            return self.denoiser(network_input(x, known, spots), t, vector=lengths)
 
         def correct(step: int, time: float, x0: Tensor) -> Tensor:
             windows = zip(starts, x0.transpose(1, 2), known.transpose(1, 2), strict=True)
@@ -237,7 +232,7 @@ def check_images(images: SetHeader) -> Intensity:
     return images.intensity
 
 
-def model_intensity(images: SetHeader, denoiser: VolumeDenoiser, window: tuple[float, float] | None) -> Intensity:
+def model_intensity(images: SetHeader, denoiser: Interpolator, window: tuple[float, float] | None) -> Intensity:
     """The intensity of a set with the window that the model sees; DataError where its values mean something else."""
     ours, theirs = check_images(images), denoiser.facts.intensity
     if window is None and ours.unit != theirs.unit:

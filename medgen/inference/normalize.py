@@ -19,8 +19,8 @@ from medgen.diffusion.schedules import Schedule, ScheduleConfig
 from medgen.errors import DataError
 from medgen.inference.encode import check_image
 from medgen.inference.generate import objective_of
-from medgen.inference.models import Autoencoder, NormalizerNetwork, check_pair
 from medgen.inference.slices import grouped, slice_keys, slice_noise
+from medgen.models.trained import FrozenVAE, NormalizerNetwork, check_pair
 from medgen.nets.compute import Precision
 
 Method = Literal["diffusion", "flow", "both", "vae"]
@@ -83,7 +83,7 @@ class Version(Protocol):
     """Makes normal versions of images."""
 
     @property
-    def parts(self) -> tuple[Autoencoder | NormalizerNetwork, ...]:
+    def parts(self) -> tuple[FrozenVAE | NormalizerNetwork, ...]:
         """The networks it is made of, the first of which says what its images mean."""
 
     def check(self, case: Case) -> None:
@@ -98,14 +98,14 @@ class Normalizer:
     """A network with two heads, and the VAE that it works through; None in image space."""
 
     network: NormalizerNetwork
-    vae: Autoencoder | None
+    vae: FrozenVAE | None
     options: NormalizeOptions
 
     def __post_init__(self) -> None:
-        check_pair(self.network.model, self.network.facts, self.vae)
+        check_pair(self.network, self.vae)
 
     @property
-    def parts(self) -> tuple[Autoencoder | NormalizerNetwork, ...]:
+    def parts(self) -> tuple[FrozenVAE | NormalizerNetwork, ...]:
         """Its networks."""
         return (self.network,) if self.vae is None else (self.network, self.vae)
 
@@ -146,7 +146,7 @@ class Normalizer:
         times = torch.full((len(x0),), start, device=x0.device)
         return sample(
             name,
-            lambda x, t: self.network(x, t, head),
+            lambda x, t: self.network(x, t, head=head),
             schedule.add_noise(x0, noise, times),
             schedule,
             objective,
@@ -170,10 +170,10 @@ class Normalizer:
 class Reconstruction:
     """What is left of an image after the VAE's latent: the baseline that every normalizer has to beat."""
 
-    vae: Autoencoder
+    vae: FrozenVAE
 
     @property
-    def parts(self) -> tuple[Autoencoder | NormalizerNetwork, ...]:
+    def parts(self) -> tuple[FrozenVAE | NormalizerNetwork, ...]:
         """The VAE."""
         return (self.vae,)
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medgen.artifacts.model_facts import VAEFacts
 from medgen.artifacts.schema import Array
+from medgen.models.facts import VAEFacts
 
 FEWEST = 20
 """Cases below which the spread of the rest is too uncertain to name anybody."""

@@ -12,12 +12,12 @@ import pydicom
 import torch
 from pydicom import uid
 
-from medgen.artifacts.model_facts import DenoiserFacts, VAEFacts
-from medgen.artifacts.models import save_model
+from medgen.artifacts.model_file import save_model
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Intensity
 from medgen.config import plain
 from medgen.diffusion.schedules import ScheduleConfig
+from medgen.models.facts import DenoiserFacts, VAEFacts
 from medgen.nets.unet import UNet
 from medgen.nets.vae import VAE
 from medgen.phantoms.folder import make_folder

@@ -121,9 +121,9 @@ def test_misuse(
     tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], changes: list[str], status: int, reason: str
 ) -> None:
     if "other" in " ".join(changes):
-        from medgen.artifacts.models import load_model, save_model
+        from medgen.artifacts.model_file import open_model, save_model
 
-        vae = load_model(tiny / "vae.safetensors")
+        vae = open_model(tiny / "vae.safetensors")
         weights = {name: tensor + 1 for name, tensor in vae.weights().items()}
         save_model(
             tmp_path / "other.safetensors",

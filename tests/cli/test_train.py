@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from medgen.artifacts.models import load_model
+from medgen.artifacts.model_file import open_model
 from medgen.cli.app import run
 
 Medgen = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -131,7 +131,7 @@ def test_two_processes_equal_one_with_twice_the_batch(make_set: Callable[..., Pa
         for name in ("loss", "gradient_norm", "validation_loss"):
             if name in one:
                 assert two[name] == pytest.approx(one[name], rel=1e-4), (name, one["step"])
-    weights = [load_model(tmp_path / f"{name}.safetensors").weights() for name in ("one", "two")]
+    weights = [open_model(tmp_path / f"{name}.safetensors").weights() for name in ("one", "two")]
     for name, weight in weights[0].items():
         assert torch.allclose(weight, weights[1][name], atol=1e-5), name
 

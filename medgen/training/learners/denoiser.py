@@ -9,11 +9,11 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from medgen.artifacts.model_facts import DenoiserFacts
 from medgen.artifacts.schema import Intensity
 from medgen.diffusion.objectives import diffusion_loss
 from medgen.diffusion.schedules import Schedule
 from medgen.errors import DataError, UsageError
+from medgen.models.facts import DenoiserFacts
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
 from medgen.training.loop.data import common_spacing, stored_type

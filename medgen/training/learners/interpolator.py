@@ -9,13 +9,13 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from medgen.artifacts.model_facts import InterpolatorFacts, VAEFacts, check_intensity
-from medgen.artifacts.models import Model, load_model
+from medgen.artifacts.model_file import Model, open_model
 from medgen.config import convert
 from medgen.diffusion.objectives import diffusion_loss
 from medgen.diffusion.schedules import Schedule
 from medgen.diffusion.thin_grid import PLACES, SCALES, network_input
 from medgen.errors import ConfigError, DataError, UsageError
+from medgen.models.facts import InterpolatorFacts, VAEFacts, check_intensity
 from medgen.nets.compute import autocast, resolve_precision
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
@@ -36,7 +36,7 @@ class FrozenVAE:
     """The encoder of a trained VAE, slice by slice, outside of every gradient."""
 
     def __init__(self, path: Path, device: torch.device, dtype: torch.dtype) -> None:
-        self.model: Model = load_model(path, kind="vae")
+        self.model: Model = open_model(path, kind="vae")
         self.facts = VAEFacts.read(self.model.facts, str(path))
         self.network = VAE(convert(VAEConfig, self.model.config, str(path)))
         if self.network.config.dims != 2:

@@ -13,12 +13,12 @@ from msgspec.structs import replace
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from medgen.artifacts.model_facts import NormalizerFacts
 from medgen.artifacts.schema import NORMAL, Intensity
 from medgen.artifacts.stored import StoredSet
 from medgen.diffusion.objectives import Objective, diffusion_loss, to_x0
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
 from medgen.errors import DataError, UsageError
+from medgen.models.facts import NormalizerFacts
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions

@@ -12,8 +12,8 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from medgen.artifacts.model_facts import VAEFacts
 from medgen.errors import ConfigError, DataError
+from medgen.models.facts import VAEFacts
 from medgen.nets.compute import autocast
 from medgen.nets.discriminator import DiscriminatorConfig, PatchDiscriminator
 from medgen.nets.similarity import ssim

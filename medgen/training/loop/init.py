@@ -9,12 +9,12 @@ from typing import Generic
 
 from torch import Tensor, nn
 
-from medgen.artifacts.diffusers_folder import read_diffusers_folder
-from medgen.artifacts.models import load_model
+from medgen.artifacts.model_file import open_model
 from medgen.artifacts.provenance import Provenance, derive, fingerprint
 from medgen.artifacts.schema import as_bytes
 from medgen.config import OptionsT, convert
 from medgen.errors import DataError
+from medgen.models.diffusers_folder import read_diffusers_folder
 from medgen.nets.vae import VAEConfig
 
 
@@ -42,7 +42,7 @@ class Beginning(Generic[OptionsT]):
 
 def read_model(path: Path, kind: str, config: type[OptionsT]) -> Beginning[OptionsT]:
     """A model of medgen, with its averaged weights where it has them."""
-    model = load_model(path, kind=kind)
+    model = open_model(path, kind=kind)
     return Beginning(convert(config, model.config, str(path)), model.weights(), model.provenance, model.digests())
 
 

@@ -13,13 +13,13 @@ import torch
 
 from medgen import __version__
 from medgen.artifacts.atomic import check_output
-from medgen.artifacts.model_facts import Facts
-from medgen.artifacts.models import save_model
+from medgen.artifacts.model_file import save_model
 from medgen.artifacts.provenance import Identified, Provenance, all_digests, derive
 from medgen.artifacts.sets import open_set
 from medgen.artifacts.stored import StoredSet
 from medgen.config import Options, plain
 from medgen.errors import UsageError
+from medgen.models.facts import Facts
 from medgen.nets.compute import resolve_precision
 from medgen.training.loop.data import Slices, Source, has_split
 from medgen.training.loop.distributed import World, world

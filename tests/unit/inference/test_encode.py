@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from medgen.artifacts.models import load_model, save_model
+from medgen.artifacts.model_file import open_model, save_model
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import open_set
 from medgen.errors import DataError
 from medgen.inference.encode import EncodeOptions, Encoder, check_window, latent_header
-from medgen.inference.models import Autoencoder, load_vae
+from medgen.models.trained import FrozenVAE
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def vae(tiny: Path) -> Autoencoder:
-    return load_vae(tiny / "vae.safetensors", CPU, "float32")
+def vae(tiny: Path) -> FrozenVAE:
+    return FrozenVAE.load(tiny / "vae.safetensors", CPU, "float32")
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,11 @@ def cases(tiny: Path) -> list[Case]:
         return list(reader)
 
 
-def encode(vae: Autoencoder, cases: list[Case], **options: object) -> list[Case]:
+def encode(vae: FrozenVAE, cases: list[Case], **options: object) -> list[Case]:
     return list(Encoder(vae, Intensity(), EncodeOptions(**options)).encode(cases))
 
 
-def test_latents_are_the_means_of_the_network(vae: Autoencoder, cases: list[Case]) -> None:
+def test_latents_are_the_means_of_the_network(vae: FrozenVAE, cases: list[Case]) -> None:
     images = torch.from_numpy(np.concatenate([Intensity().normalized(case["image"]) for case in cases]))
     with torch.no_grad():
         expected = vae.network.encode(images).mean
@@ -40,7 +40,7 @@ def test_latents_are_the_means_of_the_network(vae: Autoencoder, cases: list[Case
     np.testing.assert_allclose(latents, expected.numpy(), atol=1e-4)
 
 
-def test_everything_but_the_image_is_carried_over(vae: Autoencoder, cases: list[Case]) -> None:
+def test_everything_but_the_image_is_carried_over(vae: FrozenVAE, cases: list[Case]) -> None:
     for before, after in zip(cases, encode(vae, cases), strict=True):
         assert "image" not in after.arrays
         for name in ("mask", "vector", "label"):
@@ -50,7 +50,7 @@ def test_everything_but_the_image_is_carried_over(vae: Autoencoder, cases: list[
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_slice_encodes_to_the_same_bits_in_any_company(tiny: Path, cases: list[Case], precision: str) -> None:
-    vae = load_vae(tiny / "vae.safetensors", CPU, precision)  # type: ignore[arg-type]
+    vae = FrozenVAE.load(tiny / "vae.safetensors", CPU, precision)  # type: ignore[arg-type]
     together = np.concatenate([case["latent"] for case in encode(vae, cases, batch_size=8, sample=True)])
     for batch_size in (1, 3):
         alone = np.concatenate(
@@ -59,7 +59,7 @@ def test_a_slice_encodes_to_the_same_bits_in_any_company(tiny: Path, cases: list
         np.testing.assert_array_equal(together, alone)
 
 
-def test_a_draw_depends_on_the_seed_and_spreads_as_the_posterior_says(vae: Autoencoder, cases: list[Case]) -> None:
+def test_a_draw_depends_on_the_seed_and_spreads_as_the_posterior_says(vae: FrozenVAE, cases: list[Case]) -> None:
     mean = encode(vae, cases)[0]["latent"]
     images = torch.from_numpy(Intensity().normalized(cases[0]["image"]))
     std = torch.exp(0.5 * vae.encode(images).logvar).numpy()
@@ -70,7 +70,7 @@ def test_a_draw_depends_on_the_seed_and_spreads_as_the_posterior_says(vae: Autoe
     assert abs(z.std() - 1) < 0.05
 
 
-def test_nan_is_refused_with_case_and_slice(vae: Autoencoder, cases: list[Case]) -> None:
+def test_nan_is_refused_with_case_and_slice(vae: FrozenVAE, cases: list[Case]) -> None:
     image = cases[2]["image"].astype(np.float32)
     image[1, 0, 3, 4] = np.nan
     bad = dataclasses.replace(cases[2], arrays={"image": image})
@@ -79,13 +79,13 @@ def test_nan_is_refused_with_case_and_slice(vae: Autoencoder, cases: list[Case])
 
 
 def test_a_diverged_vae_is_refused_with_case_and_slice(tiny: Path, cases: list[Case]) -> None:
-    broken = load_vae(tiny / "vae.safetensors", CPU, "float32")
+    broken = FrozenVAE.load(tiny / "vae.safetensors", CPU, "float32")
     broken.network.encoder.output.bias.data.fill_(float("inf"))
     with pytest.raises(DataError, match="case case-0, slice 0: the latent is not finite"):
         encode(broken, cases)
 
 
-def test_refused_cases_are_named_and_the_rest_goes_on(vae: Autoencoder, cases: list[Case]) -> None:
+def test_refused_cases_are_named_and_the_rest_goes_on(vae: FrozenVAE, cases: list[Case]) -> None:
     odd = dataclasses.replace(cases[1], arrays={"image": np.zeros((1, 1, 30, 32), np.int16)})
     reasons: list[str] = []
     encoder = Encoder(vae, Intensity(), EncodeOptions(), lambda error: reasons.append(str(error)))
@@ -96,7 +96,7 @@ def test_refused_cases_are_named_and_the_rest_goes_on(vae: Autoencoder, cases: l
     assert "multiples of 4" in reasons[0]
 
 
-def test_another_window_or_kind_is_refused(tiny: Path, vae: Autoencoder) -> None:
+def test_another_window_or_kind_is_refused(tiny: Path, vae: FrozenVAE) -> None:
     with open_set(tiny / "images.h5") as reader:
         header = reader.header
     assert check_window(header, vae.facts) == header.intensity
@@ -110,9 +110,9 @@ def test_another_window_or_kind_is_refused(tiny: Path, vae: Autoencoder) -> None
 
 
 def test_a_network_of_another_version_is_bad_data(tiny: Path, tmp_path: Path) -> None:
-    vae = load_model(tiny / "vae.safetensors")
+    vae = open_model(tiny / "vae.safetensors")
     path = tmp_path / "newer.safetensors"
     config = {**vae.config, "invented_later": 1}
     save_model(path, kind="vae", config=config, weights=vae.weights(), facts=vae.facts, provenance=vae.provenance)
     with pytest.raises(DataError, match=r"invented_later.*this version"):
-        load_vae(path, CPU)
+        FrozenVAE.load(path, CPU)

@@ -10,7 +10,7 @@ import torch
 from medgen.artifacts.provenance import derive
 from medgen.errors import DataError, UsageError
 from medgen.inference.generate import GenerateOptions, Generator
-from medgen.inference.models import load_denoiser, load_vae
+from medgen.models.trained import Denoiser, FrozenVAE
 
 CPU = torch.device("cpu")
 ASKED = np.tile(np.array([1, 0.3, 0.6, 0.2, 0.5, 0.5], np.float32), (9, 1))
@@ -19,8 +19,8 @@ OPTIONS = GenerateOptions(steps=3, batch_size=4)
 
 def generator(tiny: Path, precision: str = "float32", **changes: object) -> Generator:
     options = msgspec.structs.replace(OPTIONS, **changes)
-    denoiser = load_denoiser(tiny / "model.safetensors", CPU, precision)  # type: ignore[arg-type]
-    return Generator(denoiser, load_vae(tiny / "vae.safetensors", CPU, precision), options)  # type: ignore[arg-type]
+    denoiser = Denoiser.load(tiny / "model.safetensors", CPU, precision)  # type: ignore[arg-type]
+    return Generator(denoiser, FrozenVAE.load(tiny / "vae.safetensors", CPU, precision), options)  # type: ignore[arg-type]
 
 
 def images(tiny: Path, indices: list[int], vectors: np.ndarray | None = ASKED, **changes: object) -> np.ndarray:
@@ -92,16 +92,16 @@ def test_latents_are_unscaled_before_they_are_decoded(tiny: Path, monkeypatch: p
 
 
 def test_image_space_models_need_no_vae(tiny: Path) -> None:
-    denoiser = load_denoiser(tiny / "pixels.safetensors", CPU, "float32")
+    denoiser = Denoiser.load(tiny / "pixels.safetensors", CPU, "float32")
     case = next(Generator(denoiser, None, OPTIONS).cases([0], None))
     assert case["image"].shape == (1, 1, 32, 32)
     with pytest.raises(UsageError, match="leave --vae out"):
-        Generator(denoiser, load_vae(tiny / "vae.safetensors", CPU), OPTIONS)
+        Generator(denoiser, FrozenVAE.load(tiny / "vae.safetensors", CPU), OPTIONS)
 
 
 def test_a_latent_model_needs_a_vae(tiny: Path) -> None:
     with pytest.raises(UsageError, match="--vae"):
-        Generator(load_denoiser(tiny / "model.safetensors", CPU), None, OPTIONS)
+        Generator(Denoiser.load(tiny / "model.safetensors", CPU), None, OPTIONS)
 
 
 def test_a_diverged_model_is_named_with_the_sample(tiny: Path) -> None:

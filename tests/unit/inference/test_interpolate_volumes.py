@@ -18,8 +18,9 @@ from medgen.diffusion.slice_profile import profile_matrix, resample
 from medgen.diffusion.thin_grid import spline_matrix
 from medgen.errors import DataError, UsageError
 from medgen.inference.interpolate import InterpolateOptions, Interpolation
-from medgen.inference.models import load_interpolator, load_vae
 from medgen.inference.thin_volume import combine, volume_of
+from medgen.models.facts import VAEFacts
+from medgen.models.trained import FrozenVAE, Interpolator
 from medgen.nets.vae import Posterior
 
 CPU = torch.device("cpu")
@@ -35,8 +36,8 @@ def models(tiny: Path) -> Path:
 
 def interpolation(tiny: Path, model: Path, intensity: Intensity = HU, **options: Any) -> Interpolation:
     settings = InterpolateOptions(**({"spacing": 1.0, "steps": 2, "precision": "float32"} | options))
-    vae = load_vae(tiny / "vae.safetensors", CPU, "float32")
-    return Interpolation(load_interpolator(model, CPU, "float32"), vae, settings, intensity)
+    vae = FrozenVAE.load(tiny / "vae.safetensors", CPU, "float32")
+    return Interpolation(Interpolator.load(model, CPU, "float32"), vae, settings, intensity)
 
 
 def thick_case(count: int = 6, spacing: float = 4.0, seed: int = 0, **changes: Any) -> Case:
@@ -142,12 +143,13 @@ def test_every_sampler_ends_in_what_was_measured(tiny: Path, models: Path, sampl
     assert np.abs(measured_again(thin, thick, 4.0) - thick["image"]).max() < 1.0
 
 
-class Rearranged:
+class Rearranged(FrozenVAE):
     """A VAE that loses nothing: it lays 4 x 4 pixels into 16 channels."""
 
     def __init__(self) -> None:
-        self.model = SimpleNamespace(digest="rearranged", path="rearranged")
-        self.network = SimpleNamespace(config=SimpleNamespace(factor=4, in_channels=1))
+        network = SimpleNamespace(config=SimpleNamespace(factor=4, in_channels=1))
+        facts = VAEFacts(HU, latent_scale=0.5, latent_shift=0.25)
+        super().__init__(network, facts, SimpleNamespace(digest="rearranged", path="rearranged"), CPU, torch.float32)  # type: ignore[arg-type]
 
     def encode(self, images: torch.Tensor) -> Posterior:
         latents = (torch.nn.functional.pixel_unshuffle(images, 4)) / 0.5 + 0.25
@@ -164,7 +166,7 @@ def test_correcting_each_step_pulls_the_sample_towards_what_was_measured(models:
 
     def residual(consistency: Any) -> float:
         options = InterpolateOptions(spacing=1.0, steps=4, consistency=consistency, depth=24)
-        at = Interpolation(load_interpolator(models / "rearranged", CPU, "float32"), Rearranged(), options, HU)  # type: ignore[arg-type]
+        at = Interpolation(Interpolator.load(models / "rearranged", CPU, "float32"), Rearranged(), options, HU)
         volume = volume_of(thick, HU, 1.0, None, "box")
         image = torch.cat([slab[0] for slab in at._images(volume)])
         return float((resample(image, volume.measuring, 0) - volume.measured(0, 6)).abs().mean())
@@ -274,5 +276,5 @@ def test_images_that_do_not_fit_the_model_are_refused(tiny: Path, models: Path) 
 def test_the_vae_must_be_the_one_it_was_trained_with(tiny: Path, models: Path) -> None:
     ready = interpolation(tiny, models / "zero")
     foreign = replace(ready.denoiser, facts=msgspec.structs.replace(ready.denoiser.facts, vae_digest="f" * 64))
-    with pytest.raises(DataError, match=r"latents of the VAE ffffffffffff, but .* give the VAE it was trained with"):
+    with pytest.raises(DataError, match=r"latents of the VAE ffffffffffff, but .* give the VAE that made its latents"):
         Interpolation(foreign, ready.vae, ready.options, HU)

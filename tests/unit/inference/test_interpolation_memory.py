@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from medgen.artifacts.model_facts import InterpolatorFacts, VAEFacts
-from medgen.artifacts.models import save_model
+from medgen.artifacts.model_file import save_model
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.config import plain
 from medgen.diffusion.schedules import ScheduleConfig
+from medgen.models.facts import InterpolatorFacts, VAEFacts
 from medgen.nets.unet import UNet
 from medgen.nets.unet_config import UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
@@ -30,7 +30,7 @@ from dataclasses import replace
 from pathlib import Path
 from medgen.artifacts.sets import create_set, open_set
 from medgen.inference.interpolate import Interpolation, InterpolateOptions, Spline
-from medgen.inference.models import load_interpolator, load_vae
+from medgen.models.trained import Interpolator, FrozenVAE
 
 torch.set_num_threads(1)
 thick, thin, models = sys.argv[1:]
@@ -38,7 +38,7 @@ options = InterpolateOptions(spacing=1.0, steps=1, samples=2, batch_size=2, prec
 with open_set(thick) as reader:
     if models:
         networks = [load(Path(models, name), torch.device("cpu"), "float32")
-                    for load, name in ((load_interpolator, "model"), (load_vae, "vae"))]
+                    for load, name in ((Interpolator.load, "model"), (FrozenVAE.load, "vae"))]
         interpolation = Interpolation(*networks, options, reader.header.intensity)
     else:
         interpolation = Spline(options, reader.header.intensity)

@@ -12,30 +12,30 @@ import numpy as np
 import pytest
 import torch
 
-from medgen.artifacts.models import load_model
+from medgen.artifacts.model_file import open_model
 from medgen.artifacts.schema import Case, Intensity
 from medgen.artifacts.sets import open_set
 from medgen.errors import ConfigError, DataError, UsageError
-from medgen.inference.models import Autoencoder, NormalizerNetwork, load_normalizer, load_vae
 from medgen.inference.normalize import NormalizeOptions, Normalizer, Reconstruction, normalize
 from medgen.inference.slices import slice_noise
+from medgen.models.trained import FrozenVAE, NormalizerNetwork
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def vae(tiny: Path) -> Autoencoder:
-    return load_vae(tiny / "vae.safetensors", CPU, "float32")
+def vae(tiny: Path) -> FrozenVAE:
+    return FrozenVAE.load(tiny / "vae.safetensors", CPU, "float32")
 
 
 @pytest.fixture(scope="module")
 def network(tiny: Path) -> NormalizerNetwork:
-    return load_normalizer(tiny / "normalizer.safetensors", CPU, "float32")
+    return NormalizerNetwork.load(tiny / "normalizer.safetensors", CPU, "float32")
 
 
 @pytest.fixture(scope="module")
 def pixels(tiny: Path) -> NormalizerNetwork:
-    return load_normalizer(tiny / "pixel-normalizer.safetensors", CPU, "float32")
+    return NormalizerNetwork.load(tiny / "pixel-normalizer.safetensors", CPU, "float32")
 
 
 @pytest.fixture(scope="module")
@@ -106,11 +106,11 @@ def test_the_noise_level_and_the_draws_are_as_asked(pixels: NormalizerNetwork) -
 
 
 def test_both_is_the_mean_of_both_latents_and_is_decoded_once(
-    network: NormalizerNetwork, vae: Autoencoder, cases: list[Case]
+    network: NormalizerNetwork, vae: FrozenVAE, cases: list[Case]
 ) -> None:
     decoded: list[torch.Tensor] = []
 
-    class Seen(Autoencoder):
+    class Seen(FrozenVAE):
         """Keeps the latents that it decodes."""
 
         def decode(self, latents: torch.Tensor) -> torch.Tensor:
@@ -139,21 +139,23 @@ def test_both_is_the_mean_of_both_latents_and_is_decoded_once(
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_slice_comes_out_the_same_in_any_company(tiny: Path, cases: list[Case], precision: Any) -> None:
-    vae = load_vae(tiny / "vae.safetensors", CPU, precision)
-    version = Normalizer(load_normalizer(tiny / "normalizer.safetensors", CPU, precision), vae, options_of(draws=2))
+    vae = FrozenVAE.load(tiny / "vae.safetensors", CPU, precision)
+    version = Normalizer(
+        NormalizerNetwork.load(tiny / "normalizer.safetensors", CPU, precision), vae, options_of(draws=2)
+    )
     together = images_of(normalize(cases, version, Intensity(), 8))
     for batch_size in (1, 3):
         alone = [images_of(normalize([case], version, Intensity(), batch_size)) for case in cases]
         np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
-def test_the_averaged_weights_are_used_unless_told_otherwise(tiny: Path, vae: Autoencoder, cases: list[Case]) -> None:
+def test_the_averaged_weights_are_used_unless_told_otherwise(tiny: Path, vae: FrozenVAE, cases: list[Case]) -> None:
     path = tiny / "normalizer.safetensors"
     assert NormalizeOptions().ema
-    network = load_normalizer(path, CPU, "float32")
-    for name, weight in load_model(path).weights(ema=True).items():
+    network = NormalizerNetwork.load(path, CPU, "float32")
+    for name, weight in open_model(path).weights(ema=True).items():
         torch.testing.assert_close(network.network.state_dict()[name], weight)
-    last = load_normalizer(path, CPU, "float32", ema=False)
+    last = NormalizerNetwork.load(path, CPU, "float32", ema=False)
     by_average, by_last = (
         images_of(normalize(cases, Normalizer(one, vae, options_of()), Intensity(), 8)) for one in (network, last)
     )
@@ -161,7 +163,7 @@ def test_the_averaged_weights_are_used_unless_told_otherwise(tiny: Path, vae: Au
 
 
 def test_all_but_the_image_stays_and_values_are_stored_as_they_were(
-    network: NormalizerNetwork, vae: Autoencoder, cases: list[Case]
+    network: NormalizerNetwork, vae: FrozenVAE, cases: list[Case]
 ) -> None:
     floats = [replace(case, arrays={**case.arrays, "image": case["image"].astype(np.float32)}) for case in cases]
     for given, dtype in ((cases, np.int16), (floats, np.float32)):
@@ -176,7 +178,7 @@ def test_all_but_the_image_stays_and_values_are_stored_as_they_were(
             assert -1000 <= after["image"].min() < after["image"].max() <= 400
 
 
-def test_the_baseline_is_what_the_vae_leaves(vae: Autoencoder, cases: list[Case]) -> None:
+def test_the_baseline_is_what_the_vae_leaves(vae: FrozenVAE, cases: list[Case]) -> None:
     made = images_of(normalize(cases, Reconstruction(vae), Intensity(), 8))
     x = torch.from_numpy(Intensity().normalized(images_of(cases)))
     expected = Intensity().stored(vae.reconstruct(x).numpy(), np.int16)
@@ -184,7 +186,7 @@ def test_the_baseline_is_what_the_vae_leaves(vae: Autoencoder, cases: list[Case]
 
 
 def test_what_does_not_fit_is_refused_by_name(
-    tiny: Path, network: NormalizerNetwork, pixels: NormalizerNetwork, vae: Autoencoder, cases: list[Case]
+    tiny: Path, network: NormalizerNetwork, pixels: NormalizerNetwork, vae: FrozenVAE, cases: list[Case]
 ) -> None:
     version = Normalizer(network, vae, options_of())
     large = replace(cases[1], arrays={"image": np.zeros((1, 1, 64, 64), np.int16)})

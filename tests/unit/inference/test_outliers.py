@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medgen.artifacts.model_facts import VAEFacts
 from medgen.artifacts.schema import Intensity
 from medgen.inference.outliers import Summary, find_outliers, overall, summarize
+from medgen.models.facts import VAEFacts
 
 FACTS = VAEFacts(Intensity(), latent_scale=0.5, latent_shift=1.0)
 

@@ -9,8 +9,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from medgen.artifacts.diffusers_folder import read_diffusers_folder
 from medgen.errors import DataError, InputMissingError
+from medgen.models.diffusers_folder import read_diffusers_folder
 from medgen.nets.vae import VAE
 
 diffusers = pytest.importorskip("diffusers")

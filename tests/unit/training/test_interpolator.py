@@ -14,14 +14,14 @@ import pytest
 import torch
 from msgspec.structs import replace
 
-from medgen.artifacts.model_facts import InterpolatorFacts
-from medgen.artifacts.models import load_model, save_model
+from medgen.artifacts.model_file import open_model, save_model
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set
 from medgen.config import plain
 from medgen.diffusion.schedules import ScheduleConfig
 from medgen.errors import ConfigError, DataError, Terminated, UsageError
+from medgen.models.facts import InterpolatorFacts
 from medgen.nets.unet_config import UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
 from medgen.training.learners.diffusion import train_diffusion
@@ -96,9 +96,9 @@ def test_stopped_and_gone_on_with_ends_in_the_same_bytes(tiny: Path, thin: Path,
 def test_the_model_tells_what_it_was_trained_on(tiny: Path, thin: Path, run_of: RunOf) -> None:
     run = run_of("train-diffusion", thin)
     train_diffusion(run, options_of(tiny, min_snr_gamma=5.0, objective="v"))
-    model = load_model(run.output, kind="interpolator")
+    model = open_model(run.output, kind="interpolator")
     facts = InterpolatorFacts.read(model.facts, "model")
-    vae = load_model(tiny / "vae.safetensors", kind="vae")
+    vae = open_model(tiny / "vae.safetensors", kind="vae")
     assert facts.vae_digest == vae.digest
     assert (facts.latent_scale, facts.latent_shift) == (0.5, 0.25)
     assert (facts.depth, facts.plane) == (6, (SIDE, SIDE))
@@ -119,7 +119,7 @@ def test_a_new_network_is_cubic_interpolation_and_learning_goes_below_it(tiny: P
     train_diffusion(before, options_of(tiny, loop, volumes=volumes))
     after = run_of("train-diffusion", thin, "after.safetensors")
     train_diffusion(after, options_of(tiny, loop | {"learning_rate": 5e-3, "steps": 60}, volumes=volumes))
-    zero, learned = (load_model(run.output).facts["validation_loss"] for run in (before, after))
+    zero, learned = (open_model(run.output).facts["validation_loss"] for run in (before, after))
     assert 0.5 < zero < 2.0
     assert learned < 0.9 * zero
 

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from medgen.artifacts.model_facts import NormalizerFacts, VAEFacts
-from medgen.artifacts.models import Model, load_model, save_model
+from medgen.artifacts.model_file import Model, open_model, save_model
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set
@@ -21,6 +20,7 @@ from medgen.config import convert, plain
 from medgen.diffusion.samplers import sample
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
 from medgen.errors import ConfigError, DataError, UsageError
+from medgen.models.facts import NormalizerFacts, VAEFacts
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
 from medgen.training.learners.diffusion import train_diffusion
@@ -213,7 +213,7 @@ def test_a_normalizer_learns_both_tasks(vae: Model, run_of: RunOf, tmp_path: Pat
     run = run_of("train-diffusion", latents)
     loop = {"steps": 100, "batch_size": 16, "learning_rate": 4e-3, "log_every": 50}
     train_diffusion(run, options_of(loop, {"identity": IdentityOptions(weight=0.1, samples=2)}, vae=str(vae.path)))
-    model = load_model(run.output, kind="normalizer")
+    model = open_model(run.output, kind="normalizer")
     facts = NormalizerFacts.read(model.facts, "normalizer")
     assert (facts.space, facts.shape, facts.vae_digest) == ("latent", (2, 8, 8), vae.digest)
     assert {"validation_diffusion", "validation_flow", "validation_identity"} <= set(model.facts)
@@ -285,7 +285,7 @@ def test_the_vae_must_be_there_and_the_right_one(vae: Model, run_of: RunOf, tmp_
 def test_images_can_be_normalized_without_a_vae(images: Path, run_of: RunOf) -> None:
     run = run_of("train-diffusion", images)
     train_diffusion(run, options_of({"steps": 2}))
-    facts = NormalizerFacts.read(load_model(run.output).facts, "normalizer")
+    facts = NormalizerFacts.read(open_model(run.output).facts, "normalizer")
     assert (facts.space, facts.shape, facts.stored_dtype) == ("image", (1, 32, 32), "int16")
     with pytest.raises(UsageError, match="leave out --vae"):
         train_diffusion(run_of("train-diffusion", images, "b"), options_of(vae="v.safetensors"))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from medgen.artifacts.models import load_model
+from medgen.artifacts.model_file import open_model
 from medgen.errors import ConfigError, DataError, OutputError, Terminated
 from medgen.training.learners.denoiser import DenoiserLearner
 from medgen.training.learners.diffusion import train_diffusion
@@ -203,7 +203,7 @@ def test_accumulated_batches_equal_one_large_batch(
 ) -> None:
     train_diffusion(run_of("train-diffusion", latents, "large"), small_diffusion({"batch_size": 8}))
     train_diffusion(run_of("train-diffusion", latents, "small"), small_diffusion({"batch_size": 2, "accumulate": 4}))
-    large, small = (load_model(run_of("x", latents, name).output).weights() for name in ("large", "small"))
+    large, small = (open_model(run_of("x", latents, name).output).weights() for name in ("large", "small"))
     for name, weight in large.items():
         assert torch.allclose(weight, small[name], atol=1e-5), name
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from medgen.artifacts.model_facts import DenoiserFacts, VAEFacts
-from medgen.artifacts.models import load_model
+from medgen.artifacts.model_file import open_model
 from medgen.artifacts.sets import open_set
 from medgen.config import convert
 from medgen.diffusion.samplers import sample
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
 from medgen.errors import ConfigError, DataError
+from medgen.models.facts import DenoiserFacts, VAEFacts
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
 from medgen.training.learners.denoiser import DenoiserLearner
@@ -47,7 +47,7 @@ def test_a_vae_learns_to_reconstruct_and_measures_itself(
     losses = [line["loss"] for line in map(json.loads, log.read_text().splitlines()[1:]) if "loss" in line]
     assert losses[-1] < 0.35 * losses[0]
 
-    model = load_model(trained, kind="vae")
+    model = open_model(trained, kind="vae")
     facts = VAEFacts.read(model.facts, "vae")
     with open_set(images, random_access=True) as stored:
         x = Slices(stored, "val", 0).at(range(10))["x"]
@@ -78,7 +78,7 @@ def test_decoder_only_leaves_the_encoder_as_it_was(
         train_vae(run_of("train-vae", images, str(trained)), small_vae())
     options = small_vae(init=str(trained), decoder_only=True, losses=VAELosses(adversarial=0.1))
     train_vae(run_of("train-vae", images), options)
-    before, after = load_model(trained), load_model(run_of("x", images).output)
+    before, after = open_model(trained), open_model(run_of("x", images).output)
     assert after.config == before.config
     for ema in (True, False):
         old, new = before.weights(ema=True), after.weights(ema=ema)
@@ -101,7 +101,7 @@ def test_a_vae_begins_from_a_folder_in_the_layout_of_diffusers(
     vae.save_pretrained(tmp_path / "sd")
     run = run_of("train-vae", images)
     train_vae(run, small_vae({"steps": 1, "learning_rate": 1e-12}, init=str(tmp_path / "sd")))
-    model = load_model(run.output)
+    model = open_model(run.output)
     ours = VAE(convert(VAEConfig, model.config, "vae"))
     ours.load_state_dict(model.weights())
     x = torch.rand(1, 1, 32, 32)
@@ -119,7 +119,7 @@ def test_a_denoiser_follows_its_vector(
         schedule=ScheduleConfig(kind="cosine"),
     )
     train_diffusion(run, options)
-    model = load_model(run.output, kind="denoiser")
+    model = open_model(run.output, kind="denoiser")
     facts = DenoiserFacts.read(model.facts, "denoiser")
     assert (facts.space, facts.shape, facts.vector_fields) == ("latent", (2, 8, 8), ("on", "x"))
     assert (facts.vae_digest, facts.latent_scale, facts.latent_shift) == ("abc", 0.5, 1.0)
@@ -166,7 +166,7 @@ def test_images_and_unlabelled_sets_can_be_trained_on(
 ) -> None:
     run = run_of("train-diffusion", images)
     train_diffusion(run, small_diffusion({"steps": 1}, objective="flow", schedule=ScheduleConfig(kind="flow")))
-    facts = DenoiserFacts.read(load_model(run.output).facts, "denoiser")
+    facts = DenoiserFacts.read(open_model(run.output).facts, "denoiser")
     assert (facts.space, facts.shape, facts.stored_dtype) == ("image", (1, 32, 32), "int16")
     with pytest.raises(ConfigError, match="eps"):
         small_diffusion(schedule=ScheduleConfig(kind="flow"))
@@ -179,7 +179,7 @@ def test_a_denoiser_begins_from_another_of_its_shape(
     train_diffusion(first, small_diffusion({"ema": 0.0}))
     still = small_diffusion({"steps": 1, "learning_rate": 1e-12, "ema": 0.0}, init=str(first.output))
     train_diffusion(run_of("train-diffusion", latents, "second"), still)
-    before, after = load_model(first.output), load_model(run_of("x", latents, "second").output)
+    before, after = open_model(first.output), open_model(run_of("x", latents, "second").output)
     for name, weight in after.weights().items():
         assert torch.allclose(weight, before.weights()[name], atol=1e-6), name
     assert before.provenance.id in after.digests()

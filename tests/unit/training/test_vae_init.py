@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from medgen.artifacts.models import load_model
+from medgen.artifacts.model_file import open_model
 from medgen.config import convert, resolve
 from medgen.errors import ConfigError, DataError
 from medgen.nets.vae import VAE, VAEConfig, to_grey
@@ -58,7 +58,7 @@ def test_a_colour_folder_of_diffusers_takes_grey_images(
     run = run_of("train-vae", images)
     train_vae(run, small_vae({"steps": 1, "learning_rate": 1e-12}, init=str(colour), decoder_only="with-init"))
     assert any("the mean of its channels" in line for line in run.reporter.told)
-    model = load_model(run.output)
+    model = open_model(run.output)
     ours = VAE(convert(VAEConfig, model.config, "vae"))
     ours.load_state_dict(model.weights())
     x = torch.rand(1, 1, 32, 32)
@@ -76,7 +76,7 @@ def test_with_init_keeps_an_encoder_that_is_there_and_trains_one_that_is_not(
         steps = 2 if name != "again" else 1
         run = run_of("train-vae", images, name)
         train_vae(run, small_vae({"steps": steps}, init=init, decoder_only="with-init", losses=losses))
-        trained[name] = load_model(run.output)
+        trained[name] = open_model(run.output)
         made = trained[name].provenance.steps[-1].config["decoder_only"]
         assert made is (init is not None)
         assert {f"validation_{term}" for term in ("pixel", "gradient", "laplacian", "ssim", "kl")} <= set(

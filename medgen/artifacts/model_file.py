@@ -113,7 +113,7 @@ def save_model(
     return Model(path, record)
 
 
-def load_model(path: Path, *, kind: str | None = None) -> Model:
+def open_model(path: Path, *, kind: str | None = None) -> Model:
     """Open a model file; DataError if it is none, is damaged, or is not of `kind`."""
     record, _ = read_record(path)
     if kind is not None and record.kind != kind:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from medgen.artifacts.model_file import Model, open_model, save_model
 from medgen.artifacts.model_record import read_record
-from medgen.artifacts.models import Model, load_model, save_model
 from medgen.artifacts.provenance import derive
 from medgen.errors import DataError, InputMissingError
 
@@ -33,7 +33,7 @@ def test_round_trip_and_equal_bytes(tmp_path: Path) -> None:
     save(tmp_path / "one.safetensors")
     save(tmp_path / "two.safetensors")
     assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
-    model = load_model(tmp_path / "one.safetensors", kind="vae")
+    model = open_model(tmp_path / "one.safetensors", kind="vae")
     model.verify()
     assert model.config["widths"] == [1, 2]
     assert torch.equal(model.weights(ema=False)["b"], torch.arange(6.0).reshape(2, 3))
@@ -55,16 +55,16 @@ def test_damage_and_mix_ups(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     save(path)
     with pytest.raises(DataError, match="kind 'vae'; expected 'denoiser'"):
-        load_model(path, kind="denoiser")
+        open_model(path, kind="denoiser")
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
     with pytest.raises(DataError, match="truncated"):
-        load_model(path)
+        open_model(path)
     path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
     with pytest.raises(DataError, match="digest"):
-        load_model(path).verify()
+        open_model(path).verify()
     with pytest.raises(InputMissingError):
-        load_model(tmp_path / "none.safetensors")
+        open_model(tmp_path / "none.safetensors")
 
 
 def test_a_pickle_is_refused_and_not_executed(tmp_path: Path) -> None:
@@ -74,8 +74,8 @@ def test_a_pickle_is_refused_and_not_executed(tmp_path: Path) -> None:
 
     (tmp_path / "m.safetensors").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(DataError):
-        load_model(tmp_path / "m.safetensors")
+        open_model(tmp_path / "m.safetensors")
     torch.save({"weight": torch.ones(1)}, tmp_path / "t.safetensors")
     with pytest.raises(DataError):
-        load_model(tmp_path / "t.safetensors")
+        open_model(tmp_path / "t.safetensors")
     assert not (tmp_path / "exploded").exists()

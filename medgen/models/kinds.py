@@ -1,0 +1,32 @@
+"""The kinds of trained networks: how each is built, and what its file must say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from medgen.config import Options
+from medgen.models.facts import DenoiserFacts, Facts, InterpolatorFacts, NormalizerFacts, VAEFacts
+from medgen.nets.unet import UNet
+from medgen.nets.unet_config import UNetConfig
+from medgen.nets.vae import VAE, VAEConfig
+
+
+class Kind(NamedTuple):
+    """What a kind of model is made of."""
+
+    network: Callable[[Any], nn.Module]
+    """Builds the network of its configuration."""
+    configuration: type[Options]
+    facts: type[Facts]
+
+
+KINDS = {
+    "vae": Kind(VAE, VAEConfig, VAEFacts),
+    "denoiser": Kind(UNet, UNetConfig, DenoiserFacts),
+    "interpolator": Kind(UNet, UNetConfig, InterpolatorFacts),
+    "normalizer": Kind(UNet, UNetConfig, NormalizerFacts),
+}
+"""Every kind by the name that stands in the file."""

@@ -1,0 +1,167 @@
+"""Trained networks, ready to run: on their device, at their precision, with the facts that belong to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from medgen.artifacts.model_file import Model, open_model
+from medgen.config import convert
+from medgen.errors import ConfigError, DataError, UsageError
+from medgen.models.facts import DenoiserFacts, Facts, InterpolatorFacts, NormalizerFacts, VAEFacts
+from medgen.models.kinds import KINDS
+from medgen.nets.compute import Precision, resolve_precision
+from medgen.nets.unet import UNet
+from medgen.nets.vae import VAE, Posterior
+
+ROWS = 4
+"""CPU kernels sum in another order for odd batches, which bfloat16 makes visible. In multiples of this, an image comes
+out bitwise the same in any batch, so that shards join into exactly the unsharded result."""
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+FactsT = TypeVar("FactsT", bound=Facts)
+
+
+@dataclass(frozen=True)
+class Trained(Generic[NetworkT, FactsT]):
+    """A network of one kind that runs at the precision `dtype` and answers in float32; its weights stay as they are."""
+
+    kind: ClassVar[str]
+
+    network: NetworkT
+    facts: FactsT
+    model: Model
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device, precision: Precision = "auto", *, ema: bool = True) -> Self:
+        """The network in the model file `path`, with the averaged weights if `ema` and it has them.
+
+        Raises DataError if the file is of another kind, or of another version, or its weights do not fit.
+        """
+        model = open_model(path, kind=cls.kind)
+        kind = KINDS[cls.kind]
+        facts: Any = kind.facts.read(model.facts, str(path))
+        try:
+            network: Any = kind.network(convert(kind.configuration, model.config, str(path)))
+        except ConfigError as error:  # nothing the user configured: the file comes from another version
+            raise DataError(f"{error}; this version of medgen cannot build the network") from None
+        try:
+            network.load_state_dict(model.weights(ema=ema))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise DataError(f"{path}: the weights do not fit the network that the file describes: {reason}") from None
+        dtype = resolve_precision(precision, device)
+        _make_ready(network, device, dtype)
+        return cls(network, facts, model, device, dtype)
+
+
+class FrozenVAE(Trained[VAE, VAEFacts]):
+    """A VAE between images (B, C, H, W) in [-1, 1] and latents (B, c, h, w). Gradients pass through it to its input."""
+
+    kind = "vae"
+
+    def encode(self, images: Tensor) -> Posterior:
+        """Images (B, C, H, W) in [-1, 1], on any device -> posterior over latents (B, c, h, w)."""
+        posterior = self.network.encode(_prepared(images, self.device))
+        return Posterior(posterior.mean[: len(images)], posterior.logvar[: len(images)])
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Unscaled latents (B, c, h, w) -> images (B, C, H, W), float32, about [-1, 1]."""
+        images = self.network.decode(_prepared(latents, self.device))
+        return images[: len(latents)].float()
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> what is left of them after the mean latent."""
+        return self.decode(self.encode(images).mean)
+
+    def check_made(self, digest: str, user: str) -> None:
+        """DataError unless this is the VAE with this digest, which made the latents of `user`, a set or a model."""
+        if self.model.digest != digest:
+            raise DataError(
+                f"{user}: has latents of the VAE {digest[:12]}, but {self.model.path} is the VAE "
+                f"{self.model.digest[:12]}; give the VAE that made its latents"
+            )
+
+
+class TrainedUNet(Trained[UNet, FactsT]):
+    """A UNet of images or volumes, and the facts of its diffusion."""
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        x: Tensor,
+        t: Tensor,
+        *,
+        vector: Tensor | None = None,
+        keep: Tensor | None = None,
+        head: str | None = None,
+    ) -> Tensor:
+        """Answer to x (B, c, *S) at t (B,), with the arguments of `UNet.forward`: (B, c', *S), float32."""
+        output: Tensor = self.network(
+            _prepared(x, self.device),
+            _padded(t.to(self.device), like=x),
+            vector=None if vector is None else _padded(vector.to(self.device), like=x),
+            keep=None if keep is None else _padded(keep.to(self.device), like=x),
+            head=head,
+        )
+        return output[: len(x)].float()
+
+
+class Denoiser(TrainedUNet[DenoiserFacts]):
+    """What `generate` samples with: x (B, c, h, w) under a vector (B, K), or none where keep (B,) is False."""
+
+    kind = "denoiser"
+
+
+class Interpolator(TrainedUNet[InterpolatorFacts]):
+    """What `interpolate` samples with: x (B, C, N, h, w) for slices whose scales are the vector (B, 3)."""
+
+    kind = "interpolator"
+
+
+class NormalizerNetwork(TrainedUNet[NormalizerFacts]):
+    """What `normalize` asks: x (B, c, h, w) for one of the heads "diffusion" and "flow"."""
+
+    kind = "normalizer"
+
+
+def check_pair(model: Denoiser | NormalizerNetwork, vae: FrozenVAE | None) -> None:
+    """Raise unless a model's latents are those of the VAE: UsageError for one too many or few, else DataError."""
+    if model.facts.space == "image":
+        if vae is not None:
+            raise UsageError("the model works on images, not latents; leave --vae out")
+        return
+    if vae is None:
+        raise UsageError("the model works on latents; give the VAE that decodes them with --vae")
+    vae.check_made(model.facts.vae_digest, str(model.model.path))
+
+
+def _make_ready(network: VAE | UNet, device: torch.device, dtype: torch.dtype) -> None:
+    # Autocast would keep float32 weights and convert them all again in each call.
+    network.to(device, dtype).eval().requires_grad_(False)
+    if network.config.dims == 2:  # bf16 convolutions run faster so; volumes gain nothing
+        for parameter in network.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+def _prepared(x: Tensor, device: torch.device) -> Tensor:
+    """Images (B, C, H, W) padded and laid out as convolutions want them; volumes (B, C, D, H, W) as they are."""
+    prepared = _padded(x.to(device, non_blocking=True), like=x)
+    return prepared.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else prepared
+
+
+def _padded(values: Tensor, like: Tensor) -> Tensor:
+    """Rows (B, ...), on the CPU and for images `like` the last one repeated up to a multiple of ROWS.
+
+    Where a gradient flows, nothing depends on single bits, and rows cost their time twice.
+    """
+    needed = values.device.type == "cpu" and like.ndim == 4 and not like.requires_grad
+    missing = -len(values) % ROWS if needed else 0
+    return torch.cat([values, values[-1:].expand(missing, *values.shape[1:])]) if missing else values
