@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from medgen.artifacts.schema import Case
+    from collections.abc import Iterable
+
+    from medgen.artifacts.schema import Array, Case
     from medgen.artifacts.stored import CaseRow
+
+TEXTS_SHOWN = 10
 
 
 def command(
@@ -64,6 +68,7 @@ def _model_facts(path: Path) -> dict[str, Any]:
 def _set_facts(file: str) -> dict[str, Any]:
     import msgspec
 
+    from medgen.artifacts.schema import TEXT_NAMES
     from medgen.artifacts.sets import open_set
     from medgen.artifacts.stored import StoredSet
 
@@ -72,18 +77,26 @@ def _set_facts(file: str) -> dict[str, Any]:
         depths: Counter[int] = Counter()
         places: list[Case | CaseRow] = []
         arrays: dict[str, str] = {}
+        told = {name: Counter[str]() for name in TEXT_NAMES}  # of how many slices
+        labels: Counter[int] = Counter()
         if isinstance(reader, StoredSet):
             for row in reader.cases:
                 splits[row.split] += 1
                 depths[row.count] += 1
             places += reader.cases
             arrays = {name: _describe(shape, str(dtype)) for name, (shape, dtype) in reader.arrays().items()}
+            for name, counts in told.items():
+                counts.update(reader.texts(name) if reader.has(name) else ())
+            labels.update(_numbers(reader.column("label")) if "label" in arrays else ())
         else:
             for case in reader:
                 splits[case.split] += 1
                 depths[len(case)] += 1
                 places.append(replace(case, arrays={}))  # the geometry without the pixels
                 arrays = {name: _describe(array.shape[1:], str(array.dtype)) for name, array in case.arrays.items()}
+                for name, counts in told.items():
+                    counts.update(getattr(case, name) or [""] * len(case))
+                labels.update(_numbers(case["label"]) if "label" in case.arrays else ())
         header, tail = reader.header, reader.tail
         facts: dict[str, Any] = {
             "artifact": "set",
@@ -102,6 +115,7 @@ def _set_facts(file: str) -> dict[str, Any]:
             facts["vector_fields"] = list(header.vector_fields)
         if header.label_names:
             facts["label_names"] = list(header.label_names)
+        facts |= _conditions(told, labels, header.label_names)
         if header.vae_digest:
             facts["vae_digest"] = header.vae_digest
             facts["latent_scale"], facts["latent_shift"] = header.latent_scale, header.latent_shift
@@ -113,6 +127,27 @@ def _set_facts(file: str) -> dict[str, Any]:
         facts["digest"] = tail.digest
         facts["provenance"] = _steps(header.provenance)
         return facts
+
+
+def _numbers(labels: Array) -> Iterable[int]:
+    return (int(label) for label in labels)
+
+
+def _conditions(told: dict[str, Counter[str]], labels: Counter[int], names: Sequence[str]) -> dict[str, Any]:
+    """Of how many slices each label, modality and text is told, the most common text first; none told: left out."""
+    facts: dict[str, Any] = {}
+    if labels:
+        facts["labels"] = {
+            names[number] if number < len(names) else str(number): labels[number] for number in sorted(labels)
+        }
+    if any(told["modality"]):
+        facts["modality"] = {name or "(none)": count for name, count in sorted(told["modality"].items())}
+    if any(told["text"]):
+        common = sorted(told["text"].items(), key=lambda item: (-item[1], item[0]))
+        facts["text"] = {text or "(none)": count for text, count in common[:TEXTS_SHOWN]}
+        if len(common) > TEXTS_SHOWN:
+            facts["text"][f"({len(common) - TEXTS_SHOWN} more)"] = sum(count for _, count in common[TEXTS_SHOWN:])
+    return facts
 
 
 def _geometry(places: Sequence[Case | CaseRow]) -> dict[str, Any]:
@@ -157,10 +192,15 @@ def _as_text(facts: dict[str, Any]) -> str:
                 )
         elif isinstance(value, dict):
             lines.append(f"{key}:")
-            lines += [f"  {name}: {_short(item)}" for name, item in value.items()]
+            lines += [f"  {_shown(name)}: {_short(item)}" for name, item in value.items()]
         else:
             lines.append(f"{key}: {_short(value)}")
     return "\n".join(lines)
+
+
+def _shown(name: str) -> str:
+    """Texts come from outside: what would steer a terminal is escaped."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)
 
 
 def _short(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy.typing as npt
 
 from medgen.artifacts.stored import StoredSet
 from medgen.config import nearest
-from medgen.errors import DataError, InputMissingError, MedgenError, UsageError
+from medgen.errors import DataError, MedgenError, UsageError
+from medgen.imaging.labels.rows import read_rows
 
 Vectors = npt.NDArray[np.float32]
 
@@ -34,31 +34,19 @@ def parse_vector(text: str, fields: Sequence[str], option: str = "--vector") -> 
 def read_csv(path: Path, fields: Sequence[str]) -> Vectors:
     """A CSV file with a header of field names and a row a sample -> (N, K); columns left out are 0.
 
-    DataError names the row (1 is the first after the header).
+    DataError names the row by its line in the file.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file))
-    except FileNotFoundError:
-        raise InputMissingError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable CSV file ({error})") from None
-    rows = [row for row in rows if any(cell.strip() for cell in row)]
-    if len(rows) < 2:
-        raise DataError(
-            f"{path}: no conditions; expected a header of field names ({', '.join(fields)}) and a row a sample"
-        )
-    header = [cell.strip() for cell in rows[0]]
-    for name in header:
-        _check_name(name, fields, f"{path}, header", DataError)
-    if len(set(header)) < len(header):
-        raise DataError(f"{path}, header: a column is named twice")
-    vectors = np.zeros((len(rows) - 1, len(fields)), np.float32)
-    for number, row in enumerate(rows[1:], start=1):
-        if len(row) != len(header):
-            raise DataError(f"{path}, row {number}: {len(row)} values for {len(header)} columns")
-        for name, cell in zip(header, row, strict=True):
-            vectors[number - 1, fields.index(name)] = _number(cell, name, f"{path}, row {number}", DataError)
+    read = read_rows(path)
+    if read.faults:
+        raise DataError(read.faults[0])
+    columns = {field.lower(): index for index, field in enumerate(fields)}
+    for name, spelled in read.columns.items():
+        if name not in columns:
+            _check_name(spelled, fields, f"{path}, header", DataError)
+    vectors = np.zeros((len(read.rows), len(fields)), np.float32)
+    for index, (number, row) in enumerate(read.rows):
+        for name, cell in row.items():
+            vectors[index, columns[name]] = _number(cell, name, f"{path}, row {number}", DataError)
     return vectors
 
 

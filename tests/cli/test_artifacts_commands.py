@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 
 from medgen.artifacts.schema import SetHeader
@@ -41,6 +44,31 @@ def test_info_of_a_set_and_of_its_stream_agree(medgen: Run, make_set: Callable[.
     text = medgen("info", path).stdout.decode()
     assert "slices: 12" in text
     assert "preprocess" in text
+
+
+def test_info_counts_labels_modalities_and_texts(
+    medgen: Run, make_set: Callable[..., Path], tmp_path: Path
+) -> None:
+    path, stream = tmp_path / "told.h5", tmp_path / "told.stream"
+    texts = [("a lung", "two\x1b[2J"), (), ("a lung", "a lung")]
+    modalities = [("CT", "CT"), (), ("MR", "CT")]
+    with open_set(make_set(count=3)) as reader:
+        header = msgspec.structs.replace(reader.header, label_names=("normal", "tumour"))
+        with create_set(path, header) as writer:
+            for index, case in enumerate(reader):
+                arrays = {**case.arrays, "label": np.array([0, index % 2])}
+                writer.write(replace(case, arrays=arrays, text=texts[index], modality=modalities[index]))
+    stream.write_bytes(medgen("merge", path, "-q").stdout)
+    facts = json.loads(medgen("info", path, "--json").stdout)
+    assert facts["labels"] == {"normal": 5, "tumour": 1}
+    assert facts["modality"] == {"(none)": 2, "CT": 3, "MR": 1}
+    assert list(facts["text"].items()) == [("a lung", 3), ("(none)", 2), ("two\x1b[2J", 1)]
+    told = json.loads(medgen("info", stream, "--json").stdout)
+    for name in ("labels", "modality", "text"):
+        assert told[name] == facts[name]
+    text = medgen("info", path).stdout.decode()
+    assert "  a lung: 3" in text
+    assert "\x1b" not in text
 
 
 @pytest.mark.parametrize("whole", [1, 2, 3, 7])

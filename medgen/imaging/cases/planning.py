@@ -175,6 +175,8 @@ def _tables(inputs: Inputs, options: PreprocessOptions, left_out: LeftOut) -> tu
         sources += paths
     for fault in table.faults if table else ():
         left_out.add(fault)
+    if table and (unused := csv_labels.unused_warning(table)):
+        left_out.listener.warn(unused)
     if not sources:
         raise DataError(f"{', '.join(inputs.sources)}: names no image that is there")
     return sources, table

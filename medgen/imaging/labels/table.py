@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +9,15 @@ from pathlib import Path
 
 from medgen.artifacts.schema import SPLITS
 from medgen.config import nearest
-from medgen.errors import DataError, InputMissingError
+from medgen.errors import DataError
 from medgen.imaging.labels.annotations import NODULE_FIELDS, Annotation, Finding
 from medgen.imaging.labels.names import CaseNames
+from medgen.imaging.labels.rows import read_rows
 from medgen.imaging.reading.series import Stack
 
 _PATHS = ("path", "filename", "file")
+_SYNONYMS = {"modal": "modality"}
+_KNOWN = ("case", "series", "slice", "label", "text", "modality", "patient", "split")
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Table:
     faults: list[str] = field(default_factory=list)  # rows that cannot be read, each with its reason
     fields: tuple[str, ...] = ()  # columns that make the vector
     classes: dict[str, int] = field(default_factory=dict)  # class name -> number; numbers name themselves
+    unused: tuple[str, ...] = ()  # columns that mean nothing here, as the file spells them
 
     @property
     def path_column(self) -> str:
@@ -36,40 +39,34 @@ class Table:
 
 
 def read_table(file: Path, fields: Sequence[str] = ()) -> Table:
-    """Read a CSV with a header line; rows are counted as lines of the file.
+    """Read a CSV with a header line, whose columns are matched without case; rows are counted as lines of the file.
 
     `fields`: columns of the vector; if empty, the nodule fields if they are there. DataError names the column.
     """
-    faults: list[str] = []
-    rows: list[tuple[int, dict[str, str]]] = []
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream)
-            columns = tuple(name.strip() for name in next(reader, []))
-            for cells in reader:
-                if len(cells) != len(columns):
-                    if not any(cells):
-                        continue
-                    faults.append(
-                        f"{file}, row {reader.line_num}: {len(cells)} cells, the header has {len(columns)}; "
-                        "put quotes around text that holds commas"
-                    )
-                    continue
-                rows.append((reader.line_num, dict(zip(columns, (cell.strip() for cell in cells), strict=True))))
-    except OSError as error:
-        raise InputMissingError(f"{file}: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: not a CSV file in UTF-8 ({error})") from None
-    table = Table(file, columns, rows, faults)
-    if not rows and not faults:
-        raise DataError(f"{file}: holds no rows below its header")
+    read = read_rows(file, _SYNONYMS)
+    columns = tuple(read.columns)
+    table = Table(file, columns, read.rows, read.faults)
     if not {"case", "series"} & set(columns) and not table.path_column:
         raise DataError(f"{file}: needs a column 'case', 'path' or 'series'; it has {', '.join(columns)}")
     table.fields = _vector_fields(table, fields)
-    names = sorted({row["label"] for _, row in rows}) if "label" in columns else []
+    used = {*_KNOWN, table.path_column, *map(str.lower, table.fields)}
+    table.unused = tuple(spelled or "(no name)" for name, spelled in read.columns.items() if name not in used)
+    names = sorted({row["label"] for _, row in table.rows} - {""}) if "label" in columns else []
     if names and not all(name.isdigit() for name in names):
         table.classes = {name: number for number, name in enumerate(names)}
     return table
+
+
+def unused_warning(table: Table) -> str:
+    """One sentence about the columns that nothing reads; "" if there are none."""
+    if not table.unused:
+        return ""
+    free = {*_KNOWN, *(() if table.path_column else _PATHS)} - set(table.columns)
+    close = {name: nearest(name.lower(), sorted(free)) for name in table.unused}
+    hints = [f"did you mean '{match}' by '{name}'?" for name, match in close.items() if match]
+    remedy = " ".join(hints) or "--vector-fields makes columns of numbers from 0 to 1 conditions"
+    which = "column {} is unknown" if len(table.unused) == 1 else "columns {} are unknown"
+    return f"{table.file}: {which.format(', '.join(table.unused))} and not used; {remedy}"
 
 
 def apply(
@@ -115,12 +112,12 @@ def _apply_row(
     for position in places:
         if finding is not None:
             annotation.findings[position] = _larger(finding, annotation.findings.get(position), table.fields)
-        if "label" in row:
+        if row.get("label"):
             annotation.labels[position] = _label(table, row["label"])
         if row.get("text"):
             annotation.texts[position] = row["text"]
-        if row.get("modality") or row.get("modal"):
-            annotation.modalities[position] = row.get("modality") or row["modal"]
+        if row.get("modality"):
+            annotation.modalities[position] = row["modality"]
     annotation.patient = row.get("patient") or annotation.patient
     if row.get("split"):
         if row["split"] not in SPLITS:
@@ -148,7 +145,7 @@ def image_paths(table: Table) -> tuple[list[str], list[str]]:
 def _vector_fields(table: Table, wanted: Sequence[str]) -> tuple[str, ...]:
     if wanted:
         for name in wanted:
-            if name not in table.columns:
+            if name.lower() not in table.columns:
                 match = nearest(name, table.columns)
                 hint = f"; did you mean '{match}'?" if match else f"; it has {', '.join(table.columns)}"
                 raise DataError(f"{table.file}: has no column '{name}'{hint}")
@@ -165,13 +162,14 @@ def _vector_fields(table: Table, wanted: Sequence[str]) -> tuple[str, ...]:
 def _finding(fields: Sequence[str], row: Mapping[str, str]) -> Finding:
     values = []
     for name in fields:
+        cell = row[name.lower()]
         try:
-            value = float(row[name])
+            value = float(cell)
         except ValueError:
-            cause = "is missing" if not row[name] else f"is '{row[name]}', not a number"
+            cause = "is missing" if not cell else f"is '{cell}', not a number"
             raise DataError(f"field '{name}' {cause}; choose the columns with --vector-fields") from None
         if not (math.isfinite(value) and 0.0 <= value <= 1.0):
-            raise DataError(f"field '{name}' is {row[name]}; it must lie in [0, 1]")
+            raise DataError(f"field '{name}' is {cell}; it must lie in [0, 1]")
         values.append(value)
     return Finding(tuple(values))
 

@@ -13,7 +13,7 @@ import pytest
 from medgen.errors import DataError
 from medgen.imaging.labels.annotations import NODULE_FIELDS, Annotation
 from medgen.imaging.labels.names import CaseNames
-from medgen.imaging.labels.table import apply, read_table
+from medgen.imaging.labels.table import apply, read_table, unused_warning
 from medgen.imaging.reading.archive import enumerate_sources
 from medgen.imaging.reading.formats import scan
 from medgen.imaging.reading.series import Stack, build_stacks
@@ -195,6 +195,61 @@ def test_every_fault_is_told_with_its_row(stacks: list[Stack], tmp_path: Path, r
     with pytest.raises(AssertionError, match=f"labels.csv, row 3: .*{reason}"):
         raise AssertionError(errors[0])
     assert annotations[0].findings  # the good row stands
+
+
+def test_columns_are_matched_without_case(stacks: list[Stack], tmp_path: Path) -> None:
+    text = "Case,SLICE,Text,Modal,Label,Age\nalpha,1,one lung,MR,tumour,0.25\n"
+    annotations, errors = run(stacks, tmp_path, text, ("age",))
+    assert not errors
+    assert annotations[0].texts == {1: "one lung"}
+    assert annotations[0].modalities == {1: "MR"}
+    assert annotations[0].labels == {1: 0}
+    assert annotations[0].findings[1].values == (0.25,)
+    columns = ",".join(name.title() for name in NODULE_FIELDS)
+    annotations, _ = run(stacks, tmp_path, f"case,{columns}\nalpha,1,0.2,0.3,0.4,0.5,0.6\n")
+    assert annotations[0].findings[0].values == (1.0, 0.2, 0.3, 0.4, 0.5, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("case,Text,text\nalpha,a,b\n", "columns 'Text' and 'text' mean the same; keep one"),
+        ("case,modal,Modality\nalpha,a,b\n", "columns 'modal' and 'Modality' mean the same"),
+        ("case;label\nalpha;1\n", "separated by semicolons; save it with commas"),
+        ("case\tlabel\nalpha\t1\n", "separated by tabs"),
+    ],
+)
+def test_a_header_that_can_mean_two_things_is_refused(
+    stacks: list[Stack], tmp_path: Path, text: str, reason: str
+) -> None:
+    with pytest.raises(DataError, match=f"labels.csv: .*{reason}"):
+        run(stacks, tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("columns", "named", "hint"),
+    [
+        ("case,Lable", "column Lable is unknown and not used;", "did you mean 'label' by 'Lable'"),
+        ("case,shoe size,label", "column shoe size is unknown and not used;", "--vector-fields"),
+        ("case,file,path", "column file is unknown and not used;", "--vector-fields"),  # the path is read
+        ("case,,A,b", "columns (no name), A are unknown and not used;", "--vector-fields"),
+    ],
+)
+def test_columns_that_nothing_reads_are_named(tmp_path: Path, columns: str, named: str, hint: str) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text(f"{columns}\n{','.join('0' for _ in columns.split(','))}\n")
+    warning = unused_warning(read_table(file, ("B",) if "b" in columns.split(",") else ()))
+    assert named in warning
+    assert hint in warning
+    file.write_text("case,series,slice,Label,text,modality,patient,split\na,,,,,,,\n")
+    assert unused_warning(read_table(file)) == ""
+
+
+def test_an_empty_label_is_none_and_shifts_no_other(stacks: list[Stack], tmp_path: Path) -> None:
+    annotations, errors = run(stacks, tmp_path, "case,slice,label\nalpha,0,2\nalpha,1,\nbeta,,1\n")
+    assert not errors
+    assert annotations[0].labels == {0: 2}
+    assert set(annotations[1].labels.values()) == {1}
 
 
 def test_columns_are_checked(stacks: list[Stack], tmp_path: Path) -> None:

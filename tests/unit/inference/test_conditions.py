@@ -44,20 +44,21 @@ def test_any_vector_survives_being_written(values: list[float]) -> None:
 
 def test_csv_columns_go_by_name(tmp_path: Path) -> None:
     path = tmp_path / "c.csv"
-    path.write_text("y,has_nodule\n0.25,1\n\n0.5,0\n", encoding="utf-8")
+    path.write_text("Y,Has_Nodule\n0.25,1\n\n0.5,0\n", encoding="utf-8")
     np.testing.assert_array_equal(read_csv(path, FIELDS), np.array([[1, 0, 0.25], [0, 0, 0.5]], np.float32))
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("x,y\n0.1,0.2\n0.3,1.2\n", r"row 2: y=1.2 lies outside"),
-        ("x,y\n0.1\n", "row 1: 1 values for 2 columns"),
+        ("x,y\n0.1,0.2\n0.3,1.2\n", r"row 3: y=1.2 lies outside"),
+        ("x,y\n0.1\n", "row 2: 1 cells, the header has 2"),
         ("x,yy\n0.1,0.2\n", "header: unknown vector field 'yy' .did you mean 'y'"),
-        ("x,x\n0.1,0.2\n", "named twice"),
-        ("x,y\n", "no conditions"),
-        ("", "no conditions"),
-        ("x\nNaN\n", "row 1: x=NaN lies outside"),
+        ("x,X\n0.1,0.2\n", "columns 'x' and 'X' mean the same"),
+        ("x;y\n0.1;0.2\n", "separated by semicolons; save it with commas"),
+        ("x,y\n", "holds no rows"),
+        ("", "holds no rows"),
+        ("x\nNaN\n", "row 2: x=NaN lies outside"),
     ],
 )
 def test_what_is_wrong_with_a_csv_is_said_by_row(tmp_path: Path, text: str, reason: str) -> None:
