@@ -46,9 +46,7 @@ def test_info_of_a_set_and_of_its_stream_agree(medgen: Run, make_set: Callable[.
     assert "preprocess" in text
 
 
-def test_info_counts_labels_modalities_and_texts(
-    medgen: Run, make_set: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_info_counts_labels_modalities_and_texts(medgen: Run, make_set: Callable[..., Path], tmp_path: Path) -> None:
     path, stream = tmp_path / "told.h5", tmp_path / "told.stream"
     texts = [("a lung", "two\x1b[2J"), (), ("a lung", "a lung")]
     modalities = [("CT", "CT"), (), ("MR", "CT")]
