@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from medgen.evaluation.distances import step_of
+
 Rows = npt.NDArray[np.int64]
 Read = Callable[[Rows], npt.NDArray[np.float32]]
 """From slice numbers to images (B, C, H, W) in [-1, 1]."""
@@ -21,14 +23,12 @@ def nearest_rows(
     best = np.zeros(len(queries), np.int64)
     for start in range(0, len(queries), BLOCK):
         chosen = slice(start, start + BLOCK)
-        x = images(queries[chosen])
-        x = x.reshape(len(x), -1)
+        x = _on_grid(images(queries[chosen]))
         least = np.full(len(x), np.inf)
         for first in range(0, len(candidates), BLOCK):
             rows = candidates[first : first + BLOCK]
-            y = training(rows).reshape(len(rows), -1)
-            # |x - y|^2 without |x|^2, which is the same for all candidates
-            distance = (y.astype(np.float64) ** 2).sum(1)[None] - 2.0 * (x @ y.T)
+            y = _on_grid(training(rows))
+            distance = (y**2).sum(1) - 2.0 * (x @ y.T)  # |x - y|^2 less |x|^2, the same for all candidates
             place = distance.argmin(1)
             value = distance[np.arange(len(x)), place]
             closer = value < least
@@ -36,3 +36,10 @@ def nearest_rows(
             best[chosen][closer] = rows[place[closer]]
         advance(len(x))
     return best
+
+
+def _on_grid(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Images in [-1, 1] as rows (B, pixels), on a grid on which nothing is lost where the terms cancel."""
+    rows = images.reshape(len(images), -1).astype(np.float64)
+    step = step_of(1.0, rows.shape[1])
+    return np.asarray(np.rint(rows / step) * step)

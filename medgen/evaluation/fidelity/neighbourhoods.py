@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from medgen.evaluation.distances import distances, on_grid
 from medgen.evaluation.features.features import Features
 
 ROWS = 1024
@@ -41,18 +42,17 @@ def neighbourhoods(samples: Features, real: Features, neighbours: int) -> Neighb
     """Of samples (N, F) and real images (M, F); None where an image has fewer neighbours."""
     if min(_neighbours(samples.cases), _neighbours(real.cases)) < neighbours:
         return None
-    centre = real.values.double().mean(0)  # distances lose fewer digits around the middle
-    x, y = samples.values.double() - centre, real.values.double() - centre
+    x, y = on_grid(samples.values, real.values)
     reach_samples, reach_real = reach(x, samples.cases, neighbours), reach(y, real.cases, neighbours)
     density, nearest = [], []
     recall = torch.zeros(len(y), dtype=torch.bool)
     closest_sample = torch.full((len(y),), torch.inf, dtype=torch.float64)
     for start in range(0, len(x), ROWS):
-        distances = torch.cdist(x[start : start + ROWS], y)  # (rows, M)
-        density.append((distances <= reach_real).sum(1))
-        nearest.append(distances.amin(1))
-        recall |= (distances <= reach_samples[start : start + ROWS, None]).any(0)
-        closest_sample = torch.minimum(closest_sample, distances.amin(0))
+        block = distances(x[start : start + ROWS], y)  # (rows, M)
+        density.append((block <= reach_real).sum(1))
+        nearest.append(block.amin(1))
+        recall |= (block <= reach_samples[start : start + ROWS, None]).any(0)
+        closest_sample = torch.minimum(closest_sample, block.amin(0))
     inside = torch.cat(density).double()
     return Neighbourhoods(
         precision=(inside > 0).double().numpy(),
@@ -64,11 +64,11 @@ def neighbourhoods(samples: Features, real: Features, neighbours: int) -> Neighb
 
 
 def reach(features: Tensor, cases: npt.NDArray[np.int64], neighbours: int) -> Tensor:
-    """(N,) distance of each row (N, F) to its k-th nearest row of another case."""
+    """(N,) distance of each row (N, F), on a grid, to its k-th nearest row of another case."""
     case = torch.from_numpy(cases)
     parts = []
     for start in range(0, len(features), ROWS):
-        block = torch.cdist(features[start : start + ROWS], features)
+        block = distances(features[start : start + ROWS], features)
         block[case[start : start + ROWS, None] == case] = torch.inf
         parts.append(block.kthvalue(neighbours, dim=1).values)
     return torch.cat(parts)

@@ -62,7 +62,7 @@ class SliceScores:
             if min(b.shape[-2:]) >= 11:
                 found["ssim"] = ssim(a, b, 1.0)
             for score, values in found.items():
-                self._values.setdefault((method, score), []).append(values.double())
+                self._values.setdefault((method, score), []).append(values)
         self.names += [f"{trio.output.row.id}/{index}" for index in trio.numbers[rows][kept]]
         self.patients += [patient] * int(kept.sum())
         self.kinds += trio.kind[rows][kept].tolist()
@@ -98,7 +98,7 @@ class SliceScores:
 
     def _unit(self, physical: Tensor) -> Tensor:
         low, high = self.intensity.window
-        return ((physical - low) / (high - low)).clamp(0, 1)
+        return ((physical.double() - low) / (high - low)).clamp(0, 1)
 
 
 def _difference(ours: Values, theirs: Values) -> Values:

@@ -18,11 +18,12 @@ def align(a: Tensor, b: Tensor, of_a: Tensor, of_b: Tensor, reach: int) -> tuple
     reach pixels, reach below H and W; a[y, x] lies on b[y - down, x - right].
     """
     height, width = a.shape[-2:]
-    a, b = (x - x.mean(dim=(1, 2, 3), keepdim=True) for x in (a, b))
+    # In float32 the correlation of near copies is 1 less its rounding, and chance picks among them.
+    a, b = (x.double() - x.double().mean(dim=(1, 2, 3), keepdim=True) for x in (a, b))
     size = (height + reach, width + reach)  # no wrap-around at these lags
     spectrum = torch.fft.rfft2(a, s=size)[of_a] * torch.fft.rfft2(b, s=size).conj()[of_b]
     lags = torch.arange(-reach, reach + 1, device=a.device)
-    products = torch.fft.irfft2(spectrum.sum(1), s=size)[:, lags][:, :, lags].double()  # (N, lags, lags)
+    products = torch.fft.irfft2(spectrum.sum(1), s=size)[:, lags][:, :, lags]  # (N, lags, lags)
     count = a.shape[1] * (height - lags.abs())[:, None] * (width - lags.abs())
     sums_a, squares_a = (sums[of_a] for sums in _overlap_sums(a, lags))
     sums_b, squares_b = (sums[of_b] for sums in _overlap_sums(b, -lags))
@@ -66,7 +67,7 @@ def _overlap_sums(x: Tensor, lags: Tensor) -> tuple[Tensor, Tensor]:
     left, right = lags.clamp(min=0), width + lags.clamp(max=0)
 
     def area(values: Tensor) -> Tensor:
-        table = F.pad(values.double().cumsum(1).cumsum(2), (1, 0, 1, 0))
+        table = F.pad(values.cumsum(1).cumsum(2), (1, 0, 1, 0))
         lower, upper = table[:, bottom], table[:, top]
         return lower[:, :, right] - lower[:, :, left] - upper[:, :, right] + upper[:, :, left]
 

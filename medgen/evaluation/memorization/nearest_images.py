@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from medgen.artifacts.stored import StoredSet
+from medgen.evaluation.distances import distances, on_grid
 from medgen.evaluation.features.features import FeatureBank, Features, key_of
 from medgen.evaluation.memorization.alignment import align, small, unlikeness
 from medgen.evaluation.memorization.spectrum import mirrored, spectrum
@@ -22,7 +23,7 @@ from medgen.evaluation.options import MemorizationOptions
 
 FLIPS: dict[str, tuple[int, ...]] = {"none": (), "left-right": (-1,), "up-down": (-2,), "both": (-2, -1)}
 BATCH = 64
-BLOCK = 1 << 24
+BLOCK = 1 << 23
 """Distances that are held at once."""
 
 Values = npt.NDArray[np.float64]
@@ -149,37 +150,37 @@ def _candidates(
     cases = torch.from_numpy(gallery.features.cases)
     names, starts, place = np.unique(gallery.features.cases, return_index=True, return_inverse=True)
     places, ends = torch.from_numpy(place), np.append(starts[1:], len(gallery))
-    features, spectra = gallery.features.values, gallery.spectra.flatten(1)
+    features = on_grid(queries.features.values, gallery.features.values)
+    spectra = on_grid(*(part.flatten(1) for part in (queries.spectra, mirrored(queries.spectra), gallery.spectra)))
     for start in range(0, len(queries), size := max(1, min(BLOCK // len(gallery), len(queries)))):
         block = slice(start, start + size)
-        ours = queries.spectra[block]
         searches = (
-            (torch.cdist(queries.features.values[block], features), (0,)),
-            (torch.cdist(ours.flatten(1), spectra), (0, 3)),
-            (torch.cdist(mirrored(ours).flatten(1), spectra), (1, 2)),
+            (distances(features[0][block], features[1]), (0,)),
+            (distances(spectra[0][block], spectra[2]), (0, 3)),
+            (distances(spectra[1][block], spectra[2]), (1, 2)),
         )
         if same:
             mine = torch.from_numpy(queries.features.cases[block])
-            for distances, _ in searches:
-                distances[mine[:, None] == cases] = torch.inf
-        nearest = [_nearest(distances, places, len(names), count) for distances, _ in searches]
-        for index in range(len(ours)):
+            for found, _ in searches:
+                found[mine[:, None] == cases] = torch.inf
+        nearest = [_nearest(found, places, len(names), count) for found, _ in searches]
+        for index in range(len(searches[0][0])):
             pairs = set()
-            for (distances, flips), (near_cases, near) in zip(searches, nearest, strict=True):
+            for (found, flips), (near_cases, near) in zip(searches, nearest, strict=True):
                 firsts = [
-                    int(starts[case] + distances[index, starts[case] : ends[case]].argmin())
+                    int(starts[case] + found[index, starts[case] : ends[case]].argmin())
                     for case in near_cases[index].tolist()
                 ]
                 for row in {*firsts, *near[index].tolist()}:
-                    if distances[index, row] < torch.inf:
+                    if found[index, row] < torch.inf:
                         pairs |= {(row, flip) for flip in flips}
             rows, flips = np.array(sorted(pairs)).T
             yield start + index, rows, flips, float(searches[0][0][index].min())
 
 
-def _nearest(distances: Tensor, places: Tensor, number: int, count: int) -> tuple[Tensor, Tensor]:
+def _nearest(found: Tensor, places: Tensor, number: int, count: int) -> tuple[Tensor, Tensor]:
     """(B, count) the cases, of `number`, with the nearest images, and the nearest images, by distances (B, M)."""
-    smallest = torch.full((len(distances), number), torch.inf)
-    smallest.scatter_reduce_(1, places.expand(len(distances), -1), distances, "amin")
+    smallest = found.new_full((len(found), number), torch.inf)
+    smallest.scatter_reduce_(1, places.expand(len(found), -1), found, "amin")
     near_cases = smallest.topk(min(count, number), largest=False).indices
-    return near_cases, distances.topk(min(count, len(places)), largest=False).indices
+    return near_cases, found.topk(min(count, len(places)), largest=False).indices

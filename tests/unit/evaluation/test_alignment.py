@@ -48,6 +48,14 @@ def test_every_shift_is_weighed_as_a_search_by_hand_would() -> None:
         assert float(distance) == pytest.approx(min(found.values()), abs=1e-5)
 
 
+def test_a_copy_is_nearer_than_all_near_copies() -> None:
+    scene = smooth(1, 64)
+    near = scene + 1e-4 * torch.linspace(0, 1, 50)[:, None, None, None] * smooth(50, 64, seed=1)
+    distances, _ = align(scene, near, torch.zeros(50, dtype=torch.int64), torch.arange(50), 8)
+    assert int(distances.argmin()) == 0
+    assert float(distances[0]) == pytest.approx(0, abs=1e-6)
+
+
 def test_an_empty_image_is_like_no_other() -> None:
     flat = torch.full((2, 1, 20, 20), -1.0)
     distances, _ = align(torch.cat([flat[:1], smooth(1, 20)]), flat, *pairs(2), 2)

@@ -107,3 +107,16 @@ def test_nearest_rows_are_those_of_the_whole_distance_matrix() -> None:
     distance = ((ours[queries, None] - theirs[None, candidates]) ** 2).sum(axis=(2, 3, 4))
     np.testing.assert_array_equal(found, candidates[distance.argmin(1)])
     assert sum(told) == len(queries)
+
+
+def test_the_nearest_of_like_images_is_found_in_any_order_of_pixels() -> None:
+    """Images of 256 x 256 that differ by single grey levels: the terms of |a - b|^2 are far larger than it is."""
+    rng = np.random.default_rng(1)
+    scene = rng.uniform(-1, 1, (1, 1, 256, 256)).astype(np.float32)
+    changed = np.repeat(scene, 12, axis=0)
+    for number, image in enumerate(changed):
+        image[0, 0, : 12 - number] += np.float32(1 / 255)  # the last one lies nearest
+    order = rng.permutation(256 * 256)
+    for gallery, query in ((changed, scene), (changed.reshape(12, -1)[:, order], scene.reshape(1, -1)[:, order])):
+        found = nearest_rows(np.array([0]), query.__getitem__, np.arange(12), gallery.__getitem__)
+        assert found.tolist() == [11]
