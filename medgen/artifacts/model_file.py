@@ -10,13 +10,12 @@ from typing import Any
 
 import msgspec
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from medgen.artifacts.atomic import atomic_file
 from medgen.artifacts.model_record import ModelRecord, read_record
 from medgen.artifacts.provenance import Identified, Provenance, all_digests
-from medgen.artifacts.schema import as_bytes
+from medgen.artifacts.tensors.file import not_finite, read_tensors, tensor_bytes, write_tensors
+from medgen.artifacts.tensors.header import TensorHeader
 from medgen.errors import DataError
 
 _TAKERS = {
@@ -33,6 +32,7 @@ class Model:
 
     path: Path
     record: ModelRecord
+    header: TensorHeader
 
     @property
     def kind(self) -> str:
@@ -64,16 +64,27 @@ class Model:
         return {**self.record.inputs, self.provenance.id: self.digest}
 
     def weights(self, *, ema: bool = True) -> dict[str, torch.Tensor]:
-        """The state dict: the moving average if `ema` and there is one, else the raw weights."""
-        with safe_open(self.path, framework="pt") as file:
-            names = list(file.keys())
-            prefix = "ema." if ema and any(name.startswith("ema.") for name in names) else "model."
-            return {name.removeprefix(prefix): file.get_tensor(name) for name in names if name.startswith(prefix)}
+        """The state dict: the moving average if `ema` and there is one, else the raw weights.
+
+        DataError if any of it is damaged or not finite.
+        """
+        prefix = "ema." if ema and any(name.startswith("ema.") for name in self.header.tensors) else "model."
+        read = self._read([name for name in self.header.tensors if name.startswith(prefix)])
+        return {name.removeprefix(prefix): tensor for name, tensor in read.items()}
 
     def verify(self) -> None:
-        """Recompute the digest; DataError when the file was changed or damaged."""
-        with safe_open(self.path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        """Read everything and recompute the digest; DataError when the file is damaged, or its weights not finite."""
+        self._check_digest(self._read(self.header.tensors))
+
+    def _read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
+        if self.header.checksums is None:  # medgen 0.1 wrote only the digest of all tensors
+            self._check_digest(read_tensors(self.path, self.header, self.header.tensors))
+        tensors = read_tensors(self.path, self.header, names)
+        if name := not_finite(tensors):
+            raise DataError(f"{self.path}: weight '{name}' is not finite; train the model again")
+        return tensors
+
+    def _check_digest(self, tensors: Mapping[str, torch.Tensor]) -> None:
         if _digest(self.kind, self.config, self.facts, tensors) != self.digest:
             raise DataError(f"{self.path}: damaged: its content does not match its digest")
 
@@ -93,10 +104,8 @@ def save_model(
     """Write a model, whole or not at all. The same arguments give the same bytes."""
     tensors = {f"model.{name}": tensor for name, tensor in weights.items()}
     tensors.update({f"ema.{name}": tensor for name, tensor in (ema or {}).items()})
-    # clone: safetensors refuses tensors that share storage
-    tensors = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
-    }
+    if name := not_finite(tensors):
+        raise DataError(f"{path}: not written: weight '{name}' is not finite; train again, with a lower learning rate")
     plain_config, plain_facts = msgspec.to_builtins(dict(config)), msgspec.to_builtins(dict(facts))
     record = ModelRecord(
         kind=kind,
@@ -106,26 +115,24 @@ def save_model(
         inputs=dict(sorted(all_digests(inputs).items())),
         digest=_digest(kind, plain_config, plain_facts, tensors),
     )
-    # One key only: the order of several is not fixed, and equal runs must give equal bytes.
-    metadata = {"medgen": msgspec.json.encode(record, order="sorted").decode()}
     with atomic_file(path, force=force) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
-    return Model(path, record)
+        write_tensors(temporary, tensors, msgspec.to_builtins(record))
+    return open_model(path)
 
 
 def open_model(path: Path, *, kind: str | None = None) -> Model:
     """Open a model file; DataError if it is none, is damaged, or is not of `kind`."""
-    record, _ = read_record(path)
+    record, header = read_record(path)
     if kind is not None and record.kind != kind:
         taker = f"; {_TAKERS[record.kind]} takes it" if record.kind in _TAKERS else ""
         raise DataError(f"{path}: is a model of kind '{record.kind}'; expected '{kind}'{taker}")
-    return Model(path, record)
+    return Model(path, record, header)
 
 
 def _digest(kind: str, config: Mapping[str, Any], facts: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
     running = hashlib.sha256(msgspec.json.encode([kind, config, facts], order="sorted"))
     for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
+        tensor = tensors[name].detach().cpu().contiguous()
         running.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        running.update(as_bytes(tensor.reshape(-1).view(torch.uint8).numpy()))
+        running.update(tensor_bytes(tensor))
     return running.hexdigest()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medgen.cli.console import Console
-from medgen.cli.info import is_model
+from medgen.cli.info import is_model, is_state
 from medgen.cli.options import console_of
 from medgen.errors import DataError, MedgenError
 
@@ -16,18 +16,20 @@ from medgen.errors import DataError, MedgenError
 def command(
     context: typer.Context,
     files: Annotated[
-        list[str], typer.Argument(metavar="FILE...", help="Sets and models; - is a set on standard input.")
+        list[str],
+        typer.Argument(metavar="FILE...", help="Sets, models, states of trainings; - is a set on standard input."),
     ],
 ) -> None:
-    """Verify that sets and models are whole and undamaged.
+    """Verify that sets, models and states of trainings are whole and undamaged.
 
-    Every value is read, checksums and digests are recomputed. Exit 65 if any file fails; each one is named.
+    Every value is read, checksums and digests are recomputed, and weights must be finite. Exit 65 if any file fails;
+    each one is named.
     """
     console = console_of(context)
     failures: list[MedgenError] = []
     for file in files:
         try:
-            console.say(f"{file}: {_verify_model(Path(file)) if is_model(file) else _verify_set(file, console)}, whole")
+            console.say(f"{file}: {_verify(file, console)}, whole")
         except MedgenError as error:
             failures.append(error)
             if len(files) > 1:
@@ -39,12 +41,27 @@ def command(
         raise DataError(f"{len(failures)} of {len(files)} files failed, each named above")
 
 
+def _verify(file: str, console: Console) -> str:
+    if is_model(file):
+        return _verify_model(Path(file))
+    return _verify_state(Path(file)) if is_state(file) else _verify_set(file, console)
+
+
 def _verify_model(path: Path) -> str:
     from medgen.artifacts.model_file import open_model
 
     model = open_model(path)
     model.verify()
     return f"model of kind {model.kind}"
+
+
+def _verify_state(path: Path) -> str:
+    from medgen.training.loop.resume import State
+
+    state = State.open(path)
+    state.tensors()
+    checked = "" if state.checked else ", without checksums (medgen 0.1)"
+    return f"state of {state.record.identity.command} after step {state.record.step}{checked}"
 
 
 def _verify_set(file: str, console: Console) -> str:

@@ -37,19 +37,28 @@ def command(
 
 def is_model(file: str) -> bool:
     """A model and a stream are both safetensors; only the model's first header names tensors or a kind."""
+    return b"medgen.model/" in _first_header(file)
+
+
+def is_state(file: str) -> bool:
+    """Whether `file` is the saved state of a training."""
+    return b"medgen.resume/" in _first_header(file)
+
+
+def _first_header(file: str) -> bytes:
     if file == "-" or not Path(file).is_file():
-        return False
+        return b""
     with Path(file).open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
-        return length < 100 << 20 and b"medgen.model/" in opened.read(length)
+        return opened.read(length) if length < 100 << 20 else b""
 
 
 def _model_facts(path: Path) -> dict[str, Any]:
     from medgen.artifacts.model_record import read_record
 
-    record, tensors = read_record(path)
+    record, header = read_record(path)
     parameters = Counter[str]()
-    for name, entry in tensors.items():
+    for name, entry in header.tensors.items():
         size = 1
         for side in entry.shape:
             size *= side

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from medgen.artifacts.foreign_weights import read_weights
+from medgen.artifacts.tensors.foreign import read_weights
 from medgen.errors import DataError, InputMissingError, StorageError
 from medgen.nets.diffusers_layout import from_diffusers
 from medgen.nets.vae import VAEConfig

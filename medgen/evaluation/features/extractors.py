@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from medgen.artifacts.foreign_weights import read_weights
 from medgen.artifacts.schema import as_bytes
+from medgen.artifacts.tensors.foreign import read_weights
 from medgen.errors import DataError
 from medgen.evaluation.features.features import Extractor
 from medgen.evaluation.options import TorchScriptOptions

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medgen.artifacts.foreign_weights import read_weights
 from medgen.artifacts.schema import Array, Intensity
 from medgen.artifacts.stored import StoredSet
+from medgen.artifacts.tensors.foreign import read_weights
 from medgen.errors import DataError, UsageError
 from medgen.evaluation.inputs import Inputs, slice_names
 from medgen.evaluation.options import ReconstructionOptions

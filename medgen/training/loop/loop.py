@@ -203,8 +203,7 @@ class Loop:
     def _explain(self, index: int) -> str:
         """Why step `index` failed, and what to do."""
         fault = self.source.faulty(range(index * self.total, (index + 1) * self.total))
-        kept = self.resume.step()
-        state = f"the state after step {kept} is kept in {self.resume.path}" if kept else "no state had been saved yet"
+        state = self.resume.kept()
         if fault:
             return f"{fault}; mend or leave out that case ({state})"
         remedy = "lower --learning-rate" + (" or set loop.precision=float32" if self.dtype != torch.float32 else "")

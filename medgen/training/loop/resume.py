@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medgen.artifacts.atomic import atomic_file
-from medgen.errors import ConfigError, DataError
+from medgen.artifacts.tensors.file import not_finite, read_tensors, write_tensors
+from medgen.artifacts.tensors.header import TensorHeader, read_header
+from medgen.errors import ConfigError, DataError, StorageError
 from medgen.training.loop.distributed import cut
 
 RESUME_SCHEMA = "medgen.resume/1"
@@ -30,10 +32,44 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Digests of the inputs by their id."""
 
 
-class _Record(msgspec.Struct, frozen=True):
+class ResumeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The metadata of a saved state."""
+
     step: int
     identity: Identity
     schema: str = RESUME_SCHEMA
+
+
+@dataclass(frozen=True)
+class State:
+    """An opened state of a training; tensors are read when asked for."""
+
+    path: Path
+    record: ResumeRecord
+    header: TensorHeader
+
+    @classmethod
+    def open(cls, path: Path) -> State:
+        """DataError if the file is no state of a training, damaged in its header, or cut short."""
+        with _fresh_start():
+            header = read_header(path)
+            try:
+                return cls(path, msgspec.convert(header.facts, ResumeRecord), header)
+            except msgspec.ValidationError as error:
+                raise DataError(f"{path}: not the state of a training: {error}") from None
+
+    @property
+    def checked(self) -> bool:
+        """Whether damage to the tensors would be noticed; states of medgen 0.1 have no checksums."""
+        return self.header.checksums is not None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of them; DataError if one is damaged, or a weight is not finite."""
+        with _fresh_start():
+            tensors = read_tensors(self.path, self.header, self.header.tensors)
+            if name := not_finite(_weights(tensors)):
+                raise DataError(f"{self.path}: weight '{name}' is not finite")
+        return tensors
 
 
 class ResumeFile:
@@ -47,11 +83,7 @@ class ResumeFile:
         """Steps done in the saved state; None without one. ConfigError if it is of another training."""
         if not self.path.exists():
             return None
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                record = msgspec.json.decode((file.metadata() or {})["medgen"], type=_Record)
-        except (SafetensorError, OSError, KeyError, msgspec.DecodeError) as error:
-            raise DataError(f"{self.path}: unusable state of a training ({error}); start anew with --fresh") from None
+        record = State.open(self.path).record
         if differences := _differences(_as_json(record.identity), _as_json(self.identity)):
             raise ConfigError(
                 f"{self.path}: belongs to another training, stopped after step {record.step} "
@@ -60,16 +92,27 @@ class ResumeFile:
         return record.step
 
     def save(self, tensors: Mapping[str, Tensor], step: int) -> None:
-        """Replace the saved state; a kill at any moment leaves the old one or the new one."""
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        metadata = {"medgen": msgspec.json.encode(_Record(step, self.identity), order="sorted").decode()}
-        with atomic_file(self.path, force=True) as temporary:
-            save_file(plain, temporary, metadata=metadata)
+        """Replace the saved state; a kill at any moment leaves the old one or the new one.
+
+        DataError for weights that are not finite, StorageError where there is no room: the old state is kept then.
+        """
+        if name := not_finite(_weights(tensors)):
+            raise DataError(f"step {step}: weight '{name}' is not finite; lower --learning-rate ({self.kept()})")
+        record = ResumeRecord(step, self.identity)
+        try:
+            with atomic_file(self.path, force=True) as temporary:
+                write_tensors(temporary, tensors, msgspec.to_builtins(record))
+        except StorageError as error:
+            raise StorageError(f"{error} ({self.kept()})") from error
 
     def load(self) -> dict[str, Tensor]:
-        """All tensors of the saved state."""
-        with safe_open(self.path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        """All tensors of the saved state; DataError if it is damaged."""
+        return State.open(self.path).tensors()
+
+    def kept(self) -> str:
+        """What is left of a training that fails, in words."""
+        step = self.step()
+        return f"the state after step {step} is kept in {self.path}" if step else "no state had been saved yet"
 
     def remove(self) -> None:
         """Forget the saved state, and what a kill during a save may have left."""
@@ -102,6 +145,21 @@ def unpack(
         value = cut(tensor, weights[int(index)]) if tensor.ndim else tensor  # a scalar is a count of steps
         moments.setdefault(int(index), {})[moment] = value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _weights(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All but the optimizers' moments, which may overflow without harm."""
+    return {
+        name: tensor for name, tensor in packed.items() if not name.removeprefix("opponent.").startswith("optimizer.")
+    }
+
+
+@contextlib.contextmanager
+def _fresh_start() -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{error}; start anew with --fresh") from None
 
 
 def _below(packed: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

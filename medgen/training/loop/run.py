@@ -27,7 +27,7 @@ from medgen.training.loop.learner import Learner
 from medgen.training.loop.log import Log, Reporter, Silent
 from medgen.training.loop.loop import Loop
 from medgen.training.loop.options import TrainingOptions, decisive
-from medgen.training.loop.resume import Identity, ResumeFile
+from medgen.training.loop.resume import Identity, ResumeFile, State
 
 SourceT = TypeVar("SourceT", bound=Source)
 
@@ -98,6 +98,8 @@ class Training:
         done = resume.step() or 0
         if done:
             self.reporter.say(f"going on after step {done} of {options.loop.steps}")
+            if not State.open(resume.path).checked:
+                self.reporter.warn("the saved state has no checksums (medgen 0.1 wrote it), so damage goes unnoticed")
         files = (run.log, run.tensorboard) if self.world.first else (None, None)
         log = Log(*files, run=provenance.id, start=done, force=run.force)
         loop = Loop(

@@ -90,6 +90,12 @@ def test_weights_of_another_network_are_named_as_such(tmp_path: Path) -> None:
         file_extractor(tmp_path / "other.safetensors", SIGNED)
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    save_file({"conv.weight": torch.tensor([0.0, float("nan")])}, tmp_path / "bad.safetensors")
+    with pytest.raises(DataError, match=r"bad\.safetensors: weight 'conv\.weight' is not finite"):
+        file_extractor(tmp_path / "bad.safetensors", SIGNED)
+
+
 def test_a_torchscript_gets_the_range_and_bands_that_the_options_name(tmp_path: Path) -> None:
     path = script(tmp_path / "flat.pt", Flat())
     gray = torch.tensor([[[[-1.0, 1.0], [0.0, 0.5]]]])

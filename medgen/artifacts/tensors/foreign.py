@@ -8,23 +8,27 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from medgen.artifacts.tensors.file import not_finite
 from medgen.errors import DataError, InputMissingError, StorageError
 
 PICKLED = {".pth", ".bin", ".ckpt", ".pkl"}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file by name; DataError for pickles and damaged files."""
+    """All tensors of a safetensors file by name; DataError for pickles and what is damaged or not finite."""
     if path.suffix in PICKLED:
         raise DataError(
             f"{path}: a pickle, which can run code when it is read; where you trust it, convert it once: "
             "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors')"
         )
     try:
-        return safetensors.torch.load_file(path)
+        tensors = safetensors.torch.load_file(path)
     except FileNotFoundError:
         raise InputMissingError(f"{path}: no such file") from None
     except safetensors.SafetensorError as error:
         raise DataError(f"{path}: not a whole safetensors file ({error}); copy it again") from None
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from None
+    if name := not_finite(tensors):
+        raise DataError(f"{path}: weight '{name}' is not finite; get the file again")
+    return tensors

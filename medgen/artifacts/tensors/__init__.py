@@ -1,0 +1,1 @@
+"""Tensors in .safetensors files: ours with checksums, and weights that come from elsewhere."""
