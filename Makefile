@@ -1,18 +1,21 @@
 # Everything runs in its own virtual environment; what is missing gets installed first.
-#   make demo    the whole pipeline on procedural data, about five minutes on two cores
+#   make demo    the whole pipeline on procedural data, four to ten minutes on two cores
 #   make test    every test
 #   make check   formatting, lint and types
 #   make bench   ratios against other libraries
+#   make gpu     what a CUDA machine should show, in parts: make gpu lists them, make gpu PART=1 runs one
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench docs lock clean
+.PHONY: help install demo test check bench gpu docs lock clean
 
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-# The pinned build. With a GPU: make install TORCH=torch (newest, with CUDA), before anything else.
+# The pinned build. On Linux the public index serves it with CUDA, which downloads gigabytes. For a machine without a GPU:
+#   make install TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
 BIN := $(VENV)/bin
 # Small networks on few cores: one thread a test process, as many processes as cores.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
@@ -24,7 +27,7 @@ install: $(VENV)/.core
 
 $(VENV)/.core: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install --quiet "$(TORCH)" $(addprefix --index-url ,$(TORCH_INDEX))
 	grep -v '^torch==' requirements.lock > $(VENV)/constraints.txt
 	$(BIN)/pip install --quiet -c $(VENV)/constraints.txt -e .
 	touch $@
@@ -54,6 +57,9 @@ check: $(VENV)/.dev
 
 docs: $(VENV)/.core
 	$(BIN)/python tests/docs.py
+
+gpu: $(VENV)/.bench
+	$(BIN)/python -m tests.gpu $(PART)
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m tests.bench

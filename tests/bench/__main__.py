@@ -15,7 +15,7 @@ from .command_contests import command_contests
 from .evaluation_contests import Figures, evaluation_contests
 from .network_contests import Scale, network_contests
 from .networks import counted, unets, vaes
-from .table import Contest, processor, rendered, take_turns, versions
+from .table import Contest, instruction_sets, processor, rendered, take_turns, versions
 from .workshop import Chain
 
 QUICK = Scale(
@@ -79,7 +79,7 @@ def _contests(
 
 
 def _hardware(device: torch.device) -> str:
-    name = f"{processor()}, {torch.get_num_threads()} threads"
+    name = f"{processor()} ({instruction_sets()}), {torch.get_num_threads()} threads"
     return f"{torch.cuda.get_device_name(device)}; {name}" if device.type == "cuda" else name
 
 

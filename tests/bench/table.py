@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 OURS = "medgen"
 
 Work = Callable[[], object]
@@ -82,6 +84,15 @@ def processor() -> str:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
+
+
+def instruction_sets() -> str:
+    """The widest vector instructions of this processor, in the words of torch, and what it has for bfloat16."""
+    path = Path("/proc/cpuinfo")
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    flags = {flag for line in text.splitlines() if line.startswith("flags") for flag in line.split()}
+    special = [name for name in ("avx512_bf16", "amx_bf16", "amx_tile") if name in flags]
+    return ", ".join([torch.backends.cpu.get_cpu_capability(), *special])
 
 
 def _time(seconds: float) -> str:
