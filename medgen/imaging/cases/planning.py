@@ -196,10 +196,8 @@ def _scan_all(
     entries = [entry for entry in found.entries if not _below(entry, masks)]
     slices: list[SliceFacts] = []
     skipped = found.skipped
-    for _, outcomes in workers.map(scan, _scan_tasks(entries, sources, options.modality)):
-        if not isinstance(outcomes, list):
-            raise outcomes
-        for outcome in outcomes:
+    for task, outcomes in workers.map(scan, _scan_tasks(entries, sources, options.modality)):
+        for outcome in outcomes if isinstance(outcomes, list) else _scanned_alone(task):
             if isinstance(outcome, str):
                 left_out.add(outcome)
             elif outcome:
@@ -209,6 +207,13 @@ def _scan_all(
     if skipped:
         listener.say(f"{skipped} files that are no images were passed over")
     return slices
+
+
+def _scanned_alone(task: ScanTask) -> Iterator[list[SliceFacts] | str]:
+    """The outcomes for files of which one killed its worker: whichever kills another one has failed."""
+    with Workers(1) as worker:
+        for _, outcomes in worker.map(scan, task.parts()):
+            yield outcomes[0] if isinstance(outcomes, list) else str(outcomes)
 
 
 def _scan_tasks(entries: Sequence[Entry], sources: Sequence[str], modality: str) -> Iterator[ScanTask]:

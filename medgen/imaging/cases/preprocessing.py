@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ from medgen.imaging.cases.assembly import Assembler, patient_of
 from medgen.imaging.cases.options import PreprocessOptions
 from medgen.imaging.cases.planning import Inputs, LeftOut, Listener, Plan, PlannedCase, make_plan
 from medgen.imaging.cases.splits import parse_fractions, resolve_key, uniform
-from medgen.imaging.cases.work import Piece, ReadTask, read
-from medgen.imaging.cases.workers import Workers
+from medgen.imaging.cases.work import Piece, ReadTask, Slab, read
+from medgen.imaging.cases.workers import WorkerDied, Workers
 from medgen.imaging.geometry import PlaneMap, parse_size, plan_plane
 
 SLAB_SLICES = 16  # decoded in one task; bounds the memory of a worker, and keeps all of them busy on one case
@@ -45,7 +46,7 @@ def preprocess(
     id_key: str | None = None,
     shard: tuple[int, int] = (0, 1),
     force: bool = False,
-    progress: Callable[[int], Any] = lambda total: None,
+    progress: Callable[[int], Any] = lambda total: contextlib.nullcontext(lambda count: None),
 ) -> Done:
     """Read `inputs` and write one image set to `output`.
 
@@ -71,7 +72,7 @@ def preprocess(
         total = sum(len(case.keep) for case in plan.cases)
         with create_set(output, header, force=force) as writer, progress(total) as advance:
             for task, slab in workers.map(read, _tasks(plan, planes, options)):
-                outcome = assembler.take(task, slab)
+                outcome = assembler.take(task, _read_alone(task) if isinstance(slab, WorkerDied) else slab)
                 if isinstance(outcome, MedgenError):
                     left_out.add(str(outcome))
                 elif outcome is not None:
@@ -82,6 +83,13 @@ def preprocess(
     assembler.report(listener, whole=shard[1] == 1)
     duplicates = tuple(assembler.duplicates.named(plan.cases))
     return Done(writer.digest.cases, writer.digest.slices, tuple(left_out.reasons), duplicates)
+
+
+def _read_alone(task: ReadTask) -> Slab | MedgenError:
+    """A slab at which a worker died: whichever of its files kills another one has failed; if none does, the slab."""
+    with Workers(1) as worker:
+        outcomes = [outcome for _, outcome in worker.map(read, [*task.parts(), task])]
+    return next((outcome for outcome in outcomes if isinstance(outcome, MedgenError)), outcomes[-1])
 
 
 def _tasks(plan: Plan, planes: list[PlaneMap], options: PreprocessOptions) -> Iterator[ReadTask]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,11 @@ class ScanTask:
     entries: tuple[Entry, ...]
     named: tuple[bool, ...]  # whether the user gave the very file
     modality: str
+
+    def parts(self) -> Iterator[ScanTask]:
+        """A task for each file."""
+        for entry, named in zip(self.entries, self.named, strict=True):
+            yield ScanTask((entry,), (named,), self.modality)
 
     def __str__(self) -> str:
         return self.entries[0].name
@@ -67,8 +72,19 @@ class ReadTask:
     keep_physical: bool  # float32 instead of stored values, for work that needs the whole case
     nameless: bool  # whether nothing tells whose images these are
 
+    def parts(self) -> Iterator[ReadTask]:
+        """A task for each file of pixels, without its masks."""
+        for piece in self.pieces:
+            yield replace(self, pieces=(replace(piece, masks=()),), masked=False)
+
     def __str__(self) -> str:
-        return self.pieces[0].entry.name
+        files = dict.fromkeys(
+            entry.name
+            for piece in self.pieces
+            for entry in (piece.entry, *(source.entry for source in piece.masks if source))
+        )
+        first, *others = files
+        return f"{first} (or one of {len(others)} files read with it)" if others else first
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """Processes that work on numbered tasks; results come back in order, a bounded number ahead.
 
 Processes, because the DICOM decoders hold the interpreter's lock: two threads gain nothing, two processes double.
-A worker sees the end of its pipe when the main process dies, however it dies, and ends too.
+A worker sees the end of its pipe when the main process dies, however it dies, and ends too. Where a worker dies,
+another takes its place, and only the task that it was at has failed.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ AHEAD = 4  # tasks a worker that may be under way or waiting to be fetched
 QUEUED = 2  # tasks a worker holds, so that it need not wait for the next; small enough to fit into the pipe
 
 
+class WorkerDied(DataError):
+    """The process that was at a task crashed, or was killed."""
+
+
 def prepare() -> None:
     """Start what workers are made by: it then imports what they need while the caller does other things.
 
@@ -44,36 +49,49 @@ class Workers:
         prepare()
         self._count = count or _cores()
         self._context = multiprocessing.get_context("forkserver")
-        self._processes: list[BaseProcess] = []
-        self._pipes: list[Connection] = []
+        self._processes: dict[Connection, BaseProcess] = {}  # by our end of the pipe to each
 
     def __enter__(self) -> Workers:
         for _ in range(self._count):
-            ours, theirs = self._context.Pipe()
-            process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
-            process.start()
-            theirs.close()
-            self._processes.append(process)
-            self._pipes.append(ours)
+            self._start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pipe in self._pipes:
+        for pipe in self._processes:
             pipe.close()
-        for process in self._processes:
+        for process in self._processes.values():
             process.terminate()
-        for process in self._processes:
+        for process in self._processes.values():
             process.join()
+
+    def _start(self) -> Connection:
+        """Start a worker; the pipe to it."""
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
+        process.start()
+        theirs.close()
+        self._processes[ours] = process
+        return ours
+
+    def _death(self, pipe: Connection, task: object) -> WorkerDied:
+        """Bury the worker at the other end, and say what became of it."""
+        pipe.close()
+        process = self._processes.pop(pipe)
+        process.join()
+        code = process.exitcode or 0
+        reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        hint = "; if memory ran out, use fewer --workers" if code == -signal.SIGKILL else ""
+        return WorkerDied(f"{task}: the worker process reading it was {reason}{hint}")
 
     def map(self, work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result | MedgenError]]:
         """Yield (task, result) in the order of `tasks`; a MedgenError of the work comes in place of a result.
 
-        Any other exception of a worker, and its death, is raised here with the task that caused it.
+        So does WorkerDied, if the worker died at it. Any other exception is raised here with the task that caused it.
         """
         source = enumerate(tasks)
         tasks_of: dict[int, Task] = {}  # taken and not yet yielded
         done: dict[int, Result | MedgenError] = {}
-        queues: dict[Connection, deque[int]] = {pipe: deque() for pipe in self._pipes}
+        queues: dict[Connection, deque[int]] = {pipe: deque() for pipe in self._processes}
         following, exhausted = 0, False
         while True:
             while not exhausted and len(tasks_of) < AHEAD * self._count:
@@ -86,11 +104,10 @@ class Workers:
                     break
                 number, tasks_of[taken[0]] = taken
                 queues[pipe].append(number)
-                with contextlib.suppress(BrokenPipeError):  # its death is told when its answer is missing
-                    pipe.send((work, tasks_of[number]))
+                _send(pipe, work, tasks_of[number])
             if following in done:
                 task, outcome = tasks_of.pop(following), done.pop(following)
-                if isinstance(outcome, Exception) and not isinstance(outcome, MedgenError):
+                if isinstance(outcome, BaseException) and not isinstance(outcome, MedgenError):
                     raise RuntimeError(f"{task}: {type(outcome).__name__}: {outcome}") from outcome
                 yield task, outcome
                 following += 1
@@ -98,20 +115,22 @@ class Workers:
                 for ready in wait(busy):
                     pipe = cast(Connection, ready)
                     number = queues[pipe].popleft()
-                    done[number] = self._receive(pipe, tasks_of[number])
+                    try:
+                        done[number] = receive(pipe)
+                    except (EOFError, OSError):
+                        done[number] = self._death(pipe, tasks_of[number])
+                        heir, orphans = self._start(), queues.pop(pipe)
+                        queues[heir] = orphans
+                        for orphan in orphans:
+                            _send(heir, work, tasks_of[orphan])
             else:
                 return
 
-    def _receive(self, pipe: Connection, task: object) -> Any:
-        try:
-            return receive(pipe)
-        except (EOFError, ConnectionResetError):
-            process = self._processes[self._pipes.index(pipe)]
-            process.join()
-            code = process.exitcode or 0
-            reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-            hint = "; if memory ran out, use fewer --workers" if code == -signal.SIGKILL else ""
-            raise DataError(f"{task}: the worker process reading it was {reason}{hint}") from None
+
+def _send(pipe: Connection, work: Callable[[Task], object], task: Task) -> None:
+    """Hand a task to a worker; that one is dead is told when its answer is missing."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        pipe.send((work, task))
 
 
 def _cores() -> int:
@@ -136,7 +155,7 @@ def _serve(pipe: Connection) -> None:
         answer: Any
         try:
             answer = work(task)
-        except Exception as error:  # sent to the main process, which raises it there
+        except BaseException as error:  # sent to the main process, which raises it there
             answer = error
         try:
             send(pipe, answer)

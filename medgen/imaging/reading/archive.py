@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import lzma
 import os
 import stat
 import zipfile
@@ -60,10 +61,14 @@ class Entry:
                 yield file
             return
         try:
-            with _opened(self.path).open(self.member) as file:
+            file = _opened(self.path).open(self.member)
+        except Exception as error:  # zipfile raises what it likes at headers that do not fit each other
+            raise DataError(f"{self.name}: cannot be opened in the archive ({error})") from None
+        with file:
+            try:
                 yield file
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-            raise DataError(f"{self.name}: damaged in the archive ({error})") from None
+            except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+                raise DataError(f"{self.name}: damaged in the archive ({error})") from None
 
     def read(self) -> bytes:
         """The whole content; DataError if it is damaged or larger than it may be."""
@@ -104,7 +109,7 @@ def enumerate_sources(sources: Sequence[str], *, folder_names: bool = True) -> F
             raise InputMissingError(f"{source}: no such file or folder")
         if path.is_dir():
             name = f"{path.resolve().name}/" if folder_names else ""
-            for file in _walk(path):
+            for file in _walk(path, found):
                 _add_file(found, file, index, f"{name}{file.relative_to(path).as_posix()}", named=False)
         else:
             _add_file(found, path, index, path.name, named=True)
@@ -121,36 +126,52 @@ def open_file(path: str) -> IO[bytes]:
         raise InputMissingError(f"{path}: {error.strerror}") from None
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    def stop(error: OSError) -> None:
-        raise InputMissingError(f"{error.filename}: {error.strerror}")
+def _walk(folder: Path, found: Found) -> Iterator[Path]:
+    """The files below `folder`, sorted; links to folders are followed, but no folder is entered twice."""
 
-    for parent, folders, files in os.walk(folder, onerror=stop):
+    def refuse(error: OSError) -> None:
+        found.refused.append((str(error.filename), str(error.strerror)))
+
+    entered: set[tuple[int, int]] = set()
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        status = Path(parent).stat()
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            file = Path(parent, name)
-            if stat.S_ISREG(file.stat().st_mode):  # neither pipes nor devices
-                yield file
+        yield from (Path(parent, name) for name in sorted(files))
 
 
 def _add_file(found: Found, path: Path, source: int, within: str, *, named: bool) -> None:
-    if zipfile.is_zipfile(path) if path.suffix.lower() == ".zip" or named else False:
+    if not named and not may_be_image(within):
+        found.skipped += 1
+        return
+    try:
+        status = path.stat()
+    except OSError as error:
+        found.refused.append((str(path), "a link that leads nowhere" if path.is_symlink() else str(error.strerror)))
+        return
+    if not stat.S_ISREG(status.st_mode):
+        if named:
+            found.refused.append((str(path), "neither a file nor a folder"))
+        else:  # sockets and pipes lie in folders of programs, not of images
+            found.skipped += 1
+    elif (named or path.suffix.lower() == ".zip") and zipfile.is_zipfile(path):
         _add_archive(found, path, source, within)
     elif path.suffix.lower() == ".zip":
         found.refused.append((str(path), "not a readable ZIP file; it may be cut short"))
     elif _is_archive(path.name):
         found.refused.append((str(path), "an archive of this kind is not read; unpack it, or use ZIP"))
-    elif not named and not may_be_image(within):
-        found.skipped += 1
     else:
-        found.entries.append(Entry(str(path), "", path.stat().st_size, source, within))
+        found.entries.append(Entry(str(path), "", status.st_size, source, within))
 
 
 def _add_archive(found: Found, path: Path, source: int, within: str) -> None:
     try:
         members = _opened(str(path)).infolist()
         reason = _bomb(members, path.stat().st_size)
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except Exception as error:  # a damaged directory makes zipfile raise what it likes
         reason = f"not a readable ZIP file ({error})"
     if reason:
         found.refused.append((str(path), reason))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from medgen.errors import DataError
 from medgen.imaging.reading.archive import Entry
+from medgen.imaging.reading.faults import failing_as
 from medgen.imaging.reading.plain_pixels import PlainPixels
 from medgen.imaging.reading.rescale import Physical
 from medgen.imaging.reading.slices import SliceFacts
@@ -21,25 +22,24 @@ def scan(entry: Entry, modality: str, *, named: bool) -> list[SliceFacts]:
     `modality` is assumed where the file does not tell; `named`: the user gave this very file, so it must be one.
     Raises DataError with the reason why an image cannot be read.
     """
-    beginning = entry.head(132)
+    with failing_as(entry, "not a readable file"):
+        beginning = entry.head(132)
     if not beginning:
         raise DataError(f"{entry.name}: is empty")
     if beginning[128:] == b"DICM" or entry.suffix in _DICOM_SUFFIXES:
-        from medgen.imaging.reading.dicom import scan_dicom
-
-        return scan_dicom(entry)
+        return _scan_dicom(entry)
     if entry.suffix in (".nii", ".nii.gz"):
         from medgen.imaging.reading.nifti import scan_nifti
 
-        return scan_nifti(entry, modality)
+        with failing_as(entry, "not a readable NIfTI file"):
+            return scan_nifti(entry, modality)
     if beginning.startswith(_RASTER_MAGIC) or entry.suffix in _RASTER_SUFFIXES:
         from medgen.imaging.reading.raster import scan_raster
 
-        return scan_raster(entry, modality)
-    from medgen.imaging.reading.dicom import scan_dicom
-
+        with failing_as(entry, "not a readable image"):
+            return scan_raster(entry, modality)
     try:  # DICOM of old has no preamble, and often no extension either
-        slices = scan_dicom(entry)
+        slices = _scan_dicom(entry)
     except DataError:
         slices = []
     if slices and slices[0].sop:
@@ -49,16 +49,24 @@ def scan(entry: Entry, modality: str, *, named: bool) -> list[SliceFacts]:
     return []
 
 
+def _scan_dicom(entry: Entry) -> list[SliceFacts]:
+    from medgen.imaging.reading.dicom import scan_dicom
+
+    with failing_as(entry, "not a readable DICOM file"):
+        return scan_dicom(entry)
+
+
 def read(entry: Entry, format_: str, frames: Sequence[int], *, hu: bool, plain: PlainPixels | None = None) -> Physical:
     """The pixels of `frames`, (F, H, W, C) in physical units. Raises DataError with the reason."""
-    if format_ == "dicom":
-        from medgen.imaging.reading.pixels import read_dicom
+    with failing_as(entry, "the pixels cannot be decoded"):
+        if format_ == "dicom":
+            from medgen.imaging.reading.pixels import read_dicom
 
-        return read_dicom(entry, frames, hu=hu, plain=plain)
-    if format_ == "nifti":
-        from medgen.imaging.reading.nifti import read_nifti
+            return read_dicom(entry, frames, hu=hu, plain=plain)
+        if format_ == "nifti":
+            from medgen.imaging.reading.nifti import read_nifti
 
-        return read_nifti(entry, frames)
-    from medgen.imaging.reading.raster import read_raster
+            return read_nifti(entry, frames)
+        from medgen.imaging.reading.raster import read_raster
 
-    return read_raster(entry)
+        return read_raster(entry)

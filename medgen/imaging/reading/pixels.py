@@ -11,9 +11,8 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 
-from medgen.errors import DataError
 from medgen.imaging.reading.archive import Entry
-from medgen.imaging.reading.dicom import one_line, read_dataset
+from medgen.imaging.reading.dicom import read_dataset
 from medgen.imaging.reading.plain_pixels import PlainPixels
 from medgen.imaging.reading.rescale import Physical, filled, rescale_of
 
@@ -35,7 +34,7 @@ _DECODERS = {
 
 
 def read_dicom(entry: Entry, frames: Sequence[int], *, hu: bool, plain: PlainPixels | None = None) -> Physical:
-    """The `frames` of a file as (F, H, W, C); colour in [0, 255]. DataError says what is wrong with it.
+    """The `frames` of a file as (F, H, W, C); colour in [0, 255].
 
     `plain` is what the header told of pixels that need no decoder.
     """
@@ -43,13 +42,10 @@ def read_dicom(entry: Entry, frames: Sequence[int], *, hu: bool, plain: PlainPix
     if plain and stored is not None:
         return filled(plain.rescale.physical(stored), plain.rescale.missing(stored), hu=hu)[None, :, :, None]
     dataset = read_dataset(entry)
-    try:
-        stored = _decode(dataset)  # (F, H, W, C)
-        if stored.shape[-1] == 3:
-            return _to_bytes(stored[list(frames)], dataset)
-        return np.stack([_physical(dataset, stored[frame, :, :, 0], frame, hu) for frame in frames])[..., None]
-    except Exception as error:  # decoders raise whatever they like; the user gets one sentence, `from` keeps the rest
-        raise DataError(f"{entry.name}: the pixels cannot be decoded: {one_line(error)}") from error
+    stored = _decode(dataset)  # (F, H, W, C)
+    if stored.shape[-1] == 3:
+        return _to_bytes(stored[list(frames)], dataset)
+    return np.stack([_physical(dataset, stored[frame, :, :, 0], frame, hu) for frame in frames])[..., None]
 
 
 def _decode(dataset: Dataset) -> npt.NDArray[Any]:

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from medgen.errors import MedgenError
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.slices import SliceFacts, Vector3
 
@@ -173,7 +174,11 @@ def _without_copies(slices: Iterable[SliceFacts]) -> tuple[list[list[SliceFacts]
 
 
 def _same_file(one: Entry, other: Entry) -> bool:
-    return one.size == other.size and one.read() == other.read()
+    """Whether both hold the same bytes; not if one is damaged, which is told when its pixels are read."""
+    try:
+        return one.size == other.size and one.read() == other.read()
+    except MedgenError:
+        return False
 
 
 def _distinct(group: Sequence[SliceFacts]) -> bool:

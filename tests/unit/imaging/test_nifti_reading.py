@@ -84,6 +84,20 @@ def test_scaling_and_time_points(tmp_path: Path) -> None:
         assert np.allclose(values, stored[:, :, :, time].T)
 
 
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_extensions_of_the_header_are_passed_over(tmp_path: Path, suffix: str, kind: type) -> None:
+    voxels = np.arange(60, dtype=np.int16).reshape(5, 4, 3)
+    image = kind(voxels, np.diag([-1.0, -1.0, 1.0, 1.0]))
+    noise = np.random.default_rng(0).bytes(9000)  # does not shrink, and is longer than what is read of a header
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension(6, noise))
+    path = tmp_path / f"v{suffix}"
+    nibabel.save(image, path)
+    facts = scan(entry_of(path), "", named=True)
+    values = read(entry_of(path), "nifti", [item.frame for item in facts], hu=False)[..., 0]
+    assert np.array_equal(values, voxels.transpose(2, 1, 0))
+
+
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "v.nii.gz"
     nibabel.save(nibabel.Nifti1Image(np.zeros((50, 40, 3), np.int16), np.eye(4)), path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from medgen.errors import DataError
-from medgen.imaging.cases.workers import AHEAD, Workers
+from medgen.imaging.cases.workers import AHEAD, WorkerDied, Workers
 
 
 def square(task: int) -> int:
@@ -30,6 +31,14 @@ def die(task: int) -> int:
     if task == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return task
+
+
+class Panic(BaseException):
+    """As what pyo3 raises when Rust panics."""
+
+
+def panic(task: int) -> int:
+    raise Panic("in Rust")
 
 
 class Unsendable(Exception):
@@ -76,9 +85,18 @@ def test_an_exception_that_cannot_be_sent_is_still_told() -> None:
         list(workers.map(keep, range(1)))
 
 
-def test_the_death_of_a_worker_is_told_with_its_task() -> None:
-    with Workers(2) as workers, pytest.raises(DataError, match=r"3: the worker process .* SIGKILL.*--workers"):
-        list(workers.map(die, range(8)))
+def test_the_death_of_a_worker_is_told_with_its_task_and_costs_no_other() -> None:
+    with Workers(2) as workers:
+        results = dict(workers.map(die, range(12)))
+    told = results.pop(3)
+    assert isinstance(told, WorkerDied)
+    assert re.fullmatch(r"3: the worker process .* killed by SIGKILL; .* fewer --workers", str(told))
+    assert results == {task: task for task in range(12) if task != 3}
+
+
+def test_an_exception_that_is_none_is_told_too() -> None:
+    with Workers(1) as workers, pytest.raises(RuntimeError, match="0: Panic: in Rust"):
+        list(workers.map(panic, range(1)))
 
 
 def test_several_processes_work_and_none_stays(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,30 @@
+"""Whatever a library throws at a damaged file is that file's failure, told in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from medgen.errors import DataError, MedgenError
+from medgen.imaging.reading.archive import Entry
+
+
+@contextlib.contextmanager
+def failing_as(entry: Entry, what: str) -> Iterator[None]:
+    """Raise whatever the block raises as a DataError: the file's name, `what` is wrong with it, and the cause.
+
+    Decoders raise what they like: a damaged file may recurse too deep, ask for more memory than there is, or panic in
+    Rust, which is not even an Exception.
+    """
+    try:
+        yield
+    except (MedgenError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise DataError(f"{entry.name}: {what}: {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error from a library, short and on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 240 else text[:237] + "..."
