@@ -16,8 +16,13 @@ from medgen.errors import DataError
 _MUST_AGREE = ("kind", "intensity", "vector_fields", "label_names", "latent_scale", "latent_shift", "vae_digest")
 
 
-def join(readers: Sequence[SetReader], names: Sequence[str]) -> tuple[SetHeader, list[Identified], Iterator[Case]]:
-    """Header, inputs and cases of the joined set; DataError when the sets do not belong together."""
+def join(
+    readers: Sequence[SetReader], names: Sequence[str], *, mixed: bool = False
+) -> tuple[SetHeader, list[Identified], Iterator[Case]]:
+    """Header, inputs and cases of the joined set; DataError when the sets do not belong together.
+
+    Real and synthetic cases belong together only with `mixed`, or where the job of the shards had both.
+    """
     first = readers[0].header
     for reader, name in zip(readers, names, strict=True):
         for field in _MUST_AGREE:
@@ -30,8 +35,10 @@ def join(readers: Sequence[SetReader], names: Sequence[str]) -> tuple[SetHeader,
     if any(shard is not None for shard in shards):
         ordered = _in_order(readers, names, shards)
         return without_shard(first), [_Shards(ordered)], _without_repeats(_round_robin(ordered))
-    header = msgspec.structs.replace(first, provenance=derive("merge", {}, inputs=readers))
-    return header, list(readers), _without_repeats(itertools.chain.from_iterable(readers))
+    notes = _joined_notes(readers, names)
+    header = msgspec.structs.replace(first, provenance=derive("merge", {}, inputs=readers), notes=notes)
+    cases = itertools.chain.from_iterable(readers) if mixed else _of_one_kind(readers, names)
+    return header, list(readers), _without_repeats(cases)
 
 
 class _Shards:
@@ -82,6 +89,33 @@ def _round_robin(readers: Sequence[SetReader]) -> Iterator[Case]:
                 rest.remove(cases)
             else:
                 yield case
+
+
+def _of_one_kind(readers: Sequence[SetReader], names: Sequence[str]) -> Iterator[Case]:
+    """The cases of all sets, in order; DataError names the first that is synthetic where others are not."""
+    kind = first = ""
+    for reader, name in zip(readers, names, strict=True):
+        for case in reader:
+            made = case.synthetic or "real"
+            kind, first = kind or made, first or f"case {case.id} of {name}"
+            if made != kind:
+                raise DataError(
+                    f"{name}: case {case.id} is {made}, {first} is {kind}; to put both into one set, give --allow-mixed"
+                )
+            yield case
+
+
+def _joined_notes(readers: Sequence[SetReader], names: Sequence[str]) -> dict[str, str]:
+    """The notes of all sets, where they differ as notes on some cases; DataError for maps, which must be made alike."""
+    for reader, name in zip(readers, names, strict=True):
+        if reader.header.kind == "map" and reader.header.notes != readers[0].header.notes:
+            raise DataError(f"{name}: its maps were made otherwise than those of {names[0]}; these cannot be merged")
+    keys = dict.fromkeys(key for reader in readers for key in reader.header.notes)
+    told = {key: list(dict.fromkeys(reader.header.notes.get(key, "") for reader in readers)) for key in keys}
+    return {
+        key: texts[0] if len(texts) == 1 else "of some cases: " + "; ".join(filter(None, texts))
+        for key, texts in told.items()
+    }
 
 
 def _without_repeats(cases: Iterator[Case]) -> Iterator[Case]:

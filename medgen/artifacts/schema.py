@@ -28,7 +28,8 @@ from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.stacks import Stack, blocks
 from medgen.errors import DataError
 
-SET_SCHEMA = "medgen.set/1"
+SET_SCHEMA = "medgen.set/2"
+READABLE_SCHEMAS = ("medgen.set/1", SET_SCHEMA)
 ARRAY_RANK = {
     "image": 4, "latent": 4, "mask": 4, "vector": 2, "label": 1, "normalized": 4, "map": 4, "score": 1,
     "spread": 4,
@@ -39,8 +40,14 @@ NORMAL = "normal"
 """The name among `label_names` of cases without a finding."""
 TEXT_NAMES = ("text", "modality")
 SPLITS = ("train", "val", "test")
+NO_SPLIT = "none"
+"""Of what was generated: it is neither trained on nor tested on, unless the user puts it into a split."""
+GENERATED = "generated"
+"""Of a case that a model made from noise: it shows nobody."""
+ALTERED = "altered"
+"""Of a real case that a model has changed or added to: it shows a patient, but not as measured."""
 # Told only where they are known: sets written before these facts were kept are read, and keep their digest.
-LATER_FACTS: dict[str, type] = {"thickness": float, "frame": str, "flaws": str}
+LATER_FACTS: dict[str, type] = {"thickness": float, "frame": str, "flaws": str, "synthetic": str}
 
 Array = npt.NDArray[Any]
 
@@ -113,7 +120,8 @@ class Case:
     over, mm: more than the spacing where slices overlap, less where they leave gaps; 0 where it is not known, and then
     the spacing stands for it. `frame` names the frame of reference: positions of cases with the same one can be
     compared; "" where it is not known. `flaws` says why the slices do not stand evenly along z ("uneven gaps",
-    "gantry tilt", "shared positions", "no positions", "slices left out"); "" where they do.
+    "gantry tilt", "shared positions", "no positions", "slices left out"); "" where they do. `synthetic` says that a
+    model made the pixels, and how (`GENERATED`, `ALTERED`); "" where they are real.
     """
 
     id: str
@@ -127,6 +135,7 @@ class Case:
     thickness: float = 0.0
     frame: str = ""
     flaws: str = ""
+    synthetic: str = ""
 
     @property
     def positions(self) -> npt.NDArray[np.float64]:
@@ -154,8 +163,10 @@ class Case:
         """Raise DataError unless the arrays agree in depth, rank and name."""
         if not self.arrays:
             raise DataError(f"case {self.id}: holds no array")
-        if self.split not in SPLITS:
-            raise DataError(f"case {self.id}: split '{self.split}' is none of {', '.join(SPLITS)}")
+        if self.split not in (*SPLITS, NO_SPLIT):
+            raise DataError(f"case {self.id}: split '{self.split}' is none of {', '.join((*SPLITS, NO_SPLIT))}")
+        if self.synthetic not in ("", GENERATED, ALTERED):
+            raise DataError(f"case {self.id}: '{self.synthetic}' is neither {GENERATED} nor {ALTERED}")
         for name, array in self.arrays.items():
             if name not in ARRAY_RANK:
                 raise DataError(f"case {self.id}: unknown array '{name}'")
@@ -244,6 +255,7 @@ class ContentDigest:
         self.cases = 0
         self.slices = 0
         self._latents = LatentStatistics(header)
+        self._old = header.schema != SET_SCHEMA
         facts = msgspec.to_builtins(header)
         if not header.label_names:  # sets written before there were names keep their digest
             del facts["label_names"]
@@ -255,7 +267,10 @@ class ContentDigest:
         self.slices += len(case)
         if "latent" in case.arrays:
             self._latents.add(case["latent"])
-        self._hash.update(msgspec.json.encode(case.facts(), order="sorted"))
+        facts = case.facts()
+        if self._old:  # such sets did not tell it of a case; their reader infers it
+            facts.pop("synthetic", None)
+        self._hash.update(msgspec.json.encode(facts, order="sorted"))
         for name in sorted(case.arrays):
             stack = case.arrays[name]
             self._hash.update(f"{name}{stack.dtype.str}{stack.shape}".encode())

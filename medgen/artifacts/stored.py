@@ -16,6 +16,7 @@ from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import LATER_FACTS, TEXT_NAMES, Array, Case, SetHeader, Tail, slice_positions
 from medgen.artifacts.stacks import Stack, blocks
 from medgen.artifacts.stream import parse_header
+from medgen.artifacts.synthetic import synthetic_in_old_set
 from medgen.artifacts.writer import SetWriter
 from medgen.errors import DataError
 
@@ -32,7 +33,7 @@ class StoredWriter(SetWriter):
         self._flushed = 0
         # Kept open: HDF5 swallows a failed write when a handle is dropped, and raises it when asked to flush.
         self._datasets: dict[str, h5py.Dataset] = {}
-        file.attrs["header"] = msgspec.json.encode(header, order="sorted").decode()
+        file.attrs["header"] = msgspec.json.encode(self.header, order="sorted").decode()
 
     def _put(self, case: Case) -> None:
         start = self.digest.slices
@@ -100,6 +101,7 @@ class CaseRow:
     thickness: float = 0.0
     frame: str = ""
     flaws: str = ""
+    synthetic: str = ""
 
     @property
     def positions(self) -> npt.NDArray[np.float64]:
@@ -228,6 +230,9 @@ class StoredSet:
                 thickness=float(table["thickness"][i]) if "thickness" in table else 0.0,
                 frame=table["frame"][i].decode() if "frame" in table else "",
                 flaws=table["flaws"][i].decode() if "flaws" in table else "",
+                synthetic=table["synthetic"][i].decode()
+                if "synthetic" in table
+                else synthetic_in_old_set(self.header, table["id"][i].decode()),
             )
             for i in range(len(table["id"]))
         ]

@@ -11,15 +11,17 @@ import fcntl
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import IO, Any
 
 import msgspec
 import numpy as np
 
 from medgen.artifacts.provenance import Provenance
-from medgen.artifacts.schema import SET_SCHEMA, Array, Case, SetHeader, Tail, as_bytes
+from medgen.artifacts.schema import READABLE_SCHEMAS, Array, Case, SetHeader, Tail, as_bytes
 from medgen.artifacts.spool import Spool
 from medgen.artifacts.stacks import Stack, block_length, blocks
+from medgen.artifacts.synthetic import synthetic_in_old_set
 from medgen.artifacts.writer import SetWriter
 from medgen.errors import DataError
 
@@ -42,7 +44,7 @@ class StreamWriter(SetWriter):
         super().__init__(header)
         self._file = file
         _widen_pipe(file)
-        _write_blob(file, {"part": "header", "header": msgspec.to_builtins(header)}, {})
+        _write_blob(file, {"part": "header", "header": msgspec.to_builtins(self.header)}, {})
 
     def _put(self, case: Case) -> None:
         _write_blob(self._file, {"part": "case", "case": case.facts()}, case.arrays)
@@ -107,6 +109,8 @@ class StreamReader:
                 raise DataError(f"{self._name}: unknown part after {cases} cases")
             with self._readable():
                 case = Case.of_facts(facts["case"], arrays)
+                if made := synthetic_in_old_set(self.header, case.id):
+                    case = replace(case, synthetic=made)
             case.check()
             cases += 1
             slices += len(case)
@@ -178,8 +182,8 @@ class StreamReader:
 def parse_header(facts: Any, name: str) -> SetHeader:
     """A SetHeader from JSON values; DataError if it is not one this version reads."""
     schema = facts.get("schema") if isinstance(facts, dict) else None
-    if schema != SET_SCHEMA:
-        raise DataError(f"{name}: holds schema {schema!r}, this version reads {SET_SCHEMA!r}")
+    if schema not in READABLE_SCHEMAS:
+        raise DataError(f"{name}: holds schema {schema!r}, this version reads {' and '.join(READABLE_SCHEMAS)}")
     try:
         return msgspec.convert(facts, SetHeader)
     except msgspec.ValidationError as error:

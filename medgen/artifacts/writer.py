@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 
 from medgen.artifacts.schema import Case, ContentDigest, SetHeader, Tail
+from medgen.artifacts.synthetic import renewed
 from medgen.errors import DataError
 
 
@@ -12,8 +13,8 @@ class SetWriter(abc.ABC):
     """Takes cases one by one, refuses what does not fit the first one, and keeps the content's digest."""
 
     def __init__(self, header: SetHeader) -> None:
-        self.header = header
-        self.digest = ContentDigest(header)
+        self.header = renewed(header)
+        self.digest = ContentDigest(self.header)
         self._layout: dict[str, tuple[str, tuple[int, ...]]] | None = None
 
     def write(self, case: Case) -> None:

@@ -46,6 +46,18 @@ def wanted(part: str, source: str | Path | None, split: str | None) -> list[Want
     return [] if source is None else [Wanted(part, source, split)]
 
 
+def check_real(reference: Opened) -> None:
+    """DataError where a model made cases of a reference: measured against these, everything looks better than it is."""
+    from medgen.errors import DataError
+
+    made = sum(bool(row.synthetic) for row in reference.stored.cases)
+    if made:
+        raise DataError(
+            f"{reference.name}: {made} of its {len(reference.stored)} cases are synthetic, but a reference should be "
+            "real; leave them out, or give --synthetic-reference to measure against them all the same"
+        )
+
+
 def open_all(
     stack: contextlib.ExitStack,
     everything: Sequence[Wanted],

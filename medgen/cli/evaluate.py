@@ -48,6 +48,9 @@ def command(
         str | None,
         typer.Option("--reference-split", metavar="NAME", help="Only that split of --reference, such as test."),
     ] = None,
+    synthetic_reference: Annotated[
+        bool, typer.Option("--synthetic-reference", help="Let --reference hold synthetic cases.")
+    ] = False,
     thick: Annotated[
         Path | None,
         typer.Option("--thick", metavar="SET", help="The thick slices that the set was interpolated from."),
@@ -159,7 +162,7 @@ def command(
     import json
 
     from medgen.artifacts.atomic import atomic_file, check_output
-    from medgen.cli.compared import MEASURED, REFERENCE, THICK, TRAINING, Wanted, open_all, wanted
+    from medgen.cli.compared import MEASURED, REFERENCE, THICK, TRAINING, Wanted, check_real, open_all, wanted
     from medgen.cli.extractor import open_extractor
     from medgen.config import convert
     from medgen.errors import SomeItemsFailed
@@ -202,6 +205,8 @@ def command(
         )
         measured = [one for one in opened if one.part == MEASURED]
         others = {one.part: one for one in opened if one.part != MEASURED}
+        if REFERENCE in others and not synthetic_reference:
+            check_real(others[REFERENCE])
         for other in (others[part] for part in (REFERENCE, TRAINING) if part in others):
             for one in measured:
                 for warning in check_comparable(one.name, one.stored, other.name, other.stored):

@@ -70,6 +70,12 @@ def command(
         str | None, typer.Option("--sampler", metavar="NAME", help="ddim, ddpm, dpm-solver++, euler or heun.")
     ] = None,
     eta: Annotated[float | None, typer.Option("--eta", metavar="ETA", help="Fresh noise of ddim, 0 to 1.")] = None,
+    split_name: Annotated[
+        str | None,
+        typer.Option(
+            "--split-name", metavar="NAME", help="Put the samples into this split, such as train.  [default: none]"
+        ),
+    ] = None,
     ema: EMA = None,
     batch_size: BatchSize = None,
     precision: Precision = None,
@@ -84,7 +90,8 @@ def command(
 ) -> None:
     """Sample images under chosen conditions, in the stored values of the training images (HU for CT).
 
-    Sample i depends on the seed and i alone: the same at any batch size and shard count.
+    Sample i depends on the seed and i alone: the same at any batch size and shard count. Samples are marked as
+    generated and belong to no split, so that no training takes them in unasked.
     """
     from medgen.inference.generate import GenerateOptions
 
@@ -95,6 +102,7 @@ def command(
         "guidance": guidance,
         "guidance_rescale": guidance_rescale,
         "seed": seed,
+        "split_name": split_name,
         "ema": ema,
         "batch_size": batch_size,
         "precision": precision,

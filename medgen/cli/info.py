@@ -80,6 +80,7 @@ def _set_facts(file: str) -> dict[str, Any]:
     from medgen.artifacts.schema import TEXT_NAMES
     from medgen.artifacts.sets import open_set
     from medgen.artifacts.stored import StoredSet
+    from medgen.artifacts.synthetic import counted
 
     with open_set(file) as reader:
         splits: Counter[str] = Counter()
@@ -113,6 +114,7 @@ def _set_facts(file: str) -> dict[str, Any]:
             "cases": tail.cases,
             "slices": tail.slices,
             "splits": dict(sorted(splits.items())),
+            "synthetic": counted(places),
             "slices_per_case": [min(depths, default=0), max(depths, default=0)],
             "arrays": dict(sorted(arrays.items())),
         }

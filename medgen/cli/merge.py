@@ -14,11 +14,15 @@ def command(
     context: typer.Context,
     sets: Annotated[list[str], typer.Argument(metavar="SET...", help="Sets of one kind; at most one may be -.")],
     output: OutputSet = "-",
+    allow_mixed: Annotated[
+        bool, typer.Option("--allow-mixed", help="Put real and synthetic cases into one set.")
+    ] = False,
     force: Force = False,
 ) -> None:
     """Join the shards of one command, or sets of one kind, into one set.
 
-    Shards may come in any order; all must be there, and the result equals the unsharded one byte for byte.
+    Shards may come in any order; all must be there, and the result equals the unsharded one byte for byte. Each case
+    stays what it is: real, generated, or altered by a model; to mix them takes --allow-mixed.
     """
     from medgen.artifacts.merging import join
     from medgen.artifacts.sets import create_set, open_set
@@ -26,7 +30,7 @@ def command(
     console = console_of(context)
     with contextlib.ExitStack() as stack:
         readers = [stack.enter_context(open_set(name)) for name in sets]
-        header, inputs, cases = join(readers, sets)
+        header, inputs, cases = join(readers, sets, mixed=allow_mixed)
         writer = stack.enter_context(create_set(output, header, inputs=inputs, force=force))
         with console.progress(None, "cases") as advance:
             for case in cases:

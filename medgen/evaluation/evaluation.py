@@ -13,6 +13,7 @@ from typing import Any
 from medgen import __version__
 from medgen.artifacts.provenance import Identified, Provenance, derive
 from medgen.artifacts.stored import StoredSet
+from medgen.artifacts.synthetic import counted
 from medgen.config import nearest, plain
 from medgen.errors import UsageError
 from medgen.evaluation.anomaly import metric as anomaly
@@ -151,4 +152,5 @@ def identity(stored: StoredSet | None) -> dict[str, Any] | None:
         "digest": stored.tail.digest,
         "cases": len(stored),
         "slices": stored.slices,
+        "synthetic": counted(stored.cases),
     }

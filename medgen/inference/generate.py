@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from medgen.artifacts.provenance import Provenance
-from medgen.artifacts.schema import Array, Case, SetHeader
+from medgen.artifacts.schema import GENERATED, NO_SPLIT, Array, Case, SetHeader
 from medgen.config import Options, convert
 from medgen.diffusion.guidance import guide
 from medgen.diffusion.noise import NoiseStream
@@ -45,6 +45,8 @@ class GenerateOptions(Options, frozen=True):
     ema: bool = True
     precision: Precision = "auto"
     batch_size: Annotated[int, msgspec.Meta(ge=1)] = 16
+    split_name: Literal["", "train", "val", "test"] = ""
+    """The split that the samples belong to; "" = none, so that nothing trains on them unasked."""
 
 
 class Condition(NamedTuple):
@@ -73,7 +75,6 @@ class Generator:
             provenance=provenance,
             intensity=facts.intensity,
             vector_fields=facts.vector_fields if conditional else (),
-            notes={"synthetic": "yes"},
         )
 
     def cases(self, indices: Sequence[int], vectors: Vectors | None, negative: Vectors | None = None) -> Iterator[Case]:
@@ -92,7 +93,13 @@ class Generator:
                 arrays = {"image": images[row : row + 1]}
                 if asked is not None:
                     arrays["vector"] = asked[row : row + 1].astype(np.float32)
-                yield Case(f"sample-{index:06d}", arrays, spacing=spacing)
+                yield Case(
+                    f"sample-{index:06d}",
+                    arrays,
+                    split=self.options.split_name or NO_SPLIT,
+                    spacing=spacing,
+                    synthetic=GENERATED,
+                )
 
     def images(self, indices: Sequence[int], vectors: Vectors | None, negative: Vectors | None = None) -> Tensor:
         """Samples of `indices` under `vectors` (B, K), as images (B, C, H, W) in about [-1, 1]; DataError for NaN."""

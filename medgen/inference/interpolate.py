@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import msgspec
@@ -15,6 +15,7 @@ from torch import Tensor
 from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.stacks import blocks
+from medgen.artifacts.synthetic import altered
 from medgen.config import Options, convert
 from medgen.diffusion.noise import sample_noise
 from medgen.diffusion.samplers import sample
@@ -87,7 +88,8 @@ class Interpolation:
         volume = _volume(case, self.intensity, self.options)
         self._check(case)
         images = self._images(volume)
-        return volume.filled(images if self.options.consistency == "none" else volume.consistent(images), advance)
+        thin = volume.filled(images if self.options.consistency == "none" else volume.consistent(images), advance)
+        return replace(thin, synthetic=altered(case.synthetic))
 
     def _images(self, volume: ThinVolume) -> Iterator[Tensor]:
         """Slabs (S, n, C, H, W) in network units."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import Array, Case, Intensity, SetHeader
+from medgen.artifacts.synthetic import altered
 from medgen.config import Options, convert, plain
 from medgen.diffusion.samplers import sample
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
@@ -211,14 +212,13 @@ def normalize(
         for case in group:
             part = made_images[start : start + len(case)]
             start += len(case)
-            yield replace(case, arrays={**case.arrays, "image": part})
+            yield replace(case, arrays={**case.arrays, "image": part}, synthetic=altered(case.synthetic))
 
 
 def normalized_header(images: SetHeader, method: str, provenance: Provenance) -> SetHeader:
     """The header of the normalized set made from a set with header `images`."""
-    return msgspec.structs.replace(
-        images, provenance=provenance, notes={**images.notes, "synthetic": f"normalized by {method}"}
-    )
+    notes = {**images.notes, "normalized": f"by {method}"}
+    return msgspec.structs.replace(images, provenance=provenance, notes=notes)
 
 
 def _stored(images: Tensor, keys: list[str], intensity: Intensity, dtype: np.dtype[np.generic]) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def normalize(tiny: Path, images: Path, output: Path | str, *more: str) -> list[
 def test_a_normalized_set_is_the_images_set_with_other_images(tiny: Path, images: Path, tmp_path: Path) -> None:
     assert run(normalize(tiny, images, tmp_path / "g.h5")) == 0
     with open_set(tmp_path / "g.h5", random_access=True) as made, open_set(images, random_access=True) as given:
-        assert made.cases == given.cases
+        assert made.cases == [replace(row, synthetic="altered") for row in given.cases]
         assert made.header.label_names == given.header.label_names
         assert made.header.intensity == given.header.intensity
         for name in ("mask", "label"):

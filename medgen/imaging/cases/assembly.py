@@ -117,6 +117,7 @@ class Assembler:
             thickness=thickness,
             frame=hashed_frame(self._key, stack.first.reference),
             flaws=", ".join(flaws),
+            synthetic=stack.first.synthetic,
         )
 
     def _vectors(self, case: PlannedCase, plane: PlaneMap, source_of: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:

@@ -9,6 +9,8 @@ from typing import Any
 import pydicom
 from pydicom.dataset import Dataset
 
+from medgen.artifacts.schema import GENERATED
+from medgen.artifacts.synthetic import told_by
 from medgen.errors import DataError
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.functional_groups import frame_value
@@ -79,8 +81,16 @@ def _facts(entry: Entry, dataset: Dataset, frame: int, plain: PlainPixels | None
         thickness=_length(frame_value(dataset, frame, "PixelMeasuresSequence", "SliceThickness")),
         reference=str(dataset.get("FrameOfReferenceUID") or ""),
         phase=tuple(_phase(dataset, frame, keyword) for keyword in _PHASES),
+        synthetic=_synthetic(dataset),
         plain=plain,
     )
+
+
+def _synthetic(dataset: Dataset) -> str:
+    """What a file says of how it was made; a model other than ours may not tell whether it altered a real image."""
+    if dataset.get("SyntheticData") != "YES":
+        return ""
+    return told_by(str(dataset.get("ImageComments") or "")) or GENERATED
 
 
 def _kind(dataset: Dataset, modality: str) -> Kind:

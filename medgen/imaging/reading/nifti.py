@@ -13,6 +13,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
+from medgen.artifacts.synthetic import told_by
 from medgen.errors import DataError
 from medgen.imaging.reading.archive import MAX_FILE_BYTES, Entry
 from medgen.imaging.reading.slices import SliceFacts
@@ -45,6 +46,7 @@ def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
     if (steps < 1e-6).any():
         raise DataError(f"{entry.name}: its affine matrix has a zero column; repair the header")
     across, down = (tuple(float(v) for v in matrix[:3, axis] / steps[axis]) for axis in (0, 1))
+    synthetic = told_by(bytes(header["descrip"]).decode("ascii", "replace"))
     facts = []
     for volume in range(volumes):
         for index in range(slices):
@@ -65,6 +67,7 @@ def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
                     spacing=(float(steps[1]), float(steps[0])),
                     step=float(steps[2]),
                     phase=(str(volume),) if volumes > 1 else (),
+                    synthetic=synthetic,
                 )
             )
     return facts

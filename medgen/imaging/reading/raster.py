@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from medgen.artifacts.synthetic import told_by
 from medgen.errors import DataError
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.slices import SliceFacts
@@ -34,6 +35,7 @@ def scan_raster(entry: Entry, modality: str) -> list[SliceFacts]:
             colour=image.mode not in _GREY_MODES and not _grey_palette(image),
             kind="other" if image.mode in _WIDE_MODES else "byte",
             modality=modality,
+            synthetic=told_by(str(image.info.get("Description", ""))),
         )
     ]
 

@@ -124,7 +124,7 @@ def _alike(one: SliceFacts, other: SliceFacts) -> bool:
 
 
 def _layout(item: SliceFacts) -> tuple[object, ...]:
-    return (item.rows, item.columns, item.colour, item.kind, item.modality, item.spacing is None)
+    return (item.rows, item.columns, item.colour, item.kind, item.modality, item.spacing is None, item.synthetic)
 
 
 def _name(first: SliceFacts) -> str:

@@ -38,6 +38,7 @@ class SliceFacts:
     thickness: float | None = None  # mm that the slice averages over
     reference: str = ""  # FrameOfReferenceUID
     phase: tuple[str, ...] = ()  # echo, time point, ...: tells apart stacks that share their positions
+    synthetic: str = ""  # what the file says of itself, as in `Case`
     plain: PlainPixels | None = None  # where the pixels lie in a DICOM file, if they need no decoder
 
 

@@ -12,11 +12,10 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from medgen.artifacts.schema import Case, Intensity, SetHeader
+from medgen.artifacts.synthetic import describe
 from medgen.errors import DataError
 from medgen.imaging.writing.dicom_parts import decimal, derived_uid, encode, set_pixels, set_plane
 from medgen.imaging.writing.png import eight_bits
-
-KEEPS_REAL_PIXELS = ("preprocess", "merge")  # commands whose images still show real people
 
 
 def write_dicom(folder: Path, name: str, case: Case, header: SetHeader) -> list[str]:
@@ -77,7 +76,6 @@ def storable(image: npt.NDArray[Any], intensity: Intensity, where: str) -> tuple
 
 def _series(case: Case, header: SetHeader, intensity: Intensity) -> Dataset:
     """What all images of the series share."""
-    synthetic = any(step.command not in KEEPS_REAL_PIXELS for step in header.provenance.steps)
     modality = _modality(case, intensity)
     dataset = Dataset()
     dataset.SpecificCharacterSet = "ISO_IR 192"
@@ -87,7 +85,7 @@ def _series(case: Case, header: SetHeader, intensity: Intensity) -> Dataset:
     dataset.Modality = modality
     dataset.ImageType = ["DERIVED", "SECONDARY"] + ["AXIAL"] * (modality == "CT")
     dataset.ContentQualification = "RESEARCH"
-    dataset.PatientName = f"{'SYNTHETIC' if synthetic else 'DERIVED'}^{case.id[:40]}"
+    dataset.PatientName = f"{'SYNTHETIC' if case.synthetic else 'DERIVED'}^{case.id[:40]}"
     dataset.PatientID = case.id[:64]
     dataset.PatientIdentityRemoved = "YES"
     dataset.DeidentificationMethod = "Made anew without any attribute of a source file"
@@ -97,8 +95,10 @@ def _series(case: Case, header: SetHeader, intensity: Intensity) -> Dataset:
     dataset.SeriesNumber = "1"
     dataset.Manufacturer = "medgen"
     dataset.BurnedInAnnotation = "NO"
-    comment = "SYNTHETIC image made by a generative model" if synthetic else "Image derived by resampling"
+    comment = describe(case.synthetic) or "Image derived by resampling"
     dataset.ImageComments = f"{comment}; for research only, not for diagnosis"
+    if case.synthetic:
+        dataset.SyntheticData = "YES"
     dataset.DerivationDescription = f"medgen {header.provenance.steps[-1].command}, provenance {header.provenance.id}"
     dataset.SliceThickness = decimal(case.thickness or case.spacing[0])
     dataset.SpacingBetweenSlices = decimal(case.spacing[0])

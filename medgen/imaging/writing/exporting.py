@@ -43,8 +43,9 @@ def export_cases(
 ) -> tuple[int, int]:
     """Write the chosen cases into `folder`; how many cases and slices.
 
-    Each case is a file or folder named after its id. `conditions.csv` tells for each slice its file, case, split and
-    whatever conditions the set holds. DataError if the set holds no images or no case is chosen.
+    Each case is a file or folder named after its id. `conditions.csv` tells for each slice its file, case, split,
+    whether and how a model made it, and whatever conditions the set holds. DataError if the set holds no images or no
+    case is chosen.
     """
     if header.kind == "latent":
         raise DataError("a latent set holds no images; export the image set it was made from")
@@ -54,12 +55,12 @@ def export_cases(
         table = csv.writer(file, lineterminator="\n")
         for case in _chosen(cases, options):
             if count == 0:
-                table.writerow(["file", "case", "slice", "split", *_columns(header, case)])
+                table.writerow(["file", "case", "slice", "split", "synthetic", *_columns(header, case)])
                 if options.to == "png":
                     _write_scale(folder, header, case, options.bits)
             files = _write(folder, names.take(case.id), case, header, options)
             for index, name in enumerate(files):
-                table.writerow([name, case.id, index, case.split, *_values(case, index)])
+                table.writerow([name, case.id, index, case.split, case.synthetic, *_values(case, index)])
             count += 1
             slices += len(case)
             advance()

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medgen.artifacts.schema import Case, Intensity, SetHeader
+from medgen.artifacts.synthetic import describe
 
 
 def affine_of(
@@ -31,7 +32,8 @@ def write_case(folder: Path, name: str, case: Case, header: SetHeader) -> list[s
     intensity = header.intensity or Intensity()
     affine = affine_of(case.spacing, case.origin, case.direction)
     file = f"{name}.nii.gz"
-    write_nifti(folder / file, _volume(case["image"]), affine, scale=intensity.scale, offset=intensity.offset)
+    scale, offset, text = intensity.scale, intensity.offset, describe(case.synthetic)
+    write_nifti(folder / file, _volume(case["image"]), affine, scale=scale, offset=offset, description=text)
     if "mask" in case.arrays:
         write_nifti(folder / f"{name}_mask.nii.gz", _volume(case["mask"]), affine)
     return [file] * len(case)
@@ -49,8 +51,12 @@ def write_nifti(
     *,
     scale: float = 1.0,
     offset: float = 0.0,
+    description: str = "",
 ) -> None:
-    """Write `voxels` (D, H, W) or (D, H, W, C) as they are stored; physical = stored * scale + offset."""
+    """Write `voxels` (D, H, W) or (D, H, W, C) as they are stored; physical = stored * scale + offset.
+
+    `description` (ASCII, at most 79 letters) goes into the header.
+    """
     import nibabel
 
     content = voxels.transpose((2, 1, 0) if voxels.ndim == 3 else (2, 1, 0, 3))
@@ -61,6 +67,7 @@ def write_nifti(
     header.set_qform(affine, code=1)
     header.set_sform(affine, code=1)
     header.set_slope_inter(scale, offset)
+    header["descrip"] = description.encode("ascii")
     header["magic"] = b"n+1"
     header["vox_offset"] = 352
     with path.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw, mtime=0) as file:

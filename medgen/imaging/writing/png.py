@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medgen.artifacts.schema import Case, Intensity, SetHeader
+from medgen.artifacts.synthetic import describe
 from medgen.errors import DataError
 
 
@@ -25,7 +26,8 @@ def write_png(folder: Path, name: str, case: Case, header: SetHeader, *, bits: i
     if len(case) > 1:
         (folder / name).mkdir()
     for stem, image in zip(stems, images, strict=True):
-        save_png(folder / f"{stem}.png", image[0] if len(image) == 1 else image.transpose(1, 2, 0))
+        pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+        save_png(folder / f"{stem}.png", pixels, describe(case.synthetic))
     if "mask" in case.arrays:
         for stem, masks in zip(stems, case["mask"], strict=True):
             for number, mask in enumerate(masks):
@@ -63,8 +65,11 @@ def shift_of(dtype: npt.DTypeLike) -> int:
     return -32768 if np.dtype(dtype).kind == "i" else 0
 
 
-def save_png(path: Path, pixels: npt.NDArray[Any]) -> None:
-    """(H, W) of 8 or 16 bits or (H, W, 3) of 8 -> a file without any time in it."""
-    from PIL import Image
+def save_png(path: Path, pixels: npt.NDArray[Any], description: str = "") -> None:
+    """(H, W) of 8 or 16 bits or (H, W, 3) of 8 -> a file without any time in it, `description` as its text."""
+    from PIL import Image, PngImagePlugin
 
-    Image.fromarray(pixels).save(path, format="PNG", compress_level=6)
+    text = PngImagePlugin.PngInfo()
+    if description:
+        text.add_text("Description", description)
+    Image.fromarray(pixels).save(path, format="PNG", compress_level=6, pnginfo=text)

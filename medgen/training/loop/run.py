@@ -163,4 +163,7 @@ def start(run: Run, options: TrainingOptions) -> Iterator[Training]:
             raise UsageError("several processes cannot share standard input; write the set to a file first")
         reporter: Reporter = run.reporter if here.first else Silent()
         with open_set(run.source, random_access=True) as stored:
+            trained = [row for row in stored.cases if row.split == "train"]
+            if made := sum(bool(row.synthetic) for row in trained):
+                reporter.warn(f"{made} of the {len(trained)} cases of the training split are synthetic")
             yield Training(run, stored, here, device, reporter)

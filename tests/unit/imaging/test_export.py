@@ -119,7 +119,9 @@ def test_dicom_spreads_other_numbers_over_sixteen_bits(tmp_path: Path) -> None:
 
 def test_dicom_says_what_it_is_and_names_nobody(tmp_path: Path) -> None:
     case = ct_case("0123abcd")
-    made = pydicom.dcmread(export(tmp_path / "made", "dicom", case) / "0123abcd/0003.dcm")
+    made = pydicom.dcmread(
+        export(tmp_path / "made", "dicom", dataclasses.replace(case, synthetic="generated")) / "0123abcd/0003.dcm"
+    )
     assert made.SOPClassUID == uid.CTImageStorage
     assert list(made.ImageType)[:2] == ["DERIVED", "SECONDARY"]
     assert str(made.PatientName) == "SYNTHETIC^0123abcd"
@@ -236,7 +238,7 @@ def test_conditions_tell_each_slice_apart(tmp_path: Path, to: str) -> None:
     )
     folder = export(tmp_path / "out", to, case, header=header_of(fields=("x", "size")))
     rows = list(csv.DictReader((folder / "conditions.csv").open()))
-    assert list(rows[0]) == ["file", "case", "slice", "split", "x", "size", "label", "text"]
+    assert list(rows[0]) == ["file", "case", "slice", "split", "synthetic", "x", "size", "label", "text"]
     assert [float(row["size"]) for row in rows] == pytest.approx(vector[:, 1].tolist(), abs=1e-6)
     assert rows[3]["text"] == 'slice 3, "quoted"'
     assert all((folder / row["file"]).is_file() for row in rows)
