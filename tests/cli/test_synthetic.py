@@ -189,19 +189,9 @@ def test_a_reference_must_be_real_unless_said_otherwise(
 
 def test_training_says_how_many_cases_are_synthetic(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_set(tmp_path / "mixed.h5", (NO, GENERATED, NO, ALTERED))
-    tiny_vae = [
-        "--preset",
-        "lidc-nodule-tiny",
-        "--steps",
-        "1",
-        "--batch-size",
-        "1",
-        "--set",
-        "loop.warmup=0",
-        "--set",
-        "crop=16",
-    ]
-    assert run(["train-vae", str(path), *tiny_vae, "-o", str(tmp_path / "vae.safetensors")]) == 0
+    call = ["train-vae", str(path), "--preset", "lidc-nodule-tiny", "--steps", "1", "--batch-size", "1"]
+    small = ["--set", "loop.warmup=0", "--set", "crop=16"]
+    assert run([*call, *small, "-o", str(tmp_path / "vae.safetensors")]) == 0
     assert "2 of the 4 cases of the training split are synthetic" in capsys.readouterr().err
 
 
