@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from medgen.artifacts.latent_space import LatentSpace, Scale, Shift
 from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.stacks import Stack, blocks
 from medgen.errors import DataError
@@ -36,8 +37,6 @@ ARRAY_RANK = {
 }  # fmt: skip
 ARRAY_NAMES = tuple(ARRAY_RANK)
 MAP_CHANNELS = ("pixel", "gradient", "laplacian", "total")
-NORMAL = "normal"
-"""The name among `label_names` of cases without a finding."""
 TEXT_NAMES = ("text", "modality")
 SPLITS = ("train", "val", "test")
 NO_SPLIT = "none"
@@ -97,11 +96,16 @@ class SetHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     intensity: Intensity | None = None
     vector_fields: tuple[str, ...] = ()
     label_names: tuple[str, ...] = ()  # of the classes 0, 1, ...; empty where they have none
-    latent_scale: float = 1.0  # a denoiser sees latent * latent_scale
-    latent_shift: float = 0.0  # ... after subtracting this
+    latent_scale: Scale = 1.0
+    latent_shift: Shift = 0.0
     vae_digest: str = ""  # of the VAE that made or decodes the latents
     notes: dict[str, str] = {}
     schema: str = SET_SCHEMA
+
+    @property
+    def latent_space(self) -> LatentSpace:
+        """What networks see of the set's latents."""
+        return LatentSpace(self.latent_scale, self.latent_shift)
 
 
 def slice_positions(
@@ -229,12 +233,12 @@ class LatentStatistics:
     """Running mean and standard deviation of each channel of latents, scaled and shifted as a header says."""
 
     def __init__(self, header: SetHeader) -> None:
-        self._scale, self._shift = header.latent_scale, header.latent_shift
+        self._space = header.latent_space
         self._count, self._sum, self._squares = 0, np.zeros(()), np.zeros(())
 
     def add(self, latents: Array) -> None:
         """Take in unscaled latents (D, c, h, w)."""
-        scaled = (latents.astype(np.float64) - self._shift) * self._scale
+        scaled = self._space.seen(latents.astype(np.float64))
         self._count += scaled[:, 0].size
         self._sum = self._sum + scaled.sum(axis=(0, 2, 3))
         self._squares = self._squares + np.square(scaled).sum(axis=(0, 2, 3))

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from medgen.artifacts.classes import normal_class
 from medgen.artifacts.provenance import Provenance
-from medgen.artifacts.schema import MAP_CHANNELS, NORMAL, Case, Intensity, SetHeader
+from medgen.artifacts.schema import MAP_CHANNELS, Case, Intensity, SetHeader
 from medgen.config import Options, plain
 from medgen.errors import ConfigError, DataError
 from medgen.inference.calibration import Calibration, CalibrationOptions, Maps, Weight
@@ -175,8 +176,8 @@ def normal_maps(header: SetHeader, cases: Iterable[Case], options: AnomalyOption
         if split not in (None, case.split):
             continue
         maps = case["map"]
-        if "label" in case.arrays and NORMAL in header.label_names:
-            maps = maps[case["label"] == header.label_names.index(NORMAL)]
+        if "label" in case.arrays:
+            maps = maps[case["label"] == normal_class(header)]
         if len(maps):
             yield case.id, maps
 

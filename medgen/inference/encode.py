@@ -62,7 +62,7 @@ class Encoder:
                 part = latents[start : start + len(case)]
                 start += len(case)
                 if self._accept(case, part):
-                    self.summaries.append(summarize(case.id, part, self.vae.facts))
+                    self.summaries.append(summarize(case.id, part, self.vae.facts.latent_space))
                     arrays = {name: array for name, array in case.arrays.items() if name != "image"}
                     yield replace(case, arrays={**arrays, "latent": part})
 

@@ -118,7 +118,7 @@ class Generator:
             clip=(-1.0, 1.0) if facts.space == "image" else None,
         )
         if self.vae is not None:
-            x0 = self.vae.decode(x0 / facts.latent_scale + facts.latent_shift)
+            x0 = self.vae.images(x0)
         finite = torch.isfinite(x0).flatten(1).all(1)
         if not finite.all():
             index = indices[int(finite.int().argmin())]

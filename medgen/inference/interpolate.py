@@ -78,7 +78,7 @@ class Interpolation:
     """Of the input, with the model's window."""
 
     def __post_init__(self) -> None:
-        self.vae.check_made(self.denoiser.facts.vae_digest, str(self.denoiser.model.path))
+        self.vae.check_made(self.denoiser.facts, str(self.denoiser.model.path))
 
     def case(self, case: Case, advance: Callable[[int], None] = lambda slices: None) -> Case:
         """The thin case of a thick one: image, and spread where there are several samples; `advance` counts slices.
@@ -180,15 +180,12 @@ class Interpolation:
         return combine(known.clamp(-1.0, 1.0) + with_residual - self._decode(guess), known)
 
     def _encode(self, images: Tensor) -> Tensor:
-        """Slices (n, C, H, W) in network units -> shifted and scaled latents (n, c, h, w) on the CPU."""
-        facts, images = self.denoiser.facts, images.clamp(-1.0, 1.0)
-        mean = torch.cat([self.vae.encode(images[part]).mean.float().cpu() for part in _parts(len(images))])
-        return (mean - facts.latent_shift) * facts.latent_scale
+        """Slices (n, C, H, W) in network units -> latents (n, c, h, w) on the CPU."""
+        images = images.clamp(-1.0, 1.0)
+        return torch.cat([self.vae.latents(images[part]).cpu() for part in _parts(len(images))])
 
     def _decode(self, latents: Tensor) -> Tensor:
-        facts = self.denoiser.facts
-        latents = latents / facts.latent_scale + facts.latent_shift
-        return torch.cat([self.vae.decode(latents[part]).float().cpu() for part in _parts(len(latents))])
+        return torch.cat([self.vae.images(latents[part]).cpu() for part in _parts(len(latents))])
 
     def _check(self, case: Case) -> None:
         channels, height, width = case.stack("image").shape[1:]

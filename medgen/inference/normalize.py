@@ -157,14 +157,10 @@ class Normalizer:
         )
 
     def _encode(self, images: Tensor) -> Tensor:
-        facts = self.network.facts
-        if self.vae is None:
-            return images.to(self.network.device)
-        return (self.vae.encode(images).mean - facts.latent_shift) * facts.latent_scale
+        return images.to(self.network.device) if self.vae is None else self.vae.latents(images)
 
     def _decode(self, x0: Tensor) -> Tensor:
-        facts = self.network.facts
-        return x0 if self.vae is None else self.vae.decode(x0 / facts.latent_scale + facts.latent_shift)
+        return x0 if self.vae is None else self.vae.images(x0)
 
 
 @dataclass(frozen=True)

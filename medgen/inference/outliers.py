@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from medgen.artifacts.latent_space import LatentSpace
 from medgen.artifacts.schema import Array
-from medgen.models.facts import VAEFacts
 
 FEWEST = 20
 """Cases below which the spread of the rest is too uncertain to name anybody."""
@@ -33,9 +33,9 @@ class Outlier(NamedTuple):
     deviations: float
 
 
-def summarize(case: str, latents: Array, facts: VAEFacts) -> Summary:
+def summarize(case: str, latents: Array, space: LatentSpace) -> Summary:
     """The summary of unscaled latents (D, c, h, w)."""
-    scaled = (latents.astype(np.float64) - facts.latent_shift) * facts.latent_scale
+    scaled = space.seen(latents.astype(np.float64))
     return Summary(case, (float(scaled.mean()), float(scaled.std()), float(np.abs(scaled).max())))
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
+from medgen.artifacts.latent_space import LatentSpace, Scale, Shift
 from medgen.artifacts.schema import Intensity, SetHeader
 from medgen.errors import DataError
 
@@ -29,15 +30,33 @@ class Facts(msgspec.Struct, frozen=True):
 
 
 class VAEFacts(Facts, frozen=True):
-    """Facts of kind "vae". A denoiser sees (latent - latent_shift) * latent_scale."""
+    """Facts of kind "vae"."""
 
     intensity: Intensity  # of the image set it was trained on: its window is what [-1, 1] means
-    latent_scale: float
-    latent_shift: float
+    latent_scale: Scale
+    latent_shift: Shift
     stored_dtype: Literal["int16", "uint8", "uint16", "float32"] = "int16"  # of the images, hence of decoded ones
 
+    @property
+    def latent_space(self) -> LatentSpace:
+        """What networks see of its latents."""
+        return LatentSpace(self.latent_scale, self.latent_shift)
 
-class DenoiserFacts(Facts, frozen=True):
+
+class LatentFacts(Facts, frozen=True, kw_only=True):
+    """What every model of latents says about them; the defaults are those of a model of images."""
+
+    vae_digest: str = ""
+    latent_scale: Scale = 1.0
+    latent_shift: Shift = 0.0
+
+    @property
+    def latent_space(self) -> LatentSpace:
+        """What the network sees of latents."""
+        return LatentSpace(self.latent_scale, self.latent_shift)
+
+
+class DenoiserFacts(LatentFacts, frozen=True):
     """Facts of kind "denoiser". `shape` is (channels, height, width) of what it denoises."""
 
     space: Literal["latent", "image"]
@@ -47,21 +66,15 @@ class DenoiserFacts(Facts, frozen=True):
     intensity: Intensity
     vector_fields: tuple[str, ...] = ()
     spacing: tuple[float, float, float] | None = None  # (z, y, x) mm where the training set has one for all cases
-    vae_digest: str = ""  # latent space only, like the two below
-    latent_scale: float = 1.0
-    latent_shift: float = 0.0
     stored_dtype: Literal["int16", "uint8", "uint16", "float32"] = "int16"  # image space only; else the VAE says it
 
 
-class InterpolatorFacts(Facts, frozen=True):
+class InterpolatorFacts(LatentFacts, frozen=True):
     """Facts of kind "interpolator": the VAE it looks through, its diffusion, and the lengths (mm) it was trained on."""
 
     schedule: dict[str, Any]  # as in DenoiserFacts, like the next two
     objective: str
     intensity: Intensity
-    vae_digest: str
-    latent_scale: float
-    latent_shift: float
     residual_std: float  # what it predicts is multiplied by this, and added to the latents of the guess
     depth: int  # thin slices in a window
     plane: tuple[int, int]  # height and width of the slices, in pixels
@@ -87,7 +100,7 @@ def _window(intensity: Intensity) -> str:
     return f"[{low:g}, {high:g}] {intensity.unit}"
 
 
-class NormalizerFacts(Facts, frozen=True):
+class NormalizerFacts(LatentFacts, frozen=True):
     """Facts of kind "normalizer": a network with the heads "diffusion" and "flow", each on a path of its own."""
 
     space: Literal["latent", "image"]
@@ -97,7 +110,4 @@ class NormalizerFacts(Facts, frozen=True):
     flow_schedule: dict[str, Any]
     intensity: Intensity
     spacing: tuple[float, float, float] | None = None
-    vae_digest: str = ""  # latent space only, like the two below
-    latent_scale: float = 1.0
-    latent_shift: float = 0.0
     stored_dtype: Literal["int16", "uint8", "uint16", "float32"] = "int16"

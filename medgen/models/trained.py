@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from medgen.artifacts.model_file import Model, open_model
+from medgen.artifacts.schema import SetHeader
 from medgen.config import convert
 from medgen.errors import ConfigError, DataError, UsageError
-from medgen.models.facts import DenoiserFacts, Facts, InterpolatorFacts, NormalizerFacts, VAEFacts
+from medgen.models.facts import DenoiserFacts, Facts, InterpolatorFacts, LatentFacts, NormalizerFacts, VAEFacts
 from medgen.models.kinds import KINDS
 from medgen.nets.compute import Precision, resolve_precision
 from medgen.nets.unet import UNet
@@ -68,24 +69,42 @@ class FrozenVAE(Trained[VAE, VAEFacts]):
 
     def encode(self, images: Tensor) -> Posterior:
         """Images (B, C, H, W) in [-1, 1], on any device -> posterior over latents (B, c, h, w)."""
-        posterior = self.network.encode(_prepared(images, self.device))
+        with self._own_precision():
+            posterior = self.network.encode(_prepared(images, self.device))
         return Posterior(posterior.mean[: len(images)], posterior.logvar[: len(images)])
 
     def decode(self, latents: Tensor) -> Tensor:
         """Unscaled latents (B, c, h, w) -> images (B, C, H, W), float32, about [-1, 1]."""
-        images = self.network.decode(_prepared(latents, self.device))
+        with self._own_precision():
+            images = self.network.decode(_prepared(latents, self.device))
         return images[: len(latents)].float()
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) -> what is left of them after the mean latent."""
         return self.decode(self.encode(images).mean)
 
-    def check_made(self, digest: str, user: str) -> None:
-        """DataError unless this is the VAE with this digest, which made the latents of `user`, a set or a model."""
-        if self.model.digest != digest:
+    def _own_precision(self) -> torch.autocast:
+        """Inside a training the weights' type counts all the same, so that latents are those of inference."""
+        return torch.autocast(self.device.type, enabled=False)
+
+    def latents(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> their mean latents as a network sees them, (B, c, h, w)."""
+        return self.facts.latent_space.seen(self.encode(images).mean)
+
+    def images(self, latents: Tensor) -> Tensor:
+        """Latents (B, c, h, w) as a network sees them -> images (B, C, H, W)."""
+        return self.decode(self.facts.latent_space.unscaled(latents))
+
+    def check_made(self, latents: LatentFacts | SetHeader, holder: str) -> None:
+        """DataError unless the latents that the set or model `holder` tells of are those of this VAE."""
+        if self.model.digest != latents.vae_digest:
             raise DataError(
-                f"{user}: has latents of the VAE {digest[:12]}, but {self.model.path} is the VAE "
+                f"{holder}: has latents of the VAE {latents.vae_digest[:12]}, but {self.model.path} is the VAE "
                 f"{self.model.digest[:12]}; give the VAE that made its latents"
+            )
+        if self.facts.latent_space != latents.latent_space:
+            raise DataError(
+                f"{holder}: scales its latents otherwise than their VAE {self.model.path} says; extract them again"
             )
 
 
@@ -139,7 +158,7 @@ def check_pair(model: Denoiser | NormalizerNetwork, vae: FrozenVAE | None) -> No
         return
     if vae is None:
         raise UsageError("the model works on latents; give the VAE that decodes them with --vae")
-    vae.check_made(model.facts.vae_digest, str(model.model.path))
+    vae.check_made(model.facts, str(model.model.path))
 
 
 def _make_ready(network: VAE | UNet, device: torch.device, dtype: torch.dtype) -> None:

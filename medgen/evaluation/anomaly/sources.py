@@ -10,11 +10,12 @@ from math import ceil
 import numpy as np
 import torch
 
-from medgen.artifacts.schema import MAP_CHANNELS, NORMAL
+from medgen.artifacts.classes import NORMAL, normal_class
+from medgen.artifacts.schema import MAP_CHANNELS
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
 from medgen.evaluation.anomaly.nearest_normal import Read, nearest_rows
-from medgen.evaluation.anomaly.truth import Roles, Rows, Truth
+from medgen.evaluation.anomaly.truth import RENAME, Roles, Rows, Truth
 from medgen.evaluation.inputs import Images, Inputs, MapMaker
 
 CHUNK = 32  # slices mapped at once
@@ -133,10 +134,8 @@ def _nearest(inputs: Inputs, roles: Roles, advance: Callable[[int], object]) -> 
 def normal_rows(training: StoredSet, normal: str = NORMAL) -> Rows:
     """Slices of the training split that are normal, all of them where there are no labels; DataError if none are."""
     split = np.repeat([row.split == "train" for row in training.cases], [row.count for row in training.cases])
-    names = training.header.label_names
-    if training.has("label") and (normal in names or not names):
-        wanted = names.index(normal) if names else int(normal)
-        split &= training.column("label") == wanted
+    if training.has("label"):
+        split &= training.column("label") == normal_class(training.header, normal, RENAME)
     rows = np.flatnonzero(split)
     if not len(rows):
         raise DataError(f"the training set has no '{normal}' image in its training split")

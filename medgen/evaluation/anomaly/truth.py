@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from medgen.artifacts.classes import normal_class
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
 from medgen.evaluation.options import AnomalyEvaluationOptions
@@ -15,6 +16,9 @@ Bools = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 
 _CHUNK = 64
+
+RENAME = "name the normal one with --set anomaly.normal=NAME"
+"""What helps where no class has the name of the normal one."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,8 @@ def truth_of(stored: StoredSet, options: AnomalyEvaluationOptions) -> Truth:
 def _kinds(stored: StoredSet, normal: str) -> npt.NDArray[np.str_]:
     """The label of each slice by name; classes without names are called by their number."""
     labels = stored.column("label")
+    normal_class(stored.header, normal, RENAME)
     names = stored.header.label_names or tuple(str(number) for number in range(int(labels.max(initial=0)) + 1))
-    if normal not in names:
-        raise DataError(
-            f"no label is called '{normal}': they are {', '.join(names)}; name the normal one with "
-            "--set anomaly.normal=NAME"
-        )
     return np.array(names)[labels]
 
 

@@ -9,16 +9,14 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from medgen.artifacts.model_file import Model, open_model
-from medgen.config import convert
 from medgen.diffusion.objectives import diffusion_loss
 from medgen.diffusion.schedules import Schedule
 from medgen.diffusion.thin_grid import PLACES, SCALES, network_input
 from medgen.errors import ConfigError, DataError, UsageError
-from medgen.models.facts import InterpolatorFacts, VAEFacts, check_intensity
-from medgen.nets.compute import autocast, resolve_precision
+from medgen.models.facts import InterpolatorFacts, check_intensity
+from medgen.models.trained import FrozenVAE
 from medgen.nets.unet import UNet, UNetConfig
-from medgen.nets.vae import VAE, VAEConfig
+from medgen.nets.vae import VAEConfig
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
 from medgen.training.learners.volumes import Volumes
 from medgen.training.loop.init import read_model
@@ -30,32 +28,6 @@ MEASURED = 32
 """Windows from which the spread of the residual is taken."""
 ENCODED = 32
 """Slices that the VAE encodes at once."""
-
-
-class FrozenVAE:
-    """The encoder of a trained VAE, slice by slice, outside of every gradient."""
-
-    def __init__(self, path: Path, device: torch.device, dtype: torch.dtype) -> None:
-        self.model: Model = open_model(path, kind="vae")
-        self.facts = VAEFacts.read(self.model.facts, str(path))
-        self.network = VAE(convert(VAEConfig, self.model.config, str(path)))
-        if self.network.config.dims != 2:
-            raise DataError(f"{path}: encodes volumes; the interpolator needs a VAE of slices (dims = 2)")
-        self.network.load_state_dict(self.model.weights())
-        self.network.to(device).eval().requires_grad_(False)
-        self._device, self._dtype = device, dtype
-
-    @torch.no_grad()
-    def latents(self, volumes: Tensor) -> Tensor:
-        """Windows (B, N, C, H, W) in [-1, 1] -> shifted and scaled mean latents (B, c, N, h, w), float32."""
-        slices = volumes.flatten(0, 1)
-        with autocast(self._device, self._dtype):
-            parts = [
-                self.network.encode(slices[first : first + ENCODED].to(self._device)).mean.float()
-                for first in range(0, len(slices), ENCODED)
-            ]
-        latents = (torch.cat(parts) - self.facts.latent_shift) * self.facts.latent_scale
-        return latents.view(*volumes.shape[:2], *latents.shape[1:]).transpose(1, 2)
 
 
 class InterpolatorLearner(Learner):
@@ -86,8 +58,15 @@ class InterpolatorLearner(Learner):
 
     def residual(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Latents of the guess and what they miss, over its standard deviation; both (B, c, N, h, w)."""
-        guess = self.vae.latents(batch["guess"])
-        return guess, (self.vae.latents(batch["thin"]) - guess) / self.residual_std
+        guess = self.latents(batch["guess"])
+        return guess, (self.latents(batch["thin"]) - guess) / self.residual_std
+
+    def latents(self, volumes: Tensor) -> Tensor:
+        """Windows (B, N, C, H, W) in [-1, 1] -> latents of their slices, each encoded alone, (B, c, N, h, w)."""
+        slices = volumes.flatten(0, 1)
+        parts = [self.vae.latents(slices[first : first + ENCODED]) for first in range(0, len(slices), ENCODED)]
+        latents = torch.cat(parts)
+        return latents.view(*volumes.shape[:2], *latents.shape[1:]).transpose(1, 2)
 
     def measure(self, volumes: Volumes) -> None:
         """Set the residual's standard deviation from the first windows of the training."""
@@ -102,8 +81,9 @@ def train(training: Training, options: TrainDiffusionOptions) -> None:
         raise UsageError("the interpolator looks through a VAE; name it with --vae")
     if stored.header.kind != "image":
         raise DataError(f"{run.source}: is a set of kind '{stored.header.kind}'; the interpolator learns from images")
-    dtype = resolve_precision(options.loop.precision, training.device)
-    vae = FrozenVAE(Path(options.vae), training.device, dtype)
+    vae = FrozenVAE.load(Path(options.vae), training.device, options.loop.precision)
+    if vae.network.config.dims != 2:
+        raise DataError(f"{options.vae}: encodes volumes; the interpolator needs a VAE of slices (dims = 2)")
     intensity = check_intensity(stored.header, vae.facts)
     shape, _ = stored.arrays()["image"]  # (C, H, W)
     network = _network(options.network, vae.network.config, shape)

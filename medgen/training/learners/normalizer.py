@@ -6,26 +6,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 import torch
 from msgspec.structs import replace
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from medgen.artifacts.schema import NORMAL, Intensity
-from medgen.artifacts.stored import StoredSet
+from medgen.artifacts.classes import NORMAL, normal_class
+from medgen.artifacts.provenance import Identified
+from medgen.artifacts.schema import Intensity
 from medgen.diffusion.objectives import Objective, diffusion_loss, to_x0
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
 from medgen.errors import DataError, UsageError
 from medgen.models.facts import NormalizerFacts
+from medgen.models.trained import FrozenVAE
 from medgen.nets.unet import UNet, UNetConfig
-from medgen.nets.vae import VAE, VAEConfig
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
 from medgen.training.learners.losses import ReconstructionLoss, VAELosses
 from medgen.training.learners.normalizer_options import NormalizerOptions
 from medgen.training.loop.data import Slices, common_spacing, stored_type
-from medgen.training.loop.init import Beginning, read_model
+from medgen.training.loop.init import read_model
 from medgen.training.loop.learner import Learner, Parts
 from medgen.training.loop.run import Sources, Training
 from medgen.training.loop.step import Batch, Step, seeded
@@ -128,11 +127,12 @@ def train(training: Training, options: TrainDiffusionOptions) -> None:
         options.network, in_channels=shape[0], out_channels=shape[0], vector_size=0, vector_map=0, heads=HEADS
     )
     options = replace(options, network=network, normalizer=options.normalizer or NormalizerOptions())
-    others: list[Beginning[UNetConfig] | Beginning[VAEConfig]] = []
+    others: list[Identified] = []
     decode: Decode = lambda x: x  # noqa: E731
     if header.kind == "latent":
-        decode, vae = decoder_of(training, options)
-        others.append(vae)
+        vae = vae_of(training, options)
+        decode = vae.images
+        others.append(vae.model)
     elif options.vae is not None:
         raise UsageError("the set holds images, which need no decoding; leave out --vae")
     learner = NormalizerLearner(options, decode)
@@ -157,24 +157,13 @@ def train(training: Training, options: TrainDiffusionOptions) -> None:
     training.save(fitted, "normalizer", network, facts, fitted.figures)
 
 
-def decoder_of(training: Training, options: TrainDiffusionOptions) -> tuple[Decode, Beginning[VAEConfig]]:
-    """The frozen decoder of the set's latents, on the training's device, and the model that it is of."""
-    header = training.stored.header
+def vae_of(training: Training, options: TrainDiffusionOptions) -> FrozenVAE:
+    """The VAE of the set's latents."""
     if options.vae is None:
         raise UsageError("the normalizer sees its latents as images too; give the VAE that made them with --vae")
-    path = Path(options.vae)
-    vae = read_model(path, "vae", VAEConfig)
-    digest = vae.known[vae.provenance.id]
-    if digest != header.vae_digest:
-        raise DataError(
-            f"{training.run.source} holds latents of the VAE {header.vae_digest[:12]}, but {path} is the VAE "
-            f"{digest[:12]}; give the VAE that made them"
-        )
-    network = VAE(vae.config)
-    vae.fill(network)
-    network.to(training.device).eval().requires_grad_(False)
-    scale, shift = header.latent_scale, header.latent_shift
-    return lambda x: network.decode(x / scale + shift), vae
+    vae = FrozenVAE.load(Path(options.vae), training.device, options.loop.precision)
+    vae.check_made(training.stored.header, training.run.source)
+    return vae
 
 
 def normal_slices(training: Training, options: TrainDiffusionOptions) -> Sources[Slices]:
@@ -186,7 +175,7 @@ def normal_slices(training: Training, options: TrainDiffusionOptions) -> Sources
     if not stored.has("label"):
         training.reporter.warn("the set has no labels, so every case is taken for a normal one")
         return training.slices(options)
-    normal = normal_in(stored)
+    normal = stored.column("label") == normal_class(stored.header)
     for row in stored.cases:
         if row.split == "train" and not normal[row.start : row.start + row.count].all():
             raise DataError(
@@ -199,16 +188,3 @@ def normal_slices(training: Training, options: TrainDiffusionOptions) -> Sources
         training.reporter.warn("the set has no normal case in a 'val' split, so nothing is validated")
         return Sources(train, None)
     return Sources(train, Slices(stored, "val", options.seed, options.balance, among=normal))
-
-
-def normal_in(stored: StoredSet) -> npt.NDArray[np.bool_]:
-    """Which slices of a labelled set are normal, (slices,); DataError if its labels name no such class."""
-    names = stored.header.label_names
-    if NORMAL not in names:
-        told = f"its classes are {', '.join(names)}" if names else "its classes have no names"
-        raise DataError(
-            f"the set does not say which cases are normal: {told}; give normal ones the label '{NORMAL}' in the CSV "
-            "for preprocess --labels"
-        )
-    normal: npt.NDArray[np.bool_] = stored.column("label") == names.index(NORMAL)
-    return normal

@@ -12,6 +12,7 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
+from medgen.artifacts.latent_space import LatentSpace
 from medgen.errors import ConfigError, DataError
 from medgen.models.facts import VAEFacts
 from medgen.nets.compute import autocast
@@ -36,6 +37,8 @@ from medgen.training.loop.step import Batch, Step, seeded
 
 MEASURED = 512
 """Slices from which the latents' mean and standard deviation are taken."""
+UNUSED = 0.05
+"""Share of the largest deviation below which a channel holds next to nothing."""
 
 
 class TrainVAEOptions(TrainingOptions, frozen=True):
@@ -129,11 +132,11 @@ def train_vae(run: Run, options: TrainVAEOptions) -> None:
         sources = training.slices(options)
         fitted = training.fit(learner, options, sources, [init] if init else [])
         with fitted.loop.averaged():
-            mean, std = latent_moments(learner.model, fitted.loop, sources.train)
+            space = latent_space(learner.model, fitted.loop, sources.train)
             quality = {}
             if sources.validation is not None:
                 quality = reconstruction_quality(learner.model, fitted.loop, sources.validation)
-        facts = VAEFacts(intensity, latent_scale=1 / std, latent_shift=mean, stored_dtype=stored_type(dtype))
+        facts = VAEFacts(intensity, space.scale, space.shift, stored_type(dtype))
         training.save(fitted, "vae", network, facts, {**fitted.figures, **quality})
 
 
@@ -150,17 +153,23 @@ def _for_channels(init: Beginning[VAEConfig], channels: int, source: str) -> Beg
 
 
 @torch.inference_mode()
-def latent_moments(model: VAE, loop: Loop, slices: Slices) -> tuple[float, float]:
-    """Mean and standard deviation of the posterior means of some slices, over all channels."""
-    count, total, squares = 0, 0.0, 0.0
+def latent_space(model: VAE, loop: Loop, slices: Slices) -> LatentSpace:
+    """The space in which the posterior means of some slices are standardized."""
+    means = []
     for x in _images(loop, slices, MEASURED):
         with autocast(loop.device, loop.dtype):
-            mean = model.encode(x).mean.double()
-        count += mean.numel()
-        total += float(mean.sum())
-        squares += float(mean.square().sum())
-    centre = total / count
-    return centre, max(squares / count - centre**2, 1e-12) ** 0.5
+            means.append(model.encode(x).mean.double().transpose(0, 1).flatten(1))  # (c, N)
+    return standardizing(torch.cat(means, dim=1))
+
+
+def standardizing(channels: Tensor) -> LatentSpace:
+    """The space in which each channel, seen in N values (c, N), has mean 0 and standard deviation 1.
+
+    A channel that the VAE hardly uses is not blown up: no deviation counts for less than `UNUSED` of the largest.
+    """
+    std = channels.std(dim=1, correction=0)
+    std = std.clamp(min=max(UNUSED * float(std.max()), 1e-6))
+    return LatentSpace(tuple((1 / std).tolist()), tuple(channels.mean(dim=1).tolist()))
 
 
 @torch.inference_mode()

@@ -94,10 +94,7 @@ class Slices:
             if header.intensity is None:
                 raise DataError("the set does not say what its image values mean (no intensity); preprocess it again")
             return header.intensity.normalized(self._stored.read("image", samples))
-        latents = self._stored.read("latent", samples).astype(np.float32)
-        latents -= np.float32(header.latent_shift)
-        latents *= np.float32(header.latent_scale)
-        return latents
+        return header.latent_space.seen(self._stored.read("latent", samples).astype(np.float32))
 
     def _group(self, balance: Balance) -> npt.NDArray[np.bool_]:
         fields = self._stored.header.vector_fields

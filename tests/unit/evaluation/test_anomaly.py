@@ -166,6 +166,8 @@ def test_baselines_stand_in_the_same_table_and_are_mapped_alike(tmp_path: Path) 
     copies = Reconstructor(lambda images: images, "digest")  # a VAE that keeps lesions, as bad as can be
     with open_set(tmp_path / "train.h5", random_access=True) as training, open_set(path, random_access=True) as stored:
         assert normal_rows(training).tolist() == [index for index in range(30) if index % 3 and index % 2]
+        with pytest.raises(DataError, match="does not say which cases are normal"):
+            normal_rows(training, "fine")
         section = measure(inputs_of(stored, vae=copies, training=training))
     detectors = section.result["detectors"]
     assert list(detectors) == [
@@ -212,7 +214,7 @@ def test_without_held_out_normal_images_there_is_no_threshold(tmp_path: Path) ->
 
 def test_contradictions_and_gaps_are_named(tmp_path: Path) -> None:
     path = make_maps(tmp_path / "maps.h5")
-    with pytest.raises(DataError, match="no label is called 'healthy'"):
+    with pytest.raises(DataError, match="no class is called 'healthy', its classes are .*--set anomaly.normal=NAME"):
         measured(path, AnomalyEvaluationOptions(normal="healthy"))
     with open_set(path) as reader, create_set(tmp_path / "b.h5", reader.header) as writer:
         for case in reader:

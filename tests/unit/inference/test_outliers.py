@@ -5,22 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medgen.artifacts.schema import Intensity
+from medgen.artifacts.latent_space import LatentSpace
 from medgen.inference.outliers import Summary, find_outliers, overall, summarize
-from medgen.models.facts import VAEFacts
 
-FACTS = VAEFacts(Intensity(), latent_scale=0.5, latent_shift=1.0)
+SPACE = LatentSpace(scale=0.5, shift=1.0)
 
 
 def summaries(count: int = 200) -> list[Summary]:
     rng = np.random.default_rng(0)
-    return [summarize(f"case-{i}", 1 + 2 * rng.normal(size=(1, 4, 8, 8)), FACTS) for i in range(count)]
+    return [summarize(f"case-{i}", 1 + 2 * rng.normal(size=(1, 4, 8, 8)), SPACE) for i in range(count)]
 
 
 def test_summaries_are_of_the_scaled_latents() -> None:
     latents = np.random.default_rng(1).normal(size=(2, 4, 8, 8))
     scaled = (latents - 1.0) * 0.5
-    assert summarize("a", latents, FACTS).values == pytest.approx((scaled.mean(), scaled.std(), np.abs(scaled).max()))
+    assert summarize("a", latents, SPACE).values == pytest.approx((scaled.mean(), scaled.std(), np.abs(scaled).max()))
 
 
 @pytest.mark.parametrize(
@@ -33,7 +32,7 @@ def test_summaries_are_of_the_scaled_latents() -> None:
 )
 def test_an_outlier_is_named_with_what_sets_it_apart(change: object, measure: str) -> None:
     latents = 1 + 2 * np.random.default_rng(2).normal(size=(1, 4, 8, 8))
-    odd = summarize("odd", change(latents), FACTS)  # type: ignore[operator]
+    odd = summarize("odd", change(latents), SPACE)  # type: ignore[operator]
     found = find_outliers([*summaries(), odd], 8.0)
     assert [outlier.case for outlier in found] == ["odd"]
     assert found[0].measure in (measure, "largest value")

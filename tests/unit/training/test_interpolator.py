@@ -22,11 +22,12 @@ from medgen.config import plain
 from medgen.diffusion.schedules import ScheduleConfig
 from medgen.errors import ConfigError, DataError, Terminated, UsageError
 from medgen.models.facts import InterpolatorFacts
+from medgen.models.trained import FrozenVAE
 from medgen.nets.unet_config import UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
 from medgen.training.learners.diffusion import train_diffusion
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
-from medgen.training.learners.interpolator import FrozenVAE, InterpolatorLearner
+from medgen.training.learners.interpolator import InterpolatorLearner
 from medgen.training.learners.volumes import VolumeOptions
 from medgen.training.loop.options import LoopOptions
 from medgen.training.loop.run import Run
@@ -125,15 +126,16 @@ def test_a_new_network_is_cubic_interpolation_and_learning_goes_below_it(tiny: P
 
 
 def test_slices_are_encoded_alone_so_that_chunks_do_not_matter(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    vae = FrozenVAE(tiny / "vae.safetensors", torch.device("cpu"), torch.float32)
+    vae = FrozenVAE.load(tiny / "vae.safetensors", torch.device("cpu"), "float32")
+    learner = InterpolatorLearner(options_of(tiny), vae)
     volume = torch.rand(1, 11, 1, SIDE, SIDE) * 2 - 1
-    whole = vae.latents(volume)
+    whole = learner.latents(volume)
     assert whole.shape == (1, 4, 11, 8, 8)
     for chunk in (1, 3, 4):
         monkeypatch.setattr("medgen.training.learners.interpolator.ENCODED", chunk)
-        torch.testing.assert_close(vae.latents(volume), whole, atol=1e-5, rtol=0)
+        torch.testing.assert_close(learner.latents(volume), whole, atol=1e-5, rtol=0)
     swapped = volume[:, torch.tensor([0, 1, 10, 3, 4, 5, 6, 7, 8, 9, 2])]
-    torch.testing.assert_close(vae.latents(swapped)[:, :, 3:10], whole[:, :, 3:10], atol=1e-5, rtol=0)
+    torch.testing.assert_close(learner.latents(swapped)[:, :, 3:10], whole[:, :, 3:10], atol=1e-5, rtol=0)
 
 
 def test_what_cannot_be_trained_is_said_in_one_sentence(

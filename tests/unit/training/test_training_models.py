@@ -24,7 +24,7 @@ from medgen.training.learners.denoiser import DenoiserLearner
 from medgen.training.learners.diffusion import train_diffusion
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
 from medgen.training.learners.losses import VAELosses
-from medgen.training.learners.vae import TrainVAEOptions, train_vae
+from medgen.training.learners.vae import TrainVAEOptions, standardizing, train_vae
 from medgen.training.loop.data import Slices
 from medgen.training.loop.run import Run
 from medgen.training.loop.step import Step
@@ -65,10 +65,20 @@ def test_a_vae_learns_to_reconstruct_and_measures_itself(
     assert model.facts["reconstruction_psnr"] == pytest.approx(
         float(10 * torch.log10(4 / (x - y).square().mean())), abs=2
     )
-    scaled = (z - facts.latent_shift) * facts.latent_scale
-    assert abs(float(scaled.mean())) < 0.3
-    assert float(scaled.std()) == pytest.approx(1, abs=0.3)
+    seen = facts.latent_space.seen(z)
+    torch.testing.assert_close(seen.mean((0, 2, 3)), torch.zeros(2), rtol=0, atol=0.3)
+    torch.testing.assert_close(seen.std((0, 2, 3)), torch.ones(2), rtol=0, atol=0.3)
     assert run.reporter.report["reconstruction_ssim"] == model.facts["reconstruction_ssim"] > 0.6
+
+
+def test_each_channel_is_standardized_but_one_that_holds_nothing_stays_small() -> None:
+    noise = torch.randn(3, 10_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    stds = torch.tensor([[2.0], [0.5], [1e-4]], dtype=torch.float64)
+    channels = 3.0 + stds * (noise - noise.mean(1, keepdim=True)) / noise.std(1, correction=0, keepdim=True)
+    space = standardizing(channels)
+    assert space.shift == pytest.approx((3.0, 3.0, 3.0))
+    assert space.scale == pytest.approx((0.5, 2.0, 1 / (0.05 * 2.0)))
+    assert standardizing(torch.ones(2, 5)).scale == pytest.approx((1e6, 1e6))
 
 
 def test_decoder_only_leaves_the_encoder_as_it_was(
