@@ -214,7 +214,7 @@ def test_without_held_out_normal_images_there_is_no_threshold(tmp_path: Path) ->
 
 def test_contradictions_and_gaps_are_named(tmp_path: Path) -> None:
     path = make_maps(tmp_path / "maps.h5")
-    with pytest.raises(DataError, match="no class is called 'healthy', its classes are .*--set anomaly.normal=NAME"):
+    with pytest.raises(DataError, match=r"no class is called 'healthy', its classes are .*--set anomaly\.normal=NAME"):
         measured(path, AnomalyEvaluationOptions(normal="healthy"))
     with open_set(path) as reader, create_set(tmp_path / "b.h5", reader.header) as writer:
         for case in reader:
