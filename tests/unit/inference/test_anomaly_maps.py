@@ -218,9 +218,7 @@ def test_calibration_takes_normal_cases_of_its_split_alone_and_maps_made_alike()
     assert [name for name, _ in normal_maps(header, cases, everywhere)] == ["1", "3", "5", "7"]
     with pytest.raises(DataError, match="make both with the same options"):
         list(normal_maps(header, cases, AnomalyOptions(smoothing=1.0)))
-    with pytest.raises(
-        DataError, match="no class is called 'normal', its classes are ill, sick"
-    ):
+    with pytest.raises(DataError, match="no class is called 'normal', its classes are ill, sick"):
         list(normal_maps(msgspec.structs.replace(header, label_names=("ill", "sick")), cases, options))
     made = map_header(header, derive("x", {}), options, calibrated=True)
     assert json.loads(made.notes["map"])["gradient"] == 0.5
