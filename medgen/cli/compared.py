@@ -35,6 +35,8 @@ class Opened:
     name: str
     """What it is called in tables."""
     stored: StoredSet
+    whole: StoredSet
+    """The same with all its splits."""
 
 
 def wanted(part: str, source: str | Path | None, split: str | None) -> list[Wanted]:
@@ -79,5 +81,6 @@ def open_all(
         split = one.split
         if split is None and one.part == TRAINING and any(row.split == "train" for row in whole.cases):
             split = "train"
-        opened.append(Opened(one.part, f"{name} ({split})" if split else name, whole.only(split) if split else whole))
+        part = whole.only(split) if split else whole
+        opened.append(Opened(one.part, f"{name} ({split})" if split else name, part, whole))
     return opened

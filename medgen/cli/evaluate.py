@@ -228,6 +228,7 @@ def command(
                 thick=against.get(THICK),
                 vae=reconstructor,
                 maps=ComparableMaps.like(one.stored.header),
+                whole=one.whole,
             )
             results.append(evaluate(one.name, inputs))
         pairs = compare(results, options.seed)

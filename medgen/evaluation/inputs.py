@@ -67,6 +67,8 @@ class Inputs:
     maps: MapMaker | None = None
     thick: StoredSet | None = None
     """The thick slices that the set was interpolated from."""
+    whole: StoredSet | None = None
+    """The set with all its splits, where `stored` is one of them."""
 
 
 def slice_names(stored: StoredSet) -> list[str]:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medgen.artifacts.schema import Array, Intensity
+from medgen.artifacts.schema import Intensity
 from medgen.artifacts.stored import StoredSet
-from medgen.evaluation.section import Gallery, Picture, Pixels
+from medgen.evaluation.pictures import picture
+from medgen.evaluation.section import Gallery, Picture
 
 Named = tuple[str, StoredSet]
 
@@ -35,12 +36,6 @@ def examples(
     if reference is not None and _has_images(reference[1]):
         galleries.append(_gallery(*reference, seed))
     return galleries
-
-
-def as_picture(image: Array, intensity: Intensity) -> Pixels:
-    """Stored values (C, H, W) -> (H, W), or (H, W, 3) for colour: the window as 0..255."""
-    levels = np.rint((np.nan_to_num(intensity.normalized(image), nan=-1.0) + 1.0) * 127.5).astype(np.uint8)
-    return np.ascontiguousarray(levels.transpose(1, 2, 0)) if len(levels) == 3 else levels[0]
 
 
 def label(case: str, slice_: int, depth: int) -> str:
@@ -80,8 +75,8 @@ def _shared_slices(sets: Sequence[StoredSet]) -> list[tuple[str, int, int]]:
 
 def _picture(stored: StoredSet, case: str, slice_: int, depth: int, caption: str) -> Picture:
     start = next(row.start for row in stored.cases if row.id == case)
-    image = stored.read("image", [start + slice_])[0]
-    return Picture(as_picture(image, stored.header.intensity or Intensity()), caption)
+    image = (stored.header.intensity or Intensity()).normalized(stored.read("image", [start + slice_])[0])
+    return picture(image, caption, black=-1, white=1)
 
 
 def _has_images(stored: StoredSet) -> bool:

@@ -49,6 +49,10 @@ def test_maps_from_a_pipe_beside_a_baseline(medgen: Run, sets: Path, tmp_path: P
     assert main["pixel_average_precision"]["value"] > 2 * result["ill_share_of_pixels"]
     assert main["threshold"] is not None
     assert nearest["pixel_auroc"] is not None
+    part = medgen(*ask[:-1], tmp_path / "test.json", "--split", "test", input=maps.stdout)
+    assert part.returncode == 0, part.stderr
+    chosen = json.loads((tmp_path / "test.json").read_text())["sets"][0]["anomaly"]
+    assert chosen["detectors"] == result["detectors"]
     table = done.stderr.decode()
     for words in ("nearest training image", "guessing", "best Dice", "without --vae"):
         assert words in table

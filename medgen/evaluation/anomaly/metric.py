@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from medgen.artifacts.schema import MAP_CHANNELS
 from medgen.evaluation.anomaly.detection import RESOLUTION
@@ -15,7 +14,7 @@ from medgen.evaluation.anomaly.tables import tables_of
 from medgen.evaluation.anomaly.tally import Tally
 from medgen.evaluation.anomaly.truth import Roles, roles_of
 from medgen.evaluation.inputs import Inputs, slice_names
-from medgen.evaluation.reconstruction.pair_scores import picture
+from medgen.evaluation.pictures import picture
 from medgen.evaluation.section import Distribution, Gallery, Picture, Score, Section
 
 MAIN = "normalizer"
@@ -35,7 +34,7 @@ def measure(inputs: Inputs) -> Section:
     """Fit thresholds on held-out normal slices, and test all detectors on the others."""
     options, stored, reference = inputs.options.anomaly, inputs.stored, inputs.reference
     held_out = reference if reference is not None and reference.header.kind == "map" else None
-    roles = roles_of(stored, held_out, options)
+    roles = roles_of(stored, stored if inputs.whole is None else inputs.whole, held_out, options)
     tallies: dict[str, Tally] = {}
     detectors: list[Detector] = []
     with inputs.progress(None, "slices") as advance:
@@ -166,14 +165,13 @@ def _pictures(roles: Roles, place: int, tally: Tally) -> list[Picture]:
     image = read_images(stored)(row)[0]
     total = stored.read("map", row)[0, MAP_CHANNELS.index("total")].astype(np.float32)
     white = 2 * tally.threshold_value if tally.threshold_value else float(total.max())
-    shown = [picture(torch.from_numpy(image), f"{seen.kind}, score {seen.score:.3g}")]
+    shown = [picture(image, f"{seen.kind}, score {seen.score:.3g}", black=-1, white=1)]
     if stored.has("normalized") and intensity is not None:
         version = intensity.normalized(stored.read("normalized", row))[0]
-        shown.append(picture(torch.from_numpy(version), "normal version"))
-    shown.append(picture(torch.from_numpy(np.clip(2 * total / max(white, 1e-12) - 1, -1, 1))[None], "map"))
+        shown.append(picture(version, "normal version", black=-1, white=1))
+    shown.append(picture(total[None], "map", black=0, white=max(white, 1e-12)))
     if stored.has("mask"):
-        mask = stored.read("mask", row)[0].any(axis=0).astype(np.float32)
-        shown.append(picture(torch.from_numpy(2 * mask - 1)[None], "truth"))
+        shown.append(picture(stored.read("mask", row)[0].any(axis=0)[None], "truth", black=0, white=1))
     return shown
 
 

@@ -90,20 +90,23 @@ class Roles:
     test_rows: Rows
 
 
-def roles_of(stored: StoredSet, held_out: StoredSet | None, options: AnomalyEvaluationOptions) -> Roles:
-    """Fit on the normal slices of `held_out`, or of the set's validation split; test on its test split.
+def roles_of(
+    stored: StoredSet, whole: StoredSet, held_out: StoredSet | None, options: AnomalyEvaluationOptions
+) -> Roles:
+    """Fit on the normal slices of `held_out`, or of the validation split of `whole`; test on the test split.
 
-    A set without that split is tested on all but its training split and what was fitted on. DataError if nothing is
-    left to test.
+    `stored` is `whole` or a split of it: that chooses what is tested, not what is fitted on. A set without a test split
+    is tested on all but its training split and what was fitted on. DataError if nothing is left to test.
     """
     test = truth_of(stored, options)
-    fit = test if held_out is None else truth_of(held_out, options)
+    source = whole if held_out is None else held_out
+    fit = test if source is stored else truth_of(source, options)
     fitting = ~fit.ill & (fit.splits == options.fit_split if held_out is None else fit.splits != "train")
     tested = test.splits == "test"
     if not tested.any():
         tested = test.splits != "train"
     if held_out is None:
-        tested &= ~fitting
+        tested &= test.ill | (test.splits != options.fit_split)
     else:
         used = {row.id for row in held_out.cases}
         tested &= np.array([name not in used for name in test.names(np.arange(len(test.cases)))])

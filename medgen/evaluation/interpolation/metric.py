@@ -14,7 +14,7 @@ from medgen.errors import UsageError
 from medgen.evaluation.inputs import Inputs
 from medgen.evaluation.interpolation.thin_pairs import Flags, Trio, Trios, batches, find_trios
 from medgen.evaluation.interpolation.thin_scores import KINDS, Calibration, Measurement, SliceScores
-from medgen.evaluation.reconstruction.pair_scores import picture
+from medgen.evaluation.pictures import picture
 from medgen.evaluation.section import Distribution, Gallery, Picture, Score, Section, Table, number
 
 BATCH = 16
@@ -248,7 +248,7 @@ def _coronal(cuts: dict[str, list[Tensor]], trio: Trio) -> list[Picture]:
     up = trio.truth.row.direction[2] > 0
     pictures = []
     for name, parts in cuts.items():
-        cut = (torch.cat(parts)[:, 0] - low) / (high - low)  # (N, W)
+        cut = torch.cat(parts)[:, 0]  # (N, W)
         cut = (cut.flip(0) if up else cut).repeat_interleave(repeat, dim=0)
-        pictures.append(picture(cut[None], LABELS[name]))
+        pictures.append(picture(cut[None], LABELS[name], black=low, white=high))
     return pictures

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from medgen.evaluation.inputs import slice_names
 from medgen.evaluation.memorization.nearest_images import FLIPS, Collection, Matches, compared_size
 from medgen.evaluation.options import MemorizationOptions
-from medgen.evaluation.reconstruction.pair_scores import picture
+from medgen.evaluation.pictures import picture
 from medgen.evaluation.section import Gallery
 
 
@@ -59,11 +59,12 @@ def gallery(
         image, laid = _laid(source, int(row), options)
         difference = (image - laid).abs()
         largest = max(float(difference.max()), 1e-12)
+        found_as = f"{name}: {'copy, ' if copy else ''}relative distance {relative[row]:.3f}"
         rows.append(
             [
-                picture((image + 1) / 2, f"{name}: {'copy, ' if copy else ''}relative distance {relative[row]:.3f}"),
-                picture((laid + 1) / 2, f"{source.what} {other}{_moved(pairs[-1])}"),
-                picture(difference / largest, f"difference, white = {largest / 2:.2g} of the window"),
+                picture(image, found_as, black=-1, white=1),
+                picture(laid, f"{source.what} {other}{_moved(pairs[-1])}", black=-1, white=1),
+                picture(difference, f"difference, white = {largest / 2:.2g} of the window", black=0, white=largest),
             ]
         )
         if len(pairs) == options.pairs:

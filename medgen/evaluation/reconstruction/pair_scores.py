@@ -13,6 +13,7 @@ from torch import Tensor
 
 from medgen.artifacts.schema import Intensity
 from medgen.evaluation.intervals import bootstrap_mean
+from medgen.evaluation.pictures import picture
 from medgen.evaluation.section import Picture
 from medgen.nets.similarity import MS_SSIM_WEIGHTS, ms_ssim, scales_that_fit, ssim, ssim_map
 
@@ -140,18 +141,13 @@ class PairScores:
             if len(self.worst) == WORST and value >= self.worst[-1][0]:
                 break
             error = (a[row] - b[row]).abs()
+            largest = float(error.max())
             pictures = [
-                picture(b[row], "reference"),
-                picture(a[row], places[row].name),
-                picture(error / max(float(error.max()), 1e-12), f"difference, white = {float(error.max()):.2g}"),
+                picture(b[row], "reference", black=0, white=1),
+                picture(a[row], places[row].name, black=0, white=1),
+                picture(error, f"difference, white = {largest:.2g}", black=0, white=max(largest, 1e-12)),
             ]
             self.worst = sorted([*self.worst, (value, places[row], pictures)], key=lambda one: one[0])[:WORST]
-
-
-def picture(image: Tensor, caption: str) -> Picture:
-    """An image (C, H, W) in [0, 1] as a picture; three bands are red, green and blue, else the first is shown."""
-    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-    return Picture((pixels.permute(1, 2, 0) if len(pixels) == 3 else pixels[0]).contiguous().numpy(), caption)
 
 
 def _inside(similarity: Tensor, weight: Tensor) -> Tensor:

@@ -153,6 +153,16 @@ def test_maps_of_normal_images_may_come_as_reference(tmp_path: Path) -> None:
         measured(test, reference=reference)  # equal ids: the very images that fit the threshold
 
 
+def test_a_chosen_split_is_tested_and_the_threshold_stays(tmp_path: Path) -> None:
+    with open_set(make_maps(tmp_path / "maps.h5", seed=5), random_access=True) as stored:
+        whole = measure(inputs_of(stored)).result
+        part = measure(inputs_of(stored.only("test"), whole=stored)).result
+    assert part["held_out_normal"] == whole["held_out_normal"] == 16
+    assert part["detectors"] == whole["detectors"]
+    with open_set(tmp_path / "maps.h5", random_access=True) as stored, pytest.raises(DataError, match="left to test"):
+        measure(inputs_of(stored.only("val"), whole=stored))
+
+
 def test_baselines_stand_in_the_same_table_and_are_mapped_alike(tmp_path: Path) -> None:
     path = make_maps(tmp_path / "maps.h5", options=AnomalyOptions(smoothing=1.0))
     rng = np.random.default_rng(0)
