@@ -1,7 +1,9 @@
 """A set in a pipe: safetensors blobs laid end to end: header, one blob a case, end marker with the counts.
 
 Each blob delimits itself (8 bytes of length, JSON, data), so stages overlap and memory stays that of one case.
-A stream that stops before its end marker is truncated, and an error.
+Its last array is the CRC-32 of the stream up to there, so that a damaged, missing or misplaced blob is noticed at once.
+A stream that stops before its end marker is truncated, and an error. Streams of medgen 0.1 have no checksums; they are
+held to the digest in their end marker.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import math
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import IO, Any
@@ -18,10 +21,11 @@ import msgspec
 import numpy as np
 
 from medgen.artifacts.provenance import Provenance
-from medgen.artifacts.schema import READABLE_SCHEMAS, Array, Case, SetHeader, Tail, as_bytes
+from medgen.artifacts.schema import READABLE_SCHEMAS, Array, Case, ContentDigest, SetHeader, Tail, as_bytes
 from medgen.artifacts.spool import Spool
 from medgen.artifacts.stacks import Stack, block_length, blocks
 from medgen.artifacts.synthetic import synthetic_in_old_set
+from medgen.artifacts.tensors.layout import KEY, Entry, head
 from medgen.artifacts.writer import SetWriter
 from medgen.errors import DataError
 
@@ -30,6 +34,7 @@ _DTYPES = {
     "I8": np.int8, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "BOOL": np.bool_,
 }  # fmt: skip
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+_CHECKSUM = Entry("checksum", "U32", (1,), 4)  # little end first; of all bytes before it but other checksums
 _LONGEST_HEADER = 64 << 20
 _F_SETPIPE_SZ = 1031
 _PIPE_BYTES = 1 << 20
@@ -43,15 +48,32 @@ class StreamWriter(SetWriter):
     def __init__(self, file: IO[bytes], header: SetHeader) -> None:
         super().__init__(header)
         self._file = file
+        self._checksum = 0
         _widen_pipe(file)
-        _write_blob(file, {"part": "header", "header": msgspec.to_builtins(self.header)}, {})
+        self._write_blob({"part": "header", "header": msgspec.to_builtins(self.header)}, {})
 
     def _put(self, case: Case) -> None:
-        _write_blob(self._file, {"part": "case", "case": case.facts()}, case.arrays)
+        self._write_blob({"part": "case", "case": case.facts()}, case.arrays)
 
     def finish(self, tail: Tail) -> None:
         """Write the end marker; without it a reader takes the stream for truncated."""
-        _write_blob(self._file, {"part": "end", "end": msgspec.to_builtins(tail)}, {})
+        self._write_blob({"part": "end", "end": msgspec.to_builtins(tail)}, {})
+
+    def _write_blob(self, facts: Mapping[str, Any], arrays: Mapping[str, Stack]) -> None:
+        entries = [
+            Entry(name, _NAMES[stack.dtype], stack.shape, math.prod(stack.shape) * stack.dtype.itemsize)
+            for name, stack in sorted(arrays.items())
+        ]
+        self._write(head(msgspec.json.encode(facts, order="sorted").decode(), [*entries, _CHECKSUM]))
+        for entry in entries:
+            for block in blocks(arrays[entry.name]):
+                self._write(as_bytes(block))
+        self._file.write(self._checksum.to_bytes(4, "little"))
+        self._file.flush()
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self._checksum = zlib.crc32(data, self._checksum)
+        self._file.write(data)
 
 
 class StreamReader:
@@ -60,6 +82,8 @@ class StreamReader:
     def __init__(self, file: IO[bytes], name: str, beginning: bytes = b"") -> None:
         self._file = file
         self._name = name
+        self._checksum = 0
+        self._checked: bool | None = None  # whether the stream has checksums, once its first blob is read
         _widen_pipe(file)
         facts, _ = self._read_blob(beginning)
         if facts.get("part") != "header":
@@ -91,6 +115,7 @@ class StreamReader:
         return self._cases(self._spooled)
 
     def _cases(self, read: _ReadStack) -> Iterator[Case]:
+        digest = ContentDigest(self.header) if not self._checked else None
         cases = slices = 0
         while True:
             facts, arrays = self._read_blob(read=read)
@@ -101,6 +126,8 @@ class StreamReader:
                     raise DataError(
                         f"{self._name}: holds {cases} cases, {slices} slices; its end says {tail.cases}, {tail.slices}"
                     )
+                if digest is not None and digest.tail(tail.inputs).digest != tail.digest:
+                    raise DataError(f"{self._name}: damaged: its content does not match its digest")
                 if self._file.read(1):
                     raise DataError(f"{self._name}: more data after the end marker; join sets with 'medgen merge'")
                 self._tail = tail
@@ -114,6 +141,8 @@ class StreamReader:
             case.check()
             cases += 1
             slices += len(case)
+            if digest is not None:
+                digest.add(case)
             yield case
 
     @contextlib.contextmanager
@@ -127,19 +156,32 @@ class StreamReader:
     def _read_blob(
         self, beginning: bytes = b"", read: _ReadStack | None = None
     ) -> tuple[dict[str, Any], dict[str, Stack]]:
-        prefix = beginning + self._exactly(8 - len(beginning))
-        length = int.from_bytes(prefix, "little")
+        self._checksum = zlib.crc32(beginning, self._checksum)
+        length = int.from_bytes(beginning + self._exactly(8 - len(beginning)), "little")
         if not 2 <= length <= _LONGEST_HEADER:
             raise DataError(f"{self._name}: not a medgen set (neither HDF5 nor a stream of safetensors blobs)")
         try:
             header = json.loads(self._exactly(length))
-            facts = json.loads(header.pop("__metadata__")["medgen"])
-        except (ValueError, KeyError, TypeError, AttributeError):
+            facts = json.loads(header.pop("__metadata__")[KEY])
+            checked = header.pop(_CHECKSUM.name, None) is not None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise DataError(f"{self._name}: a blob in the stream has no readable header") from None
         if not isinstance(facts, dict):
             raise DataError(f"{self._name}: a blob in the stream tells no facts")
         with self._readable():
-            return facts, self._read_arrays(header, read or self._array)
+            arrays = self._read_arrays(header, read or self._array)
+        if self._checked is None:
+            self._checked = checked
+        if checked != self._checked or (checked and not self._matches()):
+            raise DataError(f"{self._name}: damaged: a blob in the stream does not match its checksum")
+        return facts, arrays
+
+    def _matches(self) -> bool:
+        """Read a checksum, which is not part of the next one."""
+        expected = self._checksum
+        stated = self._exactly(_CHECKSUM.size)
+        self._checksum = expected
+        return int.from_bytes(stated, "little") == expected
 
     def _read_arrays(self, header: dict[str, Any], read: _ReadStack) -> dict[str, Stack]:
         arrays: dict[str, Stack] = {}
@@ -176,6 +218,7 @@ class StreamReader:
             got = self._file.readinto(view)  # type: ignore[attr-defined]
             if not got:
                 raise DataError(f"{self._name}: truncated: the stream stops before its end marker")
+            self._checksum = zlib.crc32(view[:got], self._checksum)
             view = view[got:]
 
 
@@ -188,26 +231,6 @@ def parse_header(facts: Any, name: str) -> SetHeader:
         return msgspec.convert(facts, SetHeader)
     except msgspec.ValidationError as error:
         raise DataError(f"{name}: its header is not valid: {error}") from None
-
-
-def _write_blob(file: IO[bytes], facts: Mapping[str, Any], arrays: Mapping[str, Stack]) -> None:
-    header: dict[str, Any] = {"__metadata__": {"medgen": msgspec.json.encode(facts, order="sorted").decode()}}
-    offset = 0
-    for name, stack in sorted(arrays.items()):
-        size = math.prod(stack.shape) * stack.dtype.itemsize
-        header[name] = {
-            "dtype": _NAMES[stack.dtype],
-            "shape": list(stack.shape),
-            "data_offsets": [offset, offset + size],
-        }
-        offset += size
-    encoded = json.dumps(header, separators=(",", ":")).encode()
-    encoded += b" " * (-len(encoded) % 8)  # the format asks for data aligned to 8 bytes
-    file.write(len(encoded).to_bytes(8, "little") + encoded)
-    for name in sorted(arrays):
-        for block in blocks(arrays[name]):
-            file.write(as_bytes(block))
-    file.flush()
 
 
 def _widen_pipe(file: IO[bytes]) -> None:
