@@ -23,6 +23,7 @@ from medgen.cli.console import Console
 from medgen.config import nearest
 from medgen.errors import MedgenError, PipeClosed, StorageError, Terminated, UnavailableError, UsageError
 from medgen.memory import keep_freed_memory
+from medgen.processors import share_processors
 
 # Order is that of the work. The purpose stands here, so that `medgen --help` imports none of the commands.
 COMMANDS = {
@@ -200,6 +201,7 @@ def medgen(
 def main() -> None:
     """Run the command line of this process."""
     keep_freed_memory()
+    share_processors()
     sys.exit(run(sys.argv[1:]))
 
 

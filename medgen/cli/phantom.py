@@ -29,9 +29,8 @@ def command(
     The same seed gives the same bytes, and case i does not depend on N. A chest is the same in slices of any thickness
     as long as they cover the same extent; a healthy dental case is the ill one of the same seed without its lesions.
     """
-    import os
-
     from medgen.phantoms.folder import make_folder, options_of
+    from medgen.processors import processors
 
     options, console = given.resolve(options_of(kind)), console_of(context)
     with console.progress(count, "cases") as advance:
@@ -40,7 +39,7 @@ def command(
             options,
             count,
             output,
-            workers=workers or len(os.sched_getaffinity(0)),
+            workers=workers or processors(),
             force=force,
             advance=advance,
         )

@@ -21,6 +21,7 @@ from typing import Any, TypeVar, cast
 from medgen.errors import DataError, MedgenError
 from medgen.imaging.cases.messages import receive, send
 from medgen.memory import keep_freed_memory
+from medgen.processors import processors
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -47,7 +48,7 @@ class Workers:
 
     def __init__(self, count: int = 0) -> None:
         prepare()
-        self._count = count or _cores()
+        self._count = count or processors()
         self._context = multiprocessing.get_context("forkserver")
         self._processes: dict[Connection, BaseProcess] = {}  # by our end of the pipe to each
 
@@ -131,11 +132,6 @@ def _send(pipe: Connection, work: Callable[[Task], object], task: Task) -> None:
     """Hand a task to a worker; that one is dead is told when its answer is missing."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         pipe.send((work, task))
-
-
-def _cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _serve(pipe: Connection) -> None:
