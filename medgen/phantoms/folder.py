@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import importlib
 import multiprocessing
 import signal
@@ -17,6 +16,7 @@ from typing import Any
 from medgen.artifacts.atomic import atomic_folder
 from medgen.config import nearest
 from medgen.errors import UnavailableError, UsageError
+from medgen.imaging.labels.rows import RowWriter
 from medgen.phantoms.options import ChestCTOptions, DentalOptions, PhantomOptions
 
 # Each kind is one module: TABLES (columns by file name), FOLDERS, and
@@ -58,9 +58,9 @@ def make_folder(
             advance()
         for name, columns in module.TABLES.items():
             with (folder / name).open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(columns)
-                writer.writerows(tables[name])
+                writer = RowWriter(file)
+                for row in (columns, *tables[name]):
+                    writer.write(row)
     return {name: len(rows) for name, rows in tables.items()}
 
 

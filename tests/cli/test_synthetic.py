@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
@@ -250,3 +251,29 @@ def test_sets_of_version_0_1_are_read_and_what_they_noted_is_known_of_their_case
         assert reader.header.schema == "medgen.set/2"
         assert "synthetic" not in reader.header.notes
     assert run(["check", str(tmp_path / "new.h5")]) == 0
+
+
+def test_what_a_table_says_of_exported_images_is_read_back(tmp_path: Path) -> None:
+    texts = ("=1+1", "-2 mm nodule", "' quoted ")
+    with create_set(tmp_path / "set.h5", header_of()) as writer:
+        for case, text in zip(cases_of((GENERATED, ALTERED, NO)), texts, strict=True):
+            images = {"image": case["image"][:1]}
+            writer.write(replace(case, arrays=images, text=(text,), split="none" if case.synthetic else "val"))
+    assert run(["export", str(tmp_path / "set.h5"), "--to", "png", "-o", str(tmp_path / "out")]) == 0
+    table = tmp_path / "out/conditions.csv"
+    assert "'=1+1" in table.read_text()
+    for png in (tmp_path / "out").glob("*.png"):  # as another program would save them, without their own marks
+        Image.open(png).copy().save(png)
+    assert run(["preprocess", str(table), "--workers", "1", "-o", str(tmp_path / "again.h5")]) == 0
+    with open_set(tmp_path / "again.h5") as reader:
+        found = [(case.text, case.synthetic, case.split) for case in reader]
+    assert found == [((texts[0],), GENERATED, "none"), ((texts[1],), ALTERED, "none"), ((texts[2],), NO, "val")]
+
+
+def test_generated_images_read_from_files_belong_to_no_split(tmp_path: Path) -> None:
+    path = write_set(tmp_path / "set.h5", (NO, GENERATED))
+    assert run(["export", str(path), "--to", "nifti", "-o", str(tmp_path / "out")]) == 0
+    call = ["preprocess", str(tmp_path / "out"), "--split", "1,0,0", "--workers", "1", "-o", str(tmp_path / "again.h5")]
+    assert run(call) == 0
+    with open_set(tmp_path / "again.h5", random_access=True) as stored:
+        assert [(row.synthetic, row.split) for row in stored.cases] == [(NO, "train"), (GENERATED, "none")]

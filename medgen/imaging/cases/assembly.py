@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medgen.artifacts.schema import SPLITS, Case
+from medgen.artifacts.schema import GENERATED, NO_SPLIT, SPLITS, Case
 from medgen.errors import DataError, MedgenError
 from medgen.imaging.cases.duplicates import Duplicates, joined
 from medgen.imaging.cases.options import PreprocessOptions
@@ -117,7 +117,7 @@ class Assembler:
             thickness=thickness,
             frame=hashed_frame(self._key, stack.first.reference),
             flaws=", ".join(flaws),
-            synthetic=stack.first.synthetic,
+            synthetic=_synthetic(case),
         )
 
     def _vectors(self, case: PlannedCase, plane: PlaneMap, source_of: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
@@ -131,7 +131,10 @@ class Assembler:
 
     def _split(self, case: PlannedCase, patient: str) -> str:
         """Where nothing tells the patient, the pixels do: equal images share a split."""
-        name = self._options.split_name or case.annotation.split or split_of(self._key, patient, self._fractions)
+        name = self._options.split_name or case.annotation.split
+        if not name:
+            generated = _synthetic(case) == GENERATED  # nobody asked to train on it
+            name = NO_SPLIT if generated else split_of(self._key, patient, self._fractions)
         if name == "train" and (patient in self._not_trained or self._has_other_labels(case)):
             name = split_of(self._key, f"{patient}, held out", held_out(self._fractions))  # drawn anew
             self._moved += 1
@@ -140,6 +143,11 @@ class Assembler:
     def _has_other_labels(self, case: PlannedCase) -> bool:
         """Whether a case must not be trained on."""
         return self._trained is not None and set(case.annotation.labels.values()) != {self._trained}
+
+
+def _synthetic(case: PlannedCase) -> str:
+    """Whether and how a model made the images, as their files or labels say."""
+    return case.annotation.synthetic or case.stack.first.synthetic
 
 
 def patient_of(case: PlannedCase) -> str:

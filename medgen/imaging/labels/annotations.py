@@ -32,6 +32,7 @@ class Annotation:
     modalities: dict[int, str] = field(default_factory=dict)
     patient: str = ""
     split: str = ""
+    synthetic: str = ""
 
 
 def vector_of(finding: Finding, fields: tuple[str, ...], plane: PlaneMap, where: str) -> npt.NDArray[np.float32]:

@@ -1,14 +1,23 @@
-"""CSV files with a header line: columns matched without case, rows by their line number, faulty rows told apart."""
+"""CSV files with a header line: columns matched without case, rows by their line number, faulty rows told apart.
+
+Text that a spreadsheet would take for a formula is written with an apostrophe before it, and read back without.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from medgen.errors import DataError, InputMissingError
 
+# What begins so is a formula to spreadsheets (https://owasp.org/www-community/attacks/CSV_Injection), as they are or
+# as letters of full width; numbers are none.
+_FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
 
@@ -21,6 +30,18 @@ class Rows:
     faults: list[str]  # rows that cannot be read, each with its reason
 
 
+class RowWriter:
+    """Writes rows to a text file that was opened with newline=""; `read_rows` gives every text back as it was."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, cells: Iterable[object]) -> None:
+        """Append one row."""
+        # Not by csv.writer, which puts no quotes around a carriage return.
+        self._file.write(",".join(_quoted(f"'{text}" if _shielded(text) else text) for text in map(str, cells)) + "\n")
+
+
 def read_rows(file: Path, synonyms: Mapping[str, str] | None = None) -> Rows:
     """Read a CSV file in UTF-8; DataError where it is none, has no rows, or names a column twice.
 
@@ -31,7 +52,7 @@ def read_rows(file: Path, synonyms: Mapping[str, str] | None = None) -> Rows:
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(stream)
-            header = [name.strip() for name in next(reader, [])]
+            header = [_bare(name) for name in next(reader, [])]
             columns = _columns(file, header, synonyms or {})
             for cells in reader:
                 if len(cells) != len(columns):
@@ -42,7 +63,7 @@ def read_rows(file: Path, synonyms: Mapping[str, str] | None = None) -> Rows:
                         "put quotes around text that holds commas"
                     )
                     continue
-                rows.append((reader.line_num, dict(zip(columns, (cell.strip() for cell in cells), strict=True))))
+                rows.append((reader.line_num, dict(zip(columns, map(_bare, cells), strict=True))))
     except OSError as error:
         raise InputMissingError(f"{file}: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
@@ -50,6 +71,22 @@ def read_rows(file: Path, synonyms: Mapping[str, str] | None = None) -> Rows:
     if not rows and not faults:
         raise DataError(f"{file}: holds no rows below its header")
     return Rows(columns, rows, faults)
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if any(letter in text for letter in ',"\r\n') else text
+
+
+def _shielded(text: str) -> bool:
+    """Whether an apostrophe is put before a text: a formula, one with spaces around it, or one of these in apostrophes,
+    which could not be told from a shielded one."""
+    core = text.lstrip("'")
+    return core != core.strip() or (bool(_FORMULA.match(core)) and not _NUMBER.fullmatch(core))
+
+
+def _bare(cell: str) -> str:
+    """The text of a cell, without an apostrophe that shields it, or spaces around it."""
+    return cell[1:] if cell.startswith("'") and _shielded(cell) else cell.strip()
 
 
 def _columns(file: Path, header: list[str], synonyms: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medgen.artifacts.schema import SPLITS
+from medgen.artifacts.schema import ALTERED, GENERATED, NO_SPLIT, SPLITS
 from medgen.config import nearest
 from medgen.errors import DataError
 from medgen.imaging.labels.annotations import NODULE_FIELDS, Annotation, Finding
@@ -17,7 +17,7 @@ from medgen.imaging.reading.series import Stack
 
 _PATHS = ("path", "filename", "file")
 _SYNONYMS = {"modal": "modality"}
-_KNOWN = ("case", "series", "slice", "label", "text", "modality", "patient", "split")
+_KNOWN = ("case", "series", "slice", "label", "text", "modality", "patient", "split", "synthetic")
 
 
 @dataclass
@@ -120,9 +120,13 @@ def _apply_row(
             annotation.modalities[position] = row["modality"]
     annotation.patient = row.get("patient") or annotation.patient
     if row.get("split"):
-        if row["split"] not in SPLITS:
-            raise DataError(f"split '{row['split']}' is none of {', '.join(SPLITS)}")
+        if row["split"] not in (*SPLITS, NO_SPLIT):
+            raise DataError(f"split '{row['split']}' is none of {', '.join((*SPLITS, NO_SPLIT))}")
         annotation.split = row["split"]
+    if row.get("synthetic"):
+        if row["synthetic"] not in (GENERATED, ALTERED):
+            raise DataError(f"synthetic is '{row['synthetic']}'; expected {GENERATED}, {ALTERED}, or nothing")
+        annotation.synthetic = row["synthetic"]
 
 
 def image_paths(table: Table) -> tuple[list[str], list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import re
@@ -16,6 +15,7 @@ import numpy as np
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.config import Options
 from medgen.errors import DataError
+from medgen.imaging.labels.rows import RowWriter
 from medgen.imaging.writing.dicom import write_dicom
 from medgen.imaging.writing.nifti import write_case as write_nifti_case
 from medgen.imaging.writing.png import physical_scale, write_png
@@ -52,15 +52,15 @@ def export_cases(
     names = FileNames()
     count = slices = 0
     with (folder / CONDITIONS).open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
+        table = RowWriter(file)
         for case in _chosen(cases, options):
             if count == 0:
-                table.writerow(["file", "case", "slice", "split", "synthetic", *_columns(header, case)])
+                table.write(["file", "case", "slice", "split", "synthetic", *_columns(header, case)])
                 if options.to == "png":
                     _write_scale(folder, header, case, options.bits)
             files = _write(folder, names.take(case.id), case, header, options)
             for index, name in enumerate(files):
-                table.writerow([name, case.id, index, case.split, case.synthetic, *_values(case, index)])
+                table.write([name, case.id, index, case.split, case.synthetic, *_values(case, index)])
             count += 1
             slices += len(case)
             advance()
