@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 )
 # Cut short, damaged, of a kind no decoder reads, or without an image: named, and nothing else of the folder is.
 REFUSED = {
-    *("MR_truncated.dcm", "badVR.dcm", "meta_missing_tsyntax.dcm", "JPEG-lossy.dcm", "no_meta.dcm"),
+    *("MR_truncated.dcm", "badVR.dcm", "meta_missing_tsyntax.dcm", "no_meta.dcm"),
     *("emri_small_jpeg_2k_lossless_too_short.dcm", "rtplan.dcm", "rtstruct.dcm", "test-SR.dcm", "reportsi.dcm"),
     "DICOMDIR-empty.dcm",
 }

@@ -11,6 +11,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import forkserver
@@ -136,12 +137,9 @@ def _send(pipe: Connection, work: Callable[[Task], object], task: Task) -> None:
 
 def _serve(pipe: Connection) -> None:
     """The life of a worker: take a task, send its result, until the pipe closes."""
-    import warnings
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.dup2(2, 1)  # a C library that prints must not write into the artifact on standard output
-    warnings.simplefilter("ignore")
+    _hush()
     keep_freed_memory()
     while True:
         try:
@@ -159,3 +157,17 @@ def _serve(pipe: Connection) -> None:
             return
         except Exception as error:  # an exception that cannot be sent, such as one with a file in it
             send(pipe, RuntimeError(f"{type(error).__name__}: {error}; while sending {answer!r}"))
+
+
+def _hush() -> None:
+    """Keep what libraries print from the artifact on standard output, and from the user; Python can still complain.
+
+    Decoders print as they like; what matters comes as an exception, or as the death of the process.
+    """
+    import warnings
+
+    warnings.simplefilter("ignore")
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)

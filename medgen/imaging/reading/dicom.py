@@ -14,7 +14,9 @@ from medgen.artifacts.synthetic import told_by
 from medgen.errors import DataError
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.functional_groups import frame_value
+from medgen.imaging.reading.mosaic import is_mosaic, unfolded
 from medgen.imaging.reading.plain_pixels import PlainPixels, plain_pixels
+from medgen.imaging.reading.rescale import has_table
 from medgen.imaging.reading.slices import Kind, SliceFacts, Vector3
 
 # Attributes that separate stacks of one series that lie on the same positions.
@@ -31,6 +33,8 @@ def scan_dicom(entry: Entry) -> list[SliceFacts]:
         plain = plain_pixels(dataset, file, entry.size)
     if "Rows" not in dataset or "Columns" not in dataset:
         raise DataError(f"{entry.name}: holds no image{_class_of(dataset)}")
+    if is_mosaic(dataset):
+        return unfolded(_facts(entry, dataset, 0, None), dataset)
     frames = max(1, _frames(dataset))
     if frames > entry.size:
         raise DataError(f"{entry.name}: its header says {frames} frames, more than the file has bytes")
@@ -95,12 +99,14 @@ def _synthetic(dataset: Dataset) -> str:
 
 def _kind(dataset: Dataset, modality: str) -> Kind:
     bits = int(dataset.get("BitsAllocated") or 32)
-    if int(dataset.get("SamplesPerPixel") or 1) >= 3 or dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
-        return "byte"  # 16-bit colour is brought to 8
+    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+        return "byte"  # its tables hold colours for screens
+    if int(dataset.get("SamplesPerPixel") or 1) >= 3:
+        return "byte" if int(dataset.get("BitsStored") or bits) <= 8 else "other"
     if modality == "CT" and bits in (16, 32):
         return "hu"
     slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
-    plain = slope in (None, "", 1) and intercept in (None, "", 0) and "ModalityLUTSequence" not in dataset
+    plain = slope in (None, "", 1) and intercept in (None, "", 0) and not has_table(dataset)
     return "byte" if bits <= 8 and plain and not int(dataset.get("PixelRepresentation") or 0) else "other"
 
 

@@ -69,4 +69,4 @@ def read(entry: Entry, format_: str, frames: Sequence[int], *, hu: bool, plain: 
             return read_nifti(entry, frames)
         from medgen.imaging.reading.raster import read_raster
 
-        return read_raster(entry)
+        return read_raster(entry, frames)

@@ -13,8 +13,10 @@ from pydicom.pixels.utils import pixel_array
 
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.dicom import read_dataset
+from medgen.imaging.reading.jpeg_12_bit import decode_12_bit_jpeg, is_12_bit_jpeg
+from medgen.imaging.reading.mosaic import is_mosaic, tiles
 from medgen.imaging.reading.plain_pixels import PlainPixels
-from medgen.imaging.reading.rescale import Physical, filled, rescale_of
+from medgen.imaging.reading.rescale import Physical, filled, has_table, rescale_of
 
 Floats = npt.NDArray[np.float32]
 
@@ -34,7 +36,7 @@ _DECODERS = {
 
 
 def read_dicom(entry: Entry, frames: Sequence[int], *, hu: bool, plain: PlainPixels | None = None) -> Physical:
-    """The `frames` of a file as (F, H, W, C); colour in [0, 255].
+    """The `frames` of a file as (F, H, W, C); colour in [0, 255], or as it is where it has more than 8 bits.
 
     `plain` is what the header told of pixels that need no decoder.
     """
@@ -44,33 +46,39 @@ def read_dicom(entry: Entry, frames: Sequence[int], *, hu: bool, plain: PlainPix
     dataset = read_dataset(entry)
     stored = _decode(dataset)  # (F, H, W, C)
     if stored.shape[-1] == 3:
-        return _to_bytes(stored[list(frames)], dataset)
+        return _colour(stored[list(frames)], dataset)
     return np.stack([_physical(dataset, stored[frame, :, :, 0], frame, hu) for frame in frames])[..., None]
 
 
 def _decode(dataset: Dataset) -> npt.NDArray[Any]:
     """Stored values (F, H, W, C)."""
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    array = _by_plugin(dataset) if not is_12_bit_jpeg(dataset) else decode_12_bit_jpeg(dataset)
+    array = array.reshape(frames, int(dataset.Rows), int(dataset.Columns), -1)
+    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+        array = apply_color_lut(array[..., 0], dataset)
+    return tiles(array, dataset) if is_mosaic(dataset) else array
+
+
+def _by_plugin(dataset: Dataset) -> npt.NDArray[Any]:
+    """What pydicom and its plugins decode, in the shape they choose."""
     plugin = _DECODERS.get(str(dataset.file_meta.get("TransferSyntaxUID", "")), "")
     try:
-        array = pixel_array(dataset, decoding_plugin=plugin)
+        return pixel_array(dataset, decoding_plugin=plugin)
     except (RuntimeError, ValueError, AttributeError) as error:
         if not plugin:
             raise
         try:
-            array = pixel_array(dataset)  # another decoder may be more lenient
+            return pixel_array(dataset)  # another decoder may be more lenient
         except (RuntimeError, ValueError, AttributeError):
             raise error from None
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    array = array.reshape(frames, int(dataset.Rows), int(dataset.Columns), -1)
-    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
-        array = apply_color_lut(array[..., 0], dataset)
-    return array
 
 
-def _to_bytes(colour: npt.NDArray[Any], dataset: Dataset) -> Floats:
-    values = colour.astype(np.float32)
-    bits = colour.dtype.itemsize * 8 if "RedPaletteColorLookupTableData" in dataset else int(dataset.BitsStored)
-    return values if bits == 8 else np.rint(values * np.float32(255.0 / (2**bits - 1)))
+def _colour(stored: npt.NDArray[Any], dataset: Dataset) -> Floats:
+    values = stored.astype(np.float32)
+    if dataset.get("PhotometricInterpretation") != "PALETTE COLOR":
+        return values
+    return values if stored.dtype.itemsize == 1 else np.rint(values / np.float32(257.0))
 
 
 def _physical(dataset: Dataset, stored: npt.NDArray[Any], frame: int, hu: bool) -> Physical:
@@ -83,7 +91,7 @@ def _physical(dataset: Dataset, stored: npt.NDArray[Any], frame: int, hu: bool) 
         values = np.float32(low + high) - values.astype(np.float32)
     if dataset.get("BitsAllocated") == 1:
         values = values.astype(np.float32) * np.float32(255.0)
-    if "ModalityLUTSequence" in dataset:
+    if has_table(dataset):
         values = apply_modality_lut(values.astype(stored.dtype), dataset).astype(np.float32)
     else:
         values = rescale.physical(values)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from medgen.artifacts.schema import as_bytes
 from medgen.imaging.reading.archive import Entry
-from medgen.imaging.reading.rescale import Rescale, rescale_of
+from medgen.imaging.reading.rescale import Rescale, has_table, rescale_of
 
 if TYPE_CHECKING:  # the main process unpickles these records, and has no need of pydicom
     from pydicom.dataset import Dataset
@@ -71,7 +71,7 @@ def plain_pixels(dataset: Dataset, file: IO[bytes], size: int) -> PlainPixels | 
             and 1 <= bits <= 16
             and dataset.PixelRepresentation in (0, 1)
             and dataset.get("NumberOfFrames") in (None, 1)
-            and "ModalityLUTSequence" not in dataset
+            and not has_table(dataset)
         )
         if not plain:
             return None

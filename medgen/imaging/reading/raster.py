@@ -1,16 +1,19 @@
-"""PNG, JPG, TIFF and BMP images: any mode of Pillow becomes grey or RGB, upright."""
+"""PNG, JPG, TIFF and BMP images: any mode of Pillow becomes grey or RGB, upright; the pages of a TIFF are a stack."""
 
 from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile
 
-from medgen.artifacts.synthetic import told_by
 from medgen.errors import DataError
+from medgen.imaging.reading import deep_colour
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.slices import SliceFacts
 
@@ -18,52 +21,91 @@ MAX_PIXELS = 1 << 28  # a side of 16384: far above any scanner, far below what h
 _GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 _WIDE_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
+# Tags of TIFF, and what they say.
+_SUBFILE, _REDUCED = 254, 1
+_BITS = 258
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+_SAMPLES, _UNSIGNED = 339, 1
+
 
 def scan_raster(entry: Entry, modality: str) -> list[SliceFacts]:
-    """The one slice of an image file, from its header. DataError if it is no image or too large."""
-    image = _open(entry)
+    """The slice of an image file, or those of its pages, from the header. DataError if it is no image or too large."""
+    return [_facts(entry, image, page, modality) for page, image in _pages(entry)]
+
+
+def read_raster(entry: Entry, frames: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Values (F, H, W, C), C = 3 for colour, 0..255 but for images of more than 8 bits; transparency lies on black."""
+    return np.stack([_values(entry, frame) for frame in frames])
+
+
+def _facts(entry: Entry, image: ImageFile, page: int, modality: str) -> SliceFacts:
     width, height = image.size
     if _turned(image):
         width, height = height, width
-    return [
-        SliceFacts(
-            entry=entry,
-            frame=0,
-            format="raster",
-            rows=height,
-            columns=width,
-            colour=image.mode not in _GREY_MODES and not _grey_palette(image),
-            kind="other" if image.mode in _WIDE_MODES else "byte",
-            modality=modality,
-            synthetic=told_by(str(image.info.get("Description", ""))),
-        )
-    ]
+    deep = deep_colour.is_deep(image)
+    return SliceFacts(
+        entry=entry,
+        frame=page,
+        format="raster",
+        rows=height,
+        columns=width,
+        colour=not deep_colour.is_grey(image) if deep else image.mode not in _GREY_MODES and not _grey_palette(image),
+        kind="other" if deep or image.mode in _WIDE_MODES else "byte",
+        modality=modality,
+    )
 
 
-def read_raster(entry: Entry) -> npt.NDArray[np.float32]:
-    """Values (1, H, W, C), C = 3 for colour, 0..255 but for images of more than 8 bits; transparency lies on black."""
-    image = _open(entry)
-    image.load()
-    image = ImageOps.exif_transpose(image)
+def _values(entry: Entry, page: int) -> npt.NDArray[np.float32]:
+    """One page (H, W, C)."""
+    opened = _open(entry, page)
+    if deep_colour.is_deep(opened):
+        return deep_colour.read_deep(lambda: _open(entry, page))
+    opened.load()
+    image = ImageOps.exif_transpose(opened)
     if image.mode in _WIDE_MODES:
-        values = np.asarray(image, dtype=np.float32)
+        values = _as_tagged(np.asarray(image), _tags(opened))
     elif image.mode in _GREY_MODES or _grey_palette(image):
         values = np.asarray(_on_black(image).convert("L"), dtype=np.float32)
     else:
         values = np.asarray(_on_black(image).convert("RGB"), dtype=np.float32)
-    return values.reshape(1, *values.shape[:2], -1)
+    return values.reshape(*values.shape[:2], -1)
 
 
-def _open(entry: Entry) -> Image.Image:
+def _open(entry: Entry, page: int = 0) -> ImageFile:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own bomb warning; the limit below is stricter
         try:
             image = Image.open(io.BytesIO(entry.read()) if entry.member else entry.path)
+            image.seek(page)
         except Image.DecompressionBombError:
             raise DataError(f"{entry.name}: has far too many pixels; refused") from None
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"{entry.name}: {image.width} x {image.height} pixels are too many; refused")
     return image
+
+
+def _pages(entry: Entry) -> Iterator[tuple[int, ImageFile]]:
+    """The image at each page of a TIFF but for previews of another; of other formats the first image alone."""
+    image = _open(entry)
+    for page in range(getattr(image, "n_frames", 1) if image.format == "TIFF" else 1):
+        image.seek(page)
+        if not _tags(image).get(_SUBFILE, 0) & _REDUCED:
+            yield page, image
+
+
+def _tags(image: Image.Image) -> dict[int, Any]:
+    """Those of a TIFF; empty for other formats."""
+    return dict(getattr(image, "tag_v2", {}))
+
+
+def _as_tagged(values: npt.NDArray[Any], tags: dict[int, Any]) -> npt.NDArray[np.float32]:
+    """Of TIFF files of more than 8 bits, Pillow takes unsigned integers for signed ones and leaves white at 0."""
+    bits = max(tags.get(_BITS, (8,)))
+    if bits == 32 and values.dtype == np.int32 and max(tags.get(_SAMPLES, (_UNSIGNED,))) == _UNSIGNED:
+        values = values.view(np.uint32)
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and values.dtype.kind != "f":
+        return np.float32(2**bits - 1) - values.astype(np.float32)
+    return values.astype(np.float32)
 
 
 def _turned(image: Image.Image) -> bool:

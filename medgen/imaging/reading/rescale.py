@@ -63,6 +63,12 @@ def filled(values: Physical, missing: npt.NDArray[np.bool_], *, hu: bool) -> Phy
     return values
 
 
+def has_table(dataset: Dataset) -> bool:
+    """Whether a table maps stored values to physical ones; some scanners write an empty one."""
+    items = dataset.get("ModalityLUTSequence")
+    return bool(items) and bool(items[0].get("LUTDescriptor")) and bool(items[0].get("LUTData"))
+
+
 def rescale_of(dataset: Dataset, frame: int, dtype: np.dtype[Any]) -> Rescale:
     """What the header says of a frame whose stored values are of `dtype`."""
     slope = frame_value(dataset, frame, "PixelValueTransformationSequence", "RescaleSlope")
@@ -77,11 +83,19 @@ def rescale_of(dataset: Dataset, frame: int, dtype: np.dtype[Any]) -> Rescale:
         first = _as_stored(padding, dataset, dtype)
         last = first if limit is None else _as_stored(limit, dataset, dtype)
         between = min(first, last), max(first, last)
+    if between == (0.0, 0.0) and dtype.kind == "u" and _dark_at_zero(dataset):
+        between = None
     return Rescale(
         None if slope is None else float(slope),
         None if intercept is None else float(intercept),
         between,
     )
+
+
+def _dark_at_zero(dataset: Dataset) -> bool:
+    """Whether 0 is already what padding becomes: the darkest value there is. In CT that is air instead."""
+    kind, modality = str(dataset.get("PhotometricInterpretation")), str(dataset.get("Modality"))
+    return kind == "MONOCHROME2" and modality != "CT"
 
 
 def _as_stored(value: float | bytes, dataset: Dataset, dtype: np.dtype[Any]) -> float:

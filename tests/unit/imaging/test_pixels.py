@@ -6,12 +6,19 @@ import copy
 from collections.abc import Callable
 from pathlib import Path
 
+import gdcm
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEGExtended12Bit,
+)
 
 from medgen.errors import DataError
 from medgen.imaging.reading.archive import Entry
@@ -138,8 +145,11 @@ def test_colour(write_slice: WriteSlice, tmp_path: Path) -> None:
     facts, values = load(write_slice(tmp_path / "8", pixels, Modality="US"))
     assert facts[0].colour
     assert np.array_equal(values[0], pixels)
-    wide = load(write_slice(tmp_path / "16", pixels.astype(np.uint16) * 257, Modality="OT"))[1]
-    assert np.array_equal(wide[0], pixels)
+    assert facts[0].kind == "byte"
+    deep = np.random.default_rng(0).integers(0, 65536, (4, 6, 3)).astype(np.uint16)
+    facts, values = load(write_slice(tmp_path / "16", deep, Modality="OT"))
+    assert (facts[0].colour, facts[0].kind) == (True, "other")
+    assert np.array_equal(values[0], deep)
 
 
 def test_palette(write_slice: WriteSlice, tmp_path: Path) -> None:
@@ -164,6 +174,62 @@ def test_a_modality_table_stands_for_slope_and_intercept(write_slice: WriteSlice
     dataset.ModalityLUTSequence = Sequence([table])
     dataset.save_as(path, overwrite=True)
     assert grey(path).tolist() == [[10, 500], [30, 40]]
+
+
+@pytest.mark.parametrize("empty", ["no item", "an item", "an item without data"])
+def test_an_empty_modality_table_is_none(write_slice: WriteSlice, tmp_path: Path, empty: str) -> None:
+    path = write_slice(tmp_path / "1", np.array([[0, 1], [2, 3]], np.uint8), Modality="OT", RescaleIntercept=10)
+    dataset = pydicom.dcmread(path)
+    item = Dataset()
+    if empty == "an item without data":
+        item.LUTDescriptor = [4, 0, 16]
+    dataset.ModalityLUTSequence = Sequence([] if empty == "no item" else [item])
+    dataset.save_as(path, overwrite=True)
+    assert grey(path).tolist() == [[10, 11], [12, 13]]
+
+
+def test_zero_that_is_padding_stays_the_darkest_value(write_slice: WriteSlice, tmp_path: Path) -> None:
+    """Of a mask of 0 and 255 the darkest that is no padding is 255."""
+    pixels = np.array([[0, 255], [255, 0]], np.uint8)
+    assert grey(write_slice(tmp_path / "1", pixels, Modality="SEG", PixelPaddingValue=0)).tolist() == pixels.tolist()
+    wide = np.array([[0, 900], [40, 0]], np.uint16)
+    assert grey(write_slice(tmp_path / "2", wide, Modality="MR", PixelPaddingValue=0)).tolist() == wide.tolist()
+    tags = {"PixelPaddingValue": 0, "PhotometricInterpretation": "MONOCHROME1", "BitsStored": 10, "HighBit": 9}
+    assert grey(write_slice(tmp_path / "3", wide, Modality="CR", **tags)).tolist() == [[123, 123], [983, 123]]
+    ct = write_slice(tmp_path / "4", wide, PixelPaddingValue=0, RescaleIntercept=-1024)
+    assert grey(ct).tolist() == [[-1000, -124], [-984, -1000]]
+
+
+def jpeg_of_12_bits(path: Path) -> None:
+    """Compress a file by JPEG Extended, with GDCM."""
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(path))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGExtendedProcess2_4))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    writer.SetFileName(str(path))
+    assert writer.Write()
+
+
+def test_jpeg_of_12_bits_is_what_simpleitk_decodes(write_slice: WriteSlice, tmp_path: Path) -> None:
+    y, x = np.mgrid[:64, :48]
+    pixels = (2000 + 1000 * np.sin(y / 9) + 900 * np.cos(x / 7)).astype(np.uint16)
+    tags = {"BitsStored": 12, "HighBit": 11, "Modality": "CR", "RescaleSlope": 2, "RescaleIntercept": -7}
+    path = write_slice(tmp_path / "1.dcm", pixels, **tags)
+    jpeg_of_12_bits(path)
+    assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == JPEGExtended12Bit
+    theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[0]
+    assert np.array_equal(grey(path), theirs)
+    assert np.abs((grey(path) + 7) / 2 - pixels).max() < 40
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"\xff\xd8\xff", b"\0\0\0"))
+    with pytest.raises(DataError, match=r"1\.dcm: the pixels cannot be decoded: damaged or cut short"):
+        load(path)
 
 
 def test_enhanced_frames_have_their_own_place_and_slope(write_slice: WriteSlice, tmp_path: Path) -> None:
