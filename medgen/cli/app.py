@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -23,6 +24,7 @@ from medgen.cli.console import Console
 from medgen.config import nearest
 from medgen.errors import MedgenError, PipeClosed, StorageError, Terminated, UnavailableError, UsageError
 from medgen.memory import keep_freed_memory
+from medgen.visible import visible, visible_lines
 from medgen.processors import share_processors
 
 # Order is that of the work. The purpose stands here, so that `medgen --help` imports none of the commands.
@@ -202,7 +204,13 @@ def main() -> None:
     """Run the command line of this process."""
     keep_freed_memory()
     share_processors()
+    warnings.showwarning = _show_warning
     sys.exit(run(sys.argv[1:]))
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    """Warnings of libraries quote what files hold."""
+    sys.stderr.write(f"medgen: warning: {visible(str(message))}\n")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -216,12 +224,15 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 0
     except BaseException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(getattr(error, "message", ""), err=True)
+            return UsageError.exit_code
         if isinstance(error, BrokenPipeError | PipeClosed):
             _silence_stdout()
         elif "--debug" in arguments:
             import traceback
 
-            traceback.print_exc()
+            sys.stderr.write(visible_lines(traceback.format_exc()))
         status, message = describe(error)
         if message:
             Console(name).error(message)
@@ -237,8 +248,6 @@ def describe(error: BaseException) -> tuple[int, str]:
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return 130, "interrupted"
     if isinstance(error, _ClickError):
-        if type(error).__name__ == "NoArgsIsHelpError":
-            return 2, error.format_message().rstrip() if hasattr(error, "format_message") else ""
         return 2, " ".join(error.format_message().split())
     if isinstance(error, BrokenPipeError):
         return PipeClosed.exit_code, ""

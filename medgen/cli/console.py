@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from medgen.visible import visible
+
 PLAIN_LINE_EVERY = 10.0  # seconds between progress lines where stderr is no terminal
 
 Advance = Callable[..., None]
@@ -69,11 +71,16 @@ class Console:
         from rich.console import Console as RichConsole
         from rich.table import Table
 
-        rich_table = Table(title=f"medgen {self.command}: {title}", title_justify="left")
+        from rich.text import Text
+
+        def shown(cell: str) -> Text:
+            return Text(visible(cell))  # nor does it obey rich's own marks, such as [red]
+
+        rich_table = Table(title=shown(f"medgen {self.command}: {title}"), title_justify="left")
         for index, column in enumerate(columns):
-            rich_table.add_column(column, justify="left" if index == 0 else "right")
+            rich_table.add_column(shown(column), justify="left" if index == 0 else "right")
         for row in rows:
-            rich_table.add_row(*row)
+            rich_table.add_row(*map(shown, row))
         console = RichConsole(stderr=True, soft_wrap=True)
         if not self.stream.isatty():
             console.width = 160
@@ -95,23 +102,23 @@ class Console:
             TextColumn(f"medgen {self.command}:"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn(f"{unit} {{task.fields[note]}}"),
+            TextColumn("{task.fields[unit]} {task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=RichConsole(stderr=True), transient=True) as bar:
-            task = bar.add_task("", total=total, note="")
+            task = bar.add_task("", total=total, unit=visible(unit), note="")
 
             def advance(count: int = 1, note: str = "") -> None:
                 bar.update(task, advance=count)
                 if note:
-                    bar.update(task, note=note)
+                    bar.update(task, note=visible(note))
 
             yield advance
 
     def _line(self, message: str) -> None:
         with contextlib.suppress(BrokenPipeError, ValueError):  # a closed stderr must not hide the exit status
-            self.stream.write(f"medgen {self.command}: {message}\n" if self.command else f"medgen: {message}\n")
+            self.stream.write(f"{f'medgen {self.command}'.rstrip()}: {visible(message)}\n")
             self.stream.flush()
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medgen.visible import visible
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -206,7 +208,7 @@ def _as_text(facts: dict[str, Any]) -> str:
             lines += [f"  {_shown(name)}: {_short(item)}" for name, item in value.items()]
         else:
             lines.append(f"{key}: {_short(value)}")
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))
 
 
 def _shown(name: str) -> str:

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from medgen.visible import visible
+
 BACKGROUND = (17, 20, 24)
 TEXT = (226, 230, 234)
 FAINT = (150, 158, 166)
@@ -124,7 +126,7 @@ def _corners(draw: ImageDraw.ImageDraw, mark: Mark, size: tuple[int, int]) -> No
 
 def _fitted(draw: ImageDraw.ImageDraw, text: str, font: Font, width: int) -> str:
     """The text, cut to `width` pixels."""
-    text = " ".join(text.split())
+    text = visible(" ".join(text.split()))
     if draw.textlength(text, font) <= width:
         return text
     while text and draw.textlength(text + "…", font) > width:
