@@ -208,7 +208,7 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-def _show_warning(message: Warning | str, *_: Any) -> None:
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Warnings of libraries quote what files hold."""
     sys.stderr.write(f"medgen: warning: {visible(str(message))}\n")
 

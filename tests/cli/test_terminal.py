@@ -130,9 +130,7 @@ def test_info_and_captions_show_what_a_set_holds_without_obeying_it(
     np.testing.assert_array_equal(*sheets)
 
 
-def test_what_libraries_warn_of_is_shielded(
-    medgen: Medgen, write_slice: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_what_libraries_warn_of_is_shielded(medgen: Medgen, write_slice: Callable[..., Path], tmp_path: Path) -> None:
     """The mask is read by the main process, where warnings are shown."""
     image = write_slice(tmp_path / "a.dcm", np.zeros((8, 8), np.int16))
     mask = write_slice(tmp_path / "masks/a.dcm", np.ones((8, 8), np.int16), SOPInstanceUID="1.2.840.99999.1")
