@@ -10,7 +10,7 @@ _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\
 
 
 def visible(text: str) -> str:
-    """The text on one line, with escapes such as `\\x1b` in place of what would not be seen but obeyed."""
+    r"""The text on one line, with escapes such as `\x1b` in place of what would not be seen but obeyed."""
     return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 

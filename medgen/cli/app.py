@@ -24,8 +24,8 @@ from medgen.cli.console import Console
 from medgen.config import nearest
 from medgen.errors import MedgenError, PipeClosed, StorageError, Terminated, UnavailableError, UsageError
 from medgen.memory import keep_freed_memory
-from medgen.visible import visible, visible_lines
 from medgen.processors import share_processors
+from medgen.visible import visible, visible_lines
 
 # Order is that of the work. The purpose stands here, so that `medgen --help` imports none of the commands.
 COMMANDS = {

@@ -70,7 +70,6 @@ class Console:
             return
         from rich.console import Console as RichConsole
         from rich.table import Table
-
         from rich.text import Text
 
         def shown(cell: str) -> Text:
