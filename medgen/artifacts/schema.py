@@ -45,6 +45,8 @@ GENERATED = "generated"
 """Of a case that a model made from noise: it shows nobody."""
 ALTERED = "altered"
 """Of a real case that a model has changed or added to: it shows a patient, but not as measured."""
+SPACING_NOTE = "spacing"
+"""In the notes of a set where generated cases have the spacing of training cases; without it, 1 mm stands for none."""
 # Told only where they are known: sets written before these facts were kept are read, and keep their digest.
 LATER_FACTS: dict[str, type] = {"thickness": float, "frame": str, "flaws": str, "synthetic": str}
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from medgen.artifacts.provenance import Provenance
-from medgen.artifacts.schema import GENERATED, NO_SPLIT, Array, Case, SetHeader
+from medgen.artifacts.schema import GENERATED, NO_SPLIT, SPACING_NOTE, Array, Case, SetHeader
 from medgen.config import Options, convert
 from medgen.diffusion.guidance import guide
 from medgen.diffusion.noise import NoiseStream
@@ -75,6 +75,7 @@ class Generator:
             provenance=provenance,
             intensity=facts.intensity,
             vector_fields=facts.vector_fields if conditional else (),
+            notes={SPACING_NOTE: "of all training cases"} if facts.spacing else {},
         )
 
     def cases(self, indices: Sequence[int], vectors: Vectors | None, negative: Vectors | None = None) -> Iterator[Case]:

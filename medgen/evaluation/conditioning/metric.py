@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medgen.artifacts.schema import GENERATED, SPACING_NOTE
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
 from medgen.evaluation.conditioning.nodules import Spot, find_spots
@@ -184,7 +185,8 @@ def observe(stored: StoredSet, advance: Callable[[int], object] = lambda n: None
     asked = stored.column("vector").astype(np.float64)[:, [fields.index(name) for name in FIELDS]]
     spots, cases, widths = [], [], []
     for case, row in enumerate(stored.cases):
-        known = row.spacing[2] != 1.0  # 1 mm stands for "unknown"
+        # Samples of training cases with unlike pixels have none of their own, and 1 mm stands for it.
+        known = row.synthetic != GENERATED or row.spacing != (1.0, 1.0, 1.0) or SPACING_NOTE in stored.header.notes
         for index in range(row.start, row.start + row.count):
             image = intensity.physical(stored.read("image", [index])[0, 0])
             spots.append(find_spots(np.nan_to_num(image, nan=-1000.0, posinf=-1000.0, neginf=-1000.0)))

@@ -1,12 +1,26 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from medgen.evaluation.conditioning.metric import Measured, Rule, best_cut, calibrate, evaluate, hits, score
+from medgen.artifacts.provenance import derive
+from medgen.artifacts.schema import GENERATED, SPACING_NOTE, Case, Intensity, SetHeader
+from medgen.artifacts.sets import create_set, open_set
+from medgen.evaluation.conditioning.metric import (
+    FIELDS,
+    Measured,
+    Rule,
+    best_cut,
+    calibrate,
+    evaluate,
+    hits,
+    observe,
+    score,
+)
 from medgen.evaluation.conditioning.nodules import Spot
 from medgen.evaluation.rates import correlation, mean_of_results, wilson
 
@@ -116,3 +130,24 @@ def test_small_statistics() -> None:
     assert correlation(a, a**3) == {"pearson": pytest.approx(np.corrcoef(a, a**3)[0, 1]), "spearman": pytest.approx(1)}
     assert correlation(a, np.ones(4)) is None
     assert mean_of_results([{"a": 1, "b": None}, {"a": 3, "b": None}]) == {"a": 2.0, "b": None}
+
+
+def test_a_millimetre_is_a_spacing_like_any_other(tmp_path: Path) -> None:
+    """Only samples that have no spacing of their own are without one: their pixels are as large as nobody knows."""
+    image = np.full((1, 1, 32, 32), -1000, np.int16)
+    arrays = {"image": image, "vector": np.array([[1, 0.5, 0.5, 0.1]], np.float32)}
+    expected = []
+    for number, (spacing, made, notes) in enumerate(
+        [
+            ((1.0, 1.0, 1.0), "", {}),
+            ((2.5, 1.0, 1.0), GENERATED, {}),
+            ((1.0, 1.0, 1.0), GENERATED, {SPACING_NOTE: "of all training cases"}),
+            ((1.0, 1.0, 1.0), GENERATED, {}),
+        ]
+    ):
+        header = SetHeader("image", derive("preprocess", {}), Intensity(), vector_fields=FIELDS, notes=notes)
+        with create_set(tmp_path / f"{number}.h5", header) as writer:
+            writer.write(Case("a", arrays, spacing=spacing, synthetic=made))
+        with open_set(tmp_path / f"{number}.h5", random_access=True) as stored:
+            expected.append(float(observe(stored).widths[0]))
+    np.testing.assert_array_equal(expected, [32, 32, 32, np.nan])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from medgen.artifacts.provenance import derive
+from medgen.artifacts.schema import SPACING_NOTE
 from medgen.errors import DataError, UsageError
 from medgen.inference.generate import GenerateOptions, Generator
 from medgen.models.trained import Denoiser, FrozenVAE
@@ -79,6 +80,7 @@ def test_the_header_names_fields_only_with_conditions(tiny: Path) -> None:
     header = made.header(derive("generate", {}), conditional=False)
     assert header.vector_fields == ()
     assert header.intensity == made.denoiser.facts.intensity
+    assert SPACING_NOTE in header.notes
 
 
 def test_latents_are_unscaled_before_they_are_decoded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
