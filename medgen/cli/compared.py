@@ -33,7 +33,7 @@ class Opened:
 
     part: str
     name: str
-    """What it is called in tables."""
+    """What it is called in tables and reports."""
     stored: StoredSet
     whole: StoredSet
     """The same with all its splits."""
@@ -60,24 +60,41 @@ def check_real(reference: Opened) -> None:
         )
 
 
+def names_of(everything: Sequence[Wanted], given: Sequence[str] | None = None) -> list[str]:
+    """What each is called: by its part, and the measured ones as the user says or by their number.
+
+    Never after its file: folders and files are often named after patients. UsageError unless all measured are named.
+    """
+    from medgen.errors import UsageError
+
+    count = sum(one.part == MEASURED for one in everything)
+    measured = list(given or (["the set"] if count == 1 else [f"set {number}" for number in range(1, count + 1)]))
+    if len(measured) != count or len(set(measured)) != count:
+        raise UsageError(f"--names gives {len(set(measured))} different names to {count} sets; give each its own")
+    numbered = iter(measured)
+    return [next(numbered) if one.part == MEASURED else one.part for one in everything]
+
+
 def open_all(
     stack: contextlib.ExitStack,
     everything: Sequence[Wanted],
     console: Console,
     options: PreprocessOptions,
     intensity: Intensity | None = None,
+    names: Sequence[str] | None = None,
 ) -> list[Opened]:
     """All of them, in their order, until `stack` ends; of a training set without a named split its train split.
 
-    `intensity` is that of a model, for files where there is no set to fit.
+    `intensity` is that of a model, for files where there is no set to fit; `names` are what the user calls the measured
+    ones.
     """
-    from medgen.cli.image_source import names_of, open_alike
+    from medgen.cli.image_source import open_alike
 
     sources = [one.source for one in everything]
     splits = [one.source for one in everything if one.split]
     stored = open_alike(stack, sources, console, options, with_splits=splits, intensity=intensity)
     opened = []
-    for one, name, whole in zip(everything, names_of(sources), stored, strict=True):
+    for one, name, whole in zip(everything, names_of(everything, names), stored, strict=True):
         split = one.split
         if split is None and one.part == TRAINING and any(row.split == "train" for row in whole.cases):
             split = "train"

@@ -37,6 +37,14 @@ def command(
             help="What to measure: sets, or files and folders of DICOM, NIfTI, PNG. Several are compared side by side.",
         ),
     ] = None,
+    names: Annotated[
+        str | None,
+        typer.Option(
+            "--names",
+            metavar="A,B,...",
+            help="What to call the sets in reports.  [default: set 1, set 2, ...]",
+        ),
+    ] = None,
     split: Annotated[
         str | None, typer.Option("--split", metavar="NAME", help="Only that split of what is measured, such as test.")
     ] = None,
@@ -202,8 +210,12 @@ def command(
             console,
             convert(PreprocessOptions, from_files, "command line"),
             autoencoder.facts.intensity if autoencoder else None,
+            listed(names),
         )
         measured = [one for one in opened if one.part == MEASURED]
+        if len(measured) > 1:
+            pairs_of = zip(measured, sources or (), strict=True)
+            console.say("; ".join(f"{one.name} is {source}" for one, source in pairs_of))
         others = {one.part: one for one in opened if one.part != MEASURED}
         if REFERENCE in others and not synthetic_reference:
             check_real(others[REFERENCE])
@@ -213,7 +225,7 @@ def command(
                     console.warn(warning)
         materials = [Material(one.part, one.name, one.stored) for one in opened]
         if vae is not None and autoencoder is not None:
-            materials.append(Material("VAE", vae.stem, autoencoder.model))
+            materials.append(Material("VAE", "VAE", autoencoder.model))
         bank = FeatureBank(open_extractor(options, target))
         results = []
         against = {part: one.stored for part, one in others.items()}

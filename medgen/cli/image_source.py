@@ -126,15 +126,3 @@ def open_alike(
             fitted = fitting(options, one.header.intensity, image[0] if image else None)
         opened[source] = one
     return [opened[str(source)] for source in sources]
-
-
-def names_of(sources: Sequence[str | Path]) -> list[str]:
-    """What sources are called in tables: file names without ending, after their folder where two are the same."""
-    paths = {str(one): Path(one) if str(one) == "-" else Path(one).resolve() for one in sources}
-    stems = {source: "standard input" if source == "-" else path.stem for source, path in paths.items()}
-    names: dict[str, str] = {}
-    for source, stem in stems.items():
-        name = f"{paths[source].parent.name}/{stem}" if list(stems.values()).count(stem) > 1 else stem
-        taken = sum(other == name or other.startswith(f"{name} (") for other in names.values())
-        names[source] = f"{name} ({taken + 1})" if taken else name
-    return [names[str(source)] for source in sources]

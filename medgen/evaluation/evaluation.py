@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,14 +133,18 @@ def as_json(
 
 
 def shareable(options: EvaluateOptions) -> dict[str, Any]:
-    """The options without folders: files by their names alone."""
+    """The options, with files by what they hold and not by their names."""
+    shared = plain(options)
+    if options.features != "builtin":
+        shared["features"] = _content(options.features)
+    if options.reconstruction.lpips:
+        shared["reconstruction"]["lpips"] = _content(options.reconstruction.lpips)
+    return shared
 
-    def bare(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: bare(item) for name, item in value.items()}
-        return Path(value).name if isinstance(value, str) and os.sep in value else value
 
-    return {name: bare(value) for name, value in plain(options).items()}
+def _content(file: str) -> str:
+    with Path(file).open("rb") as opened:
+        return f"sha256 {hashlib.file_digest(opened, 'sha256').hexdigest()[:16]}"
 
 
 def identity(stored: StoredSet | None) -> dict[str, Any] | None:

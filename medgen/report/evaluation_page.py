@@ -32,6 +32,7 @@ def report(
     names = [one.name for one in evaluated]
     reference = next((one for one in materials if one.role == "reference"), None)
     title = " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
+    title = title[:1].upper() + title[1:]
     chapters: list[tuple[str, str, list[str], int]] = []
     if pairs:
         chapters.append(("comparison", "Sample by sample", _comparison(pairs, evaluated), 0))

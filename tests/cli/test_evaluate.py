@@ -35,7 +35,7 @@ def test_all_metrics_of_phantoms_with_known_truth(medgen: Medgen, phantoms: Path
     assert first.stdout == medgen(*call).stdout  # the same command, the same bytes
     assert result["features"]["name"] == "builtin"
     reference, (result,) = result["reference"], result["sets"]
-    assert result["name"] == "a"
+    assert result["name"] == "the set"
     assert result["cases"] == 12
     assert result["digest"] != reference["digest"]
     assert "reconstruction" not in result

@@ -3,7 +3,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,7 @@ def test_distributions_and_images_are_in_the_page(compared: tuple[dict[str, Any]
     assert page.count('<svg class="chart"') >= 3
     assert page.count('<svg class="graph"') == 1
     assert page.count("data:image/png;base64,") >= 3 * 8  # eight examples of each set
-    assert "Worst pairs: many" in page
+    assert "Worst pairs: set 2" in page
     assert "prefers-color-scheme: dark" in page
     assert "@media print" in page
 
@@ -149,7 +149,7 @@ def test_distributions_and_images_are_in_the_page(compared: tuple[dict[str, Any]
 def test_sets_are_tested_against_each_other_sample_by_sample(compared: tuple[dict[str, Any], str]) -> None:
     numbers, page = compared
     (pair,) = numbers["comparison"]["pairs"]
-    assert (pair["first"], pair["second"], pair["shared_cases"]) == ("few", "many", 14)
+    assert (pair["first"], pair["second"], pair["shared_cases"]) == ("set 1", "set 2", 14)
     psnr = next(test for test in pair["tests"] if test["score"] == "psnr")
     assert (psnr["cases"], psnr["samples"]) == (14, 19)
     first, second = (one["reconstruction"]["psnr"]["mean"] for one in numbers["sets"])
@@ -157,7 +157,7 @@ def test_sets_are_tested_against_each_other_sample_by_sample(compared: tuple[dic
     assert psnr["difference"]["high"] < -5
     assert psnr["wins"] == 0.0
     assert psnr["p"] <= psnr["p_holm"] < 0.01
-    assert "Sample by sample: many against few" in page
+    assert "Sample by sample: set 2 against set 1" in page
 
 
 def test_sets_of_other_cases_are_not_paired(sets: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +186,7 @@ def test_a_page_is_kept_unless_forced(sets: Path, tmp_path: Path, capfd: pytest.
     assert run(call) == 73
     assert page.read_text(encoding="utf-8") == "mine"
     assert run([*call, "--force"]) == 0
-    assert "<h1>few</h1>" in page.read_text(encoding="utf-8")
+    assert "<h1>The set</h1>" in page.read_text(encoding="utf-8")
     capfd.readouterr()
 
 
@@ -219,7 +219,7 @@ def test_folders_give_the_numbers_of_the_set(exported: Path, tmp_path: Path, cap
         assert run([*call, *FIDELITY, "-o", str(output)]) == 0, capfd.readouterr().err
         found[name] = json.loads(output.read_bytes())["sets"][0]
     assert found["few-dicom"]["fidelity"] == found["few-nifti"]["fidelity"] == found["few.h5"]["fidelity"]
-    assert found["few-dicom"]["name"] == "few-dicom"
+    assert found["few-dicom"]["name"] == "the set"
     assert "few-dicom: 19 slices of 14 cases" in capfd.readouterr().err
 
 
@@ -275,12 +275,23 @@ def test_a_damaged_file_is_named_or_left_out(exported: Path, tmp_path: Path, cap
         (exported / "few-png" / "damaged.png").unlink()
 
 
-def test_equally_named_sets_are_told_apart(sets: Path, tmp_path: Path, medgen: Callable[..., Any]) -> None:
-    for folder in ("a", "b"):
+def test_sets_are_called_as_the_user_says_and_never_after_their_files(
+    sets: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("doe_a", "doe_b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "samples.h5").write_bytes((sets / "few.h5").read_bytes())
-    call = ("evaluate", tmp_path / "a/samples.h5", tmp_path / "b/samples.h5", "--reference", sets / "real.h5")
-    done = medgen(*call, "--metrics", "reconstruction")
-    assert [one["name"] for one in json.loads(done.stdout)["sets"]] == ["a/samples", "b/samples"]
+    call = ["evaluate", str(tmp_path / "doe_a/samples.h5"), str(tmp_path / "doe_b/samples.h5")]
+    call += ["--reference", str(sets / "real.h5"), "--metrics", "reconstruction"]
+    assert run(call) == 0
+    told = capfd.readouterr()
+    assert [one["name"] for one in json.loads(told.out)["sets"]] == ["set 1", "set 2"]
+    assert f"set 2 is {tmp_path / 'doe_b/samples.h5'}" in told.err
     with open_set(sets / "few.h5", random_access=True) as stored:
-        assert json.loads(done.stdout)["sets"][0]["digest"] == stored.tail.digest
+        assert json.loads(told.out)["sets"][0]["digest"] == stored.tail.digest
+    assert run([*call, "--names", "old,new", "--report", str(tmp_path / "page.html")]) == 0
+    assert [one["name"] for one in json.loads(capfd.readouterr().out)["sets"]] == ["old", "new"]
+    assert "<h1>Old and new</h1>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    for wrong in ("old", "old,old", "a,b,c"):
+        assert run([*call, "--names", wrong]) == 2
+        assert "to 2 sets" in capfd.readouterr().err

@@ -11,7 +11,7 @@ from PIL import Image
 
 from medgen.artifacts.schema import Intensity
 from medgen.cli.console import Console
-from medgen.cli.image_source import fitting, is_set, names_of, open_alike, open_images
+from medgen.cli.image_source import fitting, is_set, open_alike, open_images
 from medgen.errors import DataError
 from medgen.imaging.cases.options import PreprocessOptions
 
@@ -60,12 +60,6 @@ def test_sets_and_files_are_told_apart(ct: Path, tiny: Path, tmp_path: Path, med
     os.mkfifo(pipe)
     assert all(is_set(path) for path in (tiny / "images.h5", stream, "-", tmp_path / "none", pipe))
     assert not any(is_set(path) for path in (ct, ct / "0.dcm", tmp_path / "a.png"))
-
-
-def test_names_tell_sources_apart() -> None:
-    assert names_of(["-", "a/x.h5", "b/y/", "c/z.nii.h5"]) == ["standard input", "x", "y", "z.nii"]
-    assert names_of(["a/x.h5", "b/x.h5", "a/x.h5"]) == ["a/x", "b/x", "a/x"]
-    assert names_of(["p/a/x.h5", "q/a/x.h5", "q/a/x.zip"]) == ["a/x", "a/x (2)", "a/x (3)"]
 
 
 def test_a_source_named_twice_is_read_once(ct: Path, capfd: pytest.CaptureFixture[str]) -> None:

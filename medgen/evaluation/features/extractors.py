@@ -95,7 +95,7 @@ def torchscript_extractor(path: Path, options: TorchScriptOptions, device: torch
         return features.float().cpu()
 
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Extractor(f"torchscript {path.name}", digest, pooled)
+    return Extractor("torchscript", digest, pooled)
 
 
 def latent_extractor(encode: Callable[[Tensor], Tensor], digest: str) -> Extractor:

@@ -101,7 +101,7 @@ def test_a_torchscript_gets_the_range_and_bands_that_the_options_name(tmp_path: 
     gray = torch.tensor([[[[-1.0, 1.0], [0.0, 0.5]]]])
     signed = file_extractor(path, SIGNED)
     assert not signed.is_inception
-    assert signed.name == "torchscript flat.pt"
+    assert signed.name == "torchscript"
     torch.testing.assert_close(signed.pooled(gray), gray.flatten(1).repeat(1, 3))
     unit = torchscript_extractor(path, TorchScriptOptions(range=(0.0, 1.0), bands=1))
     torch.testing.assert_close(unit.pooled(gray), torch.tensor([[0.0, 1.0, 0.5, 0.75]]))
