@@ -16,7 +16,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from medgen.artifacts.latent_space import LatentSpace, Scale, Shift
 from medgen.artifacts.provenance import Provenance
-from medgen.artifacts.stacks import Stack, blocks
+from medgen.artifacts.stacks import Placed, Stack, blocks, points
 from medgen.errors import DataError
 
 SET_SCHEMA = "medgen.set/2"
@@ -38,6 +38,8 @@ ARRAY_RANK = {
 ARRAY_NAMES = tuple(ARRAY_RANK)
 MAP_CHANNELS = ("pixel", "gradient", "laplacian", "total")
 TEXT_NAMES = ("text", "modality")
+SLICE_FACTS = (*TEXT_NAMES, "origins", "filled")
+"""What a case tells of each slice beside its arrays, if it tells it at all."""
 SPLITS = ("train", "val", "test")
 NO_SPLIT = "none"
 """Of what was generated: it is neither trained on nor tested on, unless the user puts it into a split."""
@@ -48,7 +50,9 @@ ALTERED = "altered"
 SPACING_NOTE = "spacing"
 """In the notes of a set where generated cases have the spacing of training cases; without it, 1 mm stands for none."""
 # Told only where they are known: sets written before these facts were kept are read, and keep their digest.
-LATER_FACTS: dict[str, type] = {"thickness": float, "frame": str, "flaws": str, "synthetic": str}
+LATER_FACTS: dict[str, Callable[[Any], Any]] = {
+    "thickness": float, "frame": str, "flaws": str, "synthetic": str, "origins": points, "mended": str, "filled": tuple,
+}  # fmt: skip
 
 Array = npt.NDArray[Any]
 
@@ -110,15 +114,8 @@ class SetHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return LatentSpace(self.latent_scale, self.latent_shift)
 
 
-def slice_positions(
-    origin: Sequence[float], direction: Sequence[float], spacing: Sequence[float], count: int
-) -> npt.NDArray[np.float64]:
-    """(count,) centres of slices along their normal, mm; geometry as in `Case`."""
-    return float(np.dot(origin, direction[:3])) + spacing[0] * np.arange(count, dtype=np.float64)
-
-
 @dataclass(frozen=True)
-class Case:
+class Case(Placed):
     """D slices, in arrays that need not be in memory.
 
     `spacing` is (z, y, x) in mm; `origin` is the first voxel's centre in mm (LPS x, y, z);
@@ -127,7 +124,10 @@ class Case:
     the spacing stands for it. `frame` names the frame of reference: positions of cases with the same one can be
     compared; "" where it is not known. `flaws` says why the slices do not stand evenly along z ("uneven gaps",
     "gantry tilt", "shared positions", "no positions", "slices left out"); "" where they do. `synthetic` says that a
-    model made the pixels, and how (`GENERATED`, `ALTERED`); "" where they are real.
+    model made the pixels, and how (`GENERATED`, `ALTERED`); "" where they are real. `origins` are the centres
+    of each slice's first voxel where origin + number * spacing does not tell them; () where it does. `mended` names
+    the flaws that resampling has mended, and `filled` tells for each slice whether it was put where none was measured
+    nearby; () where none was.
     """
 
     id: str
@@ -142,11 +142,9 @@ class Case:
     frame: str = ""
     flaws: str = ""
     synthetic: str = ""
-
-    @property
-    def positions(self) -> npt.NDArray[np.float64]:
-        """(D,) slice centres along the z axis, mm from the origin of the frame of reference."""
-        return slice_positions(self.origin, self.direction, self.spacing, len(self))
+    origins: tuple[tuple[float, float, float], ...] = ()
+    mended: str = ""
+    filled: tuple[bool, ...] = ()
 
     def __len__(self) -> int:
         """Number of slices, D."""
@@ -180,7 +178,7 @@ class Case:
                 raise DataError(f"case {self.id}: '{name}' has shape {array.shape}, expected {ARRAY_RANK[name]} axes")
             if len(array) != len(self):
                 raise DataError(f"case {self.id}: '{name}' has {len(array)} slices, expected {len(self)}")
-        for name in TEXT_NAMES:
+        for name in SLICE_FACTS:
             values = getattr(self, name)
             if values and len(values) != len(self):
                 raise DataError(f"case {self.id}: '{name}' has {len(values)} entries for {len(self)} slices")

@@ -1,4 +1,4 @@
-"""Slices that need not be in memory: what arrays, temporary files and datasets have in common."""
+"""Slices that need not be in memory (arrays, temporary files, datasets), and where they lie in space."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+Positions = npt.NDArray[np.float64]
+Point = tuple[float, float, float]
+
+MENDABLE = ("uneven gaps", "gantry tilt")
+"""Flaws that resampling mends."""
+SAME_PLACE = 0.01
+"""Slices nearer to their places on the even grid than this, in mm, need no place of their own."""
 BLOCK = 4 << 20
 """Bytes of a stack that are in memory at once while it is copied."""
 
@@ -45,3 +52,63 @@ def blocks(stack: Stack) -> Iterator[npt.NDArray[Any]]:
     count = block_length(stack.shape, stack.dtype)
     for first in range(0, len(stack), count):
         yield np.ascontiguousarray(stack[first : first + count])
+
+
+class Placed:
+    """What a case and its row in a set's table tell of the place of its slices; the meaning stands in `Case`."""
+
+    spacing: Point
+    origin: Point
+    direction: tuple[float, ...]
+    origins: tuple[Point, ...]
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def slice_origins(self) -> Positions:
+        """(D, 3) centre of the first voxel of each slice, LPS mm."""
+        if self.origins:
+            return np.array(self.origins)
+        return even_origins(self.origin, self.axes[0], self.spacing[0], len(self))
+
+    @property
+    def axes(self) -> Positions:
+        """(3, 3) unit vectors of the z, y and x axis, a row each."""
+        return np.asarray(self.direction, np.float64).reshape(3, 3)
+
+    @property
+    def positions(self) -> Positions:
+        """(D,) slice centres along the z axis, mm from the origin of the frame of reference."""
+        if self.origins:
+            heights: Positions = self.slice_origins @ self.axes[0]
+            return heights
+        return float(self.axes[0] @ np.asarray(self.origin)) + self.spacing[0] * np.arange(len(self), dtype=np.float64)
+
+    @property
+    def misplaced(self) -> Positions:
+        """(3,) how far a slice lies from its place on the even grid at most, along z, y and x in voxels."""
+        if not self.origins:
+            return np.zeros(3)
+        even = even_origins(self.origin, self.axes[0], self.spacing[0], len(self))
+        aside: Positions = np.abs((self.slice_origins - even) @ self.axes.T).max(axis=0) / np.asarray(self.spacing)
+        return aside
+
+
+def even_origins(origin: npt.ArrayLike, normal: npt.ArrayLike, spacing: float, count: int) -> Positions:
+    """(count, 3) places `spacing` apart along `normal`."""
+    steps = np.arange(count, dtype=np.float64)[:, None]
+    return np.asarray(origin, np.float64) + steps * spacing * np.asarray(normal, np.float64)
+
+
+def uneven_origins(origins: Positions, normal: npt.ArrayLike, spacing: float) -> tuple[Point, ...]:
+    """`origins` (D, 3) where an even grid from the first one does not tell them; () where it does."""
+    even = even_origins(origins[0], normal, spacing, len(origins))
+    if np.abs(origins - even).max() <= SAME_PLACE:
+        return ()
+    return points(origins)
+
+
+def points(origins: Any) -> tuple[Point, ...]:
+    """Rows of three numbers as tuples."""
+    return tuple((float(x), float(y), float(z)) for x, y, z in origins)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medgen.artifacts.provenance import Provenance
-from medgen.artifacts.schema import LATER_FACTS, TEXT_NAMES, Array, Case, SetHeader, Tail, slice_positions
-from medgen.artifacts.stacks import Stack, blocks
+from medgen.artifacts.schema import LATER_FACTS, SLICE_FACTS, TEXT_NAMES, Array, Case, SetHeader, Tail
+from medgen.artifacts.stacks import Placed, Point, Stack, blocks, points
 from medgen.artifacts.stream import parse_header
 from medgen.artifacts.synthetic import synthetic_in_old_set
 from medgen.artifacts.writer import SetWriter
@@ -39,10 +39,10 @@ class StoredWriter(SetWriter):
         start = self.digest.slices
         for name, stack in sorted(case.arrays.items()):
             self._append(name, stack, start)
-        for name in TEXT_NAMES:
+        for name in SLICE_FACTS:
             values = getattr(case, name)
             if values or name in self._datasets:
-                self._append(name, _texts(values or [""] * len(case)), start)
+                self._append(name, _column(name, values, len(case)), start)
         facts = {field.name: getattr(case, field.name) for field in fields(CaseRow) if hasattr(case, field.name)}
         self._rows.append(CaseRow(**facts, start=start, count=len(case)))  # not the case, which would keep its arrays
         if len(self._rows) >= _ROWS_A_FLUSH:
@@ -51,6 +51,8 @@ class StoredWriter(SetWriter):
     def _flush_rows(self) -> None:
         if self._rows:
             for field in fields(CaseRow):
+                if field.name in SLICE_FACTS:
+                    continue
                 values = [getattr(row, field.name) for row in self._rows]
                 column = _texts(values) if isinstance(values[0], str) else np.array(values)
                 self._append(f"case/{field.name}", column, self._flushed)
@@ -67,6 +69,7 @@ class StoredWriter(SetWriter):
                 maxshape=(None, *stack.shape[1:]),
                 chunks=(1 if stack.ndim == 4 else 1024, *stack.shape[1:]),
                 dtype=h5py.string_dtype() if text else stack.dtype,
+                fillvalue=np.nan if name == "origins" else None,
                 fletcher32=not text,  # the filter cannot protect strings of variable length; the digest does
             )
         dataset = self._datasets[name]
@@ -87,8 +90,17 @@ def _texts(values: Sequence[str]) -> Array:
     return np.array(values, dtype=object)
 
 
+def _column(name: str, values: Sequence[Any], count: int) -> Array:
+    """A fact of each slice as it is stored; where a case does not tell it, what stands for nothing."""
+    if name in TEXT_NAMES:
+        return _texts(values or [""] * count)
+    if name == "origins":
+        return np.array(values) if values else np.full((count, 3), np.nan)
+    return np.array(values or [False] * count, np.uint8)
+
+
 @dataclass(frozen=True)
-class CaseRow:
+class CaseRow(Placed):
     """One line of a stored set's case table: slices [start, start + count), and the geometry as in `Case`."""
 
     id: str
@@ -102,11 +114,36 @@ class CaseRow:
     frame: str = ""
     flaws: str = ""
     synthetic: str = ""
+    origins: tuple[Point, ...] = ()
+    mended: str = ""
+    filled: tuple[bool, ...] = ()
 
-    @property
-    def positions(self) -> npt.NDArray[np.float64]:
-        """(count,) slice centres along the z axis, mm from the origin of the frame of reference."""
-        return slice_positions(self.origin, self.direction, self.spacing, self.count)
+    def __len__(self) -> int:
+        """Number of slices."""
+        return self.count
+
+
+def _row(table: Mapping[str, Array], columns: Mapping[str, Array], i: int) -> CaseRow:
+    """Row `i` of the case table, with what `columns` of slices tell of it."""
+    start, count = int(table["start"][i]), int(table["count"][i])
+    origins, filled = (columns.get(name, np.empty(0))[start : start + count] for name in ("origins", "filled"))
+    told = {name: table[name][i] for name in LATER_FACTS if name in table}
+    later: dict[str, Any] = {
+        name: float(one) if isinstance(one, float) else one.decode() if isinstance(one, bytes) else one
+        for name, one in told.items()
+    }
+    return CaseRow(
+        id=table["id"][i].decode(),
+        split=table["split"][i].decode(),
+        start=start,
+        count=count,
+        spacing=tuple(table["spacing"][i].tolist()),
+        origin=tuple(table["origin"][i].tolist()),
+        direction=tuple(table["direction"][i].tolist()),
+        origins=points(origins) if np.isfinite(origins).any() else (),
+        filled=tuple(map(bool, filled)) if filled.any() else (),
+        **later,
+    )
 
 
 class StoredSet:
@@ -157,7 +194,7 @@ class StoredSet:
             return {
                 name: (dataset.shape[1:], dataset.dtype)
                 for name, dataset in self._file.items()
-                if isinstance(dataset, h5py.Dataset) and name not in TEXT_NAMES
+                if isinstance(dataset, h5py.Dataset) and name not in SLICE_FACTS
             }
 
     def read(self, name: str, indices: Sequence[int] | Array) -> Array:
@@ -218,24 +255,10 @@ class StoredSet:
             return []
         with self._read_errors():
             table = {name: dataset[...] for name, dataset in self._file["case"].items()}
-        return [
-            CaseRow(
-                id=table["id"][i].decode(),
-                split=table["split"][i].decode(),
-                start=int(table["start"][i]),
-                count=int(table["count"][i]),
-                spacing=tuple(table["spacing"][i].tolist()),
-                origin=tuple(table["origin"][i].tolist()),
-                direction=tuple(table["direction"][i].tolist()),
-                thickness=float(table["thickness"][i]) if "thickness" in table else 0.0,
-                frame=table["frame"][i].decode() if "frame" in table else "",
-                flaws=table["flaws"][i].decode() if "flaws" in table else "",
-                synthetic=table["synthetic"][i].decode()
-                if "synthetic" in table
-                else synthetic_in_old_set(self.header, table["id"][i].decode()),
-            )
-            for i in range(len(table["id"]))
-        ]
+            columns = {name: self._file[name][...] for name in ("origins", "filled") if name in self._file}
+            if "synthetic" not in table:
+                table["synthetic"] = _texts([synthetic_in_old_set(self.header, one.decode()) for one in table["id"]])
+            return [_row(table, columns, i) for i in range(len(table["id"]))]
 
     def _read_errors(self) -> _ReadErrors:
         return _ReadErrors(self._name)

@@ -172,9 +172,12 @@ def _geometry(places: Sequence[Case | CaseRow]) -> dict[str, Any]:
     frames = {place.frame for place in places if place.frame}
     if frames:
         facts["frames_of_reference"] = len(frames)
-    flaws = Counter(place.flaws for place in places if place.flaws)
-    if flaws:
-        facts["flaws"] = dict(sorted(flaws.items()))
+    for name in ("flaws", "mended"):
+        counts = Counter(getattr(place, name) for place in places if getattr(place, name))
+        if counts:
+            facts[name] = dict(sorted(counts.items()))
+    if filled := sum(sum(place.filled) for place in places):
+        facts["slices_filled"] = filled
     return facts
 
 
@@ -217,4 +220,6 @@ def _shown(name: str) -> str:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {item}" for name, item in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

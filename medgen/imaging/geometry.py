@@ -6,7 +6,7 @@ Coordinates run along pixel edges: pixel i covers [i, i + 1], the image [0, W].
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,11 @@ from medgen.imaging.reading.rescale import Physical
 
 Floats = npt.NDArray[np.float32]
 Pair = tuple[float, float]
+
+NEGLIGIBLE = 1e-3
+"""Weight of a slice that may be unknown."""
+IN_PLACE = 0.02
+"""Share of the spacing by which a slice may lie off its place on an even grid."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,22 @@ class AxisMap:
         """A target coordinate in source pixels."""
         return (coordinate - self.place) / self.scale + self.start
 
+    def moved(self, by: float, source: int) -> AxisMap:
+        """The same target from a row of `source` pixels whose coordinates are greater by `by`."""
+        return replace(self, source=source, start=self.start + by, stop=self.stop + by)
+
+    @property
+    def margins(self) -> tuple[int, int]:
+        """Whole pixels of [start, stop] that lie before and behind the source."""
+        return max(0, math.ceil(-self.start)), max(0, math.ceil(self.stop - self.source))
+
+    @property
+    def covered(self) -> slice:
+        """Which of the `count` target pixels have their centre on the source."""
+        centres = [self.inverse(self.place + index + 0.5) for index in range(self.count)]
+        inside = [index for index, centre in enumerate(centres) if 0 <= centre <= self.source]
+        return slice(inside[0], inside[-1] + 1) if inside else slice(0, 0)
+
 
 @dataclass(frozen=True)
 class PlaneMap:
@@ -62,11 +83,25 @@ class PlaneMap:
             return values
         y, x = self.y, self.x
         result = np.full((y.target, x.target, values.shape[2]), fill, dtype=np.float32)
+        if any(y.margins + x.margins):
+            values = np.pad(values, (y.margins, x.margins, (0, 0)), mode="edge")
+        (up, _), (left, _) = y.margins, x.margins
+        box = (x.start + left, y.start + up, x.stop + left, y.stop + up)
+        rows, columns = y.covered, x.covered
+        target = result[y.place : y.place + y.count, x.place : x.place + x.count]
         for channel in range(values.shape[2]):
             plane = Image.fromarray(np.ascontiguousarray(values[:, :, channel], dtype=np.float32))
-            part = plane.resize((x.count, y.count), Image.Resampling.BILINEAR, box=(x.start, y.start, x.stop, y.stop))
-            result[y.place : y.place + y.count, x.place : x.place + x.count, channel] = np.asarray(part)
+            part = plane.resize((x.count, y.count), Image.Resampling.BILINEAR, box=box)
+            target[rows, columns, channel] = np.asarray(part)[rows, columns]
         return result
+
+    def moved(self, by: Pair, source: tuple[int, int]) -> PlaneMap:
+        """The same target from an image of `source` (H, W) whose coordinates are greater by `by` (y, x)."""
+        return PlaneMap(self.y.moved(by[0], source[0]), self.x.moved(by[1], source[1]))
+
+    def shifted(self, shift: Pair) -> PlaneMap:
+        """The same for a slice that lies `shift` (y, x) pixels off the one this was made for."""
+        return self.moved((-shift[0], -shift[1]), (self.y.source, self.x.source))
 
     def mask(self, values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """(H, W) of 0 and 1 -> (H', W'): 1 where at least half of the pixel is covered."""
@@ -131,16 +166,37 @@ def _metric(source: int, scale: float, target: int | None) -> AxisMap:
 
 @dataclass(frozen=True)
 class DepthMap:
-    """How slices at `offsets` (mm along the normal) become slices at `targets`: `weights` (D', D), rows sum to 1."""
+    """How slices at `source` (mm along the normal) become slices at `targets`: `weights` (D', D), rows sum to 1."""
 
     weights: npt.NDArray[np.float64]
     targets: npt.NDArray[np.float64]
-    nearest: npt.NDArray[np.intp]  # (D',) index of the source slice closest to each target
+    source: npt.NDArray[np.float64]
+
+    @property
+    def nearest(self) -> npt.NDArray[np.intp]:
+        """(D',) index of the source slice closest to each target."""
+        found: npt.NDArray[np.intp] = np.abs(self.targets[:, None] - self.source).argmin(axis=1)
+        return found
+
+    @property
+    def distance(self) -> npt.NDArray[np.float64]:
+        """(D',) mm from each target to that slice."""
+        return np.abs(self.targets - self.source[self.nearest])
 
     def volume(self, values: Floats) -> Floats:
-        """(D, ...) -> (D', ...)."""
+        """(D, ...) -> (D', ...); NaN where a slice that counts is NaN."""
         flat = values.reshape(len(values), -1)
-        return (self.weights.astype(np.float32) @ flat).reshape(-1, *values.shape[1:])
+        weights = self.weights.astype(np.float32)
+        known = np.isfinite(flat)
+        if known.all():
+            return (weights @ flat).reshape(-1, *values.shape[1:])
+        sums = weights @ np.where(known, flat, np.float32(0.0))
+        sums[weights @ (~known).astype(np.float32) > NEGLIGIBLE] = np.nan
+        return sums.reshape(-1, *values.shape[1:])
+
+    def then(self, other: DepthMap) -> DepthMap:
+        """First this map, then `other`, as one."""
+        return DepthMap(other.weights @ self.weights, other.targets, self.source)
 
 
 def plan_depth(offsets: npt.ArrayLike, spacing: float, thickness: float) -> DepthMap:
@@ -152,18 +208,37 @@ def plan_depth(offsets: npt.ArrayLike, spacing: float, thickness: float) -> Dept
     extent = places[-1] - places[0] + spacing
     count = max(1, math.floor(extent / thickness + 1e-6))
     targets = (places[0] + places[-1]) / 2 + (np.arange(count) - (count - 1) / 2) * thickness
-    if thickness > spacing:
-        low = np.maximum(targets[:, None] - thickness / 2, places - spacing / 2)
-        high = np.minimum(targets[:, None] + thickness / 2, places + spacing / 2)
-        weights = np.maximum(high - low, 0.0)
-    else:
-        inside = np.clip(targets, places[0], places[-1])
-        left = np.clip(np.searchsorted(places, inside, side="right") - 1, 0, len(places) - 1)
-        right = np.minimum(left + 1, len(places) - 1)
-        gap = np.where(right > left, places[right] - places[left], 1.0)
-        share = (inside - places[left]) / gap
-        weights = np.zeros((count, len(places)))
-        weights[np.arange(count), left] += 1.0 - share
-        weights[np.arange(count), right] += share
+    if thickness <= spacing:
+        return _between(places, targets)
+    low = np.maximum(targets[:, None] - thickness / 2, places - spacing / 2)
+    high = np.minimum(targets[:, None] + thickness / 2, places + spacing / 2)
+    weights = np.maximum(high - low, 0.0)
     weights /= weights.sum(axis=1, keepdims=True)
-    return DepthMap(weights, targets, np.abs(targets[:, None] - places).argmin(axis=1))
+    return DepthMap(weights, targets, places)
+
+
+def plan_even(offsets: npt.ArrayLike, spacing: float) -> DepthMap:
+    """Slices at any `offsets` -> slices `spacing` mm apart from the first one on, linear between two neighbours.
+
+    A slice that is in its place but for `IN_PLACE` of the spacing is taken as it is.
+    """
+    places = np.asarray(offsets, dtype=np.float64)
+    count = math.floor((places[-1] - places[0]) / spacing + IN_PLACE) + 1
+    targets = places[0] + spacing * np.arange(count)
+    nearest = places[np.abs(targets[:, None] - places).argmin(axis=1)]
+    found = _between(places, np.where(np.abs(targets - nearest) <= IN_PLACE * spacing, nearest, targets))
+    return replace(found, targets=targets)
+
+
+def _between(places: npt.NDArray[np.float64], targets: npt.NDArray[np.float64]) -> DepthMap:
+    """Linear between the two neighbours of each target; beyond the outermost places, as these."""
+    inside = np.clip(targets, places[0], places[-1])
+    left = np.clip(np.searchsorted(places, inside, side="right") - 1, 0, len(places) - 1)
+    right = np.minimum(left + 1, len(places) - 1)
+    gap = np.where(right > left, places[right] - places[left], 1.0)
+    share = (inside - places[left]) / gap
+    weights = np.zeros((len(targets), len(places)))
+    weights[np.arange(len(targets)), left] += 1.0 - share
+    weights[np.arange(len(targets)), right] += share
+    weights /= weights.sum(axis=1, keepdims=True)
+    return DepthMap(weights, targets, places)

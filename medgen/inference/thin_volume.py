@@ -15,6 +15,7 @@ from torch import Tensor
 
 from medgen.artifacts.schema import Array, Case, Intensity
 from medgen.artifacts.spool import Spool
+from medgen.artifacts.stacks import MENDABLE
 from medgen.diffusion.slice_profile import ProfileShape, cubic_matrix, profile_matrix, pseudo_inverse, resample
 from medgen.diffusion.thin_grid import places, scales, spline_matrix, thin_positions, whole_rows
 from medgen.errors import DataError
@@ -164,6 +165,8 @@ class ThinVolume:
             spacing=(self.spacing, *case.spacing[1:]),
             origin=(float(origin[0]), float(origin[1]), float(origin[2])),
             thickness=self.spacing,
+            origins=(),
+            filled=(),
             text=(),
             modality=(case.modality[0],) * len(self) if len(set(case.modality)) == 1 else (),
         )
@@ -180,7 +183,8 @@ def volume_of(
     if len(case) < 2:
         raise DataError(f"case {case.id}: has one slice; interpolation needs two or more")
     if case.flaws:
-        raise DataError(f"case {case.id}: {case.flaws}: its slices cannot be interpolated; mend the series first")
+        remedy = "preprocess with --mend" if set(case.flaws.split(", ")) <= set(MENDABLE) else "it cannot be mended"
+        raise DataError(f"case {case.id}: {case.flaws}: its slices cannot be interpolated; {remedy}")
     if not (np.isfinite(source) and source > 0):
         raise DataError(f"case {case.id}: does not tell the distance of its slices; preprocess a source that does")
     if spacing > source * (1 - EVEN):

@@ -247,8 +247,8 @@ def test_a_tilted_series_and_one_with_a_gap_are_refused(
         write_slice(tmp_path / "tilt" / f"{index}.dcm", image, ImagePositionPatient=[0.0, 0.3 * z, z])
     write_slice(tmp_path / "single" / "0.dcm", pixels(1)[0])
     for name, sentence in (
-        ("gap", b"uneven gaps: its slices cannot be interpolated; mend the series first"),
-        ("tilt", b"gantry tilt: its slices cannot be interpolated; mend the series first"),
+        ("gap", b"uneven gaps: its slices cannot be interpolated; preprocess with --mend"),
+        ("tilt", b"gantry tilt: its slices cannot be interpolated; preprocess with --mend"),
     ):
         done = medgen(*arguments(tiny, tmp_path / name, tmp_path / "out.h5", "--spacing", "1"))
         assert done.returncode == 65

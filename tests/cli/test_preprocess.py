@@ -306,7 +306,7 @@ def test_sizes_that_differ_are_told_by_file_with_the_remedy(medgen: Run, tmp_pat
         (["a.png", "--size", "0"], 78, "size"),
         (["a.png", "--window", "lungs"], 78, "did you mean 'lung'"),
         (["a.png", "--split", "0.5,0.1"], 78, "add up to 1"),
-        (["a.png", "--split-name", "training"], 78, "split_name"),
+        (["a.png", "--split-name", "training"], 78, "--split-name training"),
         (["a.png", "--spacing", "1"], 65, "pixel spacing; use --size"),
         (["a.png", "--spacing", "-1"], 78, "spacing"),
         (["a.png", "--mask-background"], 2, "not all images are CT"),

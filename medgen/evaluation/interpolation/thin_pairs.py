@@ -39,6 +39,11 @@ class Slices:
         """(D,) mm along z."""
         return torch.from_numpy(self.row.positions)
 
+    @property
+    def measured(self) -> Flags:
+        """(D,) whether a slice shows what was measured, and was not put into a gap."""
+        return ~np.array(self.row.filled or (False,) * self.row.count)
+
     def at(self, matrix: Tensor, name: str = "image") -> tuple[Tensor, Flags]:
         """Matrix (K, D) times the slices: (K, C, H, W) float32, and which of them rest on finite values alone (K,)."""
         weights = torch.where(matrix.abs() > NEGLIGIBLE, matrix, 0.0)
@@ -62,11 +67,11 @@ class Trio:
 
     @cached_property
     def numbers(self) -> npt.NDArray[np.int64]:
-        """Slices of the truth that lie within the interpolated ones."""
+        """Slices of the truth that were measured, and lie within the interpolated ones."""
         reach = 0.5 * self.output.row.spacing[0] + SAME_PLACE * self.truth.row.spacing[0]
         low, high = float(self.output.positions[0]) - reach, float(self.output.positions[-1]) + reach
         inside = (self.truth.row.positions > low) & (self.truth.row.positions < high)
-        return np.flatnonzero(inside).astype(np.int64)
+        return np.flatnonzero(inside & self.truth.measured).astype(np.int64)
 
     @cached_property
     def places(self) -> Tensor:
@@ -76,7 +81,8 @@ class Trio:
     @cached_property
     def distance(self) -> npt.NDArray[np.float64]:
         """(K,) mm from each to the nearest centre of a thick slice."""
-        return (self.places[:, None] - self.thick.positions).abs().amin(dim=1).numpy()
+        measured = self.thick.positions[torch.from_numpy(self.thick.measured)]
+        return (self.places[:, None] - measured).abs().amin(dim=1).numpy()
 
     @cached_property
     def kind(self) -> npt.NDArray[np.str_]:

@@ -137,7 +137,8 @@ class Measurement:
         thickness = trio.thick.row.thickness or self.thickness or trio.thick.row.spacing[0]
         thick, thin = trio.thick.positions, trio.output.positions
         geometry = (thickness, self.profile, trio.output.row.spacing[0])
-        kept = torch.nonzero(coverage(thick, thin, *geometry) > WHOLE)[:, 0]
+        whole = coverage(thick, thin, *geometry) > WHOLE
+        kept = torch.nonzero(whole & torch.from_numpy(trio.thick.measured))[:, 0]
         if not len(kept):
             return
         measuring = profile_matrix(thick[kept], thin, *geometry)

@@ -8,14 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from medgen.artifacts.schema import GENERATED, NO_SPLIT, SPLITS, Case
+from medgen.artifacts.stacks import points, uneven_origins
 from medgen.errors import DataError, MedgenError
 from medgen.imaging.cases.duplicates import Duplicates, joined
+from medgen.imaging.cases.mending import made_up
 from medgen.imaging.cases.options import PreprocessOptions
 from medgen.imaging.cases.planning import Listener, Plan, PlannedCase
 from medgen.imaging.cases.splits import hashed_frame, held_out, split_of
 from medgen.imaging.cases.work import ReadTask, Slab
 from medgen.imaging.geometry import DepthMap, PlaneMap, plan_depth
 from medgen.imaging.labels.annotations import vector_of
+from medgen.imaging.reading.series import Stack
 
 
 class Assembler:
@@ -77,21 +80,28 @@ class Assembler:
             )
 
     def _finish(self, case: PlannedCase, plane: PlaneMap, slabs: list[Slab], split: str) -> Case:
-        stack, keep, options = case.stack, case.keep, self._options
+        stack, keep = case.stack, case.keep
         values = np.concatenate([slab.values for slab in slabs])
         masks = [slab.mask for slab in slabs if slab.mask is not None]
         mask = np.concatenate(masks) if masks else None
+        depth = self._depth(case)
         source_of = np.array(keep)  # index in the stack of each slice of the result
-        offsets = np.array([stack.offsets[index] for index in keep])
-        depth_spacing, thickness = stack.spacing[0], stack.thickness
-        if options.thickness is not None and len(keep) > 1:
-            depth: DepthMap = plan_depth(offsets, depth_spacing, options.thickness)
+        spacing, thickness = stack.spacing[0], stack.thickness
+        shift = _shift(stack, plane)
+        if depth is None:
+            places = stack.places[keep] + shift
+        else:
             values = depth.volume(values)
             if mask is not None:
                 mask = (depth.volume(mask.astype(np.float32)) >= 0.5).astype(np.uint8)
-            # Averaging makes slices thicker; interpolating leaves them as thick as they were measured.
-            thickness = max(options.thickness, thickness or depth_spacing)
-            source_of, offsets, depth_spacing = source_of[depth.nearest], depth.targets, options.thickness
+            if self._options.thickness is not None:
+                # Averaging makes slices thicker; interpolating leaves them as thick as they were measured.
+                thickness = max(self._options.thickness, thickness or spacing)
+                spacing = self._options.thickness
+            source_of = source_of[depth.nearest]
+            places = stack.places[0] + shift + np.outer(depth.targets, stack.direction[:3])
+        if case.mending is not None and not np.isnan(self._plan.encoding.fill):
+            values = np.nan_to_num(values, nan=self._plan.encoding.fill)
         if values.dtype == np.float32:
             values = self._plan.encoding.encode(values)
         arrays: dict[str, npt.NDArray[Any]] = {"image": np.ascontiguousarray(values)}
@@ -101,24 +111,37 @@ class Assembler:
             arrays["vector"] = self._vectors(case, plane, source_of)
         if self._plan.labelled:
             arrays["label"] = np.array([case.annotation.labels[index] for index in source_of], dtype=np.int64)
-        origin, direction = _placed(stack.origin, stack.direction, stack.spacing, plane, float(offsets[0]))
-        flaws = [*stack.flaws] + ["slices left out"] * (len(keep) < keep[-1] - keep[0] + 1)
+        flaws = [] if case.mending else [*stack.flaws] + ["slices left out"] * (len(keep) < keep[-1] - keep[0] + 1)
+        filled = made_up(depth, stack.spacing[0]) if case.mending and depth else np.zeros(0, bool)
         texts = [case.annotation.texts.get(int(index), "") for index in source_of]
         modalities = [case.annotation.modalities.get(int(index), stack.first.modality) for index in source_of]
         return Case(
             id=case.id,
             arrays=arrays,
             split=split,
-            spacing=(depth_spacing, stack.spacing[1] / plane.y.scale, stack.spacing[2] / plane.x.scale),
-            origin=origin,
-            direction=direction,
+            spacing=(spacing, stack.spacing[1] / plane.y.scale, stack.spacing[2] / plane.x.scale),
+            origin=points(places[:1])[0],
+            direction=stack.direction,
             text=tuple(texts) if any(texts) else (),
             modality=tuple(modalities) if any(modalities) else (),
             thickness=thickness,
             frame=hashed_frame(self._key, stack.first.reference),
             flaws=", ".join(flaws),
             synthetic=_synthetic(case),
+            origins=uneven_origins(places, stack.direction[:3], spacing),
+            mended=", ".join(case.mending.flaws) if case.mending else "",
+            filled=tuple(filled.tolist()) if filled.any() else (),
         )
+
+    def _depth(self, case: PlannedCase) -> DepthMap | None:
+        """How the kept slices are resampled along z; None where they stay as they are."""
+        stack, thickness = case.stack, self._options.thickness
+        depth = case.mending.depth if case.mending else None
+        if thickness is None or len(case.keep) < 2:
+            return depth
+        offsets = depth.targets if depth else np.array([stack.offsets[index] for index in case.keep])
+        resampled = plan_depth(offsets, stack.spacing[0], thickness)
+        return depth.then(resampled) if depth else resampled
 
     def _vectors(self, case: PlannedCase, plane: PlaneMap, source_of: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         fields = self._plan.vector_fields
@@ -126,7 +149,8 @@ class Assembler:
         for row, index in enumerate(source_of):
             finding = case.annotation.findings.get(int(index))
             if finding is not None:
-                vectors[row] = vector_of(finding, fields, plane, f"{case.stack.slices[index].entry.name}")
+                here = plane.shifted(case.mending.shifts[index]) if case.mending else plane
+                vectors[row] = vector_of(finding, fields, here, f"{case.stack.slices[index].entry.name}")
         return vectors
 
     def _split(self, case: PlannedCase, patient: str) -> str:
@@ -155,16 +179,9 @@ def patient_of(case: PlannedCase) -> str:
     return case.annotation.patient or case.stack.patient
 
 
-def _placed(
-    origin: tuple[float, float, float],
-    direction: tuple[float, ...],
-    spacing: tuple[float, float, float],
-    plane: PlaneMap,
-    offset: float,
-) -> tuple[tuple[float, float, float], tuple[float, ...]]:
-    """Centre of the first voxel after the geometry (LPS, mm), and the unchanged directions."""
-    z, y, x = np.array(direction).reshape(3, 3)
-    across = plane.x.inverse(0.5) - 0.5
-    down = plane.y.inverse(0.5) - 0.5
-    place = np.array(origin) + z * offset + y * down * spacing[1] + x * across * spacing[2]
-    return (float(place[0]), float(place[1]), float(place[2])), direction
+def _shift(stack: Stack, plane: PlaneMap) -> npt.NDArray[np.float64]:
+    """(3,) from the first pixel's centre of a slice to that of the same slice after the geometry, mm."""
+    _, down, across = np.array(stack.direction).reshape(3, 3)
+    y, x = plane.y.inverse(0.5) - 0.5, plane.x.inverse(0.5) - 0.5
+    shift: npt.NDArray[np.float64] = y * stack.spacing[1] * down + x * stack.spacing[2] * across
+    return shift

@@ -1,35 +1,85 @@
-"""Options of `medgen preprocess`."""
+"""Options of `medgen preprocess`, and of every command that reads images."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import msgspec
+from medgen.config import Options, option
 
-from medgen.config import Options
-
-Positive = Annotated[float, msgspec.Meta(gt=0)]
+GEOMETRY, VALUES, CHOICE, LABELS, SPLITS = "Geometry", "Values", "Choice", "Labels", "Splits"
 
 
-class PreprocessOptions(Options, frozen=True):
-    """How files become an image set. Lengths in mm, `size` in pixels, intensities in the unit of the source."""
+class ReadingOptions(Options, frozen=True):
+    """How files become images. Lengths in mm, `size` in pixels, intensities in the unit of the source."""
 
-    size: Annotated[str, msgspec.Meta(pattern=r"^(\d+(x\d+)?)?$")] = ""  # "256", "256x192" (width x height), "": as is
-    keep_aspect: bool = True  # pad to `size`; False stretches
-    spacing: Positive | None = None  # in-plane pixel size
-    thickness: Positive | None = None  # distance between slices
-    window: str = "auto"  # auto, lung, soft-tissue, bone, "LOW,HIGH", or each case's own percentiles: "1%,95%"
-    channels: Literal["auto", "1", "3"] = "auto"  # auto: 3 as soon as one image has colour
-    modality: str = ""  # of files that do not tell (NIfTI, PNG, JPG)
-    series: tuple[str, ...] = ()  # keep only DICOM series of these modalities; empty: all
-    min_slices: Annotated[int, msgspec.Meta(ge=1)] = 1  # leave out shorter stacks, such as localizers
-    vector_fields: tuple[str, ...] = ()  # columns of the labels that make the vector; empty: all known ones
-    healthy_slices: Annotated[int, msgspec.Meta(ge=0)] | None = None  # unlabelled slices kept a case; None: all
-    lidc_readers: Annotated[int, msgspec.Meta(ge=1)] = 1  # least number of readers who marked a nodule
-    split: str = "0.8,0.1,0.1"  # fractions of train, val, test
-    split_name: Literal["", "train", "val", "test"] = ""  # all cases into this split
-    train_only: str = ""  # the label of the only cases that may train; patients with others go to val and test
-    mask_background: bool = False  # set everything outside the lungs to -1000 HU
-    drop_duplicates: bool = False  # of cases that show exactly the same pixels keep the first
-    keep_going: bool = False
-    workers: Annotated[int, msgspec.Meta(ge=0)] = 0  # reading processes; 0: one a core
+    size: Annotated[
+        str,
+        option(
+            "Pixels of every slice.",
+            metavar="W[xH]",
+            group=GEOMETRY,
+            default="as they are",
+            pattern=r"^(\d+(x\d+)?)?$",
+        ),
+    ] = ""
+    keep_aspect: Annotated[
+        bool, option("Pad to --size, or stretch.", flag="--keep-aspect/--stretch", group=GEOMETRY)
+    ] = True
+    spacing: (
+        Annotated[float, option("Resample slices to pixels of this size.", metavar="MM", group=GEOMETRY, gt=0)] | None
+    ) = None
+    thickness: (
+        Annotated[float, option("Resample to slices this far apart.", metavar="MM", group=GEOMETRY, gt=0)] | None
+    ) = None
+    mend: Annotated[
+        bool, option("Resample slices that stand unevenly (gantry tilt, gaps) onto an even grid.", group=GEOMETRY)
+    ] = False
+    window: Annotated[
+        str,
+        option(
+            "auto, lung, soft-tissue, bone, brain, two numbers, or percentiles: 1%,95%.",
+            metavar="LOW,HIGH|NAME",
+            group=VALUES,
+        ),
+    ] = "auto"
+    channels: Annotated[Literal["auto", "1", "3"], option("Grey or colour.", group=VALUES)] = "auto"
+    modality: Annotated[
+        str, option("What NIfTI, PNG and JPG files show, such as CT.", metavar="NAME", group=VALUES)
+    ] = ""
+    mask_background: Annotated[bool, option("Set everything outside the lungs to -1000 HU.", group=VALUES)] = False
+    series: Annotated[
+        tuple[str, ...], option("Only these modalities; repeatable.", metavar="MODALITY", group=CHOICE, repeat=True)
+    ] = ()
+    min_slices: Annotated[int, option("Pass over shorter stacks, such as localizers.", group=CHOICE, ge=1)] = 1
+    drop_duplicates: Annotated[
+        bool, option("Of cases that show exactly the same pixels keep the first.", group=CHOICE)
+    ] = False
+    keep_going: Annotated[bool, option("Leave out what fails, name each, and exit 1 at the end.")] = False
+    workers: Annotated[int, option("Reading processes; 0: one a core.", ge=0)] = 0
+
+
+class PreprocessOptions(ReadingOptions, frozen=True):
+    """How files become an image set."""
+
+    vector_fields: Annotated[
+        tuple[str, ...],
+        option("Columns of --labels that make the vector.", metavar="A,B,C", group=LABELS, default="those of nodules"),
+    ] = ()
+    healthy_slices: (
+        Annotated[
+            int,
+            option("Keep at most N slices without a finding a case.", group=LABELS, default="all", ge=0),
+        ]
+        | None
+    ) = None
+    lidc_readers: Annotated[int, option("Least number of readers for a nodule.", group=LABELS, ge=1)] = 1
+    split: Annotated[str, option("Fractions of train, val, test, by patient.", metavar="A,B,C", group=SPLITS)] = (
+        "0.8,0.1,0.1"
+    )
+    split_name: Annotated[
+        Literal["", "train", "val", "test"], option("Put all cases into this split.", group=SPLITS)
+    ] = ""
+    train_only: Annotated[
+        str,
+        option("Only these may train: patients with another label go to val and test.", metavar="LABEL", group=SPLITS),
+    ] = ""

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from medgen.artifacts.stacks import MENDABLE
 from medgen.errors import DataError, UsageError
 from medgen.imaging.cases.intensity import Encoding, plan_encoding
+from medgen.imaging.cases.mending import Mending, obstacle, plan_mending
 from medgen.imaging.cases.options import PreprocessOptions
 from medgen.imaging.cases.splits import hashed_id
 from medgen.imaging.cases.work import ScanTask, scan
@@ -72,6 +74,7 @@ class PlannedCase:
     annotation: Annotation
     masks: list[MaskSource | None]
     keep: list[int]  # indices of the slices that are kept
+    mending: Mending | None = None
 
 
 @dataclass
@@ -124,10 +127,11 @@ def make_plan(
     for index, stack in enumerate(stacks):
         try:
             found = masks.of_stack(stack) if masks else []
-            if options.thickness is not None and stack.flaws and len(stack.slices) > 1:
+            mending = plan_mending(stack) if options.mend else None
+            if options.thickness is not None and stack.flaws and mending is None and len(stack.slices) > 1:
+                flaw, remedy = next(iter(stack.flaws.values())), obstacle(stack) or "give --mend"
                 raise DataError(
-                    f"{stack.name}: {next(iter(stack.flaws.values()))}; its slices cannot be resampled along z: "
-                    "leave --thickness out, or mend the series first"
+                    f"{stack.name}: {flaw}; its slices cannot be resampled along z: {remedy}, or leave --thickness out"
                 )
             if options.spacing is not None and not stack.measured:
                 raise DataError(f"{stack.name}: does not tell its pixel spacing; use --size instead of --spacing")
@@ -136,8 +140,8 @@ def make_plan(
         except DataError as error:
             left_out.add(str(error))
             continue
-        _tell_flaws(stack, listener)
-        cases.append(PlannedCase(ids[index], stack, annotations[index], found, []))
+        _tell_flaws(stack, mending, options, listener)
+        cases.append(PlannedCase(ids[index], stack, annotations[index], found, [], mending))
     if not cases:
         raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess")
     if options.train_only and options.train_only not in classes:
@@ -248,11 +252,18 @@ def _chosen(stacks: list[Stack], options: PreprocessOptions, listener: Listener)
     return long
 
 
-def _tell_flaws(stack: Stack, listener: Listener) -> None:
+def _tell_flaws(stack: Stack, mending: Mending | None, options: PreprocessOptions, listener: Listener) -> None:
     """Flaws do not hurt single slices; who trains on volumes should know of them."""
-    if stack.first.position is not None:
+    if mending is not None:
+        listener.say(f"{stack.name}: {mending.told()}")
+    elif stack.first.position is not None:
+        kept = "its slices are kept as they are"
+        if options.mend:
+            kept += f", for {obstacle(stack)}"
+        elif set(stack.flaws) & set(MENDABLE) and not obstacle(stack):
+            kept += " (--mend resamples them)"
         for flaw in stack.flaws.values():
-            listener.warn(f"{stack.name}: {flaw}; its slices are kept as they are")
+            listener.warn(f"{stack.name}: {flaw}; {kept}")
 
 
 def _tell_unlabelled(cases: Sequence[PlannedCase], listener: Listener) -> None:

@@ -58,6 +58,8 @@ def preprocess(
     fractions = parse_fractions(options.split)
     if options.healthy_slices is not None and options.thickness is not None:
         raise UsageError("--healthy-slices picks single slices, --thickness needs all of them; use one of the two")
+    if options.healthy_slices is not None and options.mend:
+        raise UsageError("--healthy-slices picks single slices, --mend needs all of them; use one of the two")
     if options.drop_duplicates and shard[1] > 1:
         raise UsageError("--drop-duplicates must see all cases, a shard sees only its own; use one of the two")
     left_out = LeftOut(listener, options.keep_going)
@@ -114,7 +116,7 @@ def _tasks(plan: Plan, planes: list[PlaneMap], options: PreprocessOptions) -> It
                 hu=case.stack.first.kind == "hu",
                 masked=bool(case.masks),
                 mask_background=options.mask_background,
-                keep_physical=keep_physical,
+                keep_physical=keep_physical or case.mending is not None,
                 nameless=not patient_of(case),
             )
 
@@ -133,7 +135,9 @@ def _pieces(case: PlannedCase) -> Iterator[Piece]:
 def _piece(case: PlannedCase, run: list[int]) -> Piece:
     slices = [case.stack.slices[index] for index in run]
     masks = tuple(case.masks[index] for index in run) if case.masks else ()
-    return Piece(slices[0].entry, slices[0].format, tuple(item.frame for item in slices), masks, slices[0].plain)
+    shifts = tuple(case.mending.shifts[index] for index in run) if case.mending else ()
+    frames = tuple(item.frame for item in slices)
+    return Piece(slices[0].entry, slices[0].format, frames, masks, slices[0].plain, shifts)
 
 
 def _kept_slices(case: PlannedCase, plan: Plan, options: PreprocessOptions, key: bytes) -> list[int]:
@@ -165,14 +169,17 @@ def _planes(plan: Plan, options: PreprocessOptions, size: tuple[int, int] | None
 
 
 def _plane(case: PlannedCase, options: PreprocessOptions, size: tuple[int, int] | None) -> PlaneMap:
-    first = case.stack.first
-    return plan_plane(
-        (first.rows, first.columns),
+    """The map of the first slice."""
+    first, mending = case.stack.first, case.mending
+    source = first.rows, first.columns
+    plane = plan_plane(
+        mending.canvas(source) if mending else source,
         (case.stack.spacing[1], case.stack.spacing[2]),
         size=size,
         keep_aspect=options.keep_aspect,
         spacing=options.spacing,
     )
+    return plane.moved(mending.lowest, source) if mending else plane
 
 
 def _header(inputs: Inputs, plan: Plan, options: PreprocessOptions) -> SetHeader:

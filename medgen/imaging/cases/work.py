@@ -13,7 +13,7 @@ import numpy.typing as npt
 from medgen.artifacts.schema import as_bytes
 from medgen.errors import DataError, MedgenError
 from medgen.imaging.cases.intensity import Encoding
-from medgen.imaging.geometry import PlaneMap
+from medgen.imaging.geometry import Pair, PlaneMap
 from medgen.imaging.reading import formats
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.plain_pixels import PlainPixels
@@ -53,6 +53,7 @@ class Piece:
     frames: tuple[int, ...]
     masks: tuple[MaskSource | None, ...] = ()  # one a frame; empty: no masks
     plain: PlainPixels | None = None
+    shifts: tuple[Pair, ...] = ()  # one a frame, (y, x) pixels off the first slice of the case; empty: none
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ def scan(task: ScanTask) -> list[list[SliceFacts] | str]:
 
 def read(task: ReadTask) -> Slab:
     """Read, resample and encode. Raises DataError naming the file that cannot be read."""
-    fill = task.encoding.fill
+    mended = any(piece.shifts for piece in task.pieces)
+    fill = float("nan") if mended else task.encoding.fill  # which is not mixed into neighbouring slices
     planes, masks = [], []
     pixels, identity = sha256(), sha256()  # processors compute it in hardware, twice as fast as blake2b
     for piece in task.pieces:
@@ -123,15 +125,16 @@ def read(task: ReadTask) -> Slab:
         _take_in(pixels, _as_integers(frames))
         if task.nameless:
             _take_in(identity, frames.astype(np.float32, copy=False))
-        for image in frames:
+        maps = [task.plane.shifted(shift) for shift in piece.shifts] or [task.plane] * len(frames)
+        for image, plane in zip(frames, maps, strict=True):
             values = _with_channels(image, task.channels)
             if task.mask_background:
                 from medgen.imaging.cases.lungs import without_background
 
                 values = without_background(values.astype(np.float32, copy=False), task.spacing)
-            planes.append(task.plane.image(values, fill))
-        for source in piece.masks:
-            masks.append(_read_mask(source, task.plane))
+            planes.append(plane.image(values, fill))
+        for source, plane in zip(piece.masks, maps, strict=False):
+            masks.append(_read_mask(source, plane))
     stack = np.ascontiguousarray(np.moveaxis(np.stack(planes), 3, 1))  # (D, C, H, W)
     return Slab(
         stack.astype(np.float32, copy=False) if task.keep_physical else task.encoding.encode(stack),

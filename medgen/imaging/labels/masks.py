@@ -69,7 +69,7 @@ class Masks:
         depth = len(stack.slices)
         if len(facts) != depth:
             raise DataError(f"{entry.name}: has {len(facts)} slices, its image {stack.name} has {depth}")
-        for image, mask in zip((stack.slices[0], stack.slices[-1]), (facts[0], facts[-1]), strict=True):
+        for image, mask in zip(stack.slices, facts, strict=True):
             if not _same_place(image, mask):
                 raise DataError(f"{entry.name}: lies elsewhere in space than its image {stack.name}")
         return [MaskSource(entry, item.format, item.frame) for item in facts]

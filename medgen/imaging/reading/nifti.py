@@ -16,6 +16,7 @@ import numpy.typing as npt
 from medgen.artifacts.synthetic import told_by
 from medgen.errors import DataError
 from medgen.imaging.reading.archive import MAX_FILE_BYTES, Entry
+from medgen.imaging.reading.series import SAME_AXES
 from medgen.imaging.reading.slices import SliceFacts
 
 _HEADER_BYTES = 540  # of version 2, the longer one
@@ -46,6 +47,10 @@ def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
     if (steps < 1e-6).any():
         raise DataError(f"{entry.name}: its affine matrix has a zero column; repair the header")
     across, down = (tuple(float(v) for v in matrix[:3, axis] / steps[axis]) for axis in (0, 1))
+    if abs(np.dot(across, down)) > SAME_AXES:
+        raise DataError(
+            f"{entry.name}: its affine matrix shears rows against columns; resample it to right angles first"
+        )
     synthetic = told_by(bytes(header["descrip"]).decode("ascii", "replace"))
     facts = []
     for volume in range(volumes):

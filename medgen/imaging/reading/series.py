@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
+from medgen.artifacts.stacks import SAME_PLACE
 from medgen.errors import MedgenError
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.slices import SliceFacts, Vector3
@@ -58,6 +60,13 @@ class Stack:
     def origin(self) -> Vector3:
         """Centre of the first voxel, LPS mm."""
         return self.first.position or (0.0, 0.0, 0.0)
+
+    @property
+    def places(self) -> npt.NDArray[np.float64]:
+        """(D, 3) centre of the first voxel of each slice, LPS mm."""
+        if self.first.position is None:
+            return np.outer(self.offsets, self.direction[:3])
+        return np.array([item.position for item in self.slices])
 
     @property
     def direction(self) -> tuple[float, ...]:
@@ -207,8 +216,11 @@ def _ordered(key: str, part: list[SliceFacts]) -> Stack:
     if len(part) > 1:
         gaps = np.diff(offsets)
         usual = float(np.median(gaps[gaps > 1e-3])) if (gaps > 1e-3).any() else depth
-        stack.spacing = (usual, *plane)
         stack.flaws |= _repeats(part, gaps) | _uneven(part, gaps, usual) | _tilt(part)
+        # Positions that were rounded add up: of an even stack the mean gap leads from the first slice to the last.
+        drift = abs(offsets[-1] - usual * (len(part) - 1))
+        mean = not {"shared positions", "uneven gaps"} & set(stack.flaws) and drift > SAME_PLACE
+        stack.spacing = (offsets[-1] / (len(part) - 1) if mean else usual, *plane)
     return stack
 
 

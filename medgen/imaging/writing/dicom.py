@@ -15,6 +15,7 @@ from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.synthetic import describe
 from medgen.errors import DataError
 from medgen.imaging.writing.dicom_parts import decimal, derived_uid, encode, set_pixels, set_plane
+from medgen.imaging.writing.placement import UNPLACED, slice_places
 from medgen.imaging.writing.png import eight_bits
 
 
@@ -29,14 +30,17 @@ def write_dicom(folder: Path, name: str, case: Case, header: SetHeader) -> list[
     series.StudyInstanceUID = derived_uid("study", *parts)
     series.SeriesInstanceUID = derived_uid("series", *parts)
     series.FrameOfReferenceUID = derived_uid("frame", case.frame) if case.frame else derived_uid("frame", *parts)
-    normal, down, across = np.asarray(case.direction, np.float64).reshape(3, 3)
+    _, down, across = case.axes
+    places = slice_places(case)
     files = []
     for index, plane in enumerate(pixels):
         dataset = Dataset(series)
         dataset.SOPInstanceUID = derived_uid("image", *parts, index)
         dataset.InstanceNumber = str(index + 1)
-        position = np.asarray(case.origin) + index * case.spacing[0] * normal
-        set_plane(dataset, position.tolist(), across.tolist(), down.tolist(), (case.spacing[1], case.spacing[2]))
+        if places is not None:
+            pixel = (case.spacing[1], case.spacing[2])
+            set_plane(dataset, places[index].tolist(), across.tolist(), down.tolist(), pixel)
+        dataset.ImageComments = _comment(case, index)
         if plane.ndim == 2:
             dataset.RescaleIntercept, dataset.RescaleSlope = decimal(offset), decimal(scale)
             dataset.RescaleType = intensity.unit if intensity.unit == "HU" else "US"
@@ -77,11 +81,12 @@ def storable(image: npt.NDArray[Any], intensity: Intensity, where: str) -> tuple
 def _series(case: Case, header: SetHeader, intensity: Intensity) -> Dataset:
     """What all images of the series share."""
     modality = _modality(case, intensity)
+    placed = UNPLACED not in case.flaws
     dataset = Dataset()
     dataset.SpecificCharacterSet = "ISO_IR 192"
-    dataset.SOPClassUID = {"CT": uid.CTImageStorage, "MR": uid.MRImageStorage}.get(
-        modality, uid.SecondaryCaptureImageStorage
-    )
+    # A class other than secondary capture must state positions.
+    classes = {"CT": uid.CTImageStorage, "MR": uid.MRImageStorage} if placed else {}
+    dataset.SOPClassUID = classes.get(modality, uid.SecondaryCaptureImageStorage)
     dataset.Modality = modality
     dataset.ImageType = ["DERIVED", "SECONDARY"] + ["AXIAL"] * (modality == "CT")
     dataset.ContentQualification = "RESEARCH"
@@ -95,13 +100,12 @@ def _series(case: Case, header: SetHeader, intensity: Intensity) -> Dataset:
     dataset.SeriesNumber = "1"
     dataset.Manufacturer = "medgen"
     dataset.BurnedInAnnotation = "NO"
-    comment = describe(case.synthetic) or "Image derived by resampling"
-    dataset.ImageComments = f"{comment}; for research only, not for diagnosis"
     if case.synthetic:
         dataset.SyntheticData = "YES"
     dataset.DerivationDescription = f"medgen {header.provenance.steps[-1].command}, provenance {header.provenance.id}"
     dataset.SliceThickness = decimal(case.thickness or case.spacing[0])
-    dataset.SpacingBetweenSlices = decimal(case.spacing[0])
+    if placed and not case.origins:
+        dataset.SpacingBetweenSlices = decimal(case.spacing[0])
     if modality == "CT":
         dataset.KVP = ""
         dataset.AcquisitionNumber = ""
@@ -111,6 +115,13 @@ def _series(case: Case, header: SetHeader, intensity: Intensity) -> Dataset:
     else:
         dataset.ConversionType = "WSD"
     return dataset
+
+
+def _comment(case: Case, index: int) -> str:
+    how = describe(case.synthetic) or "Image derived by resampling"
+    if case.filled and case.filled[index]:
+        how += ", interpolated between its neighbours, not measured"
+    return f"{how}; for research only, not for diagnosis"
 
 
 def _modality(case: Case, intensity: Intensity) -> str:

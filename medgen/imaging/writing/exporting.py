@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
-from medgen.artifacts.schema import Case, Intensity, SetHeader
+from medgen.artifacts.schema import TEXT_NAMES, Case, Intensity, SetHeader
 from medgen.config import Options
 from medgen.errors import DataError
 from medgen.imaging.labels.rows import RowWriter
@@ -89,18 +89,14 @@ def _write(folder: Path, name: str, case: Case, header: SetHeader, options: Expo
 
 def _columns(header: SetHeader, case: Case) -> list[str]:
     vector = list(header.vector_fields) if "vector" in case.arrays else []
-    return (
-        vector
-        + [name for name in ("label",) if name in case.arrays]
-        + [name for name in ("text", "modality") if getattr(case, name)]
-    )
+    return vector + [name for name in ("label",) if name in case.arrays] + list(TEXT_NAMES)
 
 
 def _values(case: Case, index: int) -> list[Any]:
     values: list[Any] = [f"{value:.6g}" for value in case["vector"][index]] if "vector" in case.arrays else []
     if "label" in case.arrays:
         values.append(int(case["label"][index]))
-    return values + [getattr(case, name)[index] for name in ("text", "modality") if getattr(case, name)]
+    return values + [(getattr(case, name) or [""] * len(case))[index] for name in TEXT_NAMES]
 
 
 def _write_scale(folder: Path, header: SetHeader, case: Case, bits: int) -> None:

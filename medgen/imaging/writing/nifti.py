@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.synthetic import describe
+from medgen.imaging.writing.placement import UNPLACED, check_even
 
 
 def affine_of(
@@ -28,14 +29,20 @@ def affine_of(
 
 
 def write_case(folder: Path, name: str, case: Case, header: SetHeader) -> list[str]:
-    """Write `name.nii.gz`, and `name_mask.nii.gz` if the case has masks; the volume's name once for each slice."""
+    """Write `name.nii.gz`, and `name_mask.nii.gz` if the case has masks; the volume's name once for each slice.
+
+    DataError where the slices do not stand evenly, which an affine matrix cannot say.
+    """
+    check_even(case, "NIfTI")
     intensity = header.intensity or Intensity()
     affine = affine_of(case.spacing, case.origin, case.direction)
+    placed = UNPLACED not in case.flaws
     file = f"{name}.nii.gz"
     scale, offset, text = intensity.scale, intensity.offset, describe(case.synthetic)
-    write_nifti(folder / file, _volume(case["image"]), affine, scale=scale, offset=offset, description=text)
+    voxels = _volume(case["image"])
+    write_nifti(folder / file, voxels, affine, scale=scale, offset=offset, placed=placed, description=text)
     if "mask" in case.arrays:
-        write_nifti(folder / f"{name}_mask.nii.gz", _volume(case["mask"]), affine)
+        write_nifti(folder / f"{name}_mask.nii.gz", _volume(case["mask"]), affine, placed=placed)
     return [file] * len(case)
 
 
@@ -51,11 +58,13 @@ def write_nifti(
     *,
     scale: float = 1.0,
     offset: float = 0.0,
+    placed: bool = True,
     description: str = "",
 ) -> None:
     """Write `voxels` (D, H, W) or (D, H, W, C) as they are stored; physical = stored * scale + offset.
 
-    `description` (ASCII, at most 79 letters) goes into the header.
+    Where the volume is not `placed`, `affine` tells only the size of a voxel. `description` (ASCII, at most 79
+    letters) goes into the header.
     """
     import nibabel
 
@@ -64,8 +73,8 @@ def write_nifti(
     header.set_data_dtype(voxels.dtype)
     header.set_data_shape(content.shape)
     header.set_xyzt_units("mm")
-    header.set_qform(affine, code=1)
-    header.set_sform(affine, code=1)
+    header.set_qform(affine, code=int(placed))
+    header.set_sform(affine, code=int(placed))
     header.set_slope_inter(scale, offset)
     header["descrip"] = description.encode("ascii")
     header["magic"] = b"n+1"

@@ -224,12 +224,14 @@ class Volumes:
         return max(self.options.depth, int(np.ceil(2.5 * self.options.thick_spacing[0] / row.spacing[0])))
 
     def _usable(self, row: CaseRow) -> bool:
-        return not row.flaws and row.spacing[0] <= self.options.thin_limit and row.count >= self._needed(row)
+        """Whether a case is thin and long enough, and each of its slices was measured."""
+        whole = not row.flaws and not any(row.filled)
+        return whole and row.spacing[0] <= self.options.thin_limit and row.count >= self._needed(row)
 
     @staticmethod
     def _is_partner(thick: CaseRow, thin: CaseRow) -> bool:
         """Whether the slices of `thick` are farther apart, and lie over those of `thin` in plane."""
-        if not thin.frame or thick.frame != thin.frame or thick.flaws or thick.count < 2:
+        if not thin.frame or thick.frame != thin.frame or thick.flaws or any(thick.filled) or thick.count < 2:
             return False
         pixel = thin.spacing[1:]
         shift = np.subtract(thick.origin, thin.origin)

@@ -238,10 +238,19 @@ def test_conditions_tell_each_slice_apart(tmp_path: Path, to: str) -> None:
     )
     folder = export(tmp_path / "out", to, case, header=header_of(fields=("x", "size")))
     rows = list(csv.DictReader((folder / "conditions.csv").open()))
-    assert list(rows[0]) == ["file", "case", "slice", "split", "synthetic", "x", "size", "label", "text"]
+    columns = ["file", "case", "slice", "split", "synthetic", "x", "size", "label", "text", "modality"]
+    assert list(rows[0]) == columns
     assert [float(row["size"]) for row in rows] == pytest.approx(vector[:, 1].tolist(), abs=1e-6)
     assert rows[3]["text"] == 'slice 3, "quoted"'
     assert all((folder / row["file"]).is_file() for row in rows)
+
+
+def test_a_case_without_a_text_leaves_its_cell_empty(tmp_path: Path) -> None:
+    arrays = {"image": np.zeros((1, 1, 4, 4), np.int16)}
+    cases = [Case("a", arrays), Case("b", arrays, modality=("MR",)), Case("c", arrays, text=("a lung",))]
+    folder = export(tmp_path / "out", "png", *cases)
+    rows = list(csv.DictReader((folder / "conditions.csv").open()))
+    assert [(row["text"], row["modality"]) for row in rows] == [("", ""), ("", "MR"), ("a lung", "")]
 
 
 def test_split_and_limit_choose_cases(tmp_path: Path) -> None:
