@@ -196,3 +196,23 @@ def test_frames_without_positions_get_none(write_slice: Callable[..., Path], tmp
     assert file.SOPClassUID == pydicom.uid.SecondaryCaptureImageStorage
     image = nibabel.load(next((tmp_path / "nifti").rglob("*.nii.gz")))
     assert (int(image.header["qform_code"]), int(image.header["sform_code"])) == (0, 0)
+
+
+@pytest.mark.parametrize("unit", ["HU", "grey value"])
+def test_exported_nifti_comes_back_as_it_was(write_slice: Callable[..., Path], tmp_path: Path, unit: str) -> None:
+    random = np.random.default_rng(0)
+    for index in range(3):
+        low, kind = (-1000, np.int16) if unit == "HU" else (0, np.uint8)
+        pixels = random.integers(low, 255, (12, 10)).astype(kind)
+        modality = "CT" if unit == "HU" else "OT"
+        write_slice(tmp_path / "in" / f"{index}.dcm", pixels, z=4.0 * index, Modality=modality)
+    assert quietly("preprocess", tmp_path / "in", "-o", tmp_path / "a.h5") == 0
+    assert quietly("export", tmp_path / "a.h5", "--to", "nifti", "-o", tmp_path / "out") == 0
+    assert quietly("preprocess", tmp_path / "out", "-o", tmp_path / "b.h5") == 0
+    with open_set(tmp_path / "a.h5") as first, open_set(tmp_path / "b.h5") as second:
+        assert first.header.intensity == second.header.intensity
+        assert first.header.intensity.unit == unit
+        for ours, theirs in zip(first, second, strict=True):
+            np.testing.assert_array_equal(ours["image"], theirs["image"])
+            assert ours["image"].dtype == theirs["image"].dtype
+            np.testing.assert_allclose(ours.slice_origins, theirs.slice_origins, atol=1e-4)

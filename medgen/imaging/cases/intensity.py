@@ -13,7 +13,7 @@ from medgen.artifacts.schema import Intensity
 from medgen.config import nearest
 from medgen.errors import ConfigError
 from medgen.imaging.reading.rescale import Physical
-from medgen.imaging.reading.slices import Kind
+from medgen.imaging.reading.slices import BYTES, Kind
 
 # HU, as (low, high)
 WINDOWS = {
@@ -87,7 +87,7 @@ def plan_encoding(kinds: Collection[Kind], window: str) -> Encoding:
     if window in WINDOWS:
         raise ConfigError(f"window '{window}': given in HU, but not all images are CT; use auto or LOW,HIGH")
     if set(kinds) == {"byte"}:
-        return Encoding(Intensity(1.0, 0.0, "grey value", limits or (0.0, 255.0)), "uint8")
+        return Encoding(Intensity(1.0, 0.0, BYTES, limits or (0.0, 255.0)), "uint8")
     if limits is None:
         return Encoding(relative, "int16", PERCENTILES)
     width = limits[1] - limits[0]

@@ -17,10 +17,11 @@ from medgen.artifacts.synthetic import told_by
 from medgen.errors import DataError
 from medgen.imaging.reading.archive import MAX_FILE_BYTES, Entry
 from medgen.imaging.reading.series import SAME_AXES
-from medgen.imaging.reading.slices import SliceFacts
+from medgen.imaging.reading.slices import BYTES, Kind, SliceFacts
 
 _HEADER_BYTES = 540  # of version 2, the longer one
 _GZIP_RATIO = 1032  # the most that deflated data can grow
+_MM = {"meter": 1000.0, "micron": 0.001}
 _LPS_OF_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -28,15 +29,16 @@ def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
     """The slices of a volume, from its header; slices lie along the third axis, as they were acquired.
 
     Rows and columns run as in DICOM (to the patient's left, back or feet), which costs a flip, never a resampling.
-    A fourth axis becomes stacks of their own.
+    A fourth axis becomes stacks of their own. `modality` is assumed where the header names no unit; a volume in HU is
+    CT, whatever it is called.
     """
     header = _header(entry)
     shape = [int(length) for length in header.get_data_shape()]
     if len(shape) == 2:
         shape.append(1)
     if len(shape) < 3 or min(shape) < 1 or header.get_data_dtype().kind not in "iuf":
-        kind = header.get_data_dtype()
-        raise DataError(f"{entry.name}: not a volume of plain numbers (shape {tuple(shape)}, type {kind})")
+        dtype = header.get_data_dtype()
+        raise DataError(f"{entry.name}: not a volume of plain numbers (shape {tuple(shape)}, type {dtype})")
     size = math.prod(shape) * header.get_data_dtype().itemsize
     if size > entry.size * (_GZIP_RATIO if entry.suffix == ".nii.gz" else 1):
         raise DataError(f"{entry.name}: is cut short: its header says {size} bytes of voxels")
@@ -52,6 +54,9 @@ def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
             f"{entry.name}: its affine matrix shears rows against columns; resample it to right angles first"
         )
     synthetic = told_by(bytes(header["descrip"]).decode("ascii", "replace"))
+    unit = bytes(header["intent_name"]).rstrip(b"\0").decode("ascii", "replace")
+    modality = "CT" if unit == "HU" else modality
+    kind: Kind = "hu" if modality == "CT" else "byte" if unit == BYTES else "other"
     facts = []
     for volume in range(volumes):
         for index in range(slices):
@@ -64,7 +69,7 @@ def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
                     rows=rows,
                     columns=columns,
                     colour=False,
-                    kind="hu" if modality == "CT" else "other",
+                    kind=kind,
                     modality=modality,
                     position=(float(position[0]), float(position[1]), float(position[2])),
                     across=(across[0], across[1], across[2]),
@@ -99,6 +104,7 @@ def read_nifti(entry: Entry, frames: Sequence[int]) -> npt.NDArray[np.float32]:
 def _oriented(header: Any, shape: Sequence[int]) -> tuple[npt.NDArray[np.float64], tuple[bool, bool, bool]]:
     """Matrix (4, 4) from flipped voxel indices to LPS mm, and which axes are flipped."""
     matrix = _LPS_OF_RAS @ np.asarray(header.get_best_affine(), dtype=np.float64)
+    matrix[:3] *= _MM.get(header.get_xyzt_units()[0], 1.0)
     flips = []
     for axis in range(2):
         column = matrix[:3, axis]

@@ -9,6 +9,8 @@ from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.plain_pixels import PlainPixels
 
 Kind = Literal["hu", "byte", "other"]  # CT in HU, values 0..255, or any other scale
+BYTES = "grey value"
+"""The unit of values from 0 to 255."""
 Format = Literal["dicom", "nifti", "raster"]
 
 Vector3 = tuple[float, float, float]

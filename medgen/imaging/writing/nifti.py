@@ -40,7 +40,16 @@ def write_case(folder: Path, name: str, case: Case, header: SetHeader) -> list[s
     file = f"{name}.nii.gz"
     scale, offset, text = intensity.scale, intensity.offset, describe(case.synthetic)
     voxels = _volume(case["image"])
-    write_nifti(folder / file, voxels, affine, scale=scale, offset=offset, placed=placed, description=text)
+    write_nifti(
+        folder / file,
+        voxels,
+        affine,
+        scale=scale,
+        offset=offset,
+        unit=intensity.unit,
+        placed=placed,
+        description=text,
+    )
     if "mask" in case.arrays:
         write_nifti(folder / f"{name}_mask.nii.gz", _volume(case["mask"]), affine, placed=placed)
     return [file] * len(case)
@@ -58,13 +67,14 @@ def write_nifti(
     *,
     scale: float = 1.0,
     offset: float = 0.0,
+    unit: str = "",
     placed: bool = True,
     description: str = "",
 ) -> None:
-    """Write `voxels` (D, H, W) or (D, H, W, C) as they are stored; physical = stored * scale + offset.
+    """Write `voxels` (D, H, W) or (D, H, W, C) as they are stored; physical = stored * scale + offset in `unit`.
 
-    Where the volume is not `placed`, `affine` tells only the size of a voxel. `description` (ASCII, at most 79
-    letters) goes into the header.
+    The unit (ASCII, at most 15 letters) becomes the name of the intent: what the voxels mean. Where the volume is not
+    `placed`, `affine` tells only the size of a voxel. `description` (ASCII, at most 79 letters) goes into the header.
     """
     import nibabel
 
@@ -76,6 +86,7 @@ def write_nifti(
     header.set_qform(affine, code=int(placed))
     header.set_sform(affine, code=int(placed))
     header.set_slope_inter(scale, offset)
+    header["intent_name"] = unit.encode("ascii")
     header["descrip"] = description.encode("ascii")
     header["magic"] = b"n+1"
     header["vox_offset"] = 352

@@ -7,11 +7,13 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 
 from medgen.errors import DataError
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.formats import read, scan
 from medgen.imaging.reading.series import build_stacks, normal
+from medgen.imaging.writing.nifti import write_nifti
 
 
 def entry_of(path: Path) -> Entry:
@@ -108,3 +110,32 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "no.nii").write_bytes(b"no" * 400)
     with pytest.raises(DataError, match=r"no\.nii"):
         scan(entry_of(tmp_path / "no.nii"), "", named=True)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("meter", 1e-3), ("mm", 1.0), ("micron", 1e3), ("unknown", 1.0)])
+def test_lengths_are_in_the_unit_that_the_header_names(tmp_path: Path, unit: str, factor: float) -> None:
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 3), np.int16), np.diag([0.7 * factor, 0.8 * factor, 3 * factor, 1]))
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "v.nii")
+    (stack,), _ = build_stacks(scan(entry_of(tmp_path / "v.nii"), "CT", named=True))
+    assert np.allclose(stack.spacing, (3.0, 0.8, 0.7), rtol=1e-5)
+    assert np.allclose(SimpleITK.ReadImage(str(tmp_path / "v.nii")).GetSpacing(), stack.spacing[::-1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("unit", "said", "kind", "modality"),
+    [
+        ("HU", "", "hu", "CT"),
+        ("HU", "MR", "hu", "CT"),
+        ("grey value", "fundus", "byte", "fundus"),
+        ("relative", "MR", "other", "MR"),
+        ("", "CT", "hu", "CT"),
+        ("", "", "other", ""),
+    ],
+)
+def test_the_unit_of_a_volume_tells_what_it_shows(
+    tmp_path: Path, unit: str, said: str, kind: str, modality: str
+) -> None:
+    write_nifti(tmp_path / "v.nii.gz", np.zeros((3, 4, 5), np.int16), np.eye(4), unit=unit)
+    facts = scan(entry_of(tmp_path / "v.nii.gz"), said, named=True)[0]
+    assert (facts.kind, facts.modality) == (kind, modality)
