@@ -68,8 +68,8 @@ class Command(TyperCommand):
         report.metavar, report.help = f"FILE.{kinds}", f"{purpose}."
         self.params += [*switches, report]
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments, then options under the heading of their group."""
+    def records(self, ctx: Any) -> dict[str, list[tuple[str, str]]]:
+        """Arguments and options with their help, by the heading they stand under, in the order of the headings."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -78,9 +78,13 @@ class Command(TyperCommand):
             own = "Arguments" if parameter.param_type_name == "argument" else "Options"
             group = GENERAL if parameter.name in SHARED else getattr(parameter, "rich_help_panel", None)
             groups.setdefault(group or own, []).append(record)
-        for heading in sorted(groups, key=lambda name: (name in LAST, LAST.index(name) if name in LAST else 0)):
+        return dict(sorted(groups.items(), key=lambda item: LAST.index(item[0]) + 1 if item[0] in LAST else 0))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write them, each group under its heading."""
+        for heading, records in self.records(ctx).items():
             with formatter.section(heading):
-                formatter.write_dl(groups[heading])
+                formatter.write_dl(records)
 
     def invoke(self, ctx: Any) -> Any:
         """Run with a Console in `ctx.obj`, and write the report however the run ends."""
