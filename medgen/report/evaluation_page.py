@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from html import escape
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from medgen.artifacts.provenance import Provenance
+from medgen.artifacts.provenance import Provenance, Step
 from medgen.artifacts.stored import StoredSet
 from medgen.evaluation import comparison
 from medgen.evaluation.comparison import Pair
 from medgen.evaluation.evaluation import METRICS, Evaluated, Material
 from medgen.evaluation.section import Gallery, Section, Table
-from medgen.report import html as report_page
 from medgen.report.examples import examples
-from medgen.report.html import counted, flattened
-from medgen.report.provenance_graph import drawn, merged
-from medgen.report.side_by_side import COMMON, Overlay, bare, join_sections, overlay, warnings_of
+from medgen.report.html import counted, figures, flattened, render
+from medgen.report.side_by_side import COMMON, JoinedTable, Overlay, bare, join_sections, overlay, warnings_of
+
+Part = tuple[str, Any]
+"""A macro of `parts.html`, and what it shows."""
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A section of the page."""
+
+    anchor: str
+    title: str
+    parts: Sequence[Part]
+    warnings: Sequence[str] = ()
 
 
 def report(
@@ -33,36 +43,27 @@ def report(
     reference = next((one for one in materials if one.role == "reference"), None)
     title = " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
     title = title[:1].upper() + title[1:]
-    chapters: list[tuple[str, str, list[str], int]] = []
+    chapters = [Chapter("material", "Material", [("table_of_words", _material(materials))])]
     if pairs:
-        chapters.append(("comparison", "Sample by sample", _comparison(pairs, evaluated), 0))
+        chapters.append(Chapter("comparison", "Sample by sample", _comparison(pairs, evaluated)))
     for metric in METRICS:
         found = [(one.name, section) for one in evaluated for section in one.sections if section.name == metric]
         if found:
-            warnings = warnings_of(found)
-            parts = [report_page.cautions(warnings), *_metric(found)]
-            chapters.append((metric, found[0][1].title, parts, len(warnings)))
+            chapters.append(Chapter(metric, found[0][1].title, _metric(found), warnings_of(found)))
     if galleries := _examples(evaluated, reference):
-        chapters.append(("examples", "Examples", [report_page.gallery(one) for one in galleries], 0))
-    chapters.append(("provenance", "Provenance", _provenance(materials, provenance), 0))
-    chapters.append(("settings", "Settings and numbers", _settings(numbers), 0))
+        chapters.append(Chapter("examples", "Examples", [("gallery", one) for one in galleries]))
+    chapters.append(Chapter("provenance", "Provenance", _provenance(materials, provenance)))
+    chapters.append(Chapter("settings", "Settings and numbers", _settings(numbers)))
     glance = _glance(evaluated)
-    body = [
-        "<header>",
-        report_page.paragraph("Evaluation by medgen", "eyebrow"),
-        f"<h1>{escape(title)}</h1>",
-        report_page.paragraph(_lead(evaluated, reference, numbers), "lead"),
-        "</header>",
-        report_page.contents([("material", "Material", 0), *((a, t, n) for a, t, _, n in chapters)]),
-        "<main>",
-        *([report_page.table(glance)] if len(glance.rows) > 1 or len(names) > 1 else []),
-        report_page.section("material", "Material", [report_page.table(_material(materials), words=True)]),
-        *(report_page.section(anchor, heading, parts) for anchor, heading, parts, _ in chapters),
-        "</main>",
-        f"<footer>medgen {numbers['version']}, evaluation {provenance.id}. "
-        "The same command on the same inputs gives this page again, byte for byte.</footer>",
-    ]
-    return report_page.page(f"Evaluation of {title}", body)
+    return render(
+        "evaluation.html",
+        title=title,
+        lead=_lead(evaluated, reference, numbers),
+        glance=glance if len(glance.rows) > 1 or len(names) > 1 else None,
+        chapters=chapters,
+        version=numbers["version"],
+        id=provenance.id,
+    )
 
 
 def _lead(evaluated: Sequence[Evaluated], reference: Material | None, numbers: Mapping[str, Any]) -> str:
@@ -108,27 +109,35 @@ def _material(materials: Sequence[Material]) -> Table:
     return Table("What was measured, and against what", columns, rows)
 
 
-def _metric(found: Sequence[tuple[str, Section]]) -> list[str]:
+def _metric(found: Sequence[tuple[str, Section]]) -> list[Part]:
     sets = [name for name, _ in found]
-    parts = [report_page.joined_table(joined, sets) for joined in join_sections(found)]
-    parts.append(report_page.charts(overlay(found)))
+    parts = [_joined(joined, sets) for joined in join_sections(found)]
+    if overlays := overlay(found):
+        parts.append(("charts", figures(overlays)))
     for name, section in found:
         for gallery in section.galleries:
             title = f"{gallery.title}: {name}" if len(found) > 1 else gallery.title
-            parts.append(report_page.gallery(replace(gallery, title=title)))
+            parts.append(("gallery", replace(gallery, title=title)))
     return parts
 
 
-def _comparison(pairs: Sequence[Pair], evaluated: Sequence[Evaluated]) -> list[str]:
+def _joined(shown: JoinedTable, sets: Sequence[str]) -> Part:
+    if len(sets) == 1 or len(shown.columns) == 2 or all(len(lines) == 1 for _, lines in shown.rows):
+        return "table", shown.flat()
+    return "joined_table", (shown, sets)
+
+
+def _comparison(pairs: Sequence[Pair], evaluated: Sequence[Evaluated]) -> list[Part]:
     sets = {one.name: one for one in evaluated}
-    parts = [report_page.paragraph(comparison.METHOD)]
+    parts: list[Part] = [("paragraph", comparison.METHOD)]
     for pair in pairs:
         if not pair.tests:
-            parts.append(report_page.paragraph(comparison.basis(pair)))
+            parts.append(("paragraph", comparison.basis(pair)))
             continue
-        parts.append(report_page.table(comparison.table_of(pair)))
+        parts.append(("table", comparison.table_of(pair)))
         spread = comparison.differences(pair, sets[pair.first], sets[pair.second])
-        parts.append(report_page.charts([Overlay(one, (COMMON,)) for one in spread], small=True))
+        if spread:
+            parts.append(("small_charts", figures([Overlay(one, (COMMON,)) for one in spread])))
     return parts
 
 
@@ -138,30 +147,50 @@ def _examples(evaluated: Sequence[Evaluated], reference: Material | None) -> lis
     return examples([(one.name, one.inputs.stored) for one in evaluated], real, seed)
 
 
-def _provenance(materials: Sequence[Material], provenance: Provenance) -> list[str]:
-    steps = merged([provenance])
+def _provenance(materials: Sequence[Material], provenance: Provenance) -> list[Part]:
     names = {one.item.provenance.id: one.name for one in materials}
     digests: dict[str, str] = {}
     for one in materials:
         digests.update(one.item.digests())
     text = (
-        "Each box is a command, with the name of its result where it was read here, else its id. "
+        "Each line is a command, with the name of its result where it was read here, else its id. "
         "The id is a hash of the command, its settings, its version and the ids of its inputs; "
         "the digest is that of the content."
     )
-    listed = [report_page.step(step, names.get(step.id, ""), digests.get(step.id, "")) for step in steps]
-    return [report_page.paragraph(text), drawn(steps, names), *listed]
+    steps = in_order(provenance.steps)
+    return [("paragraph", text), *(("step", _step(one, names, digests)) for one in steps)]
 
 
-def _settings(numbers: Mapping[str, Any]) -> list[str]:
-    features = numbers["features"]
-    options = flattened(numbers["options"]) | {"features.digest": features["digest"]}
-    text = escape(json.dumps(numbers, indent=1, allow_nan=False))
+def in_order(steps: Iterable[Step]) -> list[Step]:
+    """The steps, each after its inputs."""
+    known = {step.id: step for step in steps}
+    order: dict[str, Step] = {}
+
+    def put(step: Step) -> None:
+        for parent in step.inputs:
+            if parent in known and parent not in order:
+                put(known[parent])
+        order.setdefault(step.id, step)
+
+    for step in known.values():
+        put(step)
+    return list(order.values())
+
+
+def _step(step: Step, names: Mapping[str, str], digests: Mapping[str, str]) -> dict[str, Any]:
+    facts = {"inputs": ", ".join(step.inputs) or "none", "medgen": step.version}
+    facts |= {"seed": str(step.seed)} if step.seed is not None else {}
+    facts |= {"digest": digests[step.id]} if step.id in digests else {}
+    facts |= flattened(step.config)
+    return {"command": step.command, "name": names.get(step.id, ""), "id": step.id, "facts": facts}
+
+
+def _settings(numbers: Mapping[str, Any]) -> list[Part]:
+    options = flattened(numbers["options"]) | {"features.digest": numbers["features"]["digest"]}
     return [
-        "<h3>Options</h3>",
-        report_page.settings(options),
-        "<h3>Versions</h3>",
-        report_page.settings({"medgen": numbers["version"], **numbers["versions"]}),
-        '<div class="screen"><h3>Every number</h3>',
-        f"<details><summary>As JSON, the same as --json writes</summary><pre>{text}</pre></details></div>",
+        ("heading", "Options"),
+        ("settings", options),
+        ("heading", "Versions"),
+        ("settings", {"medgen": numbers["version"], **numbers["versions"]}),
+        ("numbers", json.dumps(numbers, indent=1, allow_nan=False)),
     ]
