@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import torch
 
-from medgen.artifacts.atomic import atomic_file
 from medgen.artifacts.model_record import ModelRecord, read_record
+from medgen.artifacts.outputs.whole import atomic_file
 from medgen.artifacts.provenance import Identified, Provenance, all_digests
 from medgen.artifacts.tensors.file import not_finite, read_tensors, tensor_bytes, write_tensors
 from medgen.artifacts.tensors.header import TensorHeader

@@ -12,7 +12,7 @@ from typing import IO, Any, Literal, overload
 
 import h5py
 
-from medgen.artifacts.atomic import atomic_file, storage_errors
+from medgen.artifacts.outputs.whole import atomic_file, storage_errors
 from medgen.artifacts.provenance import Identified, all_digests
 from medgen.artifacts.schema import SetHeader
 from medgen.artifacts.stored import StoredSet, StoredWriter
@@ -126,7 +126,8 @@ def _open_hdf5(path: Path) -> h5py.File:
 def _new_hdf5(path: Path) -> Iterator[h5py.File]:
     """A new HDF5 file; on failure its handle is closed quietly, so that the first error is the one that is told."""
     # Without a chunk cache each write reaches the file, so that a full disk is met at once and not at the end.
-    file = h5py.File(path, "w", libver=("earliest", "v110"), rdcc_nbytes=0)
+    # Without its lock, because we hold one ourselves.
+    file = h5py.File(path, "w", libver=("earliest", "v110"), rdcc_nbytes=0, locking=False)
     try:
         yield file
         file.flush()

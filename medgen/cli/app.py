@@ -99,7 +99,7 @@ class Command(TyperCommand):
                 raise UsageError(f"--report {report}: '{self.name}' writes facts as JSON; give a name ending in .json")
             console.page = Path(report)
             return super().invoke(ctx)
-        from medgen.artifacts.atomic import atomic_file, check_output
+        from medgen.artifacts.outputs.whole import atomic_file, check_output
 
         check_output(Path(report), force=True)
         started = time.monotonic()

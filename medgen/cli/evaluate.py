@@ -169,7 +169,7 @@ def command(
     import contextlib
     import json
 
-    from medgen.artifacts.atomic import atomic_file, check_output
+    from medgen.artifacts.outputs.whole import atomic_file, check_output
     from medgen.cli.compared import MEASURED, REFERENCE, THICK, TRAINING, Wanted, check_real, open_all, wanted
     from medgen.cli.extractor import open_extractor
     from medgen.config import convert

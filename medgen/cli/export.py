@@ -46,7 +46,7 @@ def command(
     if output is None:
         raise UsageError("give -o DIR, the folder to make")
 
-    from medgen.artifacts.atomic import atomic_folder
+    from medgen.artifacts.outputs.whole import atomic_folder
     from medgen.artifacts.sets import open_set
 
     console = console_of(context)

@@ -109,7 +109,7 @@ def parse_shard(text: str | None) -> tuple[int, int]:
 
 def check_destination(output: str, *, force: bool) -> None:
     """Refuse, before any work is done, what would fail at the end: a terminal, an existing file, no folder."""
-    from medgen.artifacts.atomic import check_output
+    from medgen.artifacts.outputs.whole import check_output
     from medgen.artifacts.sets import refuse_terminal
 
     if output == "-":

@@ -56,7 +56,7 @@ def command(
 
     import sys
 
-    from medgen.artifacts.atomic import atomic_file
+    from medgen.artifacts.outputs.whole import atomic_file
     from medgen.artifacts.sets import open_set
     from medgen.imaging.pictures.contact_sheet import Scale, draw_sheet
     from medgen.imaging.pictures.preview_maps import LEGEND, PALETTE, PANELS, make_map_tiles

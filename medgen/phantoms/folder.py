@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from medgen.artifacts.atomic import atomic_folder
+from medgen.artifacts.outputs.whole import atomic_folder
 from medgen.config import nearest
 from medgen.errors import UnavailableError, UsageError
 from medgen.imaging.labels.rows import RowWriter

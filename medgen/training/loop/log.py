@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from medgen.artifacts.atomic import check_output, storage_errors
+from medgen.artifacts.outputs.whole import check_output, storage_errors
 from medgen.errors import UnavailableError
 
 

@@ -12,7 +12,8 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from medgen.artifacts.atomic import atomic_file
+from medgen.artifacts.outputs.partial import remove_abandoned
+from medgen.artifacts.outputs.whole import atomic_file
 from medgen.artifacts.tensors.file import not_finite, read_tensors, write_tensors
 from medgen.artifacts.tensors.header import TensorHeader, read_header
 from medgen.errors import ConfigError, DataError, StorageError
@@ -117,8 +118,7 @@ class ResumeFile:
     def remove(self) -> None:
         """Forget the saved state, and what a kill during a save may have left."""
         self.path.unlink(missing_ok=True)
-        for partial in self.path.parent.glob(f".{self.path.name}.*.partial"):
-            partial.unlink(missing_ok=True)
+        remove_abandoned(self.path)
 
 
 def pack(model: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor]) -> dict[str, Tensor]:

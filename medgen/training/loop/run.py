@@ -12,8 +12,8 @@ import msgspec
 import torch
 
 from medgen import __version__
-from medgen.artifacts.atomic import check_output
 from medgen.artifacts.model_file import save_model
+from medgen.artifacts.outputs.whole import check_output
 from medgen.artifacts.provenance import Identified, Provenance, all_digests, derive
 from medgen.artifacts.sets import open_set
 from medgen.artifacts.stored import StoredSet
