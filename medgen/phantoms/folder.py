@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import multiprocessing
-import signal
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
-from medgen.artifacts.outputs.whole import atomic_folder
+from medgen.artifacts.outputs.whole import atomic_folder, storage_errors
 from medgen.config import nearest
-from medgen.errors import UnavailableError, UsageError
+from medgen.errors import MedgenError, UnavailableError, UsageError
+from medgen.imaging.cases.workers import WorkerDied, Workers
 from medgen.imaging.labels.rows import RowWriter
 from medgen.phantoms.options import ChestCTOptions, DentalOptions, PhantomOptions
 
@@ -25,6 +20,9 @@ KINDS: dict[str, tuple[str, type[PhantomOptions]]] = {
     "chest-ct": ("medgen.phantoms.chest.chest_ct", ChestCTOptions),
     "dental": ("medgen.phantoms.dental.dental_xray", DentalOptions),
 }
+
+Rows = dict[str, list[tuple[object, ...]]]
+"""Rows of the tables, by their file names."""
 
 
 def options_of(kind: str) -> type[PhantomOptions]:
@@ -48,11 +46,12 @@ def make_folder(
 ) -> dict[str, int]:
     """Write `count` cases and the tables of the kind into a new folder; the number of rows of each table."""
     module = importlib.import_module(KINDS[kind][0])
-    tables: dict[str, list[tuple[object, ...]]] = {name: [] for name in module.TABLES}
+    tables: Rows = {name: [] for name in module.TABLES}
     with atomic_folder(destination, force=force) as folder:
         for name in module.FOLDERS:
             (folder / name).mkdir()
-        for rows in _cases(module, options, count, folder, min(workers, count)):
+        jobs = [_Job(module.__name__, options, index, folder, destination) for index in range(count)]
+        for rows in _cases(jobs, min(workers, count)):
             for name, more in rows.items():
                 tables[name] += more
             advance()
@@ -64,31 +63,35 @@ def make_folder(
     return {name: len(rows) for name, rows in tables.items()}
 
 
-def _cases(
-    module: ModuleType, options: PhantomOptions, count: int, folder: Path, workers: int
-) -> Iterator[dict[str, list[tuple[object, ...]]]]:
+@dataclass(frozen=True)
+class _Job:
+    """One case to be made."""
+
+    module: str
+    options: PhantomOptions
+    index: int
+    folder: Path
+    destination: Path
+
+    def __str__(self) -> str:
+        return f"case {self.index}"
+
+
+def _cases(jobs: Sequence[_Job], workers: int) -> Iterator[Rows]:
     """The rows of each case, in order of the cases."""
     if workers <= 1:
-        for index in range(count):
-            yield module.write_case(options, index, folder)
+        yield from map(_make, jobs)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts_to_parent)
-    with contextlib.ExitStack() as stack:
-        stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-        jobs = [pool.submit(_case, module.__name__, options, index, folder) for index in range(count)]
-        for index, job in enumerate(jobs):
-            try:
-                yield job.result()
-            except BrokenProcessPool:
-                raise UnavailableError(
-                    f"case {index}: a worker process died, perhaps for lack of memory; try --workers 1"
-                ) from None
+    with Workers(workers) as pool:
+        for _, rows in pool.map(_make, jobs):
+            if isinstance(rows, WorkerDied):
+                raise UnavailableError(str(rows))
+            if isinstance(rows, MedgenError):
+                raise rows
+            yield rows
 
 
-def _leave_interrupts_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _case(module: str, options: Any, index: int, folder: Path) -> Any:
-    return importlib.import_module(module).write_case(options, index, folder)
+def _make(job: _Job) -> Rows:
+    with storage_errors(job.destination):
+        rows: Rows = importlib.import_module(job.module).write_case(job.options, job.index, job.folder)
+    return rows

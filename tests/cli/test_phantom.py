@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -34,6 +36,9 @@ def test_same_seed_same_bytes_by_one_or_two_processes(medgen: Run, tmp_path: Pat
     assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
     assert (one.stdout, two.stdout) == (b"", b"")
     four, three = contents(tmp_path / "one"), contents(tmp_path / "two")
+    for files in (four, three):
+        listed = json.loads(files.pop(".medgen.json"))["files"]
+        assert listed == {name: len(content) for name, content in files.items()}
     assert sorted(four) == sorted(
         ["labels.csv", "nodules.csv"]
         + [f"dicom/case-{index:04d}.zip" for index in range(4)]
@@ -90,15 +95,21 @@ def test_bad_calls_say_what_is_wrong_and_leave_nothing(
 
 
 def test_an_existing_folder_is_kept_unless_forced(medgen: Run, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine").write_text("precious")
     call = ("phantom", "chest-ct", "-o", tmp_path / "out", "--workers", 1, *SMALL)
+    assert medgen(*call, "-n", 2).returncode == 0
+    before = contents(tmp_path / "out")
     refused = medgen(*call)
     assert refused.returncode == 73
-    assert (tmp_path / "out" / "mine").read_text() == "precious"
+    assert "give --force to replace it" in last_line(refused)
+    assert contents(tmp_path / "out") == before
     assert medgen(*call, "--force").returncode == 0
-    assert "labels.csv" in contents(tmp_path / "out")
-    assert "mine" not in contents(tmp_path / "out")
+    after = contents(tmp_path / "out")
+    assert len(after) < len(before)
+    (tmp_path / "out" / "mine").write_text("precious")
+    refused = medgen(*call, "--force")
+    assert refused.returncode == 73
+    assert "out: holds mine, which medgen did not write" in last_line(refused)
+    assert contents(tmp_path / "out") == {**after, "mine": b"precious"}
 
 
 def test_stopped_half_way_it_leaves_nothing(tmp_path: Path) -> None:
@@ -112,6 +123,56 @@ def test_stopped_half_way_it_leaves_nothing(tmp_path: Path) -> None:
     assert process.returncode == 143, stderr
     assert stderr.decode().strip().splitlines()[-1] == "medgen phantom: terminated"
     assert list(tmp_path.iterdir()) == []
+
+
+def in_session(session: int) -> list[str]:
+    """Processes that are not dead yet among those that one command started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, its_session = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(its_session) == session and state not in "ZX":
+                found.append(stat.parent.name)
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the list of processes from /proc")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_it_takes_its_workers_along_and_the_next_run_tidies_up(
+    medgen: Run, tmp_path: Path, workers: int
+) -> None:
+    command = [sys.executable, "-m", "medgen.cli.app", "phantom", "chest-ct", "-n", "500", "-o", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [*command, *map(str, SMALL), "--workers", str(workers)], start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".out.*/dicom/case-0003.zip")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert medgen("phantom", "chest-ct", "-o", tmp_path / "out", *SMALL).returncode == 0
+    beside = list(tmp_path.glob(".out.*"))
+    assert len(beside) == 1, "what another process is writing was removed"
+    assert list(beside[0].glob("dicom/*"))
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while in_session(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert in_session(process.pid) == []
+    assert beside[0].exists()
+    assert medgen("phantom", "chest-ct", "-o", tmp_path / "out", *SMALL, "--force").returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_two_at_once_are_one_and_a_refusal(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "medgen.cli.app", "phantom", "chest-ct", "-n", "3", "-o", str(tmp_path / "out")]
+    both = [
+        subprocess.Popen([*command, *map(str, SMALL), "--seed", seed, "--workers", "1"], stderr=subprocess.PIPE)
+        for seed in ("1", "2")
+    ]
+    told = [process.communicate(timeout=120)[1].decode() for process in both]
+    assert sorted(process.returncode for process in both) == [0, 73], told
+    assert "out: exists already" in told[both[0].returncode == 0].splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_phantom_folder_goes_straight_into_preprocess(medgen: Run, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Processes that work on numbered tasks; results come back in order, a bounded number ahead.
 
 Processes, because the DICOM decoders hold the interpreter's lock: two threads gain nothing, two processes double.
-A worker sees the end of its pipe when the main process dies, however it dies, and ends too. Where a worker dies,
+When the main process dies, however it dies, its workers end too, also in the middle of a task. Where a worker dies,
 another takes its place, and only the task that it was at has failed.
 """
 
@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import forkserver
@@ -83,7 +84,7 @@ class Workers:
         code = process.exitcode or 0
         reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         hint = "; if memory ran out, use fewer --workers" if code == -signal.SIGKILL else ""
-        return WorkerDied(f"{task}: the worker process reading it was {reason}{hint}")
+        return WorkerDied(f"{task}: the worker process on it was {reason}{hint}")
 
     def map(self, work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result | MedgenError]]:
         """Yield (task, result) in the order of `tasks`; a MedgenError of the work comes in place of a result.
@@ -129,6 +130,14 @@ class Workers:
                 return
 
 
+def _end_with_parent() -> None:
+    """Wait for the death of the main process, and end at once: nobody waits for the task at hand any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
 def _send(pipe: Connection, work: Callable[[Task], object], task: Task) -> None:
     """Hand a task to a worker; that one is dead is told when its answer is missing."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -141,6 +150,7 @@ def _serve(pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _hush()
     keep_freed_memory()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
             work, task = pipe.recv()
