@@ -15,7 +15,7 @@ from medgen.config import convert
 from medgen.errors import ConfigError, DataError, UsageError
 from medgen.models.facts import DenoiserFacts, Facts, InterpolatorFacts, LatentFacts, NormalizerFacts, VAEFacts
 from medgen.models.kinds import KINDS
-from medgen.nets.compute import Precision, resolve_precision
+from medgen.nets.compute import Precision, channels_last, lay_channels_last, resolve_precision
 from medgen.nets.unet import UNet
 from medgen.nets.vae import VAE, Posterior
 
@@ -165,15 +165,13 @@ def _make_ready(network: VAE | UNet, device: torch.device, dtype: torch.dtype) -
     # Autocast would keep float32 weights and convert them all again in each call.
     network.to(device, dtype).eval().requires_grad_(False)
     if network.config.dims == 2:  # bf16 convolutions run faster so; volumes gain nothing
-        for parameter in network.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        lay_channels_last(network)
 
 
 def _prepared(x: Tensor, device: torch.device) -> Tensor:
     """Images (B, C, H, W) padded and laid out as convolutions want them; volumes (B, C, D, H, W) as they are."""
     prepared = _padded(x.to(device, non_blocking=True), like=x)
-    return prepared.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else prepared
+    return channels_last(prepared) if x.ndim == 4 else prepared
 
 
 def _padded(values: Tensor, like: Tensor) -> Tensor:

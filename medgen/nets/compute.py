@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
 
 from medgen.errors import UnavailableError, UsageError
 
@@ -39,3 +41,42 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     if dtype == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype=dtype)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Lay out images (B, C, H, W) or volumes (B, C, D, H, W) with the channels of a place side by side in memory."""
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return x.contiguous(memory_format=layouts[x.ndim]) if x.ndim in layouts else x
+
+
+def lay_channels_last(network: nn.Module) -> None:
+    """Lay out the kernels of convolutions so; what they make of any input is then laid out so too."""
+    for parameter in network.parameters():
+        parameter.data = channels_last(parameter.data)
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Compute in float32 inside the block or function, for figures that others must find again.
+
+    There is no mixed precision then, nor the TF32 or bfloat16 that torch may put in place of float32, and does put in
+    convolutions on CUDA unless it is told not to. A backward pass takes place later and is not bound.
+    """
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in _product_settings()]
+    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        try:
+            for owner, name, exact in _product_settings():
+                setattr(owner, name, exact)
+            yield
+        finally:
+            for owner, name, value in before:
+                setattr(owner, name, value)
+
+
+def _product_settings() -> list[tuple[Any, str, object]]:
+    """Where torch is told how to multiply float32, and the value that means float32."""
+    backends: Any = torch.backends  # whose settings are not typed
+    if not hasattr(backends.cudnn, "conv"):  # before torch 2.9
+        return [(owner, "allow_tf32", False) for owner in (backends.cuda.matmul, backends.cudnn)]
+    owners = [backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv]
+    return [(owner, "fp32_precision", "ieee") for owner in owners]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medgen.errors import ConfigError, DataError
+from medgen.nets.compute import exact_float32
 
 VERSION = "oriented-energy-1"
 RADIUS = 5
@@ -47,38 +48,38 @@ class FixedFeatures(nn.Module):
         self.register_buffer("bank", bank.float(), persistent=False)  # (2 * orientations + 1, 1, k, k)
         self.register_buffer("binomial", torch.outer(row, row)[None, None], persistent=False)
 
+    @exact_float32()
     def maps(self, x: Tensor) -> list[Tensor]:
         """Contrast-normalised responses of each scale, finest first: (B, 3 * orientations + 1, H / 2^s, W / 2^s)."""
-        with torch.autocast(x.device.type, enabled=False):
-            maps = []
-            for level in self._pyramid(x):
-                even, odd, spot = self._responses(level)
-                responses = torch.cat([even, odd, spot, _energy(even, odd)], dim=1)
-                contrast = responses.square().mean(dim=1, keepdim=True)
-                maps.append(responses * torch.rsqrt(contrast + CONTRAST**2))
-            return maps
+        maps = []
+        for level in self._pyramid(x):
+            even, odd, spot = self._responses(level)
+            responses = torch.cat([even, odd, spot, _energy(even, odd)], dim=1)
+            contrast = responses.square().mean(dim=1, keepdim=True)
+            maps.append(responses * torch.rsqrt(contrast + CONTRAST**2))
+        return maps
 
+    @exact_float32()
     def pooled(self, x: Tensor) -> Tensor:
         """Features for a Frechet distance, (B, F); F = 468 with 4 scales and 8 orientations."""
-        with torch.autocast(x.device.type, enabled=False):
-            features = []
-            levels = self._pyramid(x)
-            for scale, level in enumerate(levels):
-                even, odd, spot = self._responses(level)
-                energy = _energy(even, odd)
-                detail = level - F.conv2d(_extend(level, 2), self.binomial)  # noise and sharpness
-                features += [
-                    _compress(_grid_mean(detail.abs(), 4)),
-                    _compress(_grid_mean(energy, 2)),
-                    _compress(energy.std(dim=(2, 3))),
-                    _compress(_grid_mean(F.relu(spot), 4)),
-                    _compress(_grid_mean(F.relu(-spot), 4)),
-                    level.std(dim=(2, 3)),
-                ]
-                if scale < self.scales - 1:
-                    features.append(_compress(self._second_order(energy)))
-            features.append(BRIGHTNESS * _grid_mean(levels[-1], 4))
-            return torch.cat(features, dim=1)
+        features = []
+        levels = self._pyramid(x)
+        for scale, level in enumerate(levels):
+            even, odd, spot = self._responses(level)
+            energy = _energy(even, odd)
+            detail = level - F.conv2d(_extend(level, 2), self.binomial)  # noise and sharpness
+            features += [
+                _compress(_grid_mean(detail.abs(), 4)),
+                _compress(_grid_mean(energy, 2)),
+                _compress(energy.std(dim=(2, 3))),
+                _compress(_grid_mean(F.relu(spot), 4)),
+                _compress(_grid_mean(F.relu(-spot), 4)),
+                level.std(dim=(2, 3)),
+            ]
+            if scale < self.scales - 1:
+                features.append(_compress(self._second_order(energy)))
+        features.append(BRIGHTNESS * _grid_mean(levels[-1], 4))
+        return torch.cat(features, dim=1)
 
     def _pyramid(self, x: Tensor) -> list[Tensor]:
         """Gray image at each scale, (B, 1, H / 2^s, W / 2^s) in float32."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medgen.errors import DataError
+from medgen.nets.compute import exact_float32
 
 SIDE = 299
 FEATURES = 2048
@@ -170,6 +171,7 @@ class InceptionV3(nn.Module):
         self.Mixed_7c = BlockE(2048, maximum=True)
         self.fc = nn.Linear(FEATURES, CLASSES)
 
+    @exact_float32()
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W), red first, any real type with the values 0 to 255 -> pooled features (B, 2048)."""
         if images.ndim != 4 or images.shape[1] != 3:
@@ -184,6 +186,7 @@ class InceptionV3(nn.Module):
         features: Tensor = x.mean(dim=(2, 3))
         return features
 
+    @exact_float32()
     def logits(self, features: Tensor) -> Tensor:
         """Pooled features (B, 2048) -> (B, 1008), without the bias: so the Inception Score was defined in code."""
         logits: Tensor = features @ self.fc.weight.T

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medgen.errors import DataError
+from medgen.nets.compute import exact_float32
 
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
@@ -94,6 +95,7 @@ class LPIPS(nn.Module):
         network.digest = running.hexdigest()
         return network.eval().requires_grad_(False)
 
+    @exact_float32()
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance of a and b (B, C, H, W) in [-1, 1], C = 1 or 3 (RGB): (B,), 0 for equal images.
 

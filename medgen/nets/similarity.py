@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medgen.errors import DataError
+from medgen.nets.compute import exact_float32
 
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, 3.2; finest scale first
 
@@ -58,6 +59,7 @@ def scales_that_fit(side: int, window: int = 11) -> int:
     return max(0, min(len(MS_SSIM_WEIGHTS), math.floor(math.log2(max(side, 1) / (window - 1)) - 1e-9) + 1))
 
 
+@exact_float32()  # variances are small differences of large numbers
 def _ssim_and_contrast(a: Tensor, b: Tensor, data_range: float, window: int, sigma: float) -> tuple[Tensor, Tensor]:
     """Maps (B, C, *S') of the whole index and of its contrast-structure part."""
     if a.shape != b.shape or a.ndim not in (4, 5):
@@ -68,14 +70,13 @@ def _ssim_and_contrast(a: Tensor, b: Tensor, data_range: float, window: int, sig
             f"images of {sides} are smaller than the SSIM window of {window}; use larger images or a smaller window"
         )
     stability = ((0.01 * data_range) ** 2, (0.03 * data_range) ** 2)
-    with torch.autocast(a.device.type, enabled=False):  # variances are small differences of large numbers
-        dtype = torch.promote_types(a.dtype, torch.float32)
-        a, b = a.to(dtype), b.to(dtype)
-        blurred = _blur(torch.cat([a, b, a * a + b * b, a * b]), window, sigma)
-        mean_a, mean_b, squares, product = blurred.chunk(4)
-        means, mean_squares = mean_a * mean_b, mean_a.square() + mean_b.square()
-        contrast = (2 * (product - means) + stability[1]) / (squares - mean_squares + stability[1])
-        return (2 * means + stability[0]) / (mean_squares + stability[0]) * contrast, contrast
+    dtype = torch.promote_types(a.dtype, torch.float32)
+    a, b = a.to(dtype), b.to(dtype)
+    blurred = _blur(torch.cat([a, b, a * a + b * b, a * b]), window, sigma)
+    mean_a, mean_b, squares, product = blurred.chunk(4)
+    means, mean_squares = mean_a * mean_b, mean_a.square() + mean_b.square()
+    contrast = (2 * (product - means) + stability[1]) / (squares - mean_squares + stability[1])
+    return (2 * means + stability[0]) / (mean_squares + stability[0]) * contrast, contrast
 
 
 def _blur(x: Tensor, window: int, sigma: float) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from msgspec import Meta
@@ -192,6 +192,11 @@ class VAE(nn.Module):
         """Decode a sample of x's posterior; returns the reconstruction and the posterior."""
         posterior = self.encode(x)
         return self.decode(posterior.sample(generator)), posterior
+
+    def compile(self, *arguments: Any, **options: Any) -> None:
+        """Compile both halves, since they are called by themselves; arguments are those of torch.compile."""
+        self.encoder.compile(*arguments, **options)
+        self.decoder.compile(*arguments, **options)
 
     def decoder_parameters(self) -> Iterator[nn.Parameter]:
         """Everything after the latent: what decoder-only training changes."""

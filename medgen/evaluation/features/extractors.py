@@ -20,6 +20,7 @@ from medgen.artifacts.tensors.foreign import read_weights
 from medgen.errors import DataError
 from medgen.evaluation.features.features import Extractor
 from medgen.evaluation.options import TorchScriptOptions
+from medgen.nets.compute import exact_float32, lay_channels_last
 from medgen.nets.features import FixedFeatures
 from medgen.nets.inception import InceptionV3
 
@@ -44,9 +45,7 @@ def inception_extractor(path: Path, device: torch.device | str = "cpu") -> Extra
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     network.eval().requires_grad_(False).to(device)
-    for parameter in network.parameters():  # a quarter faster on CPU
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    lay_channels_last(network)  # a quarter faster on CPU
 
     def pooled(images: Tensor) -> Tensor:
         features: Tensor = network(as_colour(eight_bits(images)).to(device))
@@ -85,7 +84,8 @@ def torchscript_extractor(path: Path, options: TorchScriptOptions, device: torch
         bands = as_colour(images) if options.bands == 3 else images.mean(dim=1, keepdim=True)
         x = eight_bits(bands) if (low, high) == (0, 255) else (bands + 1) * ((high - low) / 2) + low
         try:
-            features = script(x.to(device), **extra)
+            with exact_float32():
+                features = script(x.to(device), **extra)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[-300:]
             raise DataError(f"{path}: fails on images {tuple(x.shape)} of {x.dtype}: {reason}") from None

@@ -97,6 +97,8 @@ def train(training: Training, options: TrainDiffusionOptions) -> None:
     training.reporter.say(f"{len(sources.train)} thin volumes, {sources.train.paired} of them with a thick partner")
     learner = InterpolatorLearner(options, vae)
     learner.measure(sources.train)
+    if options.loop.compile:
+        vae.network.compile()
     init = read_model(Path(options.init), "interpolator", UNetConfig) if options.init else None
     if init:
         init.fill(learner.model)

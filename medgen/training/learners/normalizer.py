@@ -132,6 +132,8 @@ def train(training: Training, options: TrainDiffusionOptions) -> None:
     if header.kind == "latent":
         vae = vae_of(training, options)
         decode = vae.images
+        if options.loop.compile:
+            vae.network.compile()
         others.append(vae.model)
     elif options.vae is not None:
         raise UsageError("the set holds images, which need no decoding; leave out --vae")

@@ -14,12 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medgen.errors import UnavailableError, UsageError
-from medgen.nets.blocks import ResidualBlock
-from medgen.nets.unet_trunk import Unit
+from medgen.nets.units import units
 from medgen.training.loop.step import Batch, Step
-
-UNITS = (Unit, ResidualBlock)
-"""Modules whose weights are gathered, used and given up again one module after another."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +117,13 @@ def replicate(
     return DistributedDataParallel(AsModule(network, loss), find_unused_parameters=idle_weights)
 
 
-def shard(network: nn.Module, loss: Callable[..., Any], world: World, device: torch.device) -> AsModule:
+def shard(
+    network: nn.Module, loss: Callable[..., Any], world: World, device: torch.device, dtype: torch.dtype = torch.float32
+) -> AsModule:
     """Let every process hold its part of each weight, gradient and optimizer state (Rajbhandari et al. 2020, ZeRO-3).
+
+    Parts are float32. The weights of units travel and are used in `dtype`, their gradients are added up in float32;
+    what lies between units is little, and stays float32 for mixed precision to convert.
 
     The weights of the network become DTensors, so the optimizer has to be made afterwards. Only inside the loss that is
     returned, and inside `gathered`, can the network be used. Weights may have no part in the loss if that is so in all
@@ -130,15 +131,16 @@ def shard(network: nn.Module, loss: Callable[..., Any], world: World, device: to
     """
     try:
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     except ImportError:
         raise UnavailableError(
             f"loop.sharded needs torch 2.6 or newer, this is {torch.__version__}; upgrade it or leave that out"
         ) from None
     mesh = init_device_mesh(device.type, (world.size,))
     module = AsModule(network, loss)
-    for unit in _units(network):
-        fully_shard(unit, mesh=mesh, reshard_after_forward=True)
+    precision = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    for unit in units(network):
+        fully_shard(unit, mesh=mesh, reshard_after_forward=True, mp_policy=precision)
     fully_shard(module, mesh=mesh, reshard_after_forward=False)
     return module
 
@@ -182,11 +184,3 @@ def cut(value: Tensor, like: Tensor) -> Tensor:
 
 def _sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "full_tensor")
-
-
-def _units(module: nn.Module) -> Iterator[nn.Module]:
-    for child in module.children():
-        if isinstance(child, UNITS):
-            yield child
-        else:
-            yield from _units(child)

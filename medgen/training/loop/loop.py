@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from medgen.errors import Terminated, UnavailableError
-from medgen.nets.compute import autocast, resolve_precision
+from medgen.nets.compute import autocast, channels_last, lay_channels_last, resolve_precision
+from medgen.nets.units import recompute_units
 from medgen.training.loop.data import Source
 from medgen.training.loop.distributed import World, gathered, gradients_stay_here, replicate, shard, whole
 from medgen.training.loop.ema import MovingAverage
@@ -47,20 +48,23 @@ class Loop:
         sharded = options.sharded and self.world.size > 1
         if options.sharded and not sharded:
             self.reporter.say("loop.sharded does nothing in one process; start several with torchrun")
-        # Shards have the plain layout; convolutions bring them into that of their input.
-        layout = torch.channels_last if options.channels_last and not sharded else torch.preserve_format
-        learner.model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        for network in filter(None, (learner.model, learner.opponent)):
+            network.to(self.device)
+            # Shards have the plain layout; convolutions bring them into that of their input.
+            if options.channels_last and not sharded:
+                lay_channels_last(network)
+        if options.checkpoint:
+            recompute_units(learner.model)
         self.dtype = resolve_precision(options.precision, self.device)
         self._loss: Callable[..., Any]
         if sharded:
-            self._loss = shard(learner.model, learner.loss, self.world, self.device)
+            self._loss = shard(learner.model, learner.loss, self.world, self.device, self.dtype)
         else:
             self._loss = replicate(learner.model, learner.loss, self.world, learner.idle_weights)
         self.optimizer = _optimizer(learner.model, options, self.device)
         self.average = MovingAverage(learner.model, options.ema) if options.ema else None
         self.opponent_optimizer, self._opponent_loss = None, None
         if learner.opponent is not None:
-            learner.opponent.to(self.device)
             self._opponent_loss = replicate(learner.opponent, learner.opponent_loss, self.world)
             self.opponent_optimizer = _optimizer(learner.opponent, options, self.device)
         self.watch = Watch(self.world)
@@ -76,7 +80,8 @@ class Loop:
         if start:
             self._load()
         if options.compile:
-            self.learner.model.compile()
+            for network in filter(None, (self.learner.model, self.learner.opponent)):
+                network.compile()
         self.learner.model.train()
         saved = time.monotonic()
         self._told = start, saved
@@ -162,7 +167,7 @@ class Loop:
                 parts = {"loss": loss.detach(), **parts}
                 if self._opponent_loss is not None:
                     with autocast(self.device, self.dtype):
-                        against = self._opponent_loss(batch, step)
+                        against = _call(self._opponent_loss, batch, step)
                     (against / options.accumulate).backward()
                     parts["opponent"] = against.detach()
             for name, value in parts.items():
@@ -184,9 +189,8 @@ class Loop:
 
     def _on_device(self, batch: Batch) -> Batch:
         def move(tensor: Tensor) -> Tensor:
-            if self.options.channels_last and tensor.ndim == 4:
-                return tensor.to(self.device, memory_format=torch.channels_last)
-            return tensor.to(self.device)
+            moved = tensor.to(self.device)
+            return channels_last(moved) if self.options.channels_last and tensor.ndim == 4 else moved
 
         return {name: move(tensor) for name, tensor in batch.items()}
 

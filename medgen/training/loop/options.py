@@ -41,7 +41,9 @@ class LoopOptions(Options, frozen=True):
     """Type of matrix products; auto takes bfloat16 where the hardware has it."""
     channels_last: bool = False
     compile: bool = False
-    """Compile the network: pays on a GPU in long trainings."""
+    """Compile the networks: pays on a GPU in long trainings."""
+    checkpoint: bool = False
+    """Compute what a block holds once more in the backward pass instead of keeping it: slower, in far less memory."""
     sharded: bool = False
     """Lay weights, gradients and optimizer state out over the processes of torchrun, for what one GPU cannot hold."""
     validate_every: Size = 1000
@@ -75,7 +77,7 @@ class TrainingOptions(Options, frozen=True):
     seed: Size = 0
 
 
-IRRELEVANT = ("validate_every", "log_every", "save_every", "save_minutes")
+IRRELEVANT = ("checkpoint", "validate_every", "log_every", "save_every", "save_minutes")
 """Options of the loop that do not touch the weights it ends with."""
 
 

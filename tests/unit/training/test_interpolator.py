@@ -172,3 +172,15 @@ def test_a_vae_of_volumes_or_of_another_window_is_refused(
     deep = vae("deep", replace(small, dims=3), (-1000.0, 400.0))
     with pytest.raises(DataError, match="needs a VAE of slices"):
         train_diffusion(run_of("train-diffusion", thin), options_of(tiny, vae=deep))
+
+
+def test_volumes_train_with_channels_last_too(tiny: Path, thin: Path, run_of: RunOf) -> None:
+    weights = []
+    for channels_last in (False, True):
+        run = run_of("train-diffusion", thin, f"{channels_last}.safetensors")
+        train_diffusion(
+            run, options_of(tiny, {"steps": 1, "channels_last": channels_last, "checkpoint": channels_last})
+        )
+        weights.append(open_model(run.output).weights())
+    for name, weight in weights[0].items():
+        assert torch.allclose(weight, weights[1][name], atol=1e-4), name

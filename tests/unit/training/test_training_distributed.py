@@ -22,6 +22,7 @@ from torch.distributed import fsdp
 from medgen.errors import Terminated, UnavailableError
 from medgen.nets.discriminator import DiscriminatorConfig
 from medgen.nets.unet import UNet, UNetConfig
+from medgen.nets.units import units
 from medgen.nets.vae import VAEConfig
 from medgen.training.learners.losses import VAELosses
 from medgen.training.learners.vae import TrainVAEOptions, VAELearner
@@ -130,6 +131,16 @@ def held(loop: Loop) -> float:
     return share
 
 
+def types_used(network: nn.Module) -> set[torch.dtype]:
+    """Fills with the types that the weights of units have while they are used."""
+    used: set[torch.dtype] = set()
+    for unit in units(network):
+        for layer in unit.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.register_forward_pre_hook(lambda layer, inputs: used.add(layer.weight.dtype))
+    return used
+
+
 def in_two_processes(folder: Path) -> None:
     torch.set_num_threads(1)
     with world(CPU) as (here, _):
@@ -151,6 +162,15 @@ def in_two_processes(folder: Path) -> None:
             with pytest.raises(Terminated):
                 loop_of(stopped, folder / f"{name}-stopped", here, sharded=True).run(0)
             here.wait()
+            halved = loop_of(learner(), folder / f"{name}-halved", here, sharded=True, precision="bfloat16", steps=1)
+            used = types_used(halved.learner.model)
+            halved.run(0)
+            assert used == {torch.bfloat16}
+            assert {weight.dtype for weight in halved.learner.model.parameters()} == {torch.float32}
+            if here.first:
+                save_file(result(halved), folder / f"{name}-halved.safetensors")
+            else:
+                halved.validate()
             resumed = [("stopped", 2)]
             if name == "vae":
                 resumed.append(("sharded", STEPS))  # done, but for what it is to write
@@ -198,6 +218,19 @@ def test_two_processes_end_where_one_does_with_twice_the_batch(trained: Path, tm
 def test_shards_end_where_replicas_do_with_an_opponent_too(trained: Path) -> None:
     replicated, sharded = (load_file(trained / f"vae-{layout}.safetensors") for layout in ("replicated", "sharded"))
     assert_close(replicated, sharded)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_shards_that_travel_in_half_the_bytes_end_near_those_that_do_not(
+    trained: Path, tmp_path: Path, name: str
+) -> None:
+    loop = loop_of(LEARNERS[name](), tmp_path / "one", World(), batch_size=4, precision="bfloat16", steps=1)
+    before = {f"weights.{name}": weight.clone() for name, weight in loop.learner.model.state_dict().items()}
+    loop.run(0)
+    one, halved = result(loop), load_file(trained / f"{name}-halved.safetensors")
+    moves = [torch.cat([(end[key] - value).flatten() for key, value in before.items()]) for end in (one, halved)]
+    assert torch.nn.functional.cosine_similarity(*moves, dim=0) > 0.9
+    torch.testing.assert_close(halved["figures.validation_loss"], one["figures.validation_loss"], rtol=0.02, atol=0)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
