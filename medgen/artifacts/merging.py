@@ -68,6 +68,11 @@ def _in_order(
     for reader, name, shard in zip(readers, names, shards, strict=True):
         if shard is None:
             raise DataError(f"{name}: is no shard, but others are; merge the shards first")
+        if shard[1] == whole and (precisions := _unlike_precisions(reader, readers[0])):
+            theirs, ours = precisions
+            raise DataError(
+                f"{name}: was made in {theirs}, {names[0]} in {ours}; make all shards again with one --precision"
+            )
         if shard[1] != whole or reader.provenance.id != job:
             raise DataError(f"{name}: is shard {shard[0]}/{shard[1]} of another job than {names[0]}")
         if shard[0] in by_part:
@@ -77,6 +82,15 @@ def _in_order(
     if missing:
         raise DataError(f"incomplete: of {whole} shards, {', '.join(missing)} is missing; run it, then merge again")
     return [by_part[part] for part in range(whole)]
+
+
+def _unlike_precisions(reader: SetReader, other: SetReader) -> tuple[str, str] | None:
+    """The precisions of two shards that differ in nothing else; None if they are of one job, or of two."""
+    here, there = reader.provenance.steps[-1], other.provenance.steps[-1]
+    both = here.config.get("precision"), there.config.get("precision")
+    config = {**there.config, "precision": both[0]}
+    alike = msgspec.structs.replace(there, id=here.id, config=config) == here
+    return (str(both[0]), str(both[1])) if alike and both[0] != both[1] else None
 
 
 def _round_robin(readers: Sequence[SetReader]) -> Iterator[Case]:

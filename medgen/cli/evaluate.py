@@ -196,7 +196,7 @@ def command(
         if vae is not None:
             from medgen.models.trained import FrozenVAE
 
-            autoencoder = FrozenVAE.load(vae, target)
+            autoencoder = FrozenVAE.load(vae, target, "float32")  # figures are not to depend on the processor
             reconstructor = Reconstructor(autoencoder.reconstruct, autoencoder.model.digest)
         from_files = {"size": size or "", "window": window or "auto", "keep_going": keep_going}
         opened = open_all(

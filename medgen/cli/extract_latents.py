@@ -73,10 +73,11 @@ def command(
     from medgen.nets.compute import resolve_device
 
     maker = SetMaker.of(context, output, force=force, shard=shard, keep_going=keep_going)
-    autoencoder = FrozenVAE.load(vae, resolve_device(device), options.precision)
+    target = resolve_device(device)
+    autoencoder = FrozenVAE.load(vae, target, maker.precision(options.precision, target))
     with open_set(source) as reader:
         intensity = check_window(reader.header, autoencoder.facts)
-        settings = plain(options) | {"precision": str(autoencoder.dtype).removeprefix("torch.")}
+        settings = plain(options) | {"precision": maker.settled(autoencoder)}
         del settings["batch_size"], settings["outliers"]
         inputs = [reader, autoencoder.model]
         provenance = derive("extract-latents", settings, seed=options.seed if options.sample else None, inputs=inputs)

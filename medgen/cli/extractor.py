@@ -29,5 +29,5 @@ def open_extractor(options: EvaluateOptions, device: torch.device) -> Extractor:
         return file_extractor(path, options.torchscript, device)
     from medgen.models.trained import FrozenVAE
 
-    autoencoder = FrozenVAE.load(path, device)
+    autoencoder = FrozenVAE.load(path, device, "float32")  # figures are not to depend on the processor
     return latent_extractor(lambda images: autoencoder.encode(images).mean, autoencoder.model.digest)

@@ -119,8 +119,9 @@ def command(
 
     maker = SetMaker.of(context, output, force=force, shard=shard)
     target = resolve_device(device)
-    denoiser = Denoiser.load(model, target, options.precision, ema=options.ema)
-    decoder = FrozenVAE.load(vae, target, options.precision) if vae is not None else None
+    asked_precision = maker.precision(options.precision, target)
+    denoiser = Denoiser.load(model, target, asked_precision, ema=options.ema)
+    decoder = FrozenVAE.load(vae, target, asked_precision) if vae is not None else None
     generator = Generator(denoiser, decoder, options)
 
     inputs: list[Identified] = [denoiser.model]
@@ -139,7 +140,8 @@ def command(
     negative = None if negative_vector is None else parse_vector(negative_vector, fields, "--negative-vector")
     total = (1 if count is None else count) if vectors is None else len(vectors)
 
-    settings = plain(options) | {"precision": str(denoiser.dtype).removeprefix("torch."), "count": total}
+    networks = (denoiser,) if decoder is None else (denoiser, decoder)
+    settings = plain(options) | {"precision": maker.settled(*networks), "count": total}
     del settings["batch_size"]
     if vectors is not None:
         settings["conditions"] = _described(fields, vectors)

@@ -128,8 +128,11 @@ def command(
     target = resolve_device(device)
     if (model is None) != (vae is None):
         raise UsageError("--model and --vae go together; leave out both to interpolate by a spline")
-    denoiser = Interpolator.load(model, target, options.precision, ema=options.ema) if model else None
-    autoencoder = FrozenVAE.load(vae, target, options.precision) if vae else None
+    denoiser, autoencoder = None, None
+    if model and vae:
+        settled = maker.precision(options.precision, target)
+        denoiser = Interpolator.load(model, target, settled, ema=options.ema)
+        autoencoder = FrozenVAE.load(vae, target, settled)
     with _opened(source, denoiser, maker.console, own_window=options.window is not None) as reader:
         settings = plain(options)
         del settings["batch_size"]
@@ -143,7 +146,7 @@ def command(
         else:
             intensity = model_intensity(reader.header, denoiser, options.window)
             interpolation = Interpolation(denoiser, autoencoder, options, intensity)
-            settings["precision"] = str(denoiser.dtype).removeprefix("torch.")
+            settings["precision"] = maker.settled(denoiser, autoencoder)
             inputs += [denoiser.model, autoencoder.model]
         provenance = derive("interpolate", settings, seed=options.seed if denoiser else None, inputs=inputs)
         header = interpolated_header(reader.header, options, provenance, model=denoiser is not None)

@@ -120,13 +120,13 @@ def command(
     from medgen.models.facts import check_intensity
 
     maker = SetMaker.of(context, output, force=force, shard=shard, keep_going=keep_going)
-    version = _version(options, model, vae, device)
+    version = _version(options, model, vae, device, maker)
     with open_set(source) as reader:
         if reader.header.kind != "image":
             raise DataError(f"the input is a set of kind '{reader.header.kind}'; normalize needs images")
         intensity = check_intensity(reader.header, version.parts[0].facts)
         inputs = [reader, *(network.model for network in version.parts)]
-        settings = options.settings() | {"precision": str(version.parts[0].dtype).removeprefix("torch.")}
+        settings = options.settings() | {"precision": maker.settled(*version.parts)}
         provenance = derive("normalize", settings, seed=options.seed if options.heads else None, inputs=inputs)
         header = normalized_header(reader.header, options.method, provenance)
         nothing = no_case("normalized", chosen=bool(options.splits))
@@ -142,7 +142,7 @@ def command(
     maker.finish(cases=done.cases, slices=done.slices, slices_per_second=rate)
 
 
-def _version(options: NormalizeOptions, model: Path | None, vae: Path | None, device: str) -> Version:
+def _version(options: NormalizeOptions, model: Path | None, vae: Path | None, device: str, maker: SetMaker) -> Version:
     """What the method asks for, loaded."""
     from medgen.errors import UsageError
     from medgen.inference.normalize import Normalizer, Reconstruction
@@ -152,11 +152,11 @@ def _version(options: NormalizeOptions, model: Path | None, vae: Path | None, de
     target = resolve_device(device)
     if options.heads and model is None:
         raise UsageError(f"--method {options.method} needs the normalizer: give --model FILE")
-    autoencoder = FrozenVAE.load(vae, target, options.precision) if vae is not None else None
+    precision = maker.precision(options.precision, target)
+    autoencoder = FrozenVAE.load(vae, target, precision) if vae is not None else None
     if options.heads and model is not None:
-        return Normalizer(
-            NormalizerNetwork.load(model, target, options.precision, ema=options.ema), autoencoder, options
-        )
+        network = NormalizerNetwork.load(model, target, precision, ema=options.ema)
+        return Normalizer(network, autoencoder, options)
     if model is not None or autoencoder is None:
         raise UsageError("--method vae needs --vae FILE and no --model")
     return Reconstruction(autoencoder)

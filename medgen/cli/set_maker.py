@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from medgen.cli.console import Advance, Console
 from medgen.cli.options import check_destination, console_of, parse_shard
 from medgen.errors import DataError, SomeItemsFailed
 
 if TYPE_CHECKING:
+    import torch
     import typer
 
     from medgen.artifacts.provenance import Identified
     from medgen.artifacts.schema import Case, ContentDigest, SetHeader
+    from medgen.models.trained import Trained
+    from medgen.nets.compute import Precision
 
 Item = TypeVar("Item")
 
@@ -46,6 +49,21 @@ class SetMaker:
         part, parts = parse_shard(shard)
         check_destination(output, force=force)
         return cls(console_of(context), output, force, part, parts, keep_going)
+
+    def precision(self, asked: Precision, device: torch.device) -> Precision:
+        """The precision to load networks with. All shards of a set need the same, so none of them measures its own."""
+        if asked != "auto" or self.parts == 1 or device.type != "cpu":
+            return asked
+        self.console.say("a shard runs in float32, so that all can be joined; --precision, given to all, sets another")
+        return "float32"
+
+    def settled(self, *networks: Trained[Any, Any]) -> str:
+        """The precisions that networks run at, for the provenance; why, `--verbose` tells."""
+        from medgen.models.trained import precisions
+
+        for network in networks:
+            self.console.detail(f"{network.model.path} runs in {network.precision}")
+        return precisions(networks)
 
     def take(self, items: Iterable[Item]) -> Iterator[Item]:
         """Those that belong to this shard."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -15,7 +16,8 @@ from medgen.config import convert
 from medgen.errors import ConfigError, DataError, UsageError
 from medgen.models.facts import DenoiserFacts, Facts, InterpolatorFacts, LatentFacts, NormalizerFacts, VAEFacts
 from medgen.models.kinds import KINDS
-from medgen.nets.compute import Precision, channels_last, lay_channels_last, resolve_precision
+from medgen.models.precision import Choice, choose
+from medgen.nets.compute import Precision, channels_last, lay_channels_last
 from medgen.nets.unet import UNet
 from medgen.nets.vae import VAE, Posterior
 
@@ -29,7 +31,7 @@ FactsT = TypeVar("FactsT", bound=Facts)
 
 @dataclass(frozen=True)
 class Trained(Generic[NetworkT, FactsT]):
-    """A network of one kind that runs at the precision `dtype` and answers in float32; its weights stay as they are."""
+    """A network of one kind that runs at a precision of its own and answers in float32; its weights never change."""
 
     kind: ClassVar[str]
 
@@ -37,7 +39,7 @@ class Trained(Generic[NetworkT, FactsT]):
     facts: FactsT
     model: Model
     device: torch.device
-    dtype: torch.dtype
+    precision: Choice
 
     @classmethod
     def load(cls, path: Path, device: torch.device, precision: Precision = "auto", *, ema: bool = True) -> Self:
@@ -49,7 +51,8 @@ class Trained(Generic[NetworkT, FactsT]):
         kind = KINDS[cls.kind]
         facts: Any = kind.facts.read(model.facts, str(path))
         try:
-            network: Any = kind.network(convert(kind.configuration, model.config, str(path)))
+            configuration: Any = convert(kind.configuration, model.config, str(path))
+            network: Any = kind.network(configuration)
         except ConfigError as error:  # nothing the user configured: the file comes from another version
             raise DataError(f"{error}; this version of medgen cannot build the network") from None
         try:
@@ -57,9 +60,15 @@ class Trained(Generic[NetworkT, FactsT]):
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
             raise DataError(f"{path}: the weights do not fit the network that the file describes: {reason}") from None
-        dtype = resolve_precision(precision, device)
-        _make_ready(network, device, dtype)
-        return cls(network, facts, model, device, dtype)
+        chosen = choose(precision, configuration, device)
+        _make_ready(network, device, chosen.dtype)
+        return cls(network, facts, model, device, chosen)
+
+
+def precisions(networks: Iterable[Trained[Any, Any]]) -> str:
+    """The precisions of a command's networks, in their order, for the provenance; one name where they agree."""
+    names = [network.precision.name for network in networks]
+    return names[0] if len(set(names)) == 1 else ", ".join(names)
 
 
 class FrozenVAE(Trained[VAE, VAEFacts]):

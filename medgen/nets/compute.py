@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -26,14 +28,23 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """Choose the type of matrix products: auto takes bfloat16 where the hardware has it; emulated, it is slower."""
-    if precision != "auto":
-        return torch.float32 if precision == "float32" else torch.bfloat16
+def machine(device: torch.device) -> str:
+    """What computes, as far as the last bits of a result depend on it: the GPU, or processor, kernels and threads."""
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return torch.bfloat16 if supported() else torch.float32
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    kernels = torch.backends.cpu.get_cpu_capability()
+    return f"{processor()} ({kernels}, {threads} thread{'s' * (threads > 1)})"
+
+
+def processor() -> str:
+    """Model name of the processor, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:

@@ -11,11 +11,13 @@ from pathlib import Path
 import diffusers
 import torch
 
+from medgen.nets.compute import processor
+
 from .command_contests import command_contests
 from .evaluation_contests import Figures, evaluation_contests
 from .network_contests import Scale, network_contests
 from .networks import counted, unets, vaes
-from .table import Contest, instruction_sets, processor, rendered, take_turns, versions
+from .table import Contest, instruction_sets, rendered, take_turns, versions
 from .workshop import Chain
 
 QUICK = Scale(

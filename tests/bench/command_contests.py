@@ -12,9 +12,8 @@ from pathlib import Path
 import torch
 from pydicom import uid
 
-from medgen.nets.compute import resolve_precision
-
 from .table import OURS, Contest, Work
+from .terms import has_bfloat16
 from .workshop import Chain, make_series, save_models
 
 ROOT = Path(__file__).parents[2]
@@ -87,10 +86,9 @@ def _decoding(folder: Path, series: Path, work: str) -> Iterator[Contest]:
 def _precisions() -> Iterator[tuple[str, str, str]]:
     """Terms, options of medgen's command, flags of MONAI's script."""
     yield "float32, both", "--precision float32", ""
-    best = resolve_precision("auto", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    if best != torch.float32:
-        yield "bfloat16, both", "", "--bfloat16"
-        yield "defaults, each", "", ""
+    if has_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu")):
+        yield "bfloat16, both", "--precision bfloat16", "--bfloat16"
+    yield "defaults, each", "", ""
 
 
 def _run(command: str) -> None:

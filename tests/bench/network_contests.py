@@ -13,7 +13,7 @@ from medgen.diffusion.samplers import sample
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
 from medgen.nets.compute import autocast
 
-from .networks import LATENT_CHANNELS, unets, vaes, volume_unets
+from .networks import LATENT_CHANNELS, unet_config, unets, vae_config, vaes, volume_config, volume_unets
 from .table import OURS, Contest, Work
 from .terms import Setting, Terms, terms
 
@@ -45,17 +45,22 @@ class Scale:
 
 def network_contests(device: torch.device, scale: Scale) -> Iterator[Contest]:
     """All of them, one after the other; the networks of a contest are made for it and gone afterwards."""
-    for each in terms(device, training=True):
+    unet, vae, volumes = (
+        unet_config(scale.unet_widths),
+        vae_config(scale.vae_widths),
+        volume_config(scale.volume_widths, scale.volume[0], 4),
+    )
+    for each in terms(device, unet, training=True):
         yield _unet_training(device, scale, each)
-    for each in terms(device, training=False):
+    for each in terms(device, unet, training=False):
         yield _unet_sampling(device, scale, each)
-    for each in terms(device, training=False):
+    for each in terms(device, volumes, training=False):
         if "channels last" not in each.name and "plain layout" not in each.name:  # layouts are of planes
             yield _volume_denoising(device, scale, each)
-    for each in terms(device, training=True):
+    for each in terms(device, vae, training=True):
         yield _vae_training(device, scale, each)
     for coder in (_vae_encoding, _vae_decoding):
-        for each in terms(device, training=False):
+        for each in terms(device, vae, training=False):
             yield coder(device, scale, each)
 
 

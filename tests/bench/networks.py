@@ -57,12 +57,7 @@ def volume_unets(widths: tuple[int, ...], in_channels: int, out_channels: int) -
     """UNets on stacks of latents; medgen's keeps depth by default, and halves it where it must do MONAI's work."""
 
     def ours(*, down_depth: bool) -> UNet:
-        config = UNetConfig(
-            dims=3, in_channels=in_channels, out_channels=out_channels, widths=widths, blocks=BLOCKS,
-            attention=("none",) * len(widths), mid_attention="full", head_width=HEAD_WIDTH, groups=min(32, widths[0]),
-            time_width=4 * widths[0], down_depth=down_depth,
-        )  # fmt: skip
-        return UNet(config)
+        return UNet(volume_config(widths, in_channels, out_channels, down_depth=down_depth))
 
     return {
         "medgen": Denoiser(ours(down_depth=True), lambda net, x, t: net(x, t)),
@@ -115,6 +110,17 @@ def unet_config(widths: tuple[int, ...]) -> UNetConfig:
         in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, widths=widths, blocks=BLOCKS,
         attention=("none", *["full"] * (len(widths) - 1)), head_width=HEAD_WIDTH, time_width=2 * widths[0],
         groups=min(32, widths[0]),
+    )  # fmt: skip
+
+
+def volume_config(
+    widths: tuple[int, ...], in_channels: int, out_channels: int, *, down_depth: bool = True
+) -> UNetConfig:
+    """medgen's UNet of volumes."""
+    return UNetConfig(
+        dims=3, in_channels=in_channels, out_channels=out_channels, widths=widths, blocks=BLOCKS,
+        attention=("none",) * len(widths), mid_attention="full", head_width=HEAD_WIDTH, groups=min(32, widths[0]),
+        time_width=4 * widths[0], down_depth=down_depth,
     )  # fmt: skip
 
 

@@ -6,7 +6,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from medgen.nets.compute import resolve_precision
+from medgen.models.precision import choose
+from medgen.nets.unet_config import UNetConfig
+from medgen.nets.vae import VAEConfig
+
+from .table import instruction_sets
 
 
 @dataclass(frozen=True)
@@ -29,26 +33,33 @@ class Terms:
     theirs: Setting
 
 
-def terms(device: torch.device, *, training: bool) -> list[Terms]:
+def terms(device: torch.device, network: UNetConfig | VAEConfig, *, training: bool) -> list[Terms]:
     """Equal terms at each precision (on CUDA in both layouts, and compiled), then everyone's defaults.
 
-    medgen's defaults are the best precision of the device, the fused optimizer, and channels last for inference only.
-    Those of the others are what their tutorials do without further options: float32 in the plain layout.
+    medgen's defaults are the precision that it chooses for the network on this machine, the fused optimizer, and
+    channels last for inference only. Those of the others are what their tutorials do without further options: float32
+    in the plain layout.
     """
-    best = resolve_precision("auto", device)
     layout = not training
-    name = str(best).removeprefix("torch.")
     plain = Setting(channels_last=layout, fused=True)
-    ours = replace(plain, dtype=best)
+    chosen = choose("auto", network, device, training=training)
+    ours = replace(plain, dtype=chosen.dtype)
     listed = [_equal("float32, all", plain)]
-    if best != torch.float32:
-        listed.append(_equal(f"{name}, all", ours))
+    if has_bfloat16(device):
+        listed.append(_equal("bfloat16, all", replace(plain, dtype=torch.bfloat16)))
     if device.type == "cuda":
         turned = "plain layout" if layout else "channels last"
-        listed.append(_equal(f"{name}, {turned}, all", replace(ours, channels_last=not layout)))
+        listed.append(_equal(f"{chosen.name}, {turned}, all", replace(ours, channels_last=not layout)))
         compiled = replace(ours, channels_last=True, compiled=True)
-        listed.append(_equal(f"{name}, channels last, compiled, all", compiled))
+        listed.append(_equal(f"{chosen.name}, channels last, compiled, all", compiled))
     return [*listed, Terms("defaults, each", ours, Setting())]
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware computes in bfloat16, be it faster or not."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" in instruction_sets()
 
 
 def _equal(name: str, setting: Setting) -> Terms:

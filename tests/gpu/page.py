@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from tests.bench.table import instruction_sets, processor, versions
+from medgen.nets.compute import processor
+from tests.bench.table import instruction_sets, versions
 
 
 @dataclass

@@ -81,7 +81,7 @@ def train(training: Training, options: TrainDiffusionOptions) -> None:
         raise UsageError("the interpolator looks through a VAE; name it with --vae")
     if stored.header.kind != "image":
         raise DataError(f"{run.source}: is a set of kind '{stored.header.kind}'; the interpolator learns from images")
-    vae = FrozenVAE.load(Path(options.vae), training.device, options.loop.precision)
+    vae = training.load_vae(Path(options.vae), options)
     if vae.network.config.dims != 2:
         raise DataError(f"{options.vae}: encodes volumes; the interpolator needs a VAE of slices (dims = 2)")
     intensity = check_intensity(stored.header, vae.facts)
@@ -102,7 +102,7 @@ def train(training: Training, options: TrainDiffusionOptions) -> None:
     init = read_model(Path(options.init), "interpolator", UNetConfig) if options.init else None
     if init:
         init.fill(learner.model)
-    fitted = training.fit(learner, options, sources, [vae.model, *([init] if init else [])])
+    fitted = training.fit(learner, options, sources, [init] if init else [], vae)
     facts = InterpolatorFacts(
         schedule=msgspec.to_builtins(options.schedule),
         objective=options.objective,

@@ -128,21 +128,17 @@ def train(training: Training, options: TrainDiffusionOptions) -> None:
     )
     options = replace(options, network=network, normalizer=options.normalizer or NormalizerOptions())
     others: list[Identified] = []
-    decode: Decode = lambda x: x  # noqa: E731
-    if header.kind == "latent":
-        vae = vae_of(training, options)
-        decode = vae.images
-        if options.loop.compile:
-            vae.network.compile()
-        others.append(vae.model)
-    elif options.vae is not None:
+    vae = vae_of(training, options) if header.kind == "latent" else None
+    if vae is None and options.vae is not None:
         raise UsageError("the set holds images, which need no decoding; leave out --vae")
-    learner = NormalizerLearner(options, decode)
+    if vae and options.loop.compile:
+        vae.network.compile()
+    learner = NormalizerLearner(options, vae.images if vae else lambda x: x)
     if options.init:
         init = read_model(Path(options.init), "normalizer", UNetConfig)
         init.fill(learner.model)
         others.append(init)
-    fitted = training.fit(learner, options, normal_slices(training, options), others)
+    fitted = training.fit(learner, options, normal_slices(training, options), others, vae)
     facts = NormalizerFacts(
         space=header.kind,
         shape=shape,
@@ -163,7 +159,7 @@ def vae_of(training: Training, options: TrainDiffusionOptions) -> FrozenVAE:
     """The VAE of the set's latents."""
     if options.vae is None:
         raise UsageError("the normalizer sees its latents as images too; give the VAE that made them with --vae")
-    vae = FrozenVAE.load(Path(options.vae), training.device, options.loop.precision)
+    vae = training.load_vae(Path(options.vae), options)
     vae.check_made(training.stored.header, training.run.source)
     return vae
 

@@ -40,6 +40,14 @@ class World:
         dist.all_reduce(message, op=dist.ReduceOp.MAX, group=self._messages)
         return bool(message.item())
 
+    def all(self, value: int) -> list[int]:
+        """The number that each process gives, by rank."""
+        if self.size == 1:
+            return [value]
+        gathered = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(gathered, torch.tensor([value]), group=self._messages)
+        return [int(number) for number in gathered]
+
     def mean(self, values: Tensor) -> Tensor:
         """Mean over all processes of a tensor on the CPU."""
         if self.size == 1:

@@ -6,6 +6,8 @@ import abc
 
 from torch import Tensor, nn
 
+from medgen.nets.unet import UNet
+from medgen.nets.vae import VAE
 from medgen.training.loop.step import Batch, Step
 
 Parts = dict[str, Tensor]
@@ -15,7 +17,7 @@ Parts = dict[str, Tensor]
 class Learner(abc.ABC):
     """A model and its loss."""
 
-    model: nn.Module
+    model: UNet | VAE
     opponent: nn.Module | None = None
     """A second network with an optimizer of its own, such as a discriminator."""
     idle_weights: bool = False

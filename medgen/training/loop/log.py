@@ -20,6 +20,9 @@ class Reporter(Protocol):
     def say(self, message: str) -> None:
         """Tell a result or a step."""
 
+    def detail(self, message: str) -> None:
+        """Tell something that only those want to know who asked for it."""
+
     def warn(self, message: str) -> None:
         """Tell what the user should know although the work goes on."""
 
@@ -34,6 +37,9 @@ class Silent:
         self.report: dict[str, Any] = {}
 
     def say(self, message: str) -> None:
+        """Tell nothing."""
+
+    def detail(self, message: str) -> None:
         """Tell nothing."""
 
     def warn(self, message: str) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from medgen.errors import Terminated, UnavailableError
-from medgen.nets.compute import autocast, channels_last, lay_channels_last, resolve_precision
+from medgen.nets.compute import autocast, channels_last, lay_channels_last
 from medgen.nets.units import recompute_units
 from medgen.training.loop.data import Source
 from medgen.training.loop.distributed import World, gathered, gradients_stay_here, replicate, shard, whole
@@ -38,6 +38,8 @@ class Loop:
     options: LoopOptions
     seed: int
     device: torch.device
+    dtype: torch.dtype
+    """Of matrix products."""
     resume: ResumeFile
     log: Log
     reporter: Reporter
@@ -55,7 +57,6 @@ class Loop:
                 lay_channels_last(network)
         if options.checkpoint:
             recompute_units(learner.model)
-        self.dtype = resolve_precision(options.precision, self.device)
         self._loss: Callable[..., Any]
         if sharded:
             self._loss = shard(learner.model, learner.loss, self.world, self.device, self.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -38,7 +39,7 @@ class LoopOptions(Options, frozen=True):
     ema: Share = 0.999
     """Decay of the moving average of the weights, which rises to this over the first steps; 0 = none."""
     precision: Precision = "auto"
-    """Type of matrix products; auto takes bfloat16 where the hardware has it."""
+    """Type of matrix products; auto takes bfloat16 where it is clearly faster for this network on this machine."""
     channels_last: bool = False
     compile: bool = False
     """Compile the networks: pays on a GPU in long trainings."""
@@ -81,14 +82,14 @@ IRRELEVANT = ("checkpoint", "validate_every", "log_every", "save_every", "save_m
 """Options of the loop that do not touch the weights it ends with."""
 
 
-def decisive(options: TrainingOptions, precision: str, processes: int) -> dict[str, Any]:
+def decisive(options: TrainingOptions, precisions: Mapping[str, str], processes: int) -> dict[str, Any]:
     """What of `options` decides the result, for provenance and for telling whether a training can go on.
 
-    Paths and the seed stand elsewhere in the provenance; `precision` is what "auto" came to.
+    Paths and the seed stand elsewhere in the provenance; `precisions` are what "auto" came to, by their names.
     """
     config = {name: value for name, value in plain(options).items() if name not in ("init", "vae", "seed")}
     loop = {name: value for name, value in config["loop"].items() if name not in IRRELEVANT}
-    loop["precision"] = precision
+    loop |= precisions
     sharded = loop.pop("sharded")
     if processes > 1:
         loop |= {"processes": processes, "sharded": sharded}

@@ -38,6 +38,8 @@ class ResumeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     step: int
     identity: Identity
+    machine: str = ""
+    """What it was trained on; "" in states of medgen 0.1."""
     schema: str = RESUME_SCHEMA
 
 
@@ -73,12 +75,17 @@ class State:
         return tensors
 
 
+def resume_path(output: Path) -> Path:
+    """Where the state of the training that makes `output` lies."""
+    return output.with_name(f"{output.name}.resume")
+
+
 class ResumeFile:
     """Save, load and remove the state of the training that makes `output`."""
 
-    def __init__(self, output: Path, identity: Identity) -> None:
-        self.path = output.with_name(f"{output.name}.resume")
-        self.identity = identity
+    def __init__(self, output: Path, identity: Identity, machine: str = "") -> None:
+        self.path = resume_path(output)
+        self.identity, self.machine = identity, machine
 
     def step(self) -> int | None:
         """Steps done in the saved state; None without one. ConfigError if it is of another training."""
@@ -99,7 +106,7 @@ class ResumeFile:
         """
         if name := not_finite(_weights(tensors)):
             raise DataError(f"step {step}: weight '{name}' is not finite; lower --learning-rate ({self.kept()})")
-        record = ResumeRecord(step, self.identity)
+        record = ResumeRecord(step, self.identity, self.machine)
         try:
             with atomic_file(self.path, force=True) as temporary:
                 write_tensors(temporary, tensors, msgspec.to_builtins(record))

@@ -20,15 +20,19 @@ from medgen.artifacts.stored import StoredSet
 from medgen.config import Options, plain
 from medgen.errors import UsageError
 from medgen.models.facts import Facts
-from medgen.nets.compute import resolve_precision
+from medgen.models.precision import Choice, choose
+from medgen.models.trained import FrozenVAE
+from medgen.nets.compute import Precision, machine
 from medgen.training.loop.data import Slices, Source, has_split
 from medgen.training.loop.distributed import World, world
 from medgen.training.loop.learner import Learner
 from medgen.training.loop.log import Log, Reporter, Silent
 from medgen.training.loop.loop import Loop
 from medgen.training.loop.options import TrainingOptions, decisive
-from medgen.training.loop.resume import Identity, ResumeFile, State
+from medgen.training.loop.resume import Identity, ResumeFile, State, resume_path
 
+PRECISIONS = (torch.float32, torch.bfloat16)
+"""In the order of their numbers, which processes tell each other."""
 SourceT = TypeVar("SourceT", bound=Source)
 
 
@@ -79,27 +83,48 @@ class Training:
             return False
         return True
 
+    def load_vae(self, path: Path, options: TrainingOptions) -> FrozenVAE:
+        """The VAE that a learner looks through, at one precision in all processes, before and after a stop."""
+        asked = self._kept("vae_precision", options) or options.loop.precision
+        vae = FrozenVAE.load(path, self.device, asked)
+        agreed = self._agreed(vae.precision, "the VAE")
+        return vae if agreed == vae.precision else FrozenVAE.load(path, self.device, agreed.name)
+
     def fit(
-        self, learner: Learner, options: TrainingOptions, sources: Sources[Any], others: Sequence[Identified] = ()
+        self,
+        learner: Learner,
+        options: TrainingOptions,
+        sources: Sources[Any],
+        others: Sequence[Identified] = (),
+        vae: FrozenVAE | None = None,
     ) -> Fitted:
         """Run the loop to its end, from the saved state if there is one of this training.
 
-        `others` are the inputs besides the set: models that the training begins from or looks through.
+        `others` are the inputs besides the set that the training begins from, `vae` that which it looks through.
         """
         run = self.run
-        inputs = [self.stored, *others]
-        precision = str(resolve_precision(options.loop.precision, self.device)).removeprefix("torch.")
-        config = decisive(options, precision, self.world.size)
+        inputs: list[Identified] = [self.stored, *([vae.model] if vae else []), *others]
+        asked = self._kept("precision", options) or options.loop.precision
+        precision = self._agreed(choose(asked, learner.model.config, self.device, training=True), "the network")
+        precisions = {"precision": precision.name} | ({"vae_precision": vae.precision.name} if vae else {})
+        config = decisive(options, precisions, self.world.size)
         provenance = derive(run.command, config, seed=options.seed, inputs=inputs)
-        resume = ResumeFile(run.output, Identity(__version__, run.command, options.seed, config, all_digests(inputs)))
+        identity = Identity(__version__, run.command, options.seed, config, all_digests(inputs))
+        resume = ResumeFile(run.output, identity, machine(self.device))
         if run.fresh and self.world.first:
             resume.remove()
         self.world.wait()
         done = resume.step() or 0
         if done:
             self.reporter.say(f"going on after step {done} of {options.loop.steps}")
-            if not State.open(resume.path).checked:
+            state = State.open(resume.path)
+            if not state.checked:
                 self.reporter.warn("the saved state has no checksums (medgen 0.1 wrote it), so damage goes unnoticed")
+            if state.record.machine not in ("", resume.machine):
+                self.reporter.warn(
+                    f"the training began on {state.record.machine} and goes on on {resume.machine}: its weights will "
+                    "be as good, but not to the bit those of a training that was never stopped"
+                )
         files = (run.log, run.tensorboard) if self.world.first else (None, None)
         log = Log(*files, run=provenance.id, start=done, force=run.force)
         loop = Loop(
@@ -109,6 +134,7 @@ class Training:
             options=options.loop,
             seed=options.seed,
             device=self.device,
+            dtype=precision.dtype,
             resume=resume,
             log=log,
             reporter=self.reporter,
@@ -119,6 +145,26 @@ class Training:
             figures = loop.validate()
             log.write(options.loop.steps, figures)
         return Fitted(loop, figures, resume, provenance, inputs)
+
+    def _kept(self, name: str, options: TrainingOptions) -> Precision | None:
+        """What "auto" came to before the training was stopped; None if it was not, or another was asked for."""
+        path = resume_path(self.run.output)
+        if options.loop.precision != "auto" or self.run.fresh or not path.exists():
+            return None
+        kept: Precision | None = State.open(path).record.identity.config.get("loop", {}).get(name)
+        return kept
+
+    def _agreed(self, choice: Choice, network: str) -> Choice:
+        """The choice of the first process, which all take."""
+        first, *others = (PRECISIONS[number] for number in self.world.all(PRECISIONS.index(choice.dtype)))
+        agreed = choice if choice.dtype == first else Choice(first, "as in the first process")
+        if unlike := [str(rank) for rank, other in enumerate(others, start=1) if other != first]:
+            self.reporter.warn(
+                f"{network} runs in {agreed.name}, which is faster in the first process, but not in process "
+                f"{', '.join(unlike)}; settle it with --set loop.precision=NAME"
+            )
+        self.reporter.detail(f"{network} runs in {agreed}")
+        return agreed
 
     def save(self, fitted: Fitted, kind: str, network: Options, facts: Facts, figures: dict[str, float]) -> None:
         """Write the model, then forget the resume state; figures join the facts and the report."""

@@ -20,8 +20,9 @@ from medgen.errors import DataError, UsageError
 from medgen.inference.interpolate import InterpolateOptions, Interpolation
 from medgen.inference.thin_volume import combine, volume_of
 from medgen.models.facts import VAEFacts
+from medgen.models.precision import choose
 from medgen.models.trained import FrozenVAE, Interpolator
-from medgen.nets.vae import Posterior
+from medgen.nets.vae import Posterior, VAEConfig
 
 CPU = torch.device("cpu")
 HU = Intensity()  # [-1000, 400], as the VAE of these tests
@@ -149,7 +150,13 @@ class Rearranged(FrozenVAE):
     def __init__(self) -> None:
         network = SimpleNamespace(config=SimpleNamespace(factor=4, in_channels=1))
         facts = VAEFacts(HU, latent_scale=0.5, latent_shift=0.25)
-        super().__init__(network, facts, SimpleNamespace(digest="rearranged", path="rearranged"), CPU, torch.float32)  # type: ignore[arg-type]
+        super().__init__(
+            network,
+            facts,
+            SimpleNamespace(digest="rearranged", path="rearranged"),
+            CPU,
+            choose("float32", VAEConfig(), CPU),
+        )  # type: ignore[arg-type]
 
     def encode(self, images: torch.Tensor) -> Posterior:
         latents = (torch.nn.functional.pixel_unshuffle(images, 4)) / 0.5 + 0.25

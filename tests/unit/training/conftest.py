@@ -39,6 +39,10 @@ class Reporter:
         self.report: dict[str, Any] = {}
         self.told: list[str] = []
         self.warnings: list[str] = []
+        self.details: list[str] = []
+
+    def detail(self, message: str) -> None:
+        self.details.append(message)
 
     def say(self, message: str) -> None:
         self.told.append(message)

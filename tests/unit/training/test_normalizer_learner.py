@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,9 @@ from medgen.artifacts.sets import create_set
 from medgen.config import convert, plain
 from medgen.diffusion.samplers import sample
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
-from medgen.errors import ConfigError, DataError, UsageError
+from medgen.errors import ConfigError, DataError, Terminated, UsageError
 from medgen.models.facts import NormalizerFacts, VAEFacts
+from medgen.models.precision import Times
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
 from medgen.training.learners.diffusion import train_diffusion
@@ -261,6 +263,33 @@ def test_held_out_abnormal_cases_take_no_part_in_the_validation(vae: Model, run_
     run = run_of("train-diffusion", all_ill, "ill")
     train_diffusion(run, options_of({"steps": 1}, vae=str(vae.path)))
     assert "no normal case in a 'val' split" in run.reporter.warnings[0]
+
+
+def test_the_vae_has_a_precision_of_its_own_that_is_kept(
+    vae: Model, run_of: RunOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(network: object, training: bool) -> Times:
+        """The VAE is not trained, and faster in bfloat16."""
+        assert training == isinstance(network, UNetConfig)
+        return Times(1.0, 1.0) if training else Times(2.0, 1.0)
+
+    monkeypatch.setattr("medgen.models.precision.measured", measured)
+    latents = write_latents(tmp_path / "z.h5", vae)
+    options = options_of({"steps": 2, "precision": "auto"}, vae=str(vae.path))
+    run = run_of("train-diffusion", latents, "whole")
+    train_diffusion(run, options)
+    config = open_model(run.output).provenance.steps[-1].config["loop"]
+    assert (config["precision"], config["vae_precision"]) == ("float32", "bfloat16")
+
+    stopped = run_of("train-diffusion", latents, "parts")
+    with monkeypatch.context() as patch:
+        honest = NormalizerLearner.loss
+        patch.setattr(NormalizerLearner, "loss", lambda *args: signal.raise_signal(signal.SIGTERM) or honest(*args))
+        with pytest.raises(Terminated):
+            train_diffusion(stopped, options)
+    monkeypatch.setattr("medgen.models.precision.measured", lambda network, training: Times(0.5, 1.0))
+    train_diffusion(stopped, options)
+    assert stopped.output.read_bytes() == run.output.read_bytes()
 
 
 def test_a_set_without_labels_counts_as_normal_and_says_so(vae: Model, run_of: RunOf, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def loop_of(learner: Learner, state: Path, here: World, *, sharded: bool = False
     options = LoopOptions(**values | changes)
     log = Log(None, None, run="", start=0, force=False)
     resume = ResumeFile(state, Identity("0", "test", 0, {}, {}))
-    return Loop(learner, Noise(), Noise(), options, 0, CPU, resume, log, Silent(), here)
+    return Loop(learner, Noise(), Noise(), options, 0, CPU, torch.float32, resume, log, Silent(), here)
 
 
 def result(loop: Loop) -> dict[str, Tensor]:
@@ -144,6 +144,7 @@ def types_used(network: nn.Module) -> set[torch.dtype]:
 def in_two_processes(folder: Path) -> None:
     torch.set_num_threads(1)
     with world(CPU) as (here, _):
+        assert here.all(10 + here.rank) == [10, 11]
         for name, learner in LEARNERS.items():
             for layout in ("replicated", "sharded"):
                 sharded = layout == "sharded"
@@ -263,8 +264,8 @@ def test_one_process_shards_nothing_and_says_so(tmp_path: Path, reporter: Any, m
 
 def test_sharding_is_part_of_what_a_training_of_several_processes_is() -> None:
     options = TrainingOptions(loop=LoopOptions(sharded=True))
-    assert "sharded" not in decisive(options, "float32", 1)["loop"]
-    assert decisive(options, "float32", 2)["loop"]["sharded"] is True
+    assert "sharded" not in decisive(options, {"precision": "float32"}, 1)["loop"]
+    assert decisive(options, {"precision": "float32"}, 2)["loop"]["sharded"] is True
 
 
 def test_a_torch_without_sharding_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ def test_the_state_goes_on_only_with_the_training_it_is_of(
         train_diffusion(run_of("train-diffusion", latents), small_diffusion(seed=1))
     train_diffusion(run_of("train-diffusion", latents), small_diffusion({"log_every": 2, "save_every": 5}))
     assert "going on after step 4 of 6" in reporter.told
-    assert decisive(small_diffusion(), "float32", 2)["loop"]["processes"] == 2
+    assert decisive(small_diffusion(), {"precision": "float32"}, 2)["loop"]["processes"] == 2
 
     with pytest.raises(OutputError, match="--force"):
         train_diffusion(run_of("train-diffusion", latents), small_diffusion())
