@@ -137,6 +137,8 @@ def test_each_index_makes_one_shard_and_merge_finds_them_all(name: str, tmp_path
     for index in (2, 3):
         arguments = medgen_arguments(start(name, tmp_path, index))
         assert arguments[arguments.index("--shard") + 1] == str(spec["completions"])
+        if "--device" in arguments:  # shards of two precisions would not join
+            assert arguments[arguments.index("--precision") + 1] == SETTINGS["ConfigMap"]["data"]["PRECISION"]
         outputs.append(Path(arguments[arguments.index("-o") + 1]))
     assert outputs[0] != outputs[1]
     for output in outputs:
