@@ -14,6 +14,7 @@ OPTIONS = {
     "phantom": "medgen.phantoms.options:ChestCTOptions",
     "preprocess": "medgen.imaging.cases.options:PreprocessOptions",
     "train-vae": "medgen.training.learners.vae:TrainVAEOptions",
+    "extract-latents": "medgen.inference.encode:EncodeOptions",
     "evaluate": "medgen.evaluation.options:EvaluateOptions",
     "train-diffusion": "medgen.training.learners.diffusion_options:TrainDiffusionOptions",
     "generate": "medgen.inference.generate:GenerateOptions",

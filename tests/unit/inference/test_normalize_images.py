@@ -56,7 +56,7 @@ class Known:
     """A network in image space that knows the one normal image and so answers truthfully at any noise."""
 
     def __init__(self, like: NormalizerNetwork, normal: torch.Tensor) -> None:
-        self.facts, self.model, self.device, self.dtype = like.facts, like.model, like.device, like.dtype
+        self.facts, self.model, self.device, self.precision = like.facts, like.model, like.device, like.precision
         self.normal = normal
         self.asked: list[tuple[str, float]] = []
 
