@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from medgen.artifacts.schema import Intensity
     from medgen.artifacts.stored import StoredSet
     from medgen.cli.console import Console
-    from medgen.imaging.cases.options import PreprocessOptions
+    from medgen.imaging.cases.options import ReadingOptions
 
 MEASURED, REFERENCE, TRAINING, THICK = "measured", "reference", "training", "thick slices"
 
@@ -79,7 +79,7 @@ def open_all(
     stack: contextlib.ExitStack,
     everything: Sequence[Wanted],
     console: Console,
-    options: PreprocessOptions,
+    reading: ReadingOptions,
     intensity: Intensity | None = None,
     names: Sequence[str] | None = None,
 ) -> list[Opened]:
@@ -92,7 +92,7 @@ def open_all(
 
     sources = [one.source for one in everything]
     splits = [one.source for one in everything if one.split]
-    stored = open_alike(stack, sources, console, options, with_splits=splits, intensity=intensity)
+    stored = open_alike(stack, sources, console, reading, with_splits=splits, intensity=intensity)
     opened = []
     for one, name, whole in zip(everything, names_of(everything, names), stored, strict=True):
         split = one.split

@@ -8,19 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medgen.cli.options import (
-    ConfigFile,
-    Device,
-    Force,
-    KeepGoing,
-    Preset,
-    PrintConfig,
-    Seed,
-    Sets,
-    configure,
-    console_of,
-    listed,
-)
+from medgen.cli.flags import Given, takes
+from medgen.cli.options import Device, Force, console_of, listed
+from medgen.evaluation.options import EvaluateOptions
 
 if TYPE_CHECKING:
     from medgen.cli.console import Console
@@ -28,8 +18,10 @@ if TYPE_CHECKING:
     from medgen.evaluation.evaluation import Evaluated
 
 
+@takes(EvaluateOptions)
 def command(
     context: typer.Context,
+    given: Given,
     sources: Annotated[
         list[str] | None,
         typer.Argument(
@@ -76,70 +68,17 @@ def command(
             "--training-split", metavar="NAME", help="Only that split of --training.  [default: train, or all]"
         ),
     ] = None,
-    metrics: Annotated[
-        str | None,
-        typer.Option(
-            "--metrics",
-            metavar="A,B,...",
-            help="Of reconstruction, fidelity, memorization, conditioning, interpolation, anomaly.  [default: all "
-            "that the inputs allow]",
-        ),
-    ] = None,
-    features: Annotated[
-        str | None,
-        typer.Option(
-            "--features",
-            metavar="NAME|FILE",
-            help="Image features: builtin, weights of Inception v3 (.safetensors), a TorchScript (.pt) or a VAE.",
-        ),
-    ] = None,
-    by: Annotated[
-        str | None,
-        typer.Option(
-            "--by",
-            metavar="FIELD,...",
-            help="Fidelity also by modality, label, split or a vector field, each group against its own kind.",
-        ),
-    ] = None,
     pairs_png: Annotated[
         Path | None,
         typer.Option("--pairs", metavar="FILE.png", help="Draw the samples closest to training images beside these."),
     ] = None,
-    lpips: Annotated[
-        Path | None, typer.Option("--lpips", metavar="FILE", help="LPIPS weights (safetensors), to measure LPIPS with.")
-    ] = None,
-    foreground: Annotated[
-        str | None,
-        typer.Option("--foreground", metavar="VALUE|mask", help="Compare only pixels above VALUE, or in the masks."),
-    ] = None,
-    false_positive_rate: Annotated[
-        float | None,
-        typer.Option(
-            "--false-positive-rate",
-            metavar="F",
-            help="Share of the pixels of held-out normal images that an anomaly threshold marks.  [default: 0.01]",
-        ),
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option("--size", metavar="W[xH]", help="Of images from files.  [default: that of the sets]")
-    ] = None,
-    window: Annotated[
-        str | None,
-        typer.Option("--window", metavar="LOW,HIGH|NAME", help="Of images from files.  [default: that of the sets]"),
-    ] = None,
-    keep_going: KeepGoing = False,
     output: Annotated[
         str,
         typer.Option(
             "--output", "-o", "--json", metavar="FILE.json", help="Where the JSON goes; - is standard output."
         ),
     ] = "-",
-    seed: Seed = None,
     device: Device = "auto",
-    preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    print_config: PrintConfig = False,
     force: Force = False,
 ) -> None:
     """Measure images: fidelity, copies, conditions, reconstruction, interpolation, anomalies.
@@ -152,27 +91,15 @@ def command(
     --reference, place by place in mm, beside linear and cubic interpolation and what --vae leaves of the truth. Anomaly
     holds the maps and scores of anomaly-map against masks and labels, beside what --vae and the nearest image of
     --training would find; its threshold is fitted on the normal images of the validation split, or of a --reference of
-    maps.
+    maps. Files are read as preprocess reads them, to the size and window of the sets beside them.
     """
-    from medgen.evaluation.options import EvaluateOptions
-
-    flags = {
-        "metrics": listed(metrics),
-        "features": features,
-        "fidelity.by": listed(by),
-        "reconstruction.lpips": str(lpips) if lpips else None,
-        "reconstruction.foreground": foreground,
-        "anomaly.false_positive_rate": false_positive_rate,
-        "seed": seed,
-    }
-    options = configure(context, EvaluateOptions, flags, preset, config, sets, print_config)
+    options = given.resolve(EvaluateOptions)
     import contextlib
     import json
 
     from medgen.artifacts.outputs.whole import atomic_file, check_output
     from medgen.cli.compared import MEASURED, REFERENCE, THICK, TRAINING, Wanted, check_real, open_all, wanted
     from medgen.cli.extractor import open_extractor
-    from medgen.config import convert
     from medgen.errors import SomeItemsFailed
     from medgen.evaluation.comparability import check_comparable
     from medgen.evaluation.comparison import as_json as comparison_json
@@ -180,7 +107,6 @@ def command(
     from medgen.evaluation.evaluation import Material, as_json, evaluate, provenance_of
     from medgen.evaluation.features.features import FeatureBank
     from medgen.evaluation.inputs import Inputs, Reconstructor
-    from medgen.imaging.cases.options import PreprocessOptions
     from medgen.inference.comparable_maps import ComparableMaps
     from medgen.nets.compute import resolve_device
 
@@ -198,7 +124,6 @@ def command(
 
             autoencoder = FrozenVAE.load(vae, target, "float32")  # figures are not to depend on the processor
             reconstructor = Reconstructor(autoencoder.reconstruct, autoencoder.model.digest)
-        from_files = {"size": size or "", "window": window or "auto", "keep_going": keep_going}
         opened = open_all(
             stack,
             [
@@ -208,7 +133,7 @@ def command(
                 *wanted(REFERENCE, reference, reference_split),
             ],
             console,
-            convert(PreprocessOptions, from_files, "command line"),
+            options.reading,
             autoencoder.facts.intensity if autoencoder else None,
             listed(names),
         )

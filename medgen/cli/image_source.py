@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from medgen.artifacts.schema import Intensity
     from medgen.artifacts.stored import StoredSet
     from medgen.cli.console import Console
-    from medgen.imaging.cases.options import PreprocessOptions
+    from medgen.imaging.cases.options import PreprocessOptions, ReadingOptions
+
+Reading = TypeVar("Reading", bound="ReadingOptions")
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _SET_SUFFIXES = (".h5", ".hdf5")
@@ -32,9 +34,7 @@ def is_set(source: str | Path) -> bool:
     return beginning.startswith(_HDF5_MAGIC) or (beginning[5:8] == b"\0\0\0" and beginning[8:] == b"{")
 
 
-def fitting(
-    options: PreprocessOptions, intensity: Intensity | None = None, shape: tuple[int, ...] | None = None
-) -> PreprocessOptions:
+def fitting(options: Reading, intensity: Intensity | None = None, shape: tuple[int, ...] | None = None) -> Reading:
     """`options`, and where they leave it open, the window and scale of `intensity` and the size of `shape` (C, H, W).
 
     Files that do not tell their modality (NIfTI) count as CT where `intensity` is in HU.
@@ -99,7 +99,7 @@ def open_alike(
     stack: contextlib.ExitStack,
     sources: Sequence[str | Path],
     console: Console,
-    options: PreprocessOptions,
+    reading: ReadingOptions,
     *,
     with_splits: Sequence[str | Path] = (),
     intensity: Intensity | None = None,
@@ -107,22 +107,22 @@ def open_alike(
     """Open several sources that are to be compared, in their order, each once, until `stack` ends.
 
     Files are made to fit the first set among them (where there is none, the first of the sources): its window, size and
-    channels, as far as `options` leave these open; where there is none, also the `intensity` of a model. Those in
+    channels, as far as `reading` leaves these open; where there is none, also the `intensity` of a model. Those in
     `with_splits` are split by patient, the others not.
     """
-    import msgspec
-
     from medgen.errors import UsageError
+    from medgen.imaging.cases.options import PreprocessOptions
 
-    if (options.size or options.window != "auto") and all(map(is_set, sources)):
-        raise UsageError("--size and --window are for files and folders, but only sets are given; preprocess them anew")
+    if (changed := reading.changed()) and all(map(is_set, sources)):
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in changed)
+        raise UsageError(f"{flags}: for files and folders, but only sets are given; preprocess them anew")
     opened: dict[str, StoredSet] = {}
-    fitted = fitting(options, intensity)
+    fitted = fitting(reading, intensity)
     for source in sorted(dict.fromkeys(map(str, sources)), key=lambda source: not is_set(source)):
-        split = options.split_name if source in map(str, with_splits) else "test"
-        one = stack.enter_context(open_images(source, console, msgspec.structs.replace(fitted, split_name=split)))
+        split = "" if source in map(str, with_splits) else "test"
+        one = stack.enter_context(open_images(source, console, PreprocessOptions.of(fitted, split_name=split)))
         if not opened:
             image = one.arrays().get("image")
-            fitted = fitting(options, one.header.intensity, image[0] if image else None)
+            fitted = fitting(reading, one.header.intensity, image[0] if image else None)
         opened[source] = one
     return [opened[str(source)] for source in sources]

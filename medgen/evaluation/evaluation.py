@@ -133,8 +133,9 @@ def as_json(
 
 
 def shareable(options: EvaluateOptions) -> dict[str, Any]:
-    """The options, with files by what they hold and not by their names."""
+    """The options, with files by what they hold and not by their names; how these were read, their provenance tells."""
     shared = plain(options)
+    del shared["reading"]
     if options.features != "builtin":
         shared["features"] = _content(options.features)
     if options.reconstruction.lpips:

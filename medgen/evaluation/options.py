@@ -6,16 +6,18 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from medgen.config import Options
+from medgen.config import Options, option
+from medgen.imaging.cases.options import ReadingOptions
 
 
 class ReconstructionOptions(Options, frozen=True):
     """How pairs of images are compared."""
 
-    lpips: str | None = None
-    """A safetensors file of LPIPS weights; without it LPIPS is not measured."""
-    foreground: str | None = None
-    """Only these pixels: those above a value in the unit of the images, or `mask` for those that the masks mark."""
+    lpips: Annotated[str, option("LPIPS weights (safetensors), to measure LPIPS with.", metavar="FILE")] | None = None
+    foreground: (
+        Annotated[str, option("Compare only pixels above VALUE, or in the masks.", metavar="VALUE|mask")] | None
+    ) = None
+    """The value is in the unit of the images."""
 
 
 class TorchScriptOptions(Options, frozen=True):
@@ -30,8 +32,13 @@ class TorchScriptOptions(Options, frozen=True):
 class FidelityOptions(Options, frozen=True):
     """How generated images are held against real ones."""
 
-    by: tuple[str, ...] = ()
-    """Also in groups: of equal modality, label or split, or of like values of a vector field."""
+    by: Annotated[
+        tuple[str, ...],
+        option(
+            "Fidelity also by modality, label, split or a vector field, each group against its own kind.",
+            metavar="FIELD,...",
+        ),
+    ] = ()
     neighbours: Annotated[int, Meta(ge=1)] = 5
     """Rank of the neighbour whose distance is the reach of an image, for precision, recall, density and coverage."""
     subsets: Annotated[int, Meta(ge=2)] = 100
@@ -56,8 +63,12 @@ class AnomalyEvaluationOptions(Options, frozen=True):
     """The label of normal images; of labels without names their number."""
     fit_split: Literal["train", "val", "test"] = "val"
     """Its normal images fit the threshold, where --reference gives no others."""
-    false_positive_rate: Annotated[float, Meta(gt=0, lt=1)] = 0.01
-    """Share of the pixels of held-out normal images that the threshold marks."""
+    false_positive_rate: Annotated[
+        float,
+        option(
+            "Share of the pixels of held-out normal images that an anomaly threshold marks.", metavar="F", gt=0, lt=1
+        ),
+    ] = 0.01
     lesion_overlap: Annotated[float, Meta(gt=0, le=1)] = 0.1
     """Share of a lesion's pixels that must be marked for it to be found."""
 
@@ -80,14 +91,30 @@ class MemorizationOptions(Options, frozen=True):
 class EvaluateOptions(Options, frozen=True):
     """How sets are measured."""
 
-    metrics: tuple[str, ...] | None = None
-    """Names of the metrics; none = all that the inputs allow."""
-    features: str = "builtin"
-    """Extractor of image features: builtin, or a local file."""
+    metrics: (
+        Annotated[
+            tuple[str, ...],
+            option(
+                "Of reconstruction, fidelity, memorization, conditioning, interpolation, anomaly.",
+                metavar="A,B,...",
+                default="all that the inputs allow",
+            ),
+        ]
+        | None
+    ) = None
+    features: Annotated[
+        str,
+        option(
+            "Image features: builtin, weights of Inception v3 (.safetensors), a TorchScript (.pt) or a VAE.",
+            metavar="NAME|FILE",
+        ),
+    ] = "builtin"
     reconstruction: ReconstructionOptions = ReconstructionOptions()
     fidelity: FidelityOptions = FidelityOptions()
     memorization: MemorizationOptions = MemorizationOptions()
     torchscript: TorchScriptOptions = TorchScriptOptions()
     interpolation: InterpolationOptions = InterpolationOptions()
     anomaly: AnomalyEvaluationOptions = AnomalyEvaluationOptions()
-    seed: Annotated[int, Meta(ge=0)] = 0
+    reading: ReadingOptions = ReadingOptions()
+    """Of images from files; what is left open is as in the sets beside them."""
+    seed: Annotated[int, option("Seed of everything random.", ge=0)] = 0

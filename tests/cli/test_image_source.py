@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,8 +13,8 @@ from PIL import Image
 from medgen.artifacts.schema import Intensity
 from medgen.cli.console import Console
 from medgen.cli.image_source import fitting, is_set, open_alike, open_images
-from medgen.errors import DataError
-from medgen.imaging.cases.options import PreprocessOptions
+from medgen.errors import DataError, UsageError
+from medgen.imaging.cases.options import PreprocessOptions, ReadingOptions
 
 
 @pytest.fixture
@@ -90,3 +91,20 @@ def test_what_is_left_out_is_reported(ct: Path, capfd: pytest.CaptureFixture[str
         assert stored.slices == 3
     assert len(console.report["left_out"]) == 1
     assert "broken.png" in capfd.readouterr().err
+
+
+def test_all_ways_of_reading_apply_to_what_is_compared(ct: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 100, (8, 6, 3)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(pixels, np.diag([-1.0, -1.0, 2.5, 1.0])), tmp_path / "v.nii.gz")
+    reading = ReadingOptions(workers=1, modality="CT", spacing=1.0, min_slices=2)
+    with contextlib.ExitStack() as stack:
+        dicom, nifti = open_alike(stack, [ct, tmp_path / "v.nii.gz"], Console("evaluate"), reading)
+        assert nifti.header.intensity == dicom.header.intensity
+        assert [row.spacing for row in (*dicom.cases, *nifti.cases)] == [(2.5, 1.0, 1.0)] * 2
+        np.testing.assert_array_equal(nifti.read("image", range(3))[:, 0], pixels.transpose(2, 1, 0))
+
+
+def test_ways_of_reading_are_not_for_sets(tiny: Path) -> None:
+    reading = ReadingOptions(modality="CT", mend=True, workers=2)
+    with contextlib.ExitStack() as stack, pytest.raises(UsageError, match="--mend and --modality: for files"):
+        open_alike(stack, [tiny / "images.h5"], Console("evaluate"), reading)

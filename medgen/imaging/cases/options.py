@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from medgen.config import Options, option
 
 GEOMETRY, VALUES, CHOICE, LABELS, SPLITS = "Geometry", "Values", "Choice", "Labels", "Splits"
 
 
-class ReadingOptions(Options, frozen=True):
-    """How files become images. Lengths in mm, `size` in pixels, intensities in the unit of the source."""
+class SourceOptions(Options, frozen=True):
+    """Which files are read, and how. `size` in pixels."""
 
     size: Annotated[
         str,
@@ -25,23 +25,9 @@ class ReadingOptions(Options, frozen=True):
     keep_aspect: Annotated[
         bool, option("Pad to --size, or stretch.", flag="--keep-aspect/--stretch", group=GEOMETRY)
     ] = True
-    spacing: (
-        Annotated[float, option("Resample slices to pixels of this size.", metavar="MM", group=GEOMETRY, gt=0)] | None
-    ) = None
-    thickness: (
-        Annotated[float, option("Resample to slices this far apart.", metavar="MM", group=GEOMETRY, gt=0)] | None
-    ) = None
     mend: Annotated[
         bool, option("Resample slices that stand unevenly (gantry tilt, gaps) onto an even grid.", group=GEOMETRY)
     ] = False
-    window: Annotated[
-        str,
-        option(
-            "auto, lung, soft-tissue, bone, brain, two numbers, or percentiles: 1%,95%.",
-            metavar="LOW,HIGH|NAME",
-            group=VALUES,
-        ),
-    ] = "auto"
     channels: Annotated[Literal["auto", "1", "3"], option("Grey or colour.", group=VALUES)] = "auto"
     modality: Annotated[
         str, option("What NIfTI, PNG and JPG files show, such as CT.", metavar="NAME", group=VALUES)
@@ -51,16 +37,41 @@ class ReadingOptions(Options, frozen=True):
         tuple[str, ...], option("Only these modalities; repeatable.", metavar="MODALITY", group=CHOICE, repeat=True)
     ] = ()
     min_slices: Annotated[int, option("Pass over shorter stacks, such as localizers.", group=CHOICE, ge=1)] = 1
-    drop_duplicates: Annotated[
-        bool, option("Of cases that show exactly the same pixels keep the first.", group=CHOICE)
-    ] = False
     keep_going: Annotated[bool, option("Leave out what fails, name each, and exit 1 at the end.")] = False
     workers: Annotated[int, option("Reading processes; 0: one a core.", ge=0)] = 0
+
+    def changed(self) -> list[str]:
+        """Names of the options that change what is read, and are not at their defaults."""
+        default = type(self)()
+        names = [name for name in self.__struct_fields__ if name not in ("keep_going", "workers")]
+        return [name for name in names if getattr(self, name) != getattr(default, name)]
+
+
+class ReadingOptions(SourceOptions, frozen=True):
+    """How files become images on a grid, in values. Lengths in mm, intensities in the unit of the source."""
+
+    spacing: (
+        Annotated[float, option("Resample slices to pixels of this size.", metavar="MM", group=GEOMETRY, gt=0)] | None
+    ) = None
+    thickness: (
+        Annotated[float, option("Resample to slices this far apart.", metavar="MM", group=GEOMETRY, gt=0)] | None
+    ) = None
+    window: Annotated[
+        str,
+        option(
+            "auto, lung, soft-tissue, bone, brain, two numbers, or percentiles: 1%,95%.",
+            metavar="LOW,HIGH|NAME",
+            group=VALUES,
+        ),
+    ] = "auto"
 
 
 class PreprocessOptions(ReadingOptions, frozen=True):
     """How files become an image set."""
 
+    drop_duplicates: Annotated[
+        bool, option("Of cases that show exactly the same pixels keep the first.", group=CHOICE)
+    ] = False
     vector_fields: Annotated[
         tuple[str, ...],
         option("Columns of --labels that make the vector.", metavar="A,B,C", group=LABELS, default="those of nodules"),
@@ -83,3 +94,8 @@ class PreprocessOptions(ReadingOptions, frozen=True):
         str,
         option("Only these may train: patients with another label go to val and test.", metavar="LABEL", group=SPLITS),
     ] = ""
+
+    @staticmethod
+    def of(reading: SourceOptions, **more: Any) -> PreprocessOptions:
+        """These options of reading, and `more`."""
+        return PreprocessOptions(**{name: getattr(reading, name) for name in reading.__struct_fields__} | more)
