@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal, overload
 
-import h5py
-
+from medgen.artifacts.hdf5.plain import new_hdf5, open_hdf5
+from medgen.artifacts.hdf5.writer import StoredWriter
 from medgen.artifacts.outputs.whole import atomic_file, storage_errors
 from medgen.artifacts.provenance import Identified, all_digests
 from medgen.artifacts.schema import SetHeader
-from medgen.artifacts.stored import StoredSet, StoredWriter
+from medgen.artifacts.stored import StoredSet
 from medgen.artifacts.stream import StreamReader, StreamWriter
 from medgen.artifacts.writer import SetWriter
 from medgen.errors import DataError, InputMissingError, UsageError
@@ -53,7 +53,7 @@ def open_set(source: str | Path, *, random_access: bool = False, name: str = "")
             file = stack.enter_context(_open_file(Path(source)))
             beginning = file.read(8)
             if beginning == _HDF5_MAGIC:
-                reader = StoredSet(stack.enter_context(_open_hdf5(Path(source))), name)
+                reader = StoredSet(stack.enter_context(open_hdf5(Path(source), name)), name)
             elif len(beginning) < 8:
                 raise DataError(f"{source}: not a medgen set: the file is {'empty' if not beginning else 'too short'}")
             else:
@@ -78,7 +78,7 @@ def create_set(
         yield writer
         writer.finish(writer.digest.tail(all_digests(inputs)))
         return
-    with atomic_file(Path(destination), force=force) as temporary, _new_hdf5(temporary) as file:
+    with atomic_file(Path(destination), force=force) as temporary, new_hdf5(temporary) as file:
         writer = StoredWriter(file, header)
         yield writer
         writer.finish(writer.digest.tail(all_digests(inputs)))
@@ -97,7 +97,7 @@ def _spool(stream: StreamReader) -> Iterator[StoredSet]:
     path = Path(name)
     with storage_errors(path), contextlib.ExitStack() as stack:
         stack.callback(path.unlink, missing_ok=True)
-        file = stack.enter_context(_new_hdf5(path))
+        file = stack.enter_context(new_hdf5(path))
         path.unlink()  # nothing is left behind, whatever ends this process
         writer = StoredWriter(file, stream.header)
         for case in stream:
@@ -113,39 +113,3 @@ def _open_file(path: Path) -> IO[bytes]:
         raise InputMissingError(f"{path}: no such file") from None
     except OSError as error:
         raise InputMissingError(f"{path}: cannot be opened: {error.strerror}") from None
-
-
-def _open_hdf5(path: Path) -> h5py.File:
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise DataError(f"{path}: truncated or damaged HDF5 file ({error})") from None
-
-
-@contextlib.contextmanager
-def _new_hdf5(path: Path) -> Iterator[h5py.File]:
-    """A new HDF5 file; on failure its handle is closed quietly, so that the first error is the one that is told."""
-    # Without a chunk cache each write reaches the file, so that a full disk is met at once and not at the end.
-    # Without its lock, because we hold one ourselves.
-    file = h5py.File(path, "w", libver=("earliest", "v110"), rdcc_nbytes=0, locking=False)
-    try:
-        yield file
-        file.flush()
-    except BaseException:
-        _abandon(file)
-        raise
-    file.close()
-
-
-def _abandon(file: h5py.File) -> None:
-    """Close a file whose content no longer matters.
-
-    HDF5 writes its caches when it closes; where the disk is full that fails again and ends in a crash. So the
-    descriptor is first turned to a place in memory, where every write succeeds.
-    """
-    with contextlib.suppress(Exception):
-        if hasattr(os, "memfd_create"):
-            sink = os.memfd_create("abandoned")
-            os.dup2(sink, file.id.get_vfd_handle())
-            os.close(sink)
-        file.close()

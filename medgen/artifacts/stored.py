@@ -1,10 +1,10 @@
-"""A set on disk: HDF5, arrays concatenated over slices, one checksummed chunk a slice; `complete` is written last."""
+"""A set on disk, read: HDF5, arrays concatenated over slices; `hdf5/writer.py` writes it."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import h5py
@@ -12,91 +12,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from medgen.artifacts.hdf5.plain import is_full, read_errors
+from medgen.artifacts.hdf5.texts import check_texts
 from medgen.artifacts.provenance import Provenance
-from medgen.artifacts.schema import LATER_FACTS, SLICE_FACTS, TEXT_NAMES, Array, Case, SetHeader, Tail
-from medgen.artifacts.stacks import Placed, Point, Stack, blocks, points
+from medgen.artifacts.schema import LATER_FACTS, SLICE_FACTS, TEXT_NAMES, Array, Case, ContentDigest, SetHeader, Tail
+from medgen.artifacts.stacks import Placed, Point, points
 from medgen.artifacts.stream import parse_header
 from medgen.artifacts.synthetic import synthetic_in_old_set
-from medgen.artifacts.writer import SetWriter
 from medgen.errors import DataError
-
-_ROWS_A_FLUSH = 256  # case rows are buffered, so that the buffer stays small however many cases come
-
-
-class StoredWriter(SetWriter):
-    """Write a set into an open, empty HDF5 file."""
-
-    def __init__(self, file: h5py.File, header: SetHeader) -> None:
-        super().__init__(header)
-        self._file = file
-        self._rows: list[CaseRow] = []
-        self._flushed = 0
-        # Kept open: HDF5 swallows a failed write when a handle is dropped, and raises it when asked to flush.
-        self._datasets: dict[str, h5py.Dataset] = {}
-        file.attrs["header"] = msgspec.json.encode(self.header, order="sorted").decode()
-
-    def _put(self, case: Case) -> None:
-        start = self.digest.slices
-        for name, stack in sorted(case.arrays.items()):
-            self._append(name, stack, start)
-        for name in SLICE_FACTS:
-            values = getattr(case, name)
-            if values or name in self._datasets:
-                self._append(name, _column(name, values, len(case)), start)
-        facts = {field.name: getattr(case, field.name) for field in fields(CaseRow) if hasattr(case, field.name)}
-        self._rows.append(CaseRow(**facts, start=start, count=len(case)))  # not the case, which would keep its arrays
-        if len(self._rows) >= _ROWS_A_FLUSH:
-            self._flush_rows()
-
-    def _flush_rows(self) -> None:
-        if self._rows:
-            for field in fields(CaseRow):
-                if field.name in SLICE_FACTS:
-                    continue
-                values = [getattr(row, field.name) for row in self._rows]
-                column = _texts(values) if isinstance(values[0], str) else np.array(values)
-                self._append(f"case/{field.name}", column, self._flushed)
-        self._flushed += len(self._rows)
-        self._rows.clear()
-
-    def _append(self, name: str, stack: Stack, start: int) -> None:
-        """Put rows at `start`, which is the end, or beyond it where a column begins late."""
-        if name not in self._datasets:
-            text = stack.dtype == object
-            self._datasets[name] = self._file.create_dataset(
-                name,
-                shape=(0, *stack.shape[1:]),
-                maxshape=(None, *stack.shape[1:]),
-                chunks=(1 if stack.ndim == 4 else 1024, *stack.shape[1:]),
-                dtype=h5py.string_dtype() if text else stack.dtype,
-                fillvalue=np.nan if name == "origins" else None,
-                fletcher32=not text,  # the filter cannot protect strings of variable length; the digest does
-            )
-        dataset = self._datasets[name]
-        dataset.resize(start + len(stack), axis=0)
-        for block in blocks(stack):
-            dataset[start : start + len(block)] = block
-            start += len(block)
-
-    def finish(self, tail: Tail) -> None:
-        """Flush everything, then set `complete`."""
-        self._flush_rows()
-        self._file.attrs["tail"] = msgspec.json.encode(tail, order="sorted").decode()
-        self._file.flush()
-        self._file.attrs["complete"] = True
-
-
-def _texts(values: Sequence[str]) -> Array:
-    return np.array(values, dtype=object)
-
-
-def _column(name: str, values: Sequence[Any], count: int) -> Array:
-    """A fact of each slice as it is stored; where a case does not tell it, what stands for nothing."""
-    if name in TEXT_NAMES:
-        return _texts(values or [""] * count)
-    if name == "origins":
-        return np.array(values) if values else np.full((count, 3), np.nan)
-    return np.array(values or [False] * count, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -121,6 +44,11 @@ class CaseRow(Placed):
     def __len__(self) -> int:
         """Number of slices."""
         return self.count
+
+
+def texts(values: Sequence[str]) -> Array:
+    """Strings as HDF5 takes and gives them."""
+    return np.array(values, dtype=object)
 
 
 def _row(table: Mapping[str, Array], columns: Mapping[str, Array], i: int) -> CaseRow:
@@ -157,11 +85,13 @@ class StoredSet:
                 raise DataError(f"{name}: an HDF5 file, but not a medgen set")
             if not file.attrs.get("complete", False):
                 raise DataError(f"{name}: incomplete: the command that wrote it did not finish; run it again")
+            self._checked = check_texts(file, name)
             self.header: SetHeader = parse_header(msgspec.json.decode(file.attrs["header"]), name)
             self.tail: Tail = msgspec.json.decode(file.attrs["tail"], type=Tail)
             self.cases = self._read_rows()
-        self.slices = sum(row.count for row in self.cases)
-        self._places = np.arange(self.slices)  # where each of our slices stands in the file
+            self.slices = sum(row.count for row in self.cases)
+            self._check_counts()
+            self._places = np.arange(self.slices)  # where each of our slices stands in the file
 
     @property
     def provenance(self) -> Provenance:
@@ -235,14 +165,39 @@ class StoredSet:
 
     def on_disk(self) -> Iterator[Case]:
         """All cases, in order, as `view` gives them."""
-        return (self.view(index) for index in range(len(self.cases)))
+        return self._held_to_digest(self.view(index) for index in range(len(self.cases)))
 
     def __len__(self) -> int:
         """Number of cases."""
         return len(self.cases)
 
     def __iter__(self) -> Iterator[Case]:
-        return (self.case(index) for index in range(len(self.cases)))
+        return self._held_to_digest(self.case(index) for index in range(len(self.cases)))
+
+    def _held_to_digest(self, cases: Iterator[Case]) -> Iterator[Case]:
+        """The cases; a set of medgen 0.1, which has no checksums of its texts, must then match its digest."""
+        if self._checked or self.slices != self.tail.slices:
+            yield from cases
+            return
+        digest = ContentDigest(self.header)
+        for case in cases:
+            digest.add(case)
+            yield case
+        if digest.tail(self.tail.inputs).digest != self.tail.digest:
+            raise DataError(f"{self._name}: damaged: its content does not match its digest")
+
+    def _check_counts(self) -> None:
+        """DataError unless table, tail and arrays speak of the same slices, and all of them are there."""
+        place = 0
+        for row in self.cases:
+            if row.start != place or row.count < 0:
+                raise DataError(f"{self._name}: damaged: case {row.id} does not begin where the one before it ends")
+            place += row.count
+        if (self.tail.cases, self.tail.slices) != (len(self.cases), self.slices):
+            raise DataError(f"{self._name}: damaged: its end tells of other counts than its table")
+        for name in self.arrays():
+            if len(self._file[name]) != self.slices or not is_full(self._file[name]):
+                raise DataError(f"{self._name}: damaged: '{name}' does not hold all slices")
 
     def _dataset(self, name: str) -> h5py.Dataset:
         if name not in self._file:
@@ -257,11 +212,11 @@ class StoredSet:
             table = {name: dataset[...] for name, dataset in self._file["case"].items()}
             columns = {name: self._file[name][...] for name in ("origins", "filled") if name in self._file}
             if "synthetic" not in table:
-                table["synthetic"] = _texts([synthetic_in_old_set(self.header, one.decode()) for one in table["id"]])
+                table["synthetic"] = texts([synthetic_in_old_set(self.header, one.decode()) for one in table["id"]])
             return [_row(table, columns, i) for i in range(len(table["id"]))]
 
-    def _read_errors(self) -> _ReadErrors:
-        return _ReadErrors(self._name)
+    def _read_errors(self) -> read_errors:
+        return read_errors(self._name)
 
 
 @dataclass(frozen=True)
@@ -291,23 +246,9 @@ class _Rows:
 
     def __getitem__(self, rows: slice) -> Array:
         first, last, step = rows.indices(self.count)
-        with _ReadErrors(self.name):
+        with read_errors(self.name):
             read: Array = self.dataset[self.start + first : self.start + max(first, last) : step]
         return read
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         return self[:].astype(dtype or self.dtype, copy=False)
-
-
-@dataclass
-class _ReadErrors:
-    """HDF5 reports a failed checksum as an OSError, and damaged tables as many other things: name the file instead."""
-
-    name: str
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError | KeyError | ValueError | TypeError | RuntimeError):
-            raise DataError(f"{self.name}: damaged: HDF5 cannot read it or a checksum fails ({error})") from error

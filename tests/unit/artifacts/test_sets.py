@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -119,6 +118,7 @@ def test_a_set_written_before_thickness_was_kept_is_read_and_keeps_its_digest(ma
     with h5py.File(path, "a") as file:
         for name in ("thickness", "frame", "flaws"):
             del file[f"case/{name}"]
+        del file.attrs["checksums"]  # which were not kept then either
     with open_set(path) as reader:
         digest = ContentDigest(reader.header)
         for case in reader:
@@ -259,18 +259,3 @@ def test_one_split_is_a_set_of_its_own(make_set: Callable[..., Path]) -> None:
         assert view.digests() == stored.digests()
         with pytest.raises(DataError, match="no case in split 'test'"):
             stored.only("test")
-
-
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(place=st.integers(0, 5999), bit=st.integers(0, 7), encoding=st.sampled_from(["disk", "stream"]))
-def test_a_flipped_bit_anywhere_in_the_tables_is_an_error_of_the_data_or_harmless(
-    make_set: Callable[..., Path], place: int, bit: int, encoding: str
-) -> None:
-    path = make_set(count=2)
-    data = bytearray(path.read_bytes() if encoding == "disk" else as_stream(path))
-    data[place % len(data)] ^= 1 << bit
-    path.write_bytes(data)
-    with contextlib.suppress(DataError), open_set(path) as reader:
-        for case in reader:
-            case.check()
-        reader.digests()

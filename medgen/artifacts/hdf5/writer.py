@@ -1,0 +1,102 @@
+"""Write a set to HDF5: arrays concatenated over slices, one checksummed chunk a slice; `complete` is written last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import h5py
+import msgspec
+import numpy as np
+
+from medgen.artifacts.hdf5.texts import CHECKSUMS, text_checksum
+from medgen.artifacts.schema import SLICE_FACTS, TEXT_NAMES, Array, Case, SetHeader, Tail
+from medgen.artifacts.stacks import Stack, blocks
+from medgen.artifacts.stored import CaseRow, texts
+from medgen.artifacts.writer import SetWriter
+
+_ROWS_A_FLUSH = 256  # case rows are buffered, so that the buffer stays small however many cases come
+
+
+class StoredWriter(SetWriter):
+    """Write a set into an open, empty HDF5 file."""
+
+    def __init__(self, file: h5py.File, header: SetHeader) -> None:
+        super().__init__(header)
+        self._file = file
+        self._rows: list[CaseRow] = []
+        self._flushed = 0
+        # Kept open: HDF5 swallows a failed write when a handle is dropped, and raises it when asked to flush.
+        self._datasets: dict[str, h5py.Dataset] = {}
+        self._checksums: dict[str, int] = {}  # of the texts, which no filter of HDF5 can protect
+        self._tell("header", self.header)
+
+    def _put(self, case: Case) -> None:
+        start = self.digest.slices
+        for name, stack in sorted(case.arrays.items()):
+            self._append(name, stack, start)
+        for name in SLICE_FACTS:
+            values = getattr(case, name)
+            if values or name in self._datasets:
+                self._append(name, _column(name, values, len(case)), start)
+        facts = {field.name: getattr(case, field.name) for field in fields(CaseRow) if hasattr(case, field.name)}
+        self._rows.append(CaseRow(**facts, start=start, count=len(case)))  # not the case, which would keep its arrays
+        if len(self._rows) >= _ROWS_A_FLUSH:
+            self._flush_rows()
+
+    def _flush_rows(self) -> None:
+        if self._rows:
+            for field in fields(CaseRow):
+                if field.name in SLICE_FACTS:
+                    continue
+                values = [getattr(row, field.name) for row in self._rows]
+                column = texts(values) if isinstance(values[0], str) else np.array(values)
+                self._append(f"case/{field.name}", column, self._flushed)
+        self._flushed += len(self._rows)
+        self._rows.clear()
+
+    def _append(self, name: str, stack: Stack, start: int) -> None:
+        """Put rows at `start`, which is the end, or beyond it where a column begins late."""
+        if name not in self._datasets:
+            text = stack.dtype == object
+            self._datasets[name] = self._file.create_dataset(
+                name,
+                shape=(0, *stack.shape[1:]),
+                maxshape=(None, *stack.shape[1:]),
+                chunks=(1 if stack.ndim == 4 else 1024, *stack.shape[1:]),
+                dtype=h5py.string_dtype() if text else stack.dtype,
+                fillvalue=np.nan if name == "origins" else None,
+                fletcher32=not text,
+            )
+            if text:
+                self._checksums[name] = text_checksum([""] * start)
+        dataset = self._datasets[name]
+        dataset.resize(start + len(stack), axis=0)
+        for block in blocks(stack):
+            dataset[start : start + len(block)] = block
+            start += len(block)
+            if name in self._checksums:
+                self._checksums[name] = text_checksum(block, self._checksums[name])
+
+    def finish(self, tail: Tail) -> None:
+        """Flush everything, then set `complete`."""
+        self._flush_rows()
+        self._tell("tail", tail)
+        self._file.attrs[CHECKSUMS] = msgspec.json.encode(self._checksums, order="sorted").decode()
+        self._file.flush()
+        self._file.attrs["complete"] = True
+
+    def _tell(self, name: str, facts: msgspec.Struct) -> None:
+        text = msgspec.json.encode(facts, order="sorted").decode()
+        self._file.attrs[name] = text
+        self._checksums[name] = text_checksum([text])
+
+
+def _column(name: str, values: Sequence[Any], count: int) -> Array:
+    """A fact of each slice as it is stored; where a case does not tell it, what stands for nothing."""
+    if name in TEXT_NAMES:
+        return texts(values or [""] * count)
+    if name == "origins":
+        return np.array(values) if values else np.full((count, 3), np.nan)
+    return np.array(values or [False] * count, np.uint8)
