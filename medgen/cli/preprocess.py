@@ -53,8 +53,10 @@ def command(
 ) -> None:
     """Turn DICOM, NIfTI or PNG/JPG files, folders and ZIPs into an image set.
 
-    Slices are sorted into series and ordered by position. No name, id, date or UID of a patient reaches the set: case
-    ids are keyed hashes. Splits are by patient and do not change when data is added.
+    Slices are sorted into series and ordered by position. What shows no patient (reports, plans, segmentations, masks
+    by their name) is passed over unless it is named itself. A set has one scale; --series chooses between several. No
+    name, id, date or UID of a patient reaches the set: case ids are keyed hashes. Splits are by patient and do not
+    change when data is added.
     """
     options = given.resolve(PreprocessOptions)
     part = parse_shard(shard)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
@@ -16,9 +18,12 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # nibabel calls its reader experimental
     from nibabel.nicom import dicomwrappers
 
+from medgen.artifacts.sets import open_set
 from medgen.imaging.reading.archive import enumerate_sources
 from medgen.imaging.reading.formats import read, scan
 from medgen.imaging.reading.series import Stack, build_stacks, normal
+
+Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("MEDGEN_REAL_DATA"), reason="MEDGEN_REAL_DATA does not name a folder of real images"
@@ -33,7 +38,7 @@ def wrong_before() -> Path:
 def load(path: Path) -> list[tuple[Stack, np.ndarray]]:
     """Each stack with its values (D, H, W)."""
     entries = enumerate_sources([str(path)]).entries
-    stacks, _ = build_stacks(facts for entry in entries for facts in scan(entry, "", named=True))
+    stacks, _ = build_stacks(facts for entry in entries for facts in scan(entry, ""))
     found = []
     for stack in stacks:
         hu = stack.first.kind == "hu"
@@ -88,3 +93,22 @@ def test_a_header_with_an_extension_is_read_as_by_nibabel(wrong_before: Path) ->
     path = wrong_before / "nifti_with_extension.nii.gz"
     theirs = np.asanyarray(nibabel.load(path).dataobj)
     assert sum(values.sum() for _, values in load(path)) == pytest.approx(theirs.sum(), rel=1e-6)
+
+
+def test_what_lies_beside_a_ct_does_not_change_it(wrong_before: Path, medgen: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    names = ("cifti.dconn.nii", "rtstruct.dcm", "seg_liver.dcm", "seg_padding_value_0.dcm")
+    for path in (wrong_before / name for name in names):
+        (folder / path.name).symlink_to(path)
+    (folder / "ct.zip").symlink_to(wrong_before.parent / "ct" / "lidc_idri_0001.zip")
+    result = medgen("preprocess", folder, "-o", tmp_path / "a.h5")
+    assert result.returncode == 0, result.stderr
+    assert b"passed over: CIFTI (1), RT Structure Set (1), Segmentation (2)" in result.stderr
+    with open_set(tmp_path / "a.h5") as reader:
+        assert reader.header.intensity
+        assert reader.header.intensity.unit == "HU"
+        (case,) = reader
+    assert case["image"].shape == (48, 1, 512, 512)
+    result = medgen("preprocess", wrong_before / "cifti.dconn.nii", "-o", tmp_path / "b.h5")
+    assert (result.returncode, b"a CIFTI file" in result.stderr) == (65, True)

@@ -137,12 +137,28 @@ def test_the_lidc_nodule_is_where_the_vector_says(real: Path, medgen: Run, tmp_p
 def test_every_odd_file_is_read_or_refused_with_its_reason(real: Path, medgen: Run, tmp_path: Path) -> None:
     files = sorted((real / "odd_dicoms").glob("*.dcm"))
     assert files
-    result = medgen("preprocess", *files, "--keep-going", "--size", "64", "-o", tmp_path / "a.h5")
+    mixed = ("--window", "0.5%,99.5%", "--channels", "3")  # all scales, grey and colour
+    result = medgen("preprocess", *files, *mixed, "--keep-going", "--size", "64", "-o", tmp_path / "a.h5")
     assert result.returncode == 1
     told = re.findall(r"left out: (\S+): (.+)", result.stderr.decode())
     assert {Path(name).name for name, _ in told} == REFUSED
     assert all(len(reason) > 10 for _, reason in told)
     assert len(contents(tmp_path / "a.h5")[1]) == len(files) - len(REFUSED)
+
+
+def test_a_folder_of_everything_names_what_has_another_scale(real: Path, medgen: Run, tmp_path: Path) -> None:
+    result = medgen("preprocess", real / "odd_dicoms", "--keep-going", "--size", "64", "-o", tmp_path / "a.h5")
+    assert result.returncode == 1
+    told = result.stderr.decode()
+    assert len(re.findall(r"files that hold no picture of a patient were passed over: ", told)) == 1
+    for kind in ("Basic Text SR (1)", "RT Plan (1)", "RT Structure Set (1)", "RT Dose (1)", "Segmentation (2)"):
+        assert kind in told
+    odd = re.findall(r"left out: (\S+) \((.+)\): not of one scale with the rest", told)
+    header, cases = contents(tmp_path / "a.h5")
+    assert len(odd) > 10
+    assert len({(scale.split(", ")[-1]) for _, scale in odd}) >= 2
+    assert header.intensity
+    assert len({case["image"].shape[1] for case in cases}) == 1
 
 
 def test_each_refused_file_stops_a_run_without_keep_going(real: Path, medgen: Run, tmp_path: Path) -> None:
@@ -162,7 +178,7 @@ def test_every_decoded_file_equals_an_independent_decoder(real: Path, tmp_path: 
         if path.name in REFUSED:
             continue
         entry = enumerate_sources([str(path)]).entries[0]
-        facts = scan(entry, "", named=True)
+        facts = scan(entry, "")
         dataset = pydicom.dcmread(path, stop_before_pixels=True)
         # ITK leaves MONOCHROME1 and padding as they are, and knows no bits, float pixels or per-frame slopes
         odd = dataset.get("PhotometricInterpretation") != "MONOCHROME2" or "PixelPaddingValue" in dataset
@@ -180,7 +196,7 @@ def test_every_decoded_file_equals_an_independent_decoder(real: Path, tmp_path: 
 
 def test_mixed_series_are_separated(real: Path, medgen: Run, tmp_path: Path) -> None:
     folder = real / "odd_dicoms" / "mixed_series"
-    slices = [facts for entry in enumerate_sources([str(folder)]).entries for facts in scan(entry, "", named=False)]
+    slices = [facts for entry in enumerate_sources([str(folder)]).entries for facts in scan(entry, "")]
     assert len(slices) == 31
     stacks, _ = build_stacks(slices)
     assert len({facts.series for facts in slices}) == 13

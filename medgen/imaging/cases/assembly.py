@@ -11,9 +11,10 @@ from medgen.artifacts.schema import GENERATED, NO_SPLIT, SPLITS, Case
 from medgen.artifacts.stacks import points, uneven_origins
 from medgen.errors import DataError, MedgenError
 from medgen.imaging.cases.duplicates import Duplicates, joined
+from medgen.imaging.cases.listener import Listener
 from medgen.imaging.cases.mending import made_up
 from medgen.imaging.cases.options import PreprocessOptions
-from medgen.imaging.cases.planning import Listener, Plan, PlannedCase
+from medgen.imaging.cases.planning import Plan, PlannedCase
 from medgen.imaging.cases.splits import hashed_frame, held_out, split_of
 from medgen.imaging.cases.work import ReadTask, Slab
 from medgen.imaging.geometry import DepthMap, PlaneMap, plan_depth

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from medgen.imaging.cases.planning import Listener, PlannedCase
+from medgen.imaging.cases.listener import Listener
+from medgen.imaging.cases.planning import PlannedCase
 
 NAMED = 10  # pairs told one by one; the report has all of them
 

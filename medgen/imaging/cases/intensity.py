@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,21 +71,26 @@ class Encoding:
         return stored.astype(self.dtype)
 
 
-def plan_encoding(kinds: Collection[Kind], window: str) -> Encoding:
-    """One encoding for a set whose slices are of `kinds`.
+def is_relative(window: str) -> bool:
+    """Whether each case is scaled by percentiles of its own values, whatever they are."""
+    return window.rstrip().endswith("%")
 
-    CT: int16 HU; bytes: uint8; anything else, or a mixture, by per-case percentiles - unless `window` gives LOW,HIGH.
-    A window in percent names other percentiles, for images of every kind.
+
+def plan_encoding(kind: Kind, window: str) -> Encoding:
+    """The encoding of a set whose slices are of this kind.
+
+    CT: int16 HU; bytes: uint8; anything else by per-case percentiles - unless `window` gives LOW,HIGH. A window in
+    percent names other percentiles, for images of every kind.
     """
     relative = Intensity(1.0 / RELATIVE_STEPS, 0.0, "relative", (0.0, 1.0))
-    if window.rstrip().endswith("%"):
+    if is_relative(window):
         return Encoding(relative, "int16", parse_percentiles(window))
     limits = parse_window(window)
-    if set(kinds) == {"hu"}:
+    if kind == "hu":
         return Encoding(Intensity(1.0, 0.0, "HU", limits or WINDOWS["lung"]), "int16")
     if window in WINDOWS:
-        raise ConfigError(f"window '{window}': given in HU, but not all images are CT; use auto or LOW,HIGH")
-    if set(kinds) == {"byte"}:
+        raise ConfigError(f"window '{window}': given in HU, but the images are no CT; use auto or LOW,HIGH")
+    if kind == "byte":
         return Encoding(Intensity(1.0, 0.0, BYTES, limits or (0.0, 255.0)), "uint8")
     if limits is None:
         return Encoding(relative, "int16", PERCENTILES)

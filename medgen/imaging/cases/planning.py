@@ -2,55 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from medgen.artifacts.stacks import MENDABLE
 from medgen.errors import DataError, UsageError
+from medgen.imaging.cases.choice import chosen, of_one_scale
 from medgen.imaging.cases.intensity import Encoding, plan_encoding
+from medgen.imaging.cases.listener import LeftOut, Listener
 from medgen.imaging.cases.mending import Mending, obstacle, plan_mending
 from medgen.imaging.cases.options import PreprocessOptions
 from medgen.imaging.cases.splits import hashed_id
-from medgen.imaging.cases.work import ScanTask, scan
+from medgen.imaging.cases.work import PassedOver, Scanned, ScanTask, scan
 from medgen.imaging.cases.workers import Workers
 from medgen.imaging.labels import lidc
 from medgen.imaging.labels import table as csv_labels
 from medgen.imaging.labels.annotations import NODULE_FIELDS, Annotation
-from medgen.imaging.labels.masks import Masks
+from medgen.imaging.labels.masks import Masks, without_masks
 from medgen.imaging.labels.names import CaseNames
 from medgen.imaging.reading.archive import Entry, Found, enumerate_sources
 from medgen.imaging.reading.series import Stack, build_stacks
 from medgen.imaging.reading.slices import MaskSource, SliceFacts
 
 SCAN_FILES = 32  # headers read in one task
-
-
-class Listener(Protocol):
-    """Who is told what happens."""
-
-    def say(self, message: str) -> None:
-        """A result or a step."""
-
-    def warn(self, message: str) -> None:
-        """Something the user should know although the work goes on."""
-
-
-@dataclass
-class LeftOut:
-    """What failed: raised at once, or under `keep_going` told and collected."""
-
-    listener: Listener
-    keep_going: bool
-    reasons: list[str] = field(default_factory=list)
-
-    def add(self, reason: str) -> None:
-        """One item failed for this reason."""
-        if not self.keep_going:
-            raise DataError(f"{reason} (--keep-going leaves such items out)")
-        self.reasons.append(reason)
-        self.listener.warn(f"left out: {reason}")
 
 
 @dataclass(frozen=True)
@@ -101,7 +77,7 @@ def make_plan(
     every, copies = build_stacks(slices)
     if copies:
         listener.warn(f"{len(copies)} files are copies of others and are left aside, such as {copies[0]}")
-    stacks = _chosen(every, options, listener)
+    stacks = chosen(every, options, listener)
     if not stacks:
         enough = f", no stack of {options.min_slices} or more slices" if options.min_slices > 1 else ""
         raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess{enough}")
@@ -147,14 +123,11 @@ def make_plan(
     if options.train_only and options.train_only not in classes:
         told = f"its classes are {', '.join(classes)}" if classes else "there is no column 'label' of names"
         raise UsageError(f"--train-only {options.train_only}: no case has that label: {told}")
-    kinds = {case.stack.first.kind for case in cases}
-    encoding = plan_encoding(kinds, options.window)
-    if encoding.per_case and "hu" in kinds:
-        listener.warn(
-            "CT lies beside images of other scales: all are scaled by their own percentiles (or set --window)"
-        )
+    kind, fitting = of_one_scale([case.stack for case in cases], options, left_out)
+    cases = [cases[index] for index in fitting]
+    encoding = plan_encoding(kind, options.window)
     if options.mask_background and encoding.intensity.unit != "HU":
-        raise UsageError("--mask-background finds lungs in CT, but not all images are CT")
+        raise UsageError("--mask-background finds lungs in CT, but the images are no CT")
     if fields:
         _tell_unlabelled(cases, listener)
     colour = any(case.stack.first.colour for case in cases)
@@ -198,33 +171,41 @@ def _scan_all(
     for name, reason in found.refused:
         left_out.add(f"{name}: {reason}")
     entries = [entry for entry in found.entries if not _below(entry, masks)]
+    pictures = without_masks(entries, sources)
+    passed_over = Counter({"": found.skipped, "masks": len(entries) - len(pictures)})
     slices: list[SliceFacts] = []
-    skipped = found.skipped
-    for task, outcomes in workers.map(scan, _scan_tasks(entries, sources, options.modality)):
+    for task, outcomes in workers.map(scan, _scan_tasks(pictures, sources, options)):
         for outcome in outcomes if isinstance(outcomes, list) else _scanned_alone(task):
             if isinstance(outcome, str):
                 left_out.add(outcome)
-            elif outcome:
-                slices += outcome
+            elif isinstance(outcome, PassedOver):
+                passed_over[outcome.holds] += 1
             else:
-                skipped += 1
-    if skipped:
-        listener.say(f"{skipped} files that are no images were passed over")
+                slices += outcome
+    _tell_passed_over(+passed_over, listener)
     return slices
 
 
-def _scanned_alone(task: ScanTask) -> Iterator[list[SliceFacts] | str]:
+def _tell_passed_over(files: Counter[str], listener: Listener) -> None:
+    """How many files were passed over, by what they hold."""
+    known = [f"{what} ({count})" for what, count in sorted(files.items()) if what]
+    if files:
+        told = f": {', '.join(known)}" if known else ""
+        listener.say(f"{files.total()} files that hold no picture of a patient were passed over{told}")
+
+
+def _scanned_alone(task: ScanTask) -> Iterator[Scanned]:
     """The outcomes for files of which one killed its worker: whichever kills another one has failed."""
     with Workers(1) as worker:
         for _, outcomes in worker.map(scan, task.parts()):
             yield outcomes[0] if isinstance(outcomes, list) else str(outcomes)
 
 
-def _scan_tasks(entries: Sequence[Entry], sources: Sequence[str], modality: str) -> Iterator[ScanTask]:
+def _scan_tasks(entries: Sequence[Entry], sources: Sequence[str], options: PreprocessOptions) -> Iterator[ScanTask]:
     for start in range(0, len(entries), SCAN_FILES):
         chunk = tuple(entries[start : start + SCAN_FILES])
         named = tuple(not entry.member and entry.path == sources[entry.source] for entry in chunk)
-        yield ScanTask(chunk, named, modality)
+        yield ScanTask(chunk, named, options.modality, options.series)
 
 
 def _below(entry: Entry, masks: str | None) -> bool:
@@ -234,22 +215,6 @@ def _below(entry: Entry, masks: str | None) -> bool:
     folder = Path(masks).resolve() if "{stem}" not in masks else Path(masks).resolve().parent
     path = Path(entry.path).resolve()
     return path == folder or folder in path.parents
-
-
-def _chosen(stacks: list[Stack], options: PreprocessOptions, listener: Listener) -> list[Stack]:
-    """The stacks that the options ask for."""
-    kept = [stack for stack in stacks if not options.series or stack.first.modality in options.series]
-    scans = [stack for stack in kept if not stack.first.localizer] or kept
-    long = [stack for stack in scans if len(stack.slices) >= options.min_slices]
-    if len(kept) < len(stacks):
-        listener.say(
-            f"{len(stacks) - len(kept)} stacks of other modalities than {', '.join(options.series)} passed over"
-        )
-    if len(scans) < len(kept):
-        listener.say(f"{len(kept) - len(scans)} localizers passed over")
-    if len(long) < len(scans):
-        listener.say(f"{len(scans) - len(long)} stacks of fewer than {options.min_slices} slices passed over")
-    return long
 
 
 def _tell_flaws(stack: Stack, mending: Mending | None, options: PreprocessOptions, listener: Listener) -> None:

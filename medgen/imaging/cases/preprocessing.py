@@ -15,8 +15,9 @@ from medgen.artifacts.sharding import mark_shard, take_shard
 from medgen.config import plain
 from medgen.errors import DataError, MedgenError, UsageError
 from medgen.imaging.cases.assembly import Assembler, patient_of
+from medgen.imaging.cases.listener import LeftOut, Listener
 from medgen.imaging.cases.options import PreprocessOptions
-from medgen.imaging.cases.planning import Inputs, LeftOut, Listener, Plan, PlannedCase, make_plan
+from medgen.imaging.cases.planning import Inputs, Plan, PlannedCase, make_plan
 from medgen.imaging.cases.splits import parse_fractions, resolve_key, uniform
 from medgen.imaging.cases.work import Piece, ReadTask, Slab, read
 from medgen.imaging.cases.workers import WorkerDied, Workers

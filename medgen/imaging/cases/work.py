@@ -16,6 +16,7 @@ from medgen.imaging.cases.intensity import Encoding
 from medgen.imaging.geometry import Pair, PlaneMap
 from medgen.imaging.reading import formats
 from medgen.imaging.reading.archive import Entry
+from medgen.imaging.reading.faults import NoPicture
 from medgen.imaging.reading.plain_pixels import PlainPixels
 from medgen.imaging.reading.rescale import Physical
 from medgen.imaging.reading.slices import Format, MaskSource, SliceFacts
@@ -34,14 +35,26 @@ class ScanTask:
     entries: tuple[Entry, ...]
     named: tuple[bool, ...]  # whether the user gave the very file
     modality: str
+    wanted: tuple[str, ...] = ()  # modalities that are read although they are no pictures
 
     def parts(self) -> Iterator[ScanTask]:
         """A task for each file."""
         for entry, named in zip(self.entries, self.named, strict=True):
-            yield ScanTask((entry,), (named,), self.modality)
+            yield replace(self, entries=(entry,), named=(named,))
 
     def __str__(self) -> str:
         return self.entries[0].name
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """A file that holds no picture of a patient, and that nobody asked for by its name."""
+
+    holds: str  # in a word; "" where that is not known
+
+
+Scanned = list[SliceFacts] | PassedOver | str
+"""The slices of a file, or that it has none to look for, or the reason why it failed."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +115,16 @@ class Slab:
     identity: bytes
 
 
-def scan(task: ScanTask) -> list[list[SliceFacts] | str]:
-    """For each file its slices, or the reason why it has none."""
-    results: list[list[SliceFacts] | str] = []
+def scan(task: ScanTask) -> list[Scanned]:
+    """What each file holds."""
+    results: list[Scanned] = []
     for entry, named in zip(task.entries, task.named, strict=True):
         try:
-            results.append(formats.scan(entry, task.modality, named=named))
+            slices = formats.scan(entry, task.modality)
+            wanted = named or not slices[0].holds or slices[0].modality in task.wanted
+            results.append(slices if wanted else PassedOver(slices[0].holds))
+        except NoPicture as error:
+            results.append(str(error) if named else PassedOver(error.holds))
         except MedgenError as error:
             results.append(str(error))
     return results

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -14,6 +15,32 @@ from medgen.imaging.reading import formats
 from medgen.imaging.reading.archive import Entry, enumerate_sources
 from medgen.imaging.reading.series import Stack, build_stacks
 from medgen.imaging.reading.slices import MaskSource, SliceFacts
+
+# Folders of masks beside folders of images, in lower case, and what the names of masks beside images end in.
+_FOLDERS = {"mask", "masks", "segmentation", "segmentations", "labelstr", "labelsts"}
+_ENDING = re.compile(r"(.+)[-_. ](?:mask|seg|segmentation)", re.IGNORECASE)
+
+
+def without_masks(entries: Sequence[Entry], sources: Sequence[str]) -> list[Entry]:
+    """Those that are no masks by their place or name: in no folder `masks` below their source, no `a_mask` beside `a`.
+
+    What the user named itself is taken as it is, be it a file or a folder.
+    """
+    places = [_place(entry, sources[entry.source]) for entry in entries]
+    images = {(*place[:-1], stem_of(place[-1])) for place in places if place}
+    kept = []
+    for entry, place in zip(entries, places, strict=True):
+        ending = _ENDING.fullmatch(stem_of(place[-1])) if place else None
+        beside = ending and (*place[:-1], ending[1]) in images
+        if not beside and not _FOLDERS.intersection(folder.lower() for folder in place[:-1]):
+            kept.append(entry)
+    return kept
+
+
+def _place(entry: Entry, source: str) -> tuple[str, ...]:
+    """Folders and name of a file below its source; nothing for the source itself."""
+    outer = Path(entry.path).relative_to(source).parts
+    return (*outer, *PurePosixPath(entry.member).parts) if entry.member else outer
 
 
 class Masks:
@@ -75,7 +102,7 @@ class Masks:
         return [MaskSource(entry, item.format, item.frame) for item in facts]
 
     def _scan(self, entry: Entry) -> list[SliceFacts]:
-        facts = formats.scan(entry, "", named=True)
+        facts = formats.scan(entry, "")
         stacks, _ = build_stacks(facts)
         if len(stacks) != 1:
             raise DataError(f"{entry.name}: a mask must be one stack, this file holds {len(stacks)}")

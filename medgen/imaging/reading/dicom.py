@@ -8,17 +8,21 @@ from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from medgen.artifacts.schema import GENERATED
 from medgen.artifacts.synthetic import told_by
 from medgen.errors import DataError
 from medgen.imaging.reading.archive import Entry
+from medgen.imaging.reading.faults import NoPicture
 from medgen.imaging.reading.functional_groups import frame_value
 from medgen.imaging.reading.mosaic import is_mosaic, unfolded
 from medgen.imaging.reading.plain_pixels import PlainPixels, plain_pixels
 from medgen.imaging.reading.rescale import has_table
 from medgen.imaging.reading.slices import Kind, SliceFacts, Vector3
 
+# Classes of pictures whose name has no "Image" in it.
+_PICTURES = ("Parametric Map Storage", "Enhanced US Volume Storage")
 # Attributes that separate stacks of one series that lie on the same positions.
 _PHASES = (
     *("StackID", "TemporalPositionIdentifier", "TemporalPositionIndex", "EchoNumbers", "EchoTime", "DiffusionBValue"),
@@ -27,12 +31,18 @@ _PHASES = (
 
 
 def scan_dicom(entry: Entry) -> list[SliceFacts]:
-    """The slices of one DICOM file, without reading its pixels. DataError says why there are none."""
+    """The slices of one DICOM file, without reading its pixels. DataError says why there are none.
+
+    NoPicture where the file is of a kind that has none: a report, a plan, a directory.
+    """
     with entry.open() as file:
         dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
         plain = plain_pixels(dataset, file, entry.size)
     if "Rows" not in dataset or "Columns" not in dataset:
-        raise DataError(f"{entry.name}: holds no image{_class_of(dataset)}")
+        uid = _class_of(dataset)
+        told = f"{entry.name}: holds no image" + (f" ({uid.name})" if uid else "")
+        holds = "private object" if uid and uid.is_private else _held_instead(dataset)
+        raise NoPicture(told, holds) if holds else DataError(told)
     if is_mosaic(dataset):
         return unfolded(_facts(entry, dataset, 0, None), dataset)
     frames = max(1, _frames(dataset))
@@ -74,6 +84,8 @@ def _facts(entry: Entry, dataset: Dataset, frame: int, plain: PlainPixels | None
         kind=_kind(dataset, modality),
         modality=modality,
         localizer="LOCALIZER" in (dataset.get("ImageType") or ()),
+        capture="Secondary Capture" in _class_of(dataset).name,
+        holds=_held_instead(dataset),
         patient=str(dataset.get("PatientID") or dataset.get("StudyInstanceUID") or series or sop),
         series=series,
         sop=sop,
@@ -159,6 +171,15 @@ def _frames(dataset: Dataset) -> int:
     return int(dataset.get("NumberOfFrames") or 1)
 
 
-def _class_of(dataset: Dataset) -> str:
-    uid = dataset.get("SOPClassUID") or getattr(dataset, "file_meta", Dataset()).get("MediaStorageSOPClassUID")
-    return f" ({getattr(uid, 'name', uid)})" if uid else ""
+def _class_of(dataset: Dataset) -> UID:
+    """The SOP class; empty where it is not told."""
+    return UID(str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or ""))
+
+
+def _held_instead(dataset: Dataset) -> str:
+    """What a file of this class holds if it is no picture of a patient; "" for pictures and unknown classes."""
+    uid = _class_of(dataset)
+    if dataset.get("Modality") == "SEG":
+        return "Segmentation"
+    pictures = uid.type != "SOP Class" or "Image" in uid.name or uid.name in _PICTURES
+    return "" if pictures else uid.name.removesuffix(" Storage")

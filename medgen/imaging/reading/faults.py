@@ -9,6 +9,17 @@ from medgen.errors import DataError, MedgenError
 from medgen.imaging.reading.archive import Entry
 
 
+class NoPicture(DataError):
+    """The file may be in order, but holds no picture of a patient.
+
+    `holds` says in a word what it holds instead, such as "RT Plan"; "" where nobody knows.
+    """
+
+    def __init__(self, message: str, holds: str = "") -> None:
+        super().__init__(message)
+        self.holds = holds
+
+
 @contextlib.contextmanager
 def failing_as(entry: Entry, what: str) -> Iterator[None]:
     """Raise whatever the block raises as a DataError: the file's name, `what` is wrong with it, and the cause.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from medgen.errors import DataError
 from medgen.imaging.reading.archive import Entry
-from medgen.imaging.reading.faults import failing_as
+from medgen.imaging.reading.faults import NoPicture, failing_as
 from medgen.imaging.reading.plain_pixels import PlainPixels
 from medgen.imaging.reading.rescale import Physical
 from medgen.imaging.reading.slices import SliceFacts
@@ -16,11 +16,11 @@ _RASTER_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
-def scan(entry: Entry, modality: str, *, named: bool) -> list[SliceFacts]:
-    """The slices of a file, from its header; empty for a file that neither is nor claims to be an image.
+def scan(entry: Entry, modality: str) -> list[SliceFacts]:
+    """The slices of a file, from its header; `modality` is assumed where the file does not tell.
 
-    `modality` is assumed where the file does not tell; `named`: the user gave this very file, so it must be one.
-    Raises DataError with the reason why an image cannot be read.
+    Raises NoPicture for a file that neither is nor claims to be an image, or holds something else, and DataError with
+    the reason why an image cannot be read.
     """
     with failing_as(entry, "not a readable file"):
         beginning = entry.head(132)
@@ -40,13 +40,13 @@ def scan(entry: Entry, modality: str, *, named: bool) -> list[SliceFacts]:
             return scan_raster(entry, modality)
     try:  # DICOM of old has no preamble, and often no extension either
         slices = _scan_dicom(entry)
+    except NoPicture:
+        raise
     except DataError:
         slices = []
     if slices and slices[0].sop:
         return slices
-    if named:
-        raise DataError(f"{entry.name}: neither DICOM, NIfTI, PNG, JPG, TIFF nor BMP")
-    return []
+    raise NoPicture(f"{entry.name}: neither DICOM, NIfTI, PNG, JPG, TIFF nor BMP")
 
 
 def _scan_dicom(entry: Entry) -> list[SliceFacts]:

@@ -16,10 +16,13 @@ import numpy.typing as npt
 from medgen.artifacts.synthetic import told_by
 from medgen.errors import DataError
 from medgen.imaging.reading.archive import MAX_FILE_BYTES, Entry
+from medgen.imaging.reading.faults import NoPicture
 from medgen.imaging.reading.series import SAME_AXES
 from medgen.imaging.reading.slices import BYTES, Kind, SliceFacts
 
 _HEADER_BYTES = 540  # of version 2, the longer one
+_CIFTI = range(3000, 3100)  # intents of CIFTI-2, section 3 of its specification
+_LABELS = 1002  # NIFTI_INTENT_LABEL
 _GZIP_RATIO = 1032  # the most that deflated data can grow
 _MM = {"meter": 1000.0, "micron": 0.001}
 _LPS_OF_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -33,10 +36,13 @@ def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
     CT, whatever it is called.
     """
     header = _header(entry)
+    intent = int(header["intent_code"])
+    if intent in _CIFTI:
+        raise NoPicture(f"{entry.name}: a CIFTI file, which holds no volume but values of brain surfaces", "CIFTI")
     shape = [int(length) for length in header.get_data_shape()]
     if len(shape) == 2:
         shape.append(1)
-    if len(shape) < 3 or min(shape) < 1 or header.get_data_dtype().kind not in "iuf":
+    if len(shape) < 3 or min(shape) < 1 or shape[:2] == [1, 1] or header.get_data_dtype().kind not in "iuf":
         dtype = header.get_data_dtype()
         raise DataError(f"{entry.name}: not a volume of plain numbers (shape {tuple(shape)}, type {dtype})")
     size = math.prod(shape) * header.get_data_dtype().itemsize
@@ -71,6 +77,7 @@ def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
                     colour=False,
                     kind=kind,
                     modality=modality,
+                    holds="label map" if intent == _LABELS else "",
                     position=(float(position[0]), float(position[1]), float(position[2])),
                     across=(across[0], across[1], across[2]),
                     down=(down[0], down[1], down[2]),

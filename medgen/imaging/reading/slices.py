@@ -29,6 +29,8 @@ class SliceFacts:
     kind: Kind
     modality: str = ""
     localizer: bool = False  # a scout image, from which the scan was planned
+    capture: bool = False  # of a screen or a film
+    holds: str = ""  # what it is instead of a picture of a patient, such as a segmentation of one
     patient: str = ""
     series: str = ""  # SeriesInstanceUID
     sop: str = ""  # SOPInstanceUID

@@ -45,7 +45,7 @@ def entry_of(path: Path) -> Entry:
 def outcome(path: Path) -> str:
     """What is told of a file: why it cannot be read."""
     with pytest.raises(DataError) as told:
-        facts = scan(entry_of(path), "", named=True)
+        facts = scan(entry_of(path), "")
         read(entry_of(path), facts[0].format, [0], hu=True)
     return str(told.value)
 
@@ -65,7 +65,7 @@ def test_whatever_a_reader_raises_names_the_file(
     assert (str(error) or "MemoryError") in told
     monkeypatch.undo()
     monkeypatch.setattr(pixels, "_decode", fail)
-    facts = scan(entry_of(path), "", named=True)
+    facts = scan(entry_of(path), "")
     with pytest.raises(DataError, match=r"a\.dcm: the pixels cannot be decoded: ."):
         read(entry_of(path), "dicom", [0], hu=facts[0].kind == "hu")
 
@@ -80,7 +80,7 @@ def test_a_user_who_interrupts_is_no_fault_of_the_file(
 
     monkeypatch.setattr(dicom, "_facts", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        scan(entry_of(path), "", named=True)
+        scan(entry_of(path), "")
 
 
 def damaged_rle(path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_file_that_kills_its_worker_is_left_out_alone(
         monkeypatch.setattr(preprocessing, "read", read_or_die)
     done, cases = run(tmp_path / "in", tmp_path / "a.h5")
     (reason,) = done.left_out
-    assert reason.startswith(f"{tmp_path / 'in' / '1-deadly.dcm'}: the worker process reading it was killed by SIGSEGV")
+    assert reason.startswith(f"{tmp_path / 'in' / '1-deadly.dcm'}: the worker process on it was killed by SIGSEGV")
     # Of a file that cannot even be scanned nobody knows that it belongs to a series.
     assert [len(case) for case in cases] == ([3, 2, 3, 3] if stage == "scan" else [3, 3, 3])
 

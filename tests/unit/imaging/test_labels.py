@@ -34,7 +34,7 @@ def stacks(write_slice: Callable[..., Path], tmp_path: Path) -> list[Stack]:
                 PatientID=f"PAT-{name}",
             )
     entries = enumerate_sources([str(tmp_path / "in")]).entries
-    return build_stacks(facts for entry in entries for facts in scan(entry, "", named=False))[0]
+    return build_stacks(facts for entry in entries for facts in scan(entry, ""))[0]
 
 
 def run(
@@ -77,7 +77,7 @@ def bundled(write_slice: Callable[..., Path], tmp_path: Path) -> list[Stack]:
             with zipfile.ZipFile(archive, "a") as bundle:
                 bundle.write(file, f"{name}/{z}.dcm")
     entries = enumerate_sources([str(tmp_path / "in")]).entries
-    return build_stacks(facts for entry in entries for facts in scan(entry, "", named=False))[0]
+    return build_stacks(facts for entry in entries for facts in scan(entry, ""))[0]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_stacks_of_one_series_are_told_apart_by_their_ids(write_slice: Callable[
                 SeriesInstanceUID="1.2.5",
             )
     entries = enumerate_sources([str(tmp_path / "in")]).entries
-    stacks = build_stacks(facts for entry in entries for facts in scan(entry, "", named=False))[0]
+    stacks = build_stacks(facts for entry in entries for facts in scan(entry, ""))[0]
     _, errors = run(stacks, tmp_path, "series,label\n1.2.5,1\n")
     assert re.search(r"means 2 cases: id-a \(.*00.dcm\), id-b \(.*1..dcm\); name one by this id", errors[0]), errors
     annotations, errors = run(stacks, tmp_path, "case,label\nid-b,1\n")
@@ -150,7 +150,7 @@ def test_a_file_name_that_occurs_twice_in_a_case_is_no_slice(write_slice: Callab
         file = tmp_path / "in" / str(z) / "image.dcm"
         write_slice(file, np.zeros((4, 4), np.int16), z=z, SeriesInstanceUID="1.2.5", SOPInstanceUID=f"1.2.5.{z}")
     entries = enumerate_sources([str(tmp_path / "in")]).entries
-    stacks = build_stacks(facts for entry in entries for facts in scan(entry, "", named=False))[0]
+    stacks = build_stacks(facts for entry in entries for facts in scan(entry, ""))[0]
     annotations, errors = run(stacks, tmp_path, "path,label\nimage.dcm,7\n0/image.dcm,3\n")
     assert len(errors) == 1
     assert "row 2: 'image.dcm' means" in errors[0]

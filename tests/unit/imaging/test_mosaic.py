@@ -87,7 +87,7 @@ def places(stack: Stack, values: np.ndarray) -> dict[tuple[float, ...], float]:
 def test_every_voxel_lies_where_nibabel_puts_it(write_slice: WriteSlice, tmp_path: Path, depth: int, sign: int) -> None:
     voxels = np.random.default_rng(0).integers(0, 4000, (depth, 5, 4)).astype(np.uint16)
     path = write_mosaic(write_slice, tmp_path / "m.dcm", voxels, sign * NORMAL)
-    (stack,), _ = build_stacks(scan(entry_of(path), "", named=True))
+    (stack,), _ = build_stacks(scan(entry_of(path), ""))
     values = read(entry_of(path), "dicom", [item.frame for item in stack.slices], hu=False)[..., 0]
     assert values.shape == voxels.shape
     assert stack.spacing == pytest.approx((3.3, 2.0, 1.5))
@@ -107,7 +107,7 @@ def test_time_points_are_stacks(write_slice: WriteSlice, tmp_path: Path) -> None
     for time in range(3):
         voxels = np.full((6, 4, 4), time, np.uint16)
         tags = {"AcquisitionNumber": time, "SOPInstanceUID": f"1.2.9.{time}"}
-        facts += scan(entry_of(write_mosaic(write_slice, tmp_path / f"{time}", voxels, NORMAL, **tags)), "", named=True)
+        facts += scan(entry_of(write_mosaic(write_slice, tmp_path / f"{time}", voxels, NORMAL, **tags)), "")
     stacks, _ = build_stacks(facts)
     assert [len(stack.slices) for stack in stacks] == [6, 6, 6]
     assert len({stack.key for stack in stacks}) == 3
@@ -128,4 +128,4 @@ def test_what_cannot_be_placed_is_refused(write_slice: WriteSlice, tmp_path: Pat
         dataset.Rows, dataset.Columns = 16, 9
     dataset.save_as(path, overwrite=True)
     with pytest.raises(DataError, match=r"m\.dcm: a Siemens mosaic whose slices cannot be told apart"):
-        scan(entry_of(path), "", named=True)
+        scan(entry_of(path), "")

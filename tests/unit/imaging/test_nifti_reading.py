@@ -11,6 +11,7 @@ import SimpleITK
 
 from medgen.errors import DataError
 from medgen.imaging.reading.archive import Entry
+from medgen.imaging.reading.faults import NoPicture
 from medgen.imaging.reading.formats import read, scan
 from medgen.imaging.reading.series import build_stacks, normal
 from medgen.imaging.writing.nifti import write_nifti
@@ -42,7 +43,7 @@ def test_every_voxel_lies_where_the_affine_puts_it(
     path = tmp_path / f"v{suffix}"
     nibabel.save(nibabel.Nifti1Image(voxels, affine), path)
 
-    (stack,), _ = build_stacks(scan(entry_of(path), "MR", named=True))
+    (stack,), _ = build_stacks(scan(entry_of(path), "MR"))
     values = read(entry_of(path), "nifti", [item.frame for item in stack.slices], hu=False)[..., 0]
     assert values.shape == (3, 4, 5)
     assert np.allclose(stack.spacing, (3.0, 0.8, 0.7), atol=1e-5)
@@ -66,7 +67,7 @@ def test_every_voxel_lies_where_the_affine_puts_it(
 def test_rows_run_as_in_dicom(tmp_path: Path) -> None:
     path = tmp_path / "v.nii"
     nibabel.save(nibabel.Nifti1Image(np.zeros((5, 4, 3), np.int16), np.eye(4)), path)
-    first = scan(entry_of(path), "", named=True)[0]
+    first = scan(entry_of(path), "")[0]
     assert first.across == (1.0, 0.0, 0.0)  # to the left
     assert first.down == (0.0, 1.0, 0.0)  # to the back
 
@@ -78,7 +79,7 @@ def test_scaling_and_time_points(tmp_path: Path) -> None:
     path = tmp_path / "v.nii.gz"
     nibabel.save(image, path)
     stored = np.asarray(nibabel.load(path).dataobj)
-    stacks, _ = build_stacks(scan(entry_of(path), "CT", named=True))
+    stacks, _ = build_stacks(scan(entry_of(path), "CT"))
     assert [len(stack.slices) for stack in stacks] == [3, 3]
     assert stacks[0].first.kind == "hu"
     for time, stack in enumerate(stacks):
@@ -95,7 +96,7 @@ def test_extensions_of_the_header_are_passed_over(tmp_path: Path, suffix: str, k
     image.header.extensions.append(nibabel.nifti1.Nifti1Extension(6, noise))
     path = tmp_path / f"v{suffix}"
     nibabel.save(image, path)
-    facts = scan(entry_of(path), "", named=True)
+    facts = scan(entry_of(path), "")
     values = read(entry_of(path), "nifti", [item.frame for item in facts], hu=False)[..., 0]
     assert np.array_equal(values, voxels.transpose(2, 1, 0))
 
@@ -104,12 +105,12 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "v.nii.gz"
     nibabel.save(nibabel.Nifti1Image(np.zeros((50, 40, 3), np.int16), np.eye(4)), path)
     (tmp_path / "cut.nii.gz").write_bytes(path.read_bytes()[:-20])
-    facts = scan(entry_of(tmp_path / "cut.nii.gz"), "", named=True)
+    facts = scan(entry_of(tmp_path / "cut.nii.gz"), "")
     with pytest.raises(DataError, match=r"cut\.nii\.gz"):
         read(entry_of(tmp_path / "cut.nii.gz"), "nifti", [item.frame for item in facts], hu=False)
     (tmp_path / "no.nii").write_bytes(b"no" * 400)
     with pytest.raises(DataError, match=r"no\.nii"):
-        scan(entry_of(tmp_path / "no.nii"), "", named=True)
+        scan(entry_of(tmp_path / "no.nii"), "")
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("meter", 1e-3), ("mm", 1.0), ("micron", 1e3), ("unknown", 1.0)])
@@ -117,7 +118,7 @@ def test_lengths_are_in_the_unit_that_the_header_names(tmp_path: Path, unit: str
     image = nibabel.Nifti1Image(np.zeros((4, 5, 3), np.int16), np.diag([0.7 * factor, 0.8 * factor, 3 * factor, 1]))
     image.header.set_xyzt_units(unit)
     nibabel.save(image, tmp_path / "v.nii")
-    (stack,), _ = build_stacks(scan(entry_of(tmp_path / "v.nii"), "CT", named=True))
+    (stack,), _ = build_stacks(scan(entry_of(tmp_path / "v.nii"), "CT"))
     assert np.allclose(stack.spacing, (3.0, 0.8, 0.7), rtol=1e-5)
     assert np.allclose(SimpleITK.ReadImage(str(tmp_path / "v.nii")).GetSpacing(), stack.spacing[::-1], rtol=1e-5)
 
@@ -137,5 +138,21 @@ def test_the_unit_of_a_volume_tells_what_it_shows(
     tmp_path: Path, unit: str, said: str, kind: str, modality: str
 ) -> None:
     write_nifti(tmp_path / "v.nii.gz", np.zeros((3, 4, 5), np.int16), np.eye(4), unit=unit)
-    facts = scan(entry_of(tmp_path / "v.nii.gz"), said, named=True)[0]
+    facts = scan(entry_of(tmp_path / "v.nii.gz"), said)[0]
     assert (facts.kind, facts.modality) == (kind, modality)
+
+
+def test_label_maps_and_cifti_are_no_pictures(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(np.zeros((5, 4, 3), np.uint8), np.eye(4))
+    image.header.set_intent("label")
+    nibabel.save(image, tmp_path / "l.nii.gz")
+    assert {facts.holds for facts in scan(entry_of(tmp_path / "l.nii.gz"), "CT")} == {"label map"}
+    matrix = nibabel.Nifti2Image(np.zeros((1, 1, 1, 1, 10, 10), np.float32), None)
+    matrix.header["intent_code"] = 3001  # dense connectivity
+    nibabel.save(matrix, tmp_path / "c.dconn.nii")
+    with pytest.raises(NoPicture, match=r"c\.dconn\.nii: a CIFTI file"):
+        scan(entry_of(tmp_path / "c.dconn.nii"), "")
+    matrix.header["intent_code"] = 0  # the same numbers, and nothing that says so
+    nibabel.save(matrix, tmp_path / "d.nii")
+    with pytest.raises(DataError, match=r"d\.nii: not a volume"):
+        scan(entry_of(tmp_path / "d.nii"), "")

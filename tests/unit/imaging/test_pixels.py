@@ -22,6 +22,7 @@ from pydicom.uid import (
 
 from medgen.errors import DataError
 from medgen.imaging.reading.archive import Entry
+from medgen.imaging.reading.faults import NoPicture
 from medgen.imaging.reading.formats import read, scan
 from medgen.imaging.reading.slices import SliceFacts
 
@@ -35,7 +36,7 @@ def entry_of(path: Path) -> Entry:
 
 def load(path: Path) -> tuple[list[SliceFacts], np.ndarray]:
     """Facts and values (F, H, W, C)."""
-    facts = scan(entry_of(path), "", named=True)
+    facts = scan(entry_of(path), "")
     return facts, read(entry_of(path), facts[0].format, [item.frame for item in facts], hu=facts[0].kind == "hu")
 
 
@@ -284,9 +285,52 @@ def test_faults_are_told_in_one_sentence(write_slice: WriteSlice, tmp_path: Path
         load(plan)
 
 
-def test_what_claims_nothing_is_passed_over_unless_named(tmp_path: Path) -> None:
+def test_what_claims_nothing_holds_no_picture(tmp_path: Path) -> None:
     path = tmp_path / "something"
     path.write_bytes(b"neither image nor anything else, but long enough to be looked at" * 5)
-    assert scan(entry_of(path), "", named=False) == []
-    with pytest.raises(DataError, match="neither DICOM"):
-        scan(entry_of(path), "", named=True)
+    with pytest.raises(NoPicture, match="neither DICOM"):
+        scan(entry_of(path), "")
+
+
+CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.481.3": "RT Structure Set",
+    "1.2.840.10008.5.1.4.1.1.88.33": "Comprehensive SR",
+    "1.2.840.10008.5.1.4.1.1.11.1": "Grayscale Softcopy Presentation State",
+    "1.2.840.10008.5.1.4.1.1.88.59": "Key Object Selection Document",
+    "1.2.840.10008.1.3.10": "Media Storage Directory",
+    "1.3.12.2.1107.5.9.1": "private object",
+}
+
+
+@pytest.mark.parametrize("uid", CLASSES)
+def test_files_without_pixels_by_their_class_are_no_faults(write_slice: WriteSlice, tmp_path: Path, uid: str) -> None:
+    path = write_slice(tmp_path / "a.dcm", RAMP, Rows=None, Columns=None, SOPClassUID=uid)
+    with pytest.raises(NoPicture, match=r"a\.dcm: holds no image") as told:
+        scan(entry_of(path), "")
+    assert told.value.holds == CLASSES[uid]
+
+
+def test_an_image_that_lost_its_size_is_a_fault(write_slice: WriteSlice, tmp_path: Path) -> None:
+    path = write_slice(tmp_path / "a.dcm", RAMP, Rows=None)
+    with pytest.raises(DataError, match=r"holds no image \(CT Image Storage\)") as told:
+        scan(entry_of(path), "")
+    assert not isinstance(told.value, NoPicture)
+
+
+@pytest.mark.parametrize(
+    ("tags", "holds"),
+    [
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4", "Modality": "SEG"}, "Segmentation"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.7", "Modality": "SEG"}, "Segmentation"),  # label maps, of 2024
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.2", "Modality": "RTDOSE"}, "RT Dose"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.30", "Modality": "MR"}, ""),  # parametric map
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.6.2", "Modality": "US"}, ""),  # enhanced ultrasound
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7", "Modality": "OT"}, ""),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"}, ""),
+    ],
+)
+def test_pixels_that_show_no_patient_say_what_they_are(
+    write_slice: WriteSlice, tmp_path: Path, tags: dict[str, str], holds: str
+) -> None:
+    (facts,) = scan(entry_of(write_slice(tmp_path / "a.dcm", RAMP, **tags)), "")
+    assert facts.holds == holds

@@ -23,7 +23,7 @@ WriteSlice = Callable[..., Path]
 def both(path: Path) -> tuple[bool, np.ndarray, np.ndarray]:
     """Whether the pixels are plain, and the values with and without making use of it."""
     (entry,) = enumerate_sources([str(path)]).entries
-    (facts,) = scan(entry, "", named=True)
+    (facts,) = scan(entry, "")
     hu = facts.kind == "hu"
     return (
         facts.plain is not None and facts.plain.read(entry) is not None,
@@ -99,7 +99,7 @@ def test_what_is_not_plain_is_left_to_the_decoder(write_slice: WriteSlice, tmp_p
 def test_a_file_that_became_shorter_is_told_by_the_decoder(write_slice: WriteSlice, tmp_path: Path) -> None:
     path = write_slice(tmp_path / "cut.dcm", np.arange(24, dtype=np.int16).reshape(4, 6))
     (entry,) = enumerate_sources([str(path)]).entries
-    (facts,) = scan(entry, "", named=True)
+    (facts,) = scan(entry, "")
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(DataError, match=r"cut\.dcm: the pixels cannot be decoded"):
         read(entry, "dicom", [0], hu=True, plain=facts.plain)

@@ -47,7 +47,7 @@ DEEP = np.random.default_rng(1).integers(0, 65536, (6, 8, 4)).astype(np.uint16)
 
 def load(path: Path) -> tuple[str, bool, np.ndarray]:
     entry = Entry(str(path), "", path.stat().st_size, 0, path.name)
-    (facts,) = scan(entry, "", named=True)
+    (facts,) = scan(entry, "")
     values = read(entry, "raster", (facts.frame,), hu=False)
     assert values.shape[:3] == (1, facts.rows, facts.columns)
     assert values.shape[3] == (3 if facts.colour else 1)
@@ -176,6 +176,6 @@ def test_the_pages_of_a_tiff_are_a_stack(tmp_path: Path) -> None:
             writer.write(page, photometric="minisblack")
         writer.write(pages[0, ::2, ::2], photometric="minisblack", subfiletype=1)  # a preview
     entry = Entry(str(path), "", path.stat().st_size, 0, path.name)
-    (stack,), _ = build_stacks(scan(entry, "", named=True))
+    (stack,), _ = build_stacks(scan(entry, ""))
     values = read(entry, "raster", [item.frame for item in stack.slices], hu=False)
     assert np.array_equal(values[..., 0], pages)

@@ -18,7 +18,7 @@ WriteSlice = Callable[..., Path]
 
 def stacks_in(folder: Path) -> list[Stack]:
     entries = enumerate_sources([str(folder)]).entries
-    return build_stacks(facts for entry in entries for facts in scan(entry, "", named=False))[0]
+    return build_stacks(facts for entry in entries for facts in scan(entry, ""))[0]
 
 
 def blank(size: tuple[int, int] = (4, 6)) -> np.ndarray:
@@ -122,7 +122,7 @@ def test_copies_are_left_aside_and_other_files_of_one_instance_kept_apart(
     (tmp_path / "t.dcm").write_bytes(content)
     (tmp_path / "u.dcm").write_bytes(content[:-4])
     entries = enumerate_sources([str(tmp_path)]).entries
-    stacks, copies = build_stacks(facts for entry in entries for facts in scan(entry, "", named=False))
+    stacks, copies = build_stacks(facts for entry in entries for facts in scan(entry, ""))
     assert copies == [str(tmp_path / "t.dcm")]
     assert [[facts.entry.within.split("/")[1] for facts in stack.slices] for stack in stacks] == [
         ["s0.dcm", "s1.dcm", "s2.dcm"],

@@ -22,7 +22,7 @@ HU = np.array([[-1000, 0, 40], [300, 700, -1000]], np.int16)
 
 def task_of(path: Path, **changes: object) -> ReadTask:
     (entry,) = enumerate_sources([str(path)]).entries
-    (facts,) = scan(entry, "", named=True)
+    (facts,) = scan(entry, "")
     size = facts.rows, facts.columns
     task = ReadTask(
         case=0,
@@ -30,7 +30,7 @@ def task_of(path: Path, **changes: object) -> ReadTask:
         pieces=(Piece(entry, facts.format, (0,), (), facts.plain),),
         plane=plan_plane(size, (1.0, 1.0), size=None, keep_aspect=True, spacing=None),
         spacing=(1.0, 1.0),
-        encoding=plan_encoding({facts.kind}, "auto"),
+        encoding=plan_encoding(facts.kind, "auto"),
         channels=1,
         hu=facts.kind == "hu",
         masked=False,

@@ -1,0 +1,124 @@
+"""Which of the stacks that were found become cases: those that are asked for, and no others than one set can hold."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from medgen.errors import DataError
+from medgen.imaging.cases.intensity import PERCENTILES, is_relative
+from medgen.imaging.cases.listener import LeftOut, Listener
+from medgen.imaging.cases.options import PreprocessOptions
+from medgen.imaging.reading.series import Stack
+from medgen.imaging.reading.slices import Kind
+
+NAMED = 3  # stacks that an error tells one by one
+
+Scale = tuple[Kind | None, bool | None]  # and whether there is colour; None where it does not count
+
+_WORDS: dict[Kind | None, str] = {"hu": "HU", "byte": "8 bits", "other": "a scale of its own"}
+
+
+def chosen(stacks: Sequence[Stack], options: PreprocessOptions, listener: Listener) -> list[Stack]:
+    """The stacks that the options ask for; tells how many are passed over, and why.
+
+    Captures of a screen say the modality of what it showed, but who asks for a modality does not mean them.
+    """
+    asked = [stack for stack in stacks if not options.series or stack.first.modality in options.series]
+    captures = _captures(asked) if options.series else []
+    kept = [stack for stack in asked if stack not in captures]
+    scans = [stack for stack in kept if not stack.first.localizer] or kept
+    long = [stack for stack in scans if len(stack.slices) >= options.min_slices]
+    for many, few, what in (
+        (stacks, asked, f"stacks of other modalities than {', '.join(options.series)}"),
+        (asked, kept, "captures of the screen"),
+        (kept, scans, "localizers"),
+        (scans, long, f"stacks of fewer than {options.min_slices} slices"),
+    ):
+        if len(few) < len(many):
+            listener.say(f"{len(many) - len(few)} {what} passed over")
+    return long
+
+
+def _captures(stacks: Sequence[Stack]) -> list[Stack]:
+    """Captures of a screen or film whose scale no other stack of their modality has, although there are others."""
+    deep = _of_any_depth(stacks)
+    scales: dict[str, set[Kind]] = defaultdict(set)
+    for stack in stacks:
+        if not stack.first.capture:
+            scales[stack.first.modality].add(_kind(stack, deep))
+    captures = [stack for stack in stacks if stack.first.capture and scales[stack.first.modality]]
+    return [stack for stack in captures if stack.first.kind not in scales[stack.first.modality]]
+
+
+def of_one_scale(stacks: Sequence[Stack], options: PreprocessOptions, left_out: LeftOut) -> tuple[Kind, list[int]]:
+    """The scale of most slices, and the indices of the stacks that have it: a set has one, and one number of channels.
+
+    The others are left out, or named together in a DataError that tells how to choose. They do not change how the rest
+    is stored.
+    """
+    deep = _of_any_depth(stacks)
+    colours = options.channels == "auto" and any(stack.first.format == "dicom" for stack in stacks)
+    scales = [_scale(stack, deep, options, colours=colours) for stack in stacks]
+    slices: Counter[Scale] = Counter()
+    for stack, scale in zip(stacks, scales, strict=True):
+        slices[scale] += len(stack.slices)
+    usual = slices.most_common(1)[0][0]
+    fitting = [index for index, scale in enumerate(scales) if scale == usual]
+    odd = [stack for stack, scale in zip(stacks, scales, strict=True) if scale != usual]
+    most = [stacks[index] for index in fitting]
+    if odd:
+        remedy = _remedy(odd, most, options)
+        if not options.keep_going:
+            told = ", ".join(f"{stack.name} ({_described(stack)})" for stack in odd[:NAMED])
+            more = f" and {len(odd) - NAMED} more" if len(odd) > NAMED else ""
+            raise DataError(f"{told}{more}: not of one scale with the rest ({_described(most[0])}); {remedy}")
+        for stack in odd:
+            left_out.add(f"{stack.name} ({_described(stack)}): not of one scale with the rest; {remedy}")
+    shallow = sum(stack.first.kind == "byte" for stack in most)
+    if usual[0] == "other" and shallow:
+        left_out.listener.warn(
+            f"{shallow} of {len(most)} cases have 8 bits, the others of their modality more: each case is scaled by "
+            "percentiles of its own"
+        )
+    return usual[0] or "other", fitting
+
+
+def _of_any_depth(stacks: Sequence[Stack]) -> set[str]:
+    """Modalities without a unit that some of the stacks hold in more than 8 bits: each case has a scale of its own."""
+    return {stack.first.modality for stack in stacks if stack.first.kind == "other" and not stack.first.capture} - {""}
+
+
+def _kind(stack: Stack, deep: set[str]) -> Kind:
+    """How the values of a stack are stored, where the modalities in `deep` have no unit."""
+    first = stack.first
+    return "other" if first.kind == "byte" and first.modality in deep and not first.capture else first.kind
+
+
+def _scale(stack: Stack, deep: set[str], options: PreprocessOptions, *, colours: bool) -> Scale:
+    """What must agree; colour counts beside DICOM, where it is a foreign object: pictures are saved in it by chance."""
+    return (
+        None if is_relative(options.window) else _kind(stack, deep),
+        stack.first.colour if colours else None,
+    )
+
+
+def _described(stack: Stack) -> str:
+    first = stack.first
+    return ", ".join(filter(None, (first.modality, "colour" if first.colour else "", _WORDS[first.kind])))
+
+
+def _remedy(odd: Sequence[Stack], most: Sequence[Stack], options: PreprocessOptions) -> str:
+    """How to choose between the two."""
+    remedies = []
+    usual = sorted({stack.first.modality for stack in most})
+    captures = _captures([*odd, *most])
+    if all(usual) and all(stack.first.modality not in usual or stack in captures for stack in odd):
+        remedies.append("choose with " + " ".join(f"--series {name}" for name in usual))
+    if most[0].first.kind == "hu" and any(stack.first.format == "nifti" and not stack.first.modality for stack in odd):
+        remedies.append("say --modality CT if all are CT")
+    if any(stack.first.kind != most[0].first.kind for stack in odd) and not is_relative(options.window):
+        remedies.append(f"scale each case by itself with --window {PERCENTILES[0]:g}%,{PERCENTILES[1]:g}%")
+    if any(stack.first.colour != most[0].first.colour for stack in odd) and options.channels == "auto":
+        remedies.append("bring all to one number of channels with --channels 1 or 3")
+    return ", or ".join(remedies)
