@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medgen.evaluation.pairing import MEASURED
+
 if TYPE_CHECKING:
     from medgen.artifacts.schema import Intensity
     from medgen.artifacts.stored import StoredSet
     from medgen.cli.console import Console
+    from medgen.cli.image_source import Images
     from medgen.imaging.cases.options import ReadingOptions
 
-MEASURED, REFERENCE, TRAINING, THICK = "measured", "reference", "training", "thick slices"
+TRAINING = "training"
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class Opened:
     name: str
     """What it is called in tables and reports."""
     stored: StoredSet
-    whole: StoredSet
-    """The same with all its splits."""
+    images: Images
+    """The same with all its splits, and what its files are called."""
 
 
 def wanted(part: str, source: str | Path | None, split: str | None) -> list[Wanted]:
@@ -92,12 +95,12 @@ def open_all(
 
     sources = [one.source for one in everything]
     splits = [one.source for one in everything if one.split]
-    stored = open_alike(stack, sources, console, reading, with_splits=splits, intensity=intensity)
+    images = open_alike(stack, sources, console, reading, with_splits=splits, intensity=intensity)
     opened = []
-    for one, name, whole in zip(everything, names_of(everything, names), stored, strict=True):
+    for one, name, whole in zip(everything, names_of(everything, names), images, strict=True):
         split = one.split
-        if split is None and one.part == TRAINING and any(row.split == "train" for row in whole.cases):
+        if split is None and one.part == TRAINING and any(row.split == "train" for row in whole.stored.cases):
             split = "train"
-        part = whole.only(split) if split else whole
+        part = whole.stored.only(split) if split else whole.stored
         opened.append(Opened(one.part, f"{name} ({split})" if split else name, part, whole))
     return opened

@@ -98,7 +98,7 @@ def command(
     import json
 
     from medgen.artifacts.outputs.whole import atomic_file, check_output
-    from medgen.cli.compared import MEASURED, REFERENCE, THICK, TRAINING, Wanted, check_real, open_all, wanted
+    from medgen.cli.compared import TRAINING, Wanted, check_real, open_all, wanted
     from medgen.cli.extractor import open_extractor
     from medgen.errors import SomeItemsFailed
     from medgen.evaluation.comparability import check_comparable
@@ -107,6 +107,7 @@ def command(
     from medgen.evaluation.evaluation import Material, as_json, evaluate, provenance_of
     from medgen.evaluation.features.features import FeatureBank
     from medgen.evaluation.inputs import Inputs, Reconstructor
+    from medgen.evaluation.pairing import MEASURED, REFERENCE, THICK, Side, pairing_of
     from medgen.inference.comparable_maps import ComparableMaps
     from medgen.nets.compute import resolve_device
 
@@ -152,6 +153,8 @@ def command(
         if vae is not None and autoencoder is not None:
             materials.append(Material("VAE", "VAE", autoencoder.model))
         bank = FeatureBank(open_extractor(options, target))
+        sides = [Side(one.part, one.images.stored.cases, one.images.files) for one in opened if one.part != TRAINING]
+        pairing = pairing_of(options.pair_by, sides)
         results = []
         against = {part: one.stored for part, one in others.items()}
         for one in measured:
@@ -165,7 +168,8 @@ def command(
                 thick=against.get(THICK),
                 vae=reconstructor,
                 maps=ComparableMaps.like(one.stored.header),
-                whole=one.whole,
+                whole=one.images.stored,
+                pairing=pairing,
             )
             results.append(evaluate(one.name, inputs))
         pairs = compare(results, options.seed)

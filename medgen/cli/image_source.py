@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,11 +13,21 @@ if TYPE_CHECKING:
     from medgen.artifacts.stored import StoredSet
     from medgen.cli.console import Console
     from medgen.imaging.cases.options import PreprocessOptions, ReadingOptions
+    from medgen.imaging.reading.series import Stack
 
 Reading = TypeVar("Reading", bound="ReadingOptions")
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _SET_SUFFIXES = (".h5", ".hdf5")
+
+
+@dataclass(frozen=True)
+class Images:
+    """An opened source."""
+
+    stored: StoredSet
+    files: Sequence[tuple[str, Stack]] = ()
+    """Case ids, each with the stack that it was read from; none of a set."""
 
 
 def is_set(source: str | Path) -> bool:
@@ -59,7 +70,7 @@ def fitting(options: Reading, intensity: Intensity | None = None, shape: tuple[i
 @contextlib.contextmanager
 def open_images(
     source: str | Path, console: Console, options: PreprocessOptions | None = None, *, id_key: str | None = None
-) -> Iterator[StoredSet]:
+) -> Iterator[Images]:
     """The set at `source`; anything else goes through preprocess into a set that has no name and ends with the block.
 
     Equally named files of two folders get the same case id, so that they pair.
@@ -71,7 +82,7 @@ def open_images(
 
     if is_set(source):
         with open_set(source, random_access=True) as stored:
-            yield stored
+            yield Images(stored)
         return
     from medgen.imaging.cases.options import PreprocessOptions
     from medgen.imaging.cases.planning import Inputs
@@ -92,7 +103,7 @@ def open_images(
         console.say(f"{source}: {done.slices} slices of {done.cases} cases")  # the open file outlives its folder
         if done.left_out:
             console.report.setdefault("left_out", []).extend(done.left_out)
-        yield stored
+        yield Images(stored, done.stacks)
 
 
 def open_alike(
@@ -103,7 +114,7 @@ def open_alike(
     *,
     with_splits: Sequence[str | Path] = (),
     intensity: Intensity | None = None,
-) -> list[StoredSet]:
+) -> list[Images]:
     """Open several sources that are to be compared, in their order, each once, until `stack` ends.
 
     Files are made to fit the first set among them (where there is none, the first of the sources): its window, size and
@@ -116,13 +127,13 @@ def open_alike(
     if (changed := reading.changed()) and all(map(is_set, sources)):
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in changed)
         raise UsageError(f"{flags}: for files and folders, but only sets are given; preprocess them anew")
-    opened: dict[str, StoredSet] = {}
+    opened: dict[str, Images] = {}
     fitted = fitting(reading, intensity)
     for source in sorted(dict.fromkeys(map(str, sources)), key=lambda source: not is_set(source)):
         split = "" if source in map(str, with_splits) else "test"
         one = stack.enter_context(open_images(source, console, PreprocessOptions.of(fitted, split_name=split)))
         if not opened:
-            image = one.arrays().get("image")
-            fitted = fitting(reading, one.header.intensity, image[0] if image else None)
+            image = one.stored.arrays().get("image")
+            fitted = fitting(reading, one.stored.header.intensity, image[0] if image else None)
         opened[source] = one
     return [opened[str(source)] for source in sources]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -167,9 +167,8 @@ def command(
     maker.finish(cases=done.cases, slices=done.slices)
 
 
-def _opened(
-    source: str, denoiser: Interpolator | None, console: Console, *, own_window: bool
-) -> AbstractContextManager[SetReader]:
+@contextmanager
+def _opened(source: str, denoiser: Interpolator | None, console: Console, *, own_window: bool) -> Iterator[SetReader]:
     """The set at `source`; image files are preprocessed to the size and (but with `own_window`) window of the model."""
     import msgspec
 
@@ -178,13 +177,16 @@ def _opened(
     from medgen.imaging.cases.options import PreprocessOptions
 
     if is_set(source):
-        return open_set(source)
+        with open_set(source) as reader:
+            yield reader
+        return
     options = PreprocessOptions(split_name="test", min_slices=2)
     if denoiser is not None:
         facts = denoiser.facts
         options = fitting(options, None if own_window else facts.intensity)
         options = msgspec.structs.replace(options, size=f"{facts.plane[1]}x{facts.plane[0]}")
-    return open_images(source, console, options)
+    with open_images(source, console, options) as images:
+        yield images.stored
 
 
 def _pair(text: str | None) -> list[float] | None:

@@ -138,6 +138,8 @@ def shareable(options: EvaluateOptions) -> dict[str, Any]:
     del shared["reading"]
     if options.features != "builtin":
         shared["features"] = _content(options.features)
+    if options.pair_by.lower().endswith(".csv"):
+        shared["pair_by"] = _content(options.pair_by)
     if options.reconstruction.lpips:
         shared["reconstruction"]["lpips"] = _content(options.reconstruction.lpips)
     return shared

@@ -14,6 +14,7 @@ from torch import Tensor
 from medgen.artifacts.stored import StoredSet
 from medgen.evaluation.features.features import FeatureBank
 from medgen.evaluation.options import EvaluateOptions
+from medgen.evaluation.pairing import UNNAMED, Pairing
 
 Images = npt.NDArray[np.float32]
 
@@ -67,6 +68,8 @@ class Inputs:
     maps: MapMaker | None = None
     thick: StoredSet | None = None
     """The thick slices that the set was interpolated from."""
+    pairing: Pairing = UNNAMED
+    """Which cases of these sets show the same."""
     whole: StoredSet | None = None
     """The set with all its splits, where `stored` is one of them."""
 

@@ -115,6 +115,15 @@ class EvaluateOptions(Options, frozen=True):
     torchscript: TorchScriptOptions = TorchScriptOptions()
     interpolation: InterpolationOptions = InterpolationOptions()
     anomaly: AnomalyEvaluationOptions = AnomalyEvaluationOptions()
+    pair_by: Annotated[
+        str,
+        option(
+            "Which cases belong together: those of one case id, patient or path, or of a row (columns set, reference, "
+            "thick).",
+            metavar="case|patient|path|FILE.csv",
+            default="case, else frame of reference",
+        ),
+    ] = ""
     reading: ReadingOptions = ReadingOptions()
     """Of images from files; what is left open is as in the sets beside them."""
     seed: Annotated[int, option("Seed of everything random.", ge=0)] = 0

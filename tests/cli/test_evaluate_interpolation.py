@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medgen.cli.app import run
@@ -43,3 +45,40 @@ def test_without_a_truth_it_says_what_to_give(tiny: Path, capfd: pytest.CaptureF
     assert "interpolation needs the thin truth: give --reference" in capfd.readouterr().err
     assert run(["evaluate", images, "--thick", images, "--reference", images]) == 65
     assert "lack the thick input" in capfd.readouterr().err
+
+
+def test_thick_nifti_and_thin_dicom_of_one_patient_meet(
+    tmp_path: Path, write_slice: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """NIfTI has neither patient nor frame of reference: it pairs by what its file is called, or as a CSV says."""
+    z, y, x = np.mgrid[:20, :16, :16]
+    thin = np.rint(300 * np.sin(z / 4) * np.cos(x / 5) + 10 * y).astype(np.int16)
+    for patient, shift in (("anna", 0), ("berta", 50)):
+        for index, image in enumerate(thin + np.int16(shift)):
+            tags = {"PatientID": patient, "SeriesInstanceUID": f"1.2.{shift + 3}", "SliceThickness": 1.0}
+            uid = {"SOPInstanceUID": f"1.2.{shift + 3}.{index}"}
+            write_slice(tmp_path / "dicom" / f"{patient}-ct" / f"{index:02d}.dcm", image, z=float(index), **tags, **uid)
+        source, out = str(tmp_path / "dicom" / f"{patient}-ct"), tmp_path / patient
+        call = ["preprocess", source, "--thickness", "5", "-o", f"{out}.h5", "--workers", "1"]
+        assert run(call) == 0
+        assert run(["export", f"{out}.h5", "--to", "nifti", "-o", str(out)]) == 0
+        (volume,) = out.glob("*.nii.gz")
+        (tmp_path / "thick").mkdir(exist_ok=True)
+        volume.rename(tmp_path / "thick" / f"{patient}.nii.gz")
+    thick, dicom = str(tmp_path / "thick"), str(tmp_path / "dicom")
+    assert run(["interpolate", thick, "--spacing", "1", "-o", str(tmp_path / "thin.h5")]) == 0
+    (tmp_path / "pairs.csv").write_text("thick,reference\nthick/anna.nii.gz,anna-ct\nberta,berta\n")
+    call = ["evaluate", str(tmp_path / "thin.h5"), "--thick", thick, "--reference", dicom, "--workers", "1"]
+    capfd.readouterr()
+    assert run(call) == 65
+    assert "or as --pair-by says" in capfd.readouterr().err
+    results = []
+    for by in ("patient", str(tmp_path / "pairs.csv")):
+        assert run([*call, "--pair-by", by]) == 0
+        told = json.loads(capfd.readouterr().out)
+        assert str(tmp_path) not in json.dumps(told)
+        results.append(told["sets"][0]["interpolation"])
+        assert (results[-1]["cases"], results[-1]["slices"]) == (2, 40)
+        assert results[-1]["between"]["set"]["mae"]["value"] < 15
+    assert results[0] == results[1]
+    assert run([*call, "--pair-by", "path"]) == 65  # the folders are called otherwise

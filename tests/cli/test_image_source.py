@@ -32,7 +32,8 @@ def test_a_folder_becomes_a_set_that_leaves_nothing_behind(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    with open_images(ct, Console("evaluate"), PreprocessOptions(workers=1)) as stored:
+    with open_images(ct, Console("evaluate"), PreprocessOptions(workers=1)) as images:
+        stored = images.stored
         assert not list(scratch.glob("medgen-*"))  # no name is left even while it is read
         assert stored.header.intensity is not None
         assert stored.header.intensity.unit == "HU"
@@ -73,13 +74,14 @@ def test_a_source_named_twice_is_read_once(ct: Path, capfd: pytest.CaptureFixtur
 def test_files_without_a_set_fit_the_model(ct: Path) -> None:
     hu = Intensity(window=(-500.0, 100.0))
     with contextlib.ExitStack() as stack:
-        (stored,) = open_alike(stack, [ct], Console("evaluate"), PreprocessOptions(workers=1), intensity=hu)
-        assert stored.header.intensity == hu
+        (images,) = open_alike(stack, [ct], Console("evaluate"), PreprocessOptions(workers=1), intensity=hu)
+        assert images.stored.header.intensity == hu
 
 
 def test_a_set_is_opened_as_it_is(tiny: Path) -> None:
-    with open_images(tiny / "images.h5", Console("evaluate")) as stored:
-        assert len(stored) == 4
+    with open_images(tiny / "images.h5", Console("evaluate")) as images:
+        assert len(images.stored) == 4
+        assert not images.files
 
 
 def test_what_is_left_out_is_reported(ct: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -87,8 +89,9 @@ def test_what_is_left_out_is_reported(ct: Path, capfd: pytest.CaptureFixture[str
     console = Console("evaluate")
     with pytest.raises(DataError, match=r"broken\.png"), open_images(ct, console, PreprocessOptions(workers=1)):
         pass
-    with open_images(ct, console, PreprocessOptions(workers=1, keep_going=True)) as stored:
-        assert stored.slices == 3
+    with open_images(ct, console, PreprocessOptions(workers=1, keep_going=True)) as images:
+        assert images.stored.slices == 3
+        assert [stack.first.entry.within for _, stack in images.files] == ["0.dcm"]
     assert len(console.report["left_out"]) == 1
     assert "broken.png" in capfd.readouterr().err
 
@@ -98,7 +101,8 @@ def test_all_ways_of_reading_apply_to_what_is_compared(ct: Path, tmp_path: Path)
     nibabel.save(nibabel.Nifti1Image(pixels, np.diag([-1.0, -1.0, 2.5, 1.0])), tmp_path / "v.nii.gz")
     reading = ReadingOptions(workers=1, modality="CT", spacing=1.0, min_slices=2)
     with contextlib.ExitStack() as stack:
-        dicom, nifti = open_alike(stack, [ct, tmp_path / "v.nii.gz"], Console("evaluate"), reading)
+        sources = [ct, tmp_path / "v.nii.gz"]
+        dicom, nifti = (one.stored for one in open_alike(stack, sources, Console("evaluate"), reading))
         assert nifti.header.intensity == dicom.header.intensity
         assert [row.spacing for row in (*dicom.cases, *nifti.cases)] == [(2.5, 1.0, 1.0)] * 2
         np.testing.assert_array_equal(nifti.read("image", range(3))[:, 0], pixels.transpose(2, 1, 0))

@@ -53,7 +53,7 @@ def measure(inputs: Inputs) -> Section:
     """Compare slice by slice at equal places in mm: the set, cubic and linear interpolation, and the VAE's ceiling."""
     if inputs.thick is None or inputs.reference is None:
         raise UsageError(f"interpolation {lacking(inputs)}")
-    trios = find_trios(inputs.stored, inputs.thick, inputs.reference)
+    trios = find_trios(inputs.stored, inputs.thick, inputs.reference, inputs.pairing)
     options = inputs.options.interpolation
     findings = Findings(SliceScores(trios.cases[0].truth.intensity), Measurement(options.profile, options.thickness))
     patients: dict[str, int] = {}

@@ -15,6 +15,7 @@ from medgen.artifacts.schema import Intensity
 from medgen.artifacts.stored import CaseRow, StoredSet
 from medgen.diffusion.slice_profile import cubic_matrix, linear_matrix, resample
 from medgen.errors import DataError
+from medgen.evaluation.pairing import MEASURED, REFERENCE, THICK, UNNAMED, Pairing
 
 Flags = npt.NDArray[np.bool_]
 
@@ -125,8 +126,8 @@ class Trios:
     """Cases whose truth does not stand evenly along z."""
 
 
-def find_trios(output: StoredSet, thick: StoredSet, truth: StoredSet) -> Trios:
-    """Match by case id, else by frame of reference: thick series are coarser than the output, its truth is finer.
+def find_trios(output: StoredSet, thick: StoredSet, truth: StoredSet, pairing: Pairing = UNNAMED) -> Trios:
+    """Thick series are coarser than the output, its truth is finer; which belong together, `pairing` tells.
 
     DataError if the sets show different things, or nothing matches.
     """
@@ -143,11 +144,13 @@ def find_trios(output: StoredSet, thick: StoredSet, truth: StoredSet) -> Trios:
     cases: list[Trio] = []
     missing = {"thick": 0, "truth": 0, "flawed": 0}
     for row in output.cases:
-        source = _partner(row, [one for one in thick.cases if one.spacing[0] > row.spacing[0] * (1 + FINER)])
+        coarser = [one for one in thick.cases if one.spacing[0] > row.spacing[0] * (1 + FINER)]
+        source = _nearest(row, pairing.partners(row, MEASURED, coarser, THICK))
         if source is None:
             missing["thick"] += 1
             continue
-        target = _partner(row, [one for one in truth.cases if one.spacing[0] < source.spacing[0] * (1 - FINER)])
+        finer = [one for one in truth.cases if one.spacing[0] < source.spacing[0] * (1 - FINER)]
+        target = _nearest(row, pairing.partners(row, MEASURED, finer, REFERENCE))
         if target is None:
             missing["truth"] += 1
         elif target.flaws:
@@ -163,7 +166,8 @@ def find_trios(output: StoredSet, thick: StoredSet, truth: StoredSet) -> Trios:
     if not cases:
         raise DataError(
             f"no case of the set has both: {missing['thick']} lack the thick input, {missing['truth']} the thin truth, "
-            f"and of {missing['flawed']} the truth stands unevenly; cases match by id or by frame of reference"
+            f"and of {missing['flawed']} the truth stands unevenly; cases match by id or frame of reference, or as "
+            "--pair-by says"
         )
     return Trios(cases, missing["thick"], missing["truth"], missing["flawed"])
 
@@ -180,11 +184,9 @@ def _intensity(stored: StoredSet, what: str) -> Intensity:
     return stored.header.intensity
 
 
-def _partner(row: CaseRow, others: Sequence[CaseRow]) -> CaseRow | None:
-    """The case of the same id, else of the same frame of reference whose spacing is nearest; None if there is none."""
-    same = [one for one in others if one.id == row.id]
-    near = same or [one for one in others if one.frame and one.frame == row.frame]
-    return min(near, key=lambda one: abs(one.spacing[0] - row.spacing[0]), default=None)
+def _nearest(row: CaseRow, partners: Sequence[CaseRow]) -> CaseRow | None:
+    """Of several series of one scan the one whose spacing is nearest; None of none."""
+    return min(partners, key=lambda one: abs(one.spacing[0] - row.spacing[0]), default=None)
 
 
 def _check_plane(row: CaseRow, output: StoredSet, other: CaseRow, stored: StoredSet, what: str) -> None:

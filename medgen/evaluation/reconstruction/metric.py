@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from medgen.artifacts.schema import Array, Intensity
-from medgen.artifacts.stored import StoredSet
+from medgen.artifacts.stored import CaseRow, StoredSet
 from medgen.artifacts.tensors.foreign import read_weights
 from medgen.errors import DataError, UsageError
 from medgen.evaluation.inputs import Inputs, slice_names
 from medgen.evaluation.options import ReconstructionOptions
+from medgen.evaluation.pairing import MEASURED, REFERENCE, UNNAMED, Pairing
 from medgen.evaluation.reconstruction.pair_scores import PairScores, Place
 from medgen.evaluation.section import Distribution, Gallery, Score, Section, Table, number
 from medgen.nets.lpips import LPIPS
@@ -45,9 +46,7 @@ TITLES = {
 
 def lacking(inputs: Inputs) -> str:
     """What is missing, with the remedy; "" for nothing."""
-    real = inputs.reference
-    shared = real is not None and {row.id for row in inputs.stored.cases} & {row.id for row in real.cases}
-    if inputs.vae is None and not shared:
+    if inputs.vae is None and not (inputs.reference and _pairs(inputs.stored, inputs.reference, inputs.pairing)):
         return "needs pairs: give --vae, or a --reference that holds the same cases"
     return ""
 
@@ -63,7 +62,7 @@ def measure(inputs: Inputs) -> Section:
         if inputs.vae is not None:
             pairing = compare_with_model(stored, inputs.vae.reconstruct, scores, advance, foreground)
         else:
-            pairing = compare_sets(stored, truth, scores, advance, foreground)
+            pairing = compare_sets(stored, truth, scores, advance, foreground, inputs.pairing)
     result = {**pairing, **scores.result(inputs.options.seed), "foreground": options.foreground}
     if inputs.vae is not None:
         result["vae_digest"] = inputs.vae.digest
@@ -182,18 +181,20 @@ def compare_sets(
     scores: PairScores,
     advance: Callable[[int], object] = lambda n: None,
     foreground: Foreground | None = None,
+    pairing: Pairing = UNNAMED,
 ) -> dict[str, Any]:
-    """Score the slices of the cases that are in both sets, by case id; DataError if there is none, or depths differ."""
+    """Score the slices of the cases that are in both sets; DataError if there is none, or depths differ."""
     ours, theirs = intensity_of(stored, "the set"), intensity_of(reference, "the reference")
     if (ours.unit, ours.window) != (theirs.unit, theirs.window):
         raise DataError(
             f"the set has window {ours.window} {ours.unit} and the reference {theirs.window} {theirs.unit}; "
             "preprocess both with one window"
         )
-    rows = {row.id: row for row in reference.cases}
-    paired = [(row, rows[row.id]) for row in stored.cases if row.id in rows]
+    paired = _pairs(stored, reference, pairing)
     if not paired:
-        raise DataError("no case of the set is in the reference: reconstruction compares cases of equal id")
+        raise DataError(
+            "no case of the set is in the reference: reconstruction compares cases of equal id, or as --pair-by says"
+        )
     names = slice_names(stored)
     for case, (mine, other) in enumerate(paired):
         if mine.count != other.count:
@@ -211,6 +212,22 @@ def compare_sets(
             advance(len(depths))
     unpaired = {"set": len(stored) - len(paired), "reference": len(reference) - len(paired)}
     return {"cases": len(paired), "unpaired_cases": unpaired}
+
+
+def _pairs(stored: StoredSet, reference: StoredSet, pairing: Pairing) -> list[tuple[CaseRow, CaseRow]]:
+    """Cases of both sets; DataError where several could be meant."""
+    paired = []
+    for row in stored.cases:
+        partners = pairing.partners(row, MEASURED, reference.cases, REFERENCE)
+        if pairing.names is None:  # series of one frame of reference show the same patient, but not the same slices
+            partners = [one for one in partners if one.id == row.id]
+        if len(partners) > 1:
+            raise DataError(
+                f"case {row.id}: pairs with {len(partners)} cases of the reference, such as {partners[0].id} and "
+                f"{partners[1].id}; name the pairs in a CSV for --pair-by"
+            )
+        paired += [(row, one) for one in partners]
+    return paired
 
 
 def compare_with_model(

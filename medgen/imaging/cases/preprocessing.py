@@ -22,6 +22,7 @@ from medgen.imaging.cases.splits import parse_fractions, resolve_key, uniform
 from medgen.imaging.cases.work import Piece, ReadTask, Slab, read
 from medgen.imaging.cases.workers import WorkerDied, Workers
 from medgen.imaging.geometry import PlaneMap, parse_size, plan_plane
+from medgen.imaging.reading.series import Stack
 
 SLAB_SLICES = 16  # decoded in one task; bounds the memory of a worker, and keeps all of them busy on one case
 
@@ -36,6 +37,7 @@ class Done:
     slices: int
     left_out: tuple[str, ...]
     duplicates: tuple[dict[str, str], ...]  # pairs of cases with equal pixels
+    stacks: tuple[tuple[str, Stack], ...]  # of each case by its id; what it is called stays in memory
 
 
 def preprocess(
@@ -73,6 +75,7 @@ def preprocess(
         plan.cases, planes = list(take_shard(plan.cases, *shard)), list(take_shard(planes, *shard))
         assembler = Assembler(plan, planes, options, key, fractions)
         total = sum(len(case.keep) for case in plan.cases)
+        stacks: list[tuple[str, Stack]] = []
         with create_set(output, header, force=force) as writer, progress(total) as advance:
             for task, slab in workers.map(read, _tasks(plan, planes, options)):
                 outcome = assembler.take(task, _read_alone(task) if isinstance(slab, WorkerDied) else slab)
@@ -80,12 +83,13 @@ def preprocess(
                     left_out.add(str(outcome))
                 elif outcome is not None:
                     writer.write(outcome)
+                    stacks.append((outcome.id, plan.cases[task.case].stack))
                 advance(sum(len(piece.frames) for piece in task.pieces))
             if plan.cases and not writer.digest.cases:
                 raise DataError(f"all {len(plan.cases)} cases failed; the first: {left_out.reasons[0]}")
     assembler.report(listener, whole=shard[1] == 1)
     duplicates = tuple(assembler.duplicates.named(plan.cases))
-    return Done(writer.digest.cases, writer.digest.slices, tuple(left_out.reasons), duplicates)
+    return Done(writer.digest.cases, writer.digest.slices, tuple(left_out.reasons), duplicates, tuple(stacks))
 
 
 def _read_alone(task: ReadTask) -> Slab | MedgenError:

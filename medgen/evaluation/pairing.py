@@ -1,0 +1,149 @@
+"""Which cases of two sets show the same: by id or frame of reference, or as the user says."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from medgen.artifacts.stored import CaseRow
+from medgen.config import nearest
+from medgen.errors import DataError, UsageError
+from medgen.imaging.labels.names import CaseNames, stem_of
+from medgen.imaging.labels.rows import read_rows
+from medgen.imaging.reading.series import Stack
+
+MEASURED, REFERENCE, THICK = "measured", "reference", "thick slices"
+"""Parts in an evaluation."""
+COLUMNS = {"set": MEASURED, "reference": REFERENCE, "thick": THICK}
+"""Of a file of pairs."""
+WAYS = ("case", "patient", "path")
+
+
+@dataclass(frozen=True)
+class Side:
+    """The cases of one part, and for those that were read from files what these are called."""
+
+    part: str
+    cases: Sequence[CaseRow]
+    files: Sequence[tuple[str, Stack]] = ()
+    """Case ids, each with its stack; none of a set, which knows no names."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Cases that share a name show the same; without names those of one id, or else of one frame of reference."""
+
+    names: Mapping[tuple[str, str], frozenset[str]] | None = None
+    """By part and case id; a case may have several, and none where nothing is known of it."""
+
+    def partners(self, row: CaseRow, part: str, others: Sequence[CaseRow], other: str) -> list[CaseRow]:
+        """The cases among `others`, which are of part `other`, that show what the case `row` of `part` shows."""
+        if self.names is not None:
+            ours = self.names.get((part, row.id), frozenset())
+            return [one for one in others if ours & self.names.get((other, one.id), frozenset())]
+        same = [one for one in others if one.id == row.id]
+        return same or [one for one in others if one.frame and one.frame == row.frame]
+
+
+UNNAMED = Pairing()
+
+
+def pairing_of(by: str, sides: Sequence[Side]) -> Pairing:
+    """The pairing that `by` asks for: "" for none, one of `WAYS`, or a CSV file with two of `COLUMNS`.
+
+    A case that was not read from a file is called as the case of the same id in another part.
+    UsageError where `by` is none of these, or asks for what a whole part does not tell; DataError for a faulty file.
+    """
+    if not by:
+        return UNNAMED
+    names: dict[tuple[str, str], set[str]] = defaultdict(set)
+    if by.lower().endswith(".csv"):
+        _read_pairs(Path(by), sides, names)
+    elif by == "case":
+        for side in sides:
+            for row in side.cases:
+                names[side.part, row.id].add(row.id)
+    elif by in WAYS:
+        for side in sides:
+            for case, name in _patients(side) if by == "patient" else _paths(side):
+                names[side.part, case].add(name)
+    else:
+        match = nearest(by, WAYS)
+        hint = f"did you mean '{match}'?" if match else f"expected {', '.join(WAYS)} or a CSV file"
+        raise UsageError(f"--pair-by {by}: {hint}")
+    known = {key: frozenset(found) for key, found in names.items()}
+    for side in sides:
+        for row in side.cases:
+            if (side.part, row.id) not in known:
+                found = frozenset().union(*(names for (_, case), names in known.items() if case == row.id))
+                known |= {(side.part, row.id): found} if found else {}
+        if not any((side.part, row.id) in known for row in side.cases):
+            raise UsageError(
+                f"--pair-by {by}: nothing is known of the cases of the {side.part}; a set holds no names: give its "
+                "files, or name the pairs by case id in a CSV"
+            )
+    return Pairing(known)
+
+
+def _patients(side: Side) -> Iterator[tuple[str, str]]:
+    """What DICOM tells; other files are called after the patient."""
+    for case, stack in side.files:
+        yield case, stack.patient or stem_of(stack.first.entry.within)
+
+
+def _paths(side: Side) -> Iterator[tuple[str, str]]:
+    """The name of the file, or of the outermost folder or ZIP that holds one case alone, without its ending."""
+    inside: dict[PurePosixPath, set[str]] = defaultdict(set)
+    for case, stack in side.files:
+        for item in stack.slices:
+            for place in (PurePosixPath(item.entry.within), *PurePosixPath(item.entry.within).parents):
+                inside[place].add(case)
+    for case, stack in side.files:
+        path = PurePosixPath(stack.first.entry.within)
+        alone = [place for place in path.parents if place.name and inside[place] == {case}]
+        shared = len({item.entry.within for item in stack.slices}) == 1
+        place = path if shared or not alone else alone[-1]
+        yield case, str(place.with_name(stem_of(place.name)))
+
+
+def _read_pairs(file: Path, sides: Sequence[Side], names: Mapping[tuple[str, str], set[str]]) -> None:
+    """A row names cases that show the same: by id, series, patient or path, each in the column of its part."""
+    read = read_rows(file)
+    if len(read.columns) < 2 or not set(read.columns) <= set(COLUMNS):
+        told = ", ".join(read.columns.values())
+        raise DataError(f"{file}: has the columns {told}; expected two of {', '.join(COLUMNS)}")
+    if read.faults:
+        raise DataError(read.faults[0])
+    for number, row in read.rows:
+        for column, name in row.items():
+            part = COLUMNS[column]
+            of_part = [side for side in sides if side.part == part]
+            if name and of_part:
+                for case in _named(name, of_part, file, number):
+                    names[part, case].add(f"row {number}")
+
+
+def _named(name: str, sides: Sequence[Side], file: Path, number: int) -> set[str]:
+    """Ids of the cases that a cell means, in all sets of its part; DataError if there is none."""
+    found: set[str] = set()
+    reason = ""
+    for side in sides:
+        if any(row.id == name for row in side.cases):
+            found.add(name)
+        elif side.files:
+            cases, stacks = [case for case, _ in side.files], [stack for _, stack in side.files]
+            known = CaseNames(stacks, cases)
+            try:
+                found.add(cases[known.stack(name)])
+            except DataError:
+                try:
+                    found.add(cases[known.path(name, file.parent)[0]])
+                except DataError as error:
+                    reason = str(error)
+    if not found:
+        match = nearest(name, [row.id for side in sides for row in side.cases])
+        hint = f"; did you mean '{match}'?" if match else ""
+        raise DataError(f"{file}, row {number}: {reason or f'no case {name!r} in the {sides[0].part}{hint}'}")
+    return found
