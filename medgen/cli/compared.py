@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medgen.evaluation.pairing import MEASURED
-
 if TYPE_CHECKING:
     from medgen.artifacts.schema import Intensity
     from medgen.artifacts.stored import StoredSet
@@ -69,6 +67,7 @@ def names_of(everything: Sequence[Wanted], given: Sequence[str] | None = None) -
     Never after its file: folders and files are often named after patients. UsageError unless all measured are named.
     """
     from medgen.errors import UsageError
+    from medgen.evaluation.pairing import MEASURED
 
     count = sum(one.part == MEASURED for one in everything)
     measured = list(given or (["the set"] if count == 1 else [f"set {number}" for number in range(1, count + 1)]))
