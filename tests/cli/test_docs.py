@@ -38,6 +38,16 @@ def test_completions_are_current_and_the_shell_reads_them(docs: ModuleType, shel
         subprocess.run([shell, "-n", str(path)], check=True)
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_man_pages_are_current_and_man_reads_them(docs: ModuleType, name: str) -> None:
+    path = ROOT / "man" / f"medgen-{name}.1"
+    assert docs.man_page(name) == path.read_text(encoding="utf-8"), "run `make docs`"
+    if shutil.which("groff"):
+        read = subprocess.run(["groff", "-man", "-Tascii", "-ww", str(path)], capture_output=True, check=True, text=True)
+        assert read.stderr == ""
+        assert "EXIT STATUS" in re.sub(".\b", "", read.stdout)
+
+
 def test_every_option_that_the_documents_use_exists(docs: ModuleType) -> None:
     """Each `medgen COMMAND --option` in the documents and examples is one of that command's."""
     helps = {name: docs.run(name, "--help") for name in COMMANDS}
