@@ -43,7 +43,8 @@ def test_man_pages_are_current_and_man_reads_them(docs: ModuleType, name: str) -
     path = ROOT / "man" / f"medgen-{name}.1"
     assert docs.man_page(name) == path.read_text(encoding="utf-8"), "run `make docs`"
     if shutil.which("groff"):
-        read = subprocess.run(["groff", "-man", "-Tascii", "-ww", str(path)], capture_output=True, check=True, text=True)
+        command = ["groff", "-man", "-Tascii", "-ww", str(path)]
+        read = subprocess.run(command, capture_output=True, check=True, text=True)
         assert read.stderr == ""
         assert "EXIT STATUS" in re.sub(".\b", "", read.stdout)
 
