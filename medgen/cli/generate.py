@@ -12,15 +12,20 @@ from medgen.cli.options import (
     BatchSize,
     ConfigFile,
     Device,
+    Eta,
     Force,
     OutputSet,
     Precision,
     Preset,
     PrintConfig,
+    Sampler,
+    SamplingSteps,
     Seed,
     Sets,
     Shard,
+    Times,
     configure,
+    parse_times,
 )
 from medgen.cli.set_maker import SetMaker
 
@@ -65,11 +70,10 @@ def command(
     guidance_rescale: Annotated[
         float | None, typer.Option("--guidance-rescale", metavar="PHI", help="0 to 1, against over-exposure.")
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", metavar="N", help="Sampling steps.  [default: 50]")] = None,
-    sampler: Annotated[
-        str | None, typer.Option("--sampler", metavar="NAME", help="ddim, ddpm, dpm-solver++, euler or heun.")
-    ] = None,
-    eta: Annotated[float | None, typer.Option("--eta", metavar="ETA", help="Fresh noise of ddim, 0 to 1.")] = None,
+    steps: SamplingSteps = None,
+    sampler: Sampler = None,
+    times: Times = None,
+    eta: Eta = None,
     split_name: Annotated[
         str | None,
         typer.Option(
@@ -98,6 +102,7 @@ def command(
     flags = {
         "steps": steps,
         "sampler": sampler,
+        "times": parse_times(times),
         "eta": eta,
         "guidance": guidance,
         "guidance_rescale": guidance_rescale,
@@ -152,7 +157,7 @@ def command(
     indices = range(maker.part, total, maker.parts)
     with maker.console.progress(len(indices), "samples") as advance:
         maker.write(generator.cases(indices, vectors, negative), header, inputs, advance)
-    maker.console.say(f"{len(indices)} samples, {options.sampler} with {options.steps} steps")
+    maker.console.say(f"{len(indices)} samples, {options.told()}")
     maker.console.report.update(samples=len(indices))
 
 

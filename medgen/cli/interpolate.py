@@ -13,16 +13,21 @@ from medgen.cli.options import (
     CaseSplit,
     ConfigFile,
     Device,
+    Eta,
     Force,
     KeepGoing,
     OutputSet,
     Precision,
     Preset,
     PrintConfig,
+    Sampler,
+    SamplingSteps,
     Seed,
     Sets,
     Shard,
+    Times,
     configure,
+    parse_times,
 )
 from medgen.cli.set_maker import SetMaker
 
@@ -73,10 +78,10 @@ def command(
         str | None,
         typer.Option("--window", metavar="LOW,HIGH", help="What the model sees of values it was not trained on."),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", metavar="N", help="Sampling steps.  [default: 20]")] = None,
-    sampler: Annotated[
-        str | None, typer.Option("--sampler", metavar="NAME", help="ddim, ddpm or dpm-solver++.")
-    ] = None,
+    steps: SamplingSteps = None,
+    sampler: Sampler = None,
+    times: Times = None,
+    eta: Eta = None,
     samples: Annotated[
         int | None, typer.Option("--samples", metavar="N", help="Store the mean of N samples, and their spread.")
     ] = None,
@@ -108,6 +113,8 @@ def command(
         "window": _pair(window),
         "steps": steps,
         "sampler": sampler,
+        "times": parse_times(times),
+        "eta": eta,
         "samples": samples,
         "batch_size": batch_size,
         "precision": precision,
@@ -162,7 +169,7 @@ def command(
         with maker.console.progress(None, "slices") as advance:
             nothing = "no case was interpolated ({left_out} left out)"
             done = maker.write(thin(advance), header, inputs, nothing=nothing)
-    way = f"{options.sampler} with {options.steps} steps" if denoiser else "by a cubic spline"
+    way = options.told() if denoiser else "by a cubic spline"
     maker.console.say(f"{done.slices} thin slices of {done.cases} cases, {way}")
     maker.finish(cases=done.cases, slices=done.slices)
 

@@ -11,6 +11,7 @@ from medgen.cli.options import (
     EMA,
     ConfigFile,
     Device,
+    Eta,
     Force,
     InputSet,
     KeepGoing,
@@ -18,12 +19,15 @@ from medgen.cli.options import (
     Precision,
     Preset,
     PrintConfig,
+    Sampler,
     Seed,
     Sets,
     Shard,
     SliceBatch,
+    Times,
     configure,
     listed,
+    parse_times,
 )
 from medgen.cli.set_maker import SetMaker, no_case
 
@@ -51,21 +55,17 @@ def command(
     ] = None,
     noise_level: Annotated[
         float | None,
-        typer.Option("--noise-level", metavar="F", help="Share of the way to noise, 0 to 1.  [default: 0.4]"),
-    ] = None,
-    flow_noise_level: Annotated[
-        float | None,
-        typer.Option("--flow-noise-level", metavar="F", help="The same for the flow.  [default: --noise-level]"),
+        typer.Option("--noise-level", metavar="F", help="Share of noise to lead back from, 0 to 1.  [default: 0.4]"),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", metavar="N", help="DDIM steps of the diffusion.  [default: 50]")
+        int | None, typer.Option("--steps", metavar="N", help="Steps of the diffusion head.  [default: 10]")
     ] = None,
     flow_steps: Annotated[
         int | None, typer.Option("--flow-steps", metavar="N", help="Steps of the flow.  [default: 4]")
     ] = None,
-    solver: Annotated[
-        str | None, typer.Option("--solver", metavar="euler|heun", help="Of the flow.  [default: euler]")
-    ] = None,
+    sampler: Sampler = None,
+    times: Times = None,
+    eta: Eta = None,
     draws: Annotated[
         int | None, typer.Option("--draws", metavar="N", help="Draws of noise that are averaged.  [default: 1]")
     ] = None,
@@ -96,10 +96,11 @@ def command(
     flags = {
         "method": method,
         "noise_level": noise_level,
-        "flow_noise_level": flow_noise_level,
         "steps": steps,
         "flow_steps": flow_steps,
-        "solver": solver,
+        "sampler": sampler,
+        "times": parse_times(times),
+        "eta": eta,
         "draws": draws,
         "splits": listed(split),
         "ema": ema,

@@ -53,6 +53,22 @@ ShownSplit = Annotated[
 Precision = Annotated[str | None, typer.Option("--precision", metavar="auto|float32|bfloat16", help="Of the networks.")]
 EMA = Annotated[bool | None, typer.Option("--ema/--no-ema", help="Averaged weights, or the last.  [default: ema]")]
 TrainingSteps = Annotated[int | None, typer.Option("--steps", metavar="N", help="Updates of the weights.")]
+SamplingSteps = Annotated[
+    int | None, typer.Option("--steps", metavar="N", help="Steps from noise to data.  [default: 20]")
+]
+Sampler = Annotated[
+    str | None,
+    typer.Option("--sampler", metavar="NAME", help="unipc, dpm-solver++, ddim, ddpm, euler or heun.  [default: unipc]"),
+]
+Times = Annotated[
+    str | None,
+    typer.Option(
+        "--times",
+        metavar="log-snr|karras|angle|trailing|T,T,...",
+        help="What is equal between steps; or falling times, from noise (large) to data (0), instead of --steps.",
+    ),
+]
+Eta = Annotated[float | None, typer.Option("--eta", metavar="ETA", help="Fresh noise of ddim, 0 to 1.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Samples at once.")]
 SliceBatch = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Slices at once.")]
 LearningRate = Annotated[float | None, typer.Option("--learning-rate", metavar="R", help="Size of an update.")]
@@ -92,6 +108,16 @@ def configure(
 def listed(names: str | None) -> list[str] | None:
     """`A,B,C` -> its names; None if not given."""
     return [name.strip() for name in names.split(",")] if names else None
+
+
+def parse_times(text: str | None) -> str | list[float] | None:
+    """`T,T,...` -> numbers; the name of a spacing as it is; None if not given."""
+    if text is None or not text.strip()[:1].isdigit():
+        return text
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--times {text}: expected a spacing, or times such as 999,500.5,100") from None
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:

@@ -9,78 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Literal
 
-import torch
 from torch import Tensor
 
-from medgen.config import nearest
-from medgen.diffusion.objectives import Objective, check, to_x0
-from medgen.diffusion.schedules import Schedule, Spacing
-from medgen.errors import ConfigError
-
-Denoise = Callable[[Tensor, Tensor], Tensor]
-"""The network: x_t (B, ...) and t (B,) -> its output (B, ...)."""
+SamplerName = Literal["dpm-solver++", "unipc", "ddim", "ddpm", "euler", "heun"]
 StepNoise = Callable[[int], Tensor]
 """Step number -> fresh standard normal noise of x's shape."""
-Callback = Callable[[int, float, Tensor], Tensor | None]
-"""Step number, timestep and x0 estimate (B, ...) -> a corrected estimate, or None to leave it."""
 Predict = Callable[[Tensor, int], tuple[Tensor, Tensor]]
-
-
-Path = Sequence[tuple[float, float]]
-"""(alpha, sigma) at the N + 1 points that N steps visit, from noise to data."""
+"""State (B, ...) and number of the point -> estimates of x0 and of the noise in it."""
+Point = tuple[float, float]
+"""alpha and sigma."""
+Path = Sequence[Point]
+"""The N + 1 points that N steps visit, from noise to data."""
 Sampler = Callable[[Predict, Tensor, Path, StepNoise | None, float], Tensor]
-
-
-def sample(
-    name: str,
-    denoise: Denoise,
-    x: Tensor,
-    schedule: Schedule,
-    objective: Objective,
-    *,
-    steps: int,
-    spacing: Spacing = "trailing",
-    eta: float = 0.0,
-    noise: StepNoise | None = None,
-    start: float | None = None,
-    callback: Callback | None = None,
-    clip: tuple[float, float] | None = None,
-) -> Tensor:
-    """x0 (B, ...) from x (B, ...), the state at the first timestep.
-
-    x is standard normal noise, or, with `start`, data already noised to the timestep `start`; the `steps` then
-    divide what is left of the path. `eta` in [0, 1] is the share of fresh noise in `ddim`. `noise` is needed by `ddpm`
-    and by `ddim` with eta > 0. Each x0 estimate is first clamped to `clip` (for images; latents have no such
-    bounds), then passed to `callback`, which `heun` calls twice a step. Gradients are the caller's choice.
-    Raises ConfigError for a sampler, objective or number of steps that cannot be.
-    """
-    if name not in SAMPLERS:
-        match = nearest(name, SAMPLERS)
-        hint = f" (did you mean '{match}'?)" if match else ""
-        raise ConfigError(f"no sampler '{name}'{hint}; samplers: {', '.join(SAMPLERS)}")
-    if not 0 <= eta <= 1:
-        raise ConfigError(f"eta {eta} lies outside [0, 1]")
-    if eta > 0 and name != "ddim":
-        raise ConfigError(f"eta belongs to the sampler 'ddim', not to '{name}'; leave it at 0")
-    check(objective, schedule.config)
-    timesteps = schedule.timesteps(steps, spacing, start)
-    alphas, sigmas = schedule.alpha_sigma(timesteps)
-    path = [*zip(alphas.tolist(), sigmas.tolist(), strict=True), (1.0, 0.0)]
-    timesteps = timesteps.to(x.device)
-
-    def predict(x: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        t = timesteps[step].expand(len(x))  # (B,)
-        x0 = to_x0(objective, schedule, denoise(x, t).to(x.dtype), x, t)
-        if clip is not None:
-            x0 = x0.clamp(*clip)
-        if callback is not None:
-            corrected = callback(step, float(timesteps[step]), x0)
-            x0 = x0 if corrected is None else corrected
-        alpha, sigma = path[step]
-        return x0, (x - alpha * x0) / sigma
-
-    return SAMPLERS[name](predict, x.to(torch.promote_types(x.dtype, torch.float32)), path, noise, eta)
 
 
 def ddim(predict: Predict, x: Tensor, path: Path, noise: StepNoise | None, eta: float) -> Tensor:
@@ -135,23 +77,67 @@ def dpm_solver_pp_2m(predict: Predict, x: Tensor, path: Path, noise: StepNoise |
     The first and the last step are of order one.
     """
     previous_x0, previous_h = None, 0.0
-    for step, ((alpha, sigma), (next_alpha, next_sigma)) in enumerate(pairwise(path)):
+    for step, (point, following) in enumerate(pairwise(path)):
         x0, _ = predict(x, step)
-        # Step in log(alpha / sigma); infinite away from pure noise, after which the extrapolation vanishes.
-        h = math.log(next_alpha * sigma / (next_sigma * alpha)) if alpha > 0 and next_sigma > 0 else math.inf
-        estimate = x0
-        if previous_x0 is not None and next_sigma > 0:
-            estimate = x0 + h / (2 * previous_h) * (x0 - previous_x0)
-        decay = next_sigma / sigma
-        x = decay * x + (next_alpha - decay * alpha) * estimate
+        h = _half_log_snr(point, following)
+        x = _advanced(x, point, following, _extrapolated(x0, previous_x0, h, previous_h))
         previous_x0, previous_h = x0, h
     return x
 
 
-SAMPLERS: Mapping[str, Sampler] = {
-    "ddpm": ddpm,
+def unipc(predict: Predict, x: Tensor, path: Path, noise: StepNoise | None, eta: float) -> Tensor:
+    """UniPC-2 with B(h) = e^h - 1 (Zhao et al. 2023, algorithms 5 and 6), one evaluation a step.
+
+    DPM-Solver++(2M) predicts the next state; what the network says there corrects the step, to order three, and serves
+    the next prediction too.
+    """
+    x0, _ = predict(x, 0)
+    previous_x0, previous_h = None, 0.0
+    for step, (point, following) in enumerate(pairwise(path), start=1):
+        h = _half_log_snr(point, following)
+        predicted = _advanced(x, point, following, _extrapolated(x0, previous_x0, h, previous_h))
+        if following[1] == 0:
+            return predicted
+        next_x0, _ = predict(predicted, step)
+        estimate = x0 + 0.5 * (next_x0 - x0)
+        if previous_x0 is not None:
+            # Weights of a parabola in log-SNR through three estimates, under the exponential of the exact solution.
+            wide = max(h, 1e-3)  # what is left of 1 / h^2 would drown in rounding
+            shrunk = math.expm1(-wide)
+            first = -1 / wide - 1 / shrunk
+            second = 2 * (1 / wide**2 + 1 / (wide * shrunk)) - 1 / shrunk
+            ratio = previous_h / h
+            before = (first - second) / (1 + ratio)
+            estimate = x0 + (first - before) * (next_x0 - x0) + before / ratio * (x0 - previous_x0)
+        x = _advanced(x, point, following, estimate)
+        previous_x0, previous_h, x0 = x0, h, next_x0
+    return x
+
+
+def _half_log_snr(point: Point, following: Point) -> float:
+    """Rise of log(alpha / sigma) in a step; infinite away from pure noise and to the data."""
+    (alpha, sigma), (next_alpha, next_sigma) = point, following
+    return math.log(next_alpha * sigma / (next_sigma * alpha)) if alpha > 0 and next_sigma > 0 else math.inf
+
+
+def _extrapolated(x0: Tensor, previous_x0: Tensor | None, h: float, previous_h: float) -> Tensor:
+    """x0 halfway through a step of h, by the line through both estimates; flat into the data."""
+    if previous_x0 is None or h == math.inf:
+        return x0
+    return x0 + h / (2 * previous_h) * (x0 - previous_x0)
+
+
+def _advanced(x: Tensor, point: Point, following: Point, x0: Tensor) -> Tensor:
+    """The next state if x0 is this all through the step (Lu et al. 2022, eq. 9)."""
+    decay = following[1] / point[1]
+    return decay * x + (following[0] - decay * point[0]) * x0
+
+
+SAMPLERS: Mapping[SamplerName, Sampler] = {
+    "dpm-solver++": dpm_solver_pp_2m,
+    "unipc": unipc,
     "ddim": ddim,
-    "dpm_solver_pp_2m": dpm_solver_pp_2m,
+    "ddpm": ddpm,
     "euler": euler,
     "heun": heun,
 }

@@ -13,7 +13,6 @@ from medgen.config import Options
 from medgen.errors import ConfigError
 
 ScheduleKind = Literal["linear", "scaled_linear", "cosine", "flow"]
-Spacing = Literal["trailing", "leading", "linspace"]
 
 
 class ScheduleConfig(Options, frozen=True):
@@ -48,7 +47,7 @@ class Schedule:
     t is an integer or float tensor of any shape with values in [0, T - 1]; coefficients come back in its shape, in
     float64 and on its device. The flow path is defined at every t by s = (t + 1) / T, so that t = T - 1 is pure
     noise. The others are tables over integer t, between which the angle atan(sigma / alpha) is interpolated: unlike
-    the log-SNR it stays finite at pure noise.
+    the log-SNR it stays finite at pure noise. On every path the angle rises with t, so that it tells the time as well.
     """
 
     def __init__(self, config: ScheduleConfig) -> None:
@@ -107,38 +106,34 @@ class Schedule:
             return (1 - torch.rand(count, generator=generator, device=device)) * (self.steps - 1)
         return torch.randint(self.steps, (count,), generator=generator, device=device)
 
-    def time_at(self, share: float) -> float:
-        """Timestep at this share of the way from data (0) to noise (1): where sampling of noised data starts.
+    def angle(self, t: Tensor) -> Tensor:
+        """atan(sigma / alpha) at t, from near 0 (data) to at most pi / 2 (pure noise); its tangent is 1 / sqrt(SNR)."""
+        alpha, sigma = self.alpha_sigma(t)
+        return torch.atan2(sigma, alpha)
 
-        Whole for all but flow. The same share is not the same noise on different paths.
+    def time_at(self, angle: Tensor) -> Tensor:
+        """The times t at which the angle is this, float64; the nearer end of [0, T - 1] where the path lacks it."""
+        if self.config.kind == "flow":
+            s = angle.sin() / (angle.sin() + self.config.shift * angle.cos())
+            return (s * self.steps - 1).clamp(0, self.steps - 1)
+        angles = self.angle(torch.arange(self.steps, device=angle.device))
+        below = (torch.searchsorted(angles, angle, right=True) - 1).clamp(0, self.steps - 2)
+        fraction = (angle - angles[below]) / (angles[below + 1] - angles[below])
+        return below + fraction.clamp(0, 1)
+
+    def time_of(self, noise_level: float) -> float:
+        """The time at which the share of noise, sigma / (alpha + sigma), is `noise_level`: on every path the same SNR.
+
+        Raises ConfigError where the path does not hold it.
         """
-        t = max(share * self.steps - 1, 0.0)
-        return t if self.config.kind == "flow" else round(t)
-
-    def timesteps(self, steps: int, spacing: Spacing = "trailing", start: float | None = None) -> Tensor:
-        """Descending times (steps,) of a sampler, from `start` (T - 1 if None): float32 for flow, else int64.
-
-        The spacings are those of Lin et al. 2024, table 2. Only `leading` does not begin at the last timestep.
-        Raises ConfigError if there are more steps than timesteps, or if `start` lies outside [0, T - 1].
-        """
-        last = self.steps - 1 if start is None else start
-        if not 0 <= last <= self.steps - 1:
-            raise ConfigError(f"start timestep {last} lies outside [0, {self.steps - 1}]")
-        if self.config.kind != "flow" and last != int(last):
-            raise ConfigError(f"start timestep {last} must be a whole number for a {self.config.kind} schedule")
-        if not 1 <= steps <= last + 1:
-            raise ConfigError(f"{steps} sampling steps: between 1 and {math.floor(last + 1)} are possible from {last}")
-        index = torch.arange(steps, dtype=torch.float64)
-        if spacing == "trailing":
-            times = (last + 1) * (1 - index / steps) - 1
-        elif spacing == "linspace":
-            times = torch.linspace(last, 0, steps, dtype=torch.float64)
-        elif start is None:
-            times = (steps - 1 - index) * (self.steps // steps)
-        else:
-            raise ConfigError("spacing 'leading' cannot begin at a given timestep; use 'trailing' or 'linspace'")
-        times = times.clamp(min=0.0)  # rounding may end a hair below
-        return times.float() if self.config.kind == "flow" else times.round().long()
+        ends = self.angle(torch.tensor([0.0, self.steps - 1.0], dtype=torch.float64)).tolist()
+        low, high = (math.sin(angle) / (math.sin(angle) + math.cos(angle)) for angle in ends)
+        if not low <= noise_level <= high:
+            raise ConfigError(
+                f"noise level {noise_level:g} lies outside the model's training, which held {low:.3g} to {high:.4g}"
+            )
+        angle = torch.tensor(math.atan2(noise_level, 1 - noise_level), dtype=torch.float64)
+        return float(self.time_at(angle))
 
     def _table_on(self, device: torch.device) -> Tensor:
         if device not in self._tables:

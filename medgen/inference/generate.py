@@ -13,32 +13,21 @@ from torch import Tensor
 
 from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import GENERATED, NO_SPLIT, SPACING_NOTE, Array, Case, SetHeader
-from medgen.config import Options, convert
+from medgen.config import convert
 from medgen.diffusion.guidance import guide
 from medgen.diffusion.noise import NoiseStream
 from medgen.diffusion.objectives import Objective
-from medgen.diffusion.samplers import sample
+from medgen.diffusion.sampling import SamplingOptions, sample
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
 from medgen.errors import DataError
 from medgen.inference.conditions import Vectors
 from medgen.models.trained import Denoiser, FrozenVAE, check_pair
 from medgen.nets.compute import Precision
 
-SAMPLER_NAMES = {
-    "ddim": "ddim",
-    "ddpm": "ddpm",
-    "dpm-solver++": "dpm_solver_pp_2m",
-    "euler": "euler",
-    "heun": "heun",
-}
 
-
-class GenerateOptions(Options, frozen=True):
+class GenerateOptions(SamplingOptions, frozen=True):
     """How `generate` samples. The batch size does not change the result beyond rounding."""
 
-    steps: Annotated[int, msgspec.Meta(ge=1)] = 50
-    sampler: Literal["ddim", "ddpm", "dpm-solver++", "euler", "heun"] = "ddim"
-    eta: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     guidance: Annotated[float, msgspec.Meta(ge=0)] = 2.0
     guidance_rescale: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -108,13 +97,11 @@ class Generator:
         schedule = Schedule(convert(ScheduleConfig, facts.schedule, "the model's schedule"))
         noise = NoiseStream(options.seed, indices, facts.shape, self.denoiser.device)
         x0 = sample(
-            SAMPLER_NAMES[options.sampler],
             self._guided(len(indices), vectors, negative),
             noise.initial(),
             schedule,
             objective_of(facts.objective),
-            steps=options.steps,
-            eta=options.eta,
+            options,
             noise=noise.step,
             clip=(-1.0, 1.0) if facts.space == "image" else None,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,14 +16,14 @@ from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.stacks import blocks
 from medgen.artifacts.synthetic import altered
-from medgen.config import Options, convert
+from medgen.config import convert
 from medgen.diffusion.noise import sample_noise
-from medgen.diffusion.samplers import sample
+from medgen.diffusion.sampling import SamplingOptions, sample
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
 from medgen.diffusion.slice_profile import ProfileShape
 from medgen.diffusion.thin_grid import blended, network_input, window_starts
 from medgen.errors import DataError, UsageError
-from medgen.inference.generate import SAMPLER_NAMES, objective_of
+from medgen.inference.generate import objective_of
 from medgen.inference.sliding import Sliding
 from medgen.inference.thin_volume import ThinVolume, combine, slabs, volume_of
 from medgen.models.trained import FrozenVAE, Interpolator
@@ -38,14 +38,11 @@ ENCODED = 4
 """Slices that go through the VAE at once: more take memory, not less time."""
 
 
-class InterpolateOptions(Options, frozen=True):
+class InterpolateOptions(SamplingOptions, frozen=True):
     """How `interpolate` samples. Lengths in mm; the batch size does not change the result beyond rounding."""
 
     spacing: Positive | None = None
     """Distance of the thin slices."""
-    steps: Count = 20
-    sampler: Literal["ddim", "ddpm", "dpm-solver++"] = "ddim"
-    eta: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     samples: Count = 1
     """Samples whose mean becomes the image; with two or more their spread is stored too."""
     consistency: Consistency = "end"
@@ -65,6 +62,38 @@ class InterpolateOptions(Options, frozen=True):
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
     ema: bool = True
     precision: Precision = "auto"
+
+
+class GuessedSlices(NamedTuple):
+    """What is known of thin slices before the model is asked, in network units."""
+
+    images: Tensor
+    """(n, C, H, W), as the spline has them."""
+    latents: Tensor
+    """(n, c, h, w) of these, as the network sees them."""
+    decoded: Tensor
+    """(n, C, H, W), what the VAE makes of the latents."""
+
+
+class Guess:
+    """The guess of a volume, slice by slice: encoded once and decoded once, however many samples and windows ask."""
+
+    def __init__(
+        self, volume: ThinVolume, encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor]
+    ) -> None:
+        self._volume = volume
+        self.latents = Sliding(encode(volume.guess(*ends)) for ends in slabs(len(volume)))
+        self._decoded = Sliding(decode(self.latents.read(*ends)) for ends in slabs(len(volume)))
+
+    def read(self, first: int, last: int) -> GuessedSlices:
+        """Slices [first, last)."""
+        latents = self.latents.read(first, last)
+        return GuessedSlices(self._volume.guess(first, last), latents, self._decoded.read(first, last))
+
+    def forget(self, before: int) -> None:
+        """Drop the slices before this one."""
+        self._decoded.forget(before)
+        self.latents.forget(before)
 
 
 @dataclass(frozen=True)
@@ -93,16 +122,15 @@ class Interpolation:
 
     def _images(self, volume: ThinVolume) -> Iterator[Tensor]:
         """Slabs (S, n, C, H, W) in network units."""
-        guess = Sliding(self._encode(volume.guess(*ends)) for ends in slabs(len(volume)))  # (N, c, h, w)
+        guess = Guess(volume, self._encode, self._decode)
         residuals = Sliding(self._residuals(volume, guess), dim=1)  # (S, N, c, h, w)
         for first, last in slabs(len(volume)):
-            parts = residuals.read(first, last)
-            known = guess.read(first, last)
-            yield torch.stack([self._image(volume, first, last, known, part) for part in parts])
+            part = guess.read(first, last)
+            yield torch.stack([self._image(part, residual) for residual in residuals.read(first, last)])
             residuals.forget(last)
             guess.forget(last)
 
-    def _residuals(self, volume: ThinVolume, guess: Sliding) -> Iterator[Tensor]:
+    def _residuals(self, volume: ThinVolume, guess: Guess) -> Iterator[Tensor]:
         """What the guess misses, in samples (S, n, c, h, w), blended from windows."""
         options, count = self.options, len(volume)
         depth = min(options.depth or self.denoiser.facts.depth, count)
@@ -112,17 +140,16 @@ class Interpolation:
         def windows() -> Iterator[tuple[int, Tensor]]:
             for begin in range(0, len(starts), options.batch_size):
                 batch = starts[begin : begin + options.batch_size]
-                known = torch.stack([guess.read(start, start + depth) for start in batch])
-                samples = [self._windows(volume, known, batch, number) for number in range(options.samples)]
+                samples = [self._windows(volume, guess, batch, depth, number) for number in range(options.samples)]
                 yield from zip(batch, torch.stack(samples, dim=1), strict=True)
 
         return blended(windows(), count, overlap)
 
-    def _windows(self, volume: ThinVolume, guess: Tensor, starts: list[int], number: int) -> Tensor:
-        """Sampled residuals of windows that begin at `starts`, on the CPU, from their guess: (B, depth, c, h, w)."""
+    def _windows(self, volume: ThinVolume, guess: Guess, starts: list[int], depth: int, number: int) -> Tensor:
+        """Sampled residuals of windows of `depth` slices that begin at `starts`, on the CPU: (B, depth, c, h, w)."""
         options, facts, device = self.options, self.denoiser.facts, self.denoiser.device
-        depth, shape = guess.shape[1], guess.shape[2:]
-        known = guess.transpose(1, 2).to(device)
+        latents = torch.stack([guess.latents.read(start, start + depth) for start in starts])
+        known, shape = latents.transpose(1, 2).to(device), latents.shape[2:]
         spots = torch.stack([volume.places[:, start : start + depth] for start in starts]).to(device)
         lengths = volume.scales.expand(len(starts), -1)
 
@@ -138,17 +165,15 @@ class Interpolation:
             return self.denoiser(network_input(x, known, spots), t, vector=lengths)
 
         def correct(step: int, time: float, x0: Tensor) -> Tensor:
-            windows = zip(starts, x0.transpose(1, 2), known.transpose(1, 2), strict=True)
-            return torch.stack([self._corrected(volume, *window) for window in windows]).transpose(1, 2).to(x0)
+            windows = zip(starts, x0.transpose(1, 2), strict=True)
+            return torch.stack([self._corrected(volume, guess, *window) for window in windows]).transpose(1, 2).to(x0)
 
         x0 = sample(
-            SAMPLER_NAMES[options.sampler],
             denoise,
             noise(0),
             Schedule(convert(ScheduleConfig, facts.schedule, "the model's schedule")),
             objective_of(facts.objective),
-            steps=options.steps,
-            eta=options.eta,
+            options,
             noise=lambda step: noise(1 + step),
             callback=correct if options.consistency == "steps" else None,
         )
@@ -156,11 +181,11 @@ class Interpolation:
             raise DataError(f"case {volume.case.id}: the sample is not finite; the model diverged in training")
         return x0.transpose(1, 2).float().cpu()
 
-    def _corrected(self, volume: ThinVolume, start: int, residual: Tensor, guess: Tensor) -> Tensor:
+    def _corrected(self, volume: ThinVolume, guess: Guess, start: int, residual: Tensor) -> Tensor:
         """A window's residual (n, c, h, w), changed by what its image lacks of the thick slices that lie in it."""
         image = torch.cat(
             [
-                self._image(volume, start + first, start + last, guess[first:last], residual[first:last])
+                self._image(guess.read(start + first, start + last), residual[first:last])
                 for first, last in slabs(len(residual))
             ]
         )
@@ -170,14 +195,13 @@ class Interpolation:
         difference = self._encode(change) - self._encode(image)
         return residual + difference.to(residual) / self.denoiser.facts.residual_std
 
-    def _image(self, volume: ThinVolume, first: int, last: int, guess: Tensor, residual: Tensor) -> Tensor:
-        """Thin slices [first, last), (n, C, H, W) in network units, of latents (n, c, h, w).
+    def _image(self, guess: GuessedSlices, residual: Tensor) -> Tensor:
+        """Thin slices (n, C, H, W) in network units, of their guess and what it misses in latents (n, c, h, w).
 
         What decoding changes by the residual is added to the guess itself, so that the VAE's own loss stays out.
         """
-        known = volume.guess(first, last)
-        with_residual = self._decode(guess + residual * self.denoiser.facts.residual_std)
-        return combine(known.clamp(-1.0, 1.0) + with_residual - self._decode(guess), known)
+        with_residual = self._decode(guess.latents + residual * self.denoiser.facts.residual_std)
+        return combine(guess.images.clamp(-1.0, 1.0) + with_residual - guess.decoded, guess.images)
 
     def _encode(self, images: Tensor) -> Tensor:
         """Slices (n, C, H, W) in network units -> latents (n, c, h, w) on the CPU."""

@@ -14,9 +14,12 @@ from torch import Tensor
 from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import Array, Case, Intensity, SetHeader
 from medgen.artifacts.synthetic import altered
-from medgen.config import Options, convert, plain
-from medgen.diffusion.samplers import sample
+from medgen.config import convert, plain
+from medgen.diffusion.objectives import Objective
+from medgen.diffusion.samplers import StepNoise
+from medgen.diffusion.sampling import SamplingOptions, sample
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
+from medgen.diffusion.times import Times
 from medgen.errors import DataError
 from medgen.inference.encode import check_image
 from medgen.inference.generate import objective_of
@@ -25,24 +28,24 @@ from medgen.models.trained import FrozenVAE, NormalizerNetwork, check_pair
 from medgen.nets.compute import Precision
 
 Method = Literal["diffusion", "flow", "both", "vae"]
-Level = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Level = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 Steps = Annotated[int, msgspec.Meta(ge=1)]
 
 
-class NormalizeOptions(Options, frozen=True):
+class NormalizeOptions(SamplingOptions, frozen=True):
     """How `normalize` works. The batch size does not change the result beyond rounding."""
 
     method: Method = "both"
     """By which head: diffusion, flow, the mean of both latents; or vae, which only encodes and decodes (a baseline)."""
     noise_level: Level = 0.4
-    """Share of the path from data to noise that the image is taken along, and back."""
-    flow_noise_level: Level | None = None
-    """The same for the flow, whose path has less noise at the same share; none = as for diffusion."""
-    steps: Steps = 50
-    """DDIM steps of the diffusion head."""
+    """Share of noise, sigma / (alpha + sigma), that the image is taken to and led back from: for both heads the same
+    signal-to-noise ratio."""
+    times: Times = "trailing"
+    """As for everything that samples; from a level as low as this the way is nearly straight in t itself."""
+    steps: Steps = 10
+    """Of the diffusion head."""
     flow_steps: Steps = 4
-    solver: Literal["euler", "heun"] = "euler"
-    """Of the flow; heun asks the network twice a step."""
+    """Of the flow, whose way is straighter."""
     draws: Steps = 1
     """Draws of noise whose results are averaged, as latents."""
     splits: tuple[Literal["train", "val", "test"], ...] = ()
@@ -63,9 +66,9 @@ class NormalizeOptions(Options, frozen=True):
         if "diffusion" not in self.heads:
             unused |= {"steps"}
         if "flow" not in self.heads:
-            unused |= {"flow_noise_level", "flow_steps", "solver"}
+            unused |= {"flow_steps"}
         if not self.heads:
-            unused |= {"noise_level", "draws", "ema"}
+            unused |= {"noise_level", "sampler", "times", "eta", "draws", "ema"}
         if not self.splits:
             unused |= {"splits"}
         return {name: value for name, value in plain(self).items() if name not in unused}
@@ -76,8 +79,12 @@ class NormalizeOptions(Options, frozen=True):
 
     def told(self) -> str:
         """The method and its steps, for people."""
-        ways = {"diffusion": f"{self.steps} DDIM steps", "flow": f"{self.flow_steps} {self.solver} steps of flow"}
-        return " and ".join(ways[head] for head in self.heads) or "the VAE alone"
+        ways = (f"{head}, {SamplingOptions.told(self.of(head))}" for head in self.heads)
+        return " and ".join(ways) or "the VAE alone"
+
+    def of(self, head: str) -> SamplingOptions:
+        """How one head leads back."""
+        return msgspec.structs.replace(self, steps=self.flow_steps) if head == "flow" else self
 
 
 class Version(Protocol):
@@ -104,6 +111,8 @@ class Normalizer:
 
     def __post_init__(self) -> None:
         check_pair(self.network, self.vae)
+        for head in self.options.heads:
+            self._path(head)
 
     @property
     def parts(self) -> tuple[FrozenVAE | NormalizerNetwork, ...]:
@@ -130,31 +139,37 @@ class Normalizer:
         total = torch.zeros_like(x0)
         for draw in range(options.draws):
             noise = slice_noise(options.seed, keys, x0.shape[1:], stream=draw).to(x0.device)
+
+            def fresh(step: int, draw: int = draw) -> Tensor:
+                return slice_noise(options.seed, [f"{key}/{draw}" for key in keys], x0.shape[1:], 1 + step)
+
             for head in options.heads:
-                total += self._led_back(head, x0, noise)
+                total += self._led_back(head, x0, noise, fresh)
         return self._decode(total / (options.draws * len(options.heads))).to(images.device)
 
-    def _led_back(self, head: str, x0: Tensor, noise: Tensor) -> Tensor:
-        """x0 (B, c, h, w) after noise and denoising by one head."""
-        options, facts = self.options, self.network.facts
-        name, steps, config = "ddim", options.steps, facts.schedule
-        objective, level = objective_of(facts.objective), options.noise_level
-        if head == "flow":
-            name, steps, config = options.solver, options.flow_steps, facts.flow_schedule
-            objective, level = "flow", options.flow_noise_level or options.noise_level
-        schedule = Schedule(convert(ScheduleConfig, config, f"the model's schedule of the head '{head}'"))
-        start = schedule.time_at(level)
-        times = torch.full((len(x0),), start, device=x0.device)
+    def _led_back(self, head: str, x0: Tensor, noise: Tensor, fresh: StepNoise) -> Tensor:
+        """x0 (B, c, h, w) after noise and denoising by one head, which may add fresh noise."""
+        schedule, objective, start = self._path(head)
+        times = torch.full((len(x0),), start, dtype=torch.float64, device=x0.device)
         return sample(
-            name,
             lambda x, t: self.network(x, t, head=head),
             schedule.add_noise(x0, noise, times),
             schedule,
             objective,
-            steps=steps,
+            self.options.of(head),
             start=start,
+            noise=fresh,
             clip=(-1.0, 1.0) if self.vae is None else None,
         )
+
+    def _path(self, head: str) -> tuple[Schedule, Objective, float]:
+        """A head's schedule and objective, and the time of the noise level on it; ConfigError if it has none."""
+        facts = self.network.facts
+        config, objective = facts.schedule, objective_of(facts.objective)
+        if head == "flow":
+            config, objective = facts.flow_schedule, "flow"
+        schedule = Schedule(convert(ScheduleConfig, config, f"the model's schedule of the head '{head}'"))
+        return schedule, objective, schedule.time_of(self.options.noise_level)
 
     def _encode(self, images: Tensor) -> Tensor:
         return images.to(self.network.device) if self.vae is None else self.vae.latents(images)

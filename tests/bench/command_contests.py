@@ -56,7 +56,7 @@ def _latents(folder: Path, series: Path, chain: Chain) -> Iterator[Contest]:
 def _samples(folder: Path, chain: Chain) -> Iterator[Contest]:
     generate = (
         f"{MEDGEN} generate {folder / 'unet.safetensors'} --vae {folder / 'vae.safetensors'} -n {chain.samples} "
-        f"--steps {chain.steps} -o {folder / 'samples.h5'} --force"
+        f"--sampler ddim --steps {chain.steps} -o {folder / 'samples.h5'} --force"
     )
     script = (
         f"{SCRIPT}.monai_samples {folder / 'unet.pt'} {folder / 'vae.pt'} {folder / 'samples.npz'} "

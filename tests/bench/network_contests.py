@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medgen.diffusion.samplers import sample
+from medgen.diffusion.sampling import SamplingOptions, sample
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
 from medgen.nets.compute import autocast
 
@@ -95,7 +95,8 @@ def _unet_sampling(device: torch.device, scale: Scale, each: Terms) -> Contest:
             return call(network, _laid_out(x, setting).to(setting.dtype), t).float()
 
         def ours() -> Tensor:
-            return sample("ddim", denoise, start, schedule, "eps", steps=scale.steps)
+            options = SamplingOptions(sampler="ddim", steps=scale.steps)
+            return sample(denoise, start, schedule, "eps", options)
 
         def monai() -> Tensor:
             x = start

@@ -108,7 +108,10 @@ def test_image_space_models_need_no_vae(tiny: Path, tmp_path: Path) -> None:
         (["--vae", "{tiny}/model.safetensors"], 65, "expected 'vae'"),
         (["--sampler", "dpm"], 78, "sampler"),
         (["--steps", "0"], 78, "steps"),
-        (["--steps", "2000"], 78, "2000 sampling steps"),
+        (["--times", "1000,500"], 78, "time 1000 lies outside [0, 999]"),
+        (["--times", "10,500"], 78, "times must fall"),
+        (["--times", "500,x"], 2, "expected a spacing, or times"),
+        (["--times", "log"], 78, "times"),
         (["--eta", "0.5", "--sampler", "euler"], 78, "eta belongs to"),
         (["--guidance", "-1"], 78, "guidance"),
         (["-n", "0"], 2, "'--count'"),
@@ -157,3 +160,16 @@ def test_signals_leave_nothing(tiny: Path, tmp_path: Path, number: signal.Signal
         process.send_signal(number)
         assert process.wait(timeout=60) == status
     assert list(tmp_path.iterdir()) == []
+
+
+def test_times_may_be_a_spacing_or_fractions_and_are_remembered(tiny: Path, tmp_path: Path) -> None:
+    made = {}
+    asked: dict[str, object] = {"log-snr": "log-snr", "trailing": "trailing", "999,400.5,20.25": [999.0, 400.5, 20.25]}
+    for number, times in enumerate(asked):
+        output = tmp_path / f"{number}.h5"
+        assert run(arguments(tiny, output, "-n", "1", "--sampler", "unipc", "--steps", "3", "--times", times)) == 0
+        with open_set(output) as stored:
+            config = stored.provenance.steps[-1].config
+            assert (config["sampler"], config["times"]) == ("unipc", asked[times])
+            made[times] = next(iter(stored))["image"].astype(int)
+    assert len({image.tobytes() for image in made.values()}) == 3

@@ -96,6 +96,18 @@ def test_dicom_goes_in_and_comes_out_where_it_was(medgen: Medgen, tiny: Path, ob
         assert np.abs(again - thick).max() < 1.0
 
 
+def test_sampler_and_times_are_those_of_every_command_that_samples(tiny: Path, tmp_path: Path) -> None:
+    source = thick_set(tmp_path / "thick.h5", [thick_case("thick")])
+    made = []
+    for name, more in (("a", ["--sampler", "heun", "--times", "999,300.5,2"]), ("b", ["--times", "karras"])):
+        assert run(arguments(tiny, source, tmp_path / f"{name}.h5", "--spacing", "1", *more)) == 0
+        with open_set(tmp_path / f"{name}.h5") as stored:
+            made.append((stored.provenance.steps[-1].config, next(iter(stored))["image"]))
+    (first, image), (second, other) = made
+    assert (first["sampler"], first["times"], second["times"]) == ("heun", [999.0, 300.5, 2.0], "karras")
+    assert (image != other).any()
+
+
 def test_the_thin_truth_cannot_be_seen(tiny: Path, tmp_path: Path) -> None:
     """A study of two series: replacing the thin one by noise changes nothing of what is made of the thick one."""
     truth = np.repeat(pixels(5), 4, axis=0)[:, None]

@@ -140,6 +140,16 @@ def test_the_vae_alone_is_a_baseline(tiny: Path, images: Path, tmp_path: Path) -
         assert made.provenance.steps[-1].seed is None
 
 
+def test_sampler_and_times_are_those_of_every_command_that_samples(tiny: Path, images: Path, tmp_path: Path) -> None:
+    more = ["--sampler", "unipc", "--times", "500,300.5,2"]
+    assert run(normalize(tiny, images, tmp_path / "a.h5", *more)) == 0
+    assert run(normalize(tiny, images, tmp_path / "b.h5", "--times", "angle")) == 0
+    with open_set(tmp_path / "a.h5") as first, open_set(tmp_path / "b.h5") as second:
+        config = first.provenance.steps[-1].config
+        assert (config["sampler"], config["times"]) == ("unipc", [500.0, 300.5, 2.0])
+        assert (next(iter(first))["image"] != next(iter(second))["image"]).any()
+
+
 def test_the_preview_has_six_panels_a_slice(tiny: Path, images: Path, tmp_path: Path) -> None:
     assert run(normalize(tiny, images, tmp_path / "g.h5")) == 0
     assert run(["anomaly-map", str(images), str(tmp_path / "g.h5"), "-o", str(tmp_path / "m.h5")]) == 0
@@ -162,7 +172,11 @@ def test_the_preview_has_six_panels_a_slice(tiny: Path, images: Path, tmp_path: 
         (["normalize", "IMAGES", "--model", "MODEL", "--vae", "VAE", "--method", "vae"], 2, "no --model"),
         (["normalize", "IMAGES", "--model", "MODEL", "--vae", "VAE", "--noise-level", "1.5"], 78, "noise_level"),
         (["normalize", "IMAGES", "--model", "MODEL", "--vae", "VAE", "--method", "flows"], 78, "method"),
-        (["normalize", "IMAGES", "--model", "MODEL", "--vae", "VAE", "--steps", "900"], 78, "900 sampling steps"),
+        (
+            ["normalize", "IMAGES", "--model", "MODEL", "--vae", "VAE", "--noise-level", "0.9999"],
+            78,
+            "0.9999 lies outside",
+        ),
         (
             ["normalize", "IMAGES", "--model", "DENOISER", "--vae", "VAE"],
             65,

@@ -48,6 +48,7 @@ class NormalizerLearner(Learner):
         }
         self.decode = decode
         identity = self.options.identity
+        self.identity_times = {head: path.time_of(identity.noise_level) for head, (path, _) in self.tasks.items()}
         self.image_loss = ReconstructionLoss(
             VAELosses(pixel=identity.pixel, gradient=identity.gradient, laplacian=identity.laplacian, ssim=0.0, kl=0.0)
         )
@@ -105,7 +106,7 @@ class NormalizerLearner(Learner):
     def estimate(self, head: str, x0: Tensor, noise: Tensor) -> Tensor:
         """x0 (B, C, H, W) as one step of a head sees it from the identity term's noise level."""
         schedule, objective = self.tasks[head]
-        t = torch.full((len(x0),), schedule.time_at(self.options.identity.noise_level), device=x0.device)
+        t = torch.full((len(x0),), self.identity_times[head], device=x0.device)
         noisy = schedule.add_noise(x0, noise, t)
         return to_x0(objective, schedule, self.model(noisy, t, head=head).float(), noisy, t)
 

@@ -20,8 +20,8 @@ class IdentityOptions(Options, frozen=True):
     """Of the term, after the ramp; 0 = none."""
     ramp: tuple[Fraction, Fraction] = (0.3, 0.3667)
     """Shares of all steps between which the weight rises linearly from 0."""
-    noise_level: Annotated[float, Meta(gt=0, le=1)] = 0.4
-    """Share of the path from data to noise at which x0 is estimated in one step."""
+    noise_level: Annotated[float, Meta(gt=0, lt=1)] = 0.4
+    """Share of noise, sigma / (alpha + sigma), at which both heads estimate x0 in one step."""
     samples: Count = 2
     """Samples of a batch for which images are decoded; they take most of the memory."""
     pixel: Weight = 1.0

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from medgen.diffusion.guidance import GuidanceScale, combine, guide
-from medgen.diffusion.samplers import sample
+from medgen.diffusion.sampling import SamplingOptions, sample
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
+from medgen.diffusion.times import first_time
 
 
 class Network:
@@ -86,5 +87,7 @@ def test_guidance_moves_samples_along_the_condition() -> None:
 
     x = torch.tensor([[-1.0], [0.0], [1.0]])
     guided = guide(denoise, torch.ones(3, 1), torch.zeros(3, 1), 3.0, join=join)
-    out = sample("dpm_solver_pp_2m", guided, x, schedule, "eps", steps=100)
+    start = first_time(schedule, "eps")
+    there = x + 3 * schedule.alpha(torch.tensor(start))
+    out = sample(guided, there.float(), schedule, "eps", SamplingOptions(steps=100), start=start)
     torch.testing.assert_close(out, x + 3, rtol=0, atol=0.01)

@@ -14,12 +14,14 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
     HeunDiscreteScheduler,
+    UniPCMultistepScheduler,
 )
 from torch import Tensor
 
 from medgen.diffusion.objectives import Objective
-from medgen.diffusion.samplers import StepNoise, sample
-from medgen.diffusion.schedules import Schedule, ScheduleConfig, Spacing
+from medgen.diffusion.samplers import SamplerName, StepNoise
+from medgen.diffusion.sampling import SamplingOptions, sample
+from medgen.diffusion.schedules import Schedule, ScheduleConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SHAPE = (2, 3, 4, 4)
@@ -38,16 +40,17 @@ def start() -> Tensor:
 
 
 def ours(
-    name: str, config: ScheduleConfig, objective: Objective, steps: int, spacing: Spacing, **options: Any
+    name: SamplerName, config: ScheduleConfig, objective: Objective, times: Tensor, eta: float = 0.0, **options: Any
 ) -> Tensor:
-    """The states that the network saw, and the result: (evaluations + 1, B, 3, H, W)."""
+    """The states that the network saw at these times, and the result: (evaluations + 1, B, 3, H, W)."""
     states = []
+    asked = SamplingOptions(sampler=name, times=tuple(times.tolist()), eta=eta)
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         states.append(x)
         return network(x, t)
 
-    out = sample(name, denoise, start(), Schedule(config), objective, steps=steps, spacing=spacing, **options)
+    out = sample(denoise, start(), Schedule(config), objective, asked, start=float(times[0]), **options)
     return torch.stack([*states, out])
 
 
@@ -89,7 +92,8 @@ def test_ddpm(kind: str, objective: Objective) -> None:
         clip_sample=False,
     )
     scheduler.set_timesteps(20)
-    mine = ours("ddpm", ScheduleConfig(kind=kind), objective, 20, "trailing", noise=seeded_noise(7))  # type: ignore[arg-type]
+    config = ScheduleConfig(kind=kind)  # type: ignore[arg-type]
+    mine = ours("ddpm", config, objective, scheduler.timesteps, noise=seeded_noise(7))
     agree(mine, theirs(scheduler, generator=torch.Generator().manual_seed(7)), 1e-3)
 
 
@@ -103,14 +107,14 @@ def test_ddim(objective: Objective, eta: float) -> None:
         clip_sample=False,
     )
     scheduler.set_timesteps(25)
-    mine = ours("ddim", ScheduleConfig(), objective, 25, "trailing", eta=eta, noise=seeded_noise(7))
+    mine = ours("ddim", ScheduleConfig(), objective, scheduler.timesteps, eta, noise=seeded_noise(7))
     agree(mine, theirs(scheduler, eta=eta, generator=torch.Generator().manual_seed(7)))
 
 
 def test_ddim_clipped() -> None:
     scheduler = DDIMScheduler(**BETAS, timestep_spacing="trailing", clip_sample=True, clip_sample_range=0.8)
     scheduler.set_timesteps(25)
-    mine = ours("ddim", ScheduleConfig(), "eps", 25, "trailing", clip=(-0.8, 0.8))
+    mine = ours("ddim", ScheduleConfig(), "eps", scheduler.timesteps, clip=(-0.8, 0.8))
     agree(mine, theirs(scheduler, use_clipped_model_output=True))
     assert mine[-1].abs().max() <= 0.8
 
@@ -124,7 +128,7 @@ def test_ddim_with_zero_terminal_snr() -> None:
         rescale_betas_zero_snr=True,
     )
     scheduler.set_timesteps(25)
-    agree(ours("ddim", ScheduleConfig(zero_terminal_snr=True), "v", 25, "trailing"), theirs(scheduler))
+    agree(ours("ddim", ScheduleConfig(zero_terminal_snr=True), "v", scheduler.timesteps), theirs(scheduler))
 
 
 @pytest.mark.parametrize("objective", PREDICTION_TYPES)
@@ -137,18 +141,28 @@ def test_dpm_solver(objective: Objective, steps: int) -> None:
         final_sigmas_type="zero",
     )
     scheduler.set_timesteps(steps)
-    agree(ours("dpm_solver_pp_2m", ScheduleConfig(), objective, steps, "trailing"), theirs(scheduler), 1e-3)
+    agree(ours("dpm-solver++", ScheduleConfig(), objective, scheduler.timesteps), theirs(scheduler), 1e-3)
+
+
+@pytest.mark.parametrize("objective", PREDICTION_TYPES)
+@pytest.mark.parametrize("steps", [2, 3, 10, 30])
+def test_unipc(objective: Objective, steps: int) -> None:
+    scheduler = UniPCMultistepScheduler(
+        **BETAS, prediction_type=PREDICTION_TYPES[objective], timestep_spacing="trailing", final_sigmas_type="zero"
+    )
+    scheduler.set_timesteps(steps)
+    agree(ours("unipc", ScheduleConfig(), objective, scheduler.timesteps), theirs(scheduler), 1e-3)
 
 
 @pytest.mark.parametrize("objective", PREDICTION_TYPES)
 @pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
-def test_euler(objective: Objective, spacing: Spacing) -> None:
+def test_euler(objective: Objective, spacing: str) -> None:
     steps = 28 if spacing == "linspace" else 25  # 999 / 27 = 37: their linspace is not rounded
     scheduler = EulerDiscreteScheduler(
         **BETAS, prediction_type=PREDICTION_TYPES[objective], timestep_spacing=spacing, steps_offset=0
     )
     scheduler.set_timesteps(steps)
-    agree(ours("euler", ScheduleConfig(), objective, steps, spacing), theirs(scheduler))
+    agree(ours("euler", ScheduleConfig(), objective, scheduler.timesteps), theirs(scheduler))
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
@@ -156,17 +170,17 @@ def test_flow_euler(shift: float) -> None:
     config = ScheduleConfig(kind="flow", shift=shift)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(sigmas=[1 - i / 30 for i in range(30)])
-    reference = theirs(scheduler, Schedule(config).timesteps(30), velocity=True)
-    agree(ours("euler", config, "flow", 30, "trailing"), reference)
+    times = 1000 * (1 - torch.arange(30, dtype=torch.float64) / 30) - 1
+    agree(ours("euler", config, "flow", times), theirs(scheduler, times, velocity=True))
 
 
 def test_flow_heun() -> None:
     config = ScheduleConfig(kind="flow")
     scheduler = FlowMatchHeunDiscreteScheduler()
     scheduler.set_timesteps(12)
-    times = Schedule(config).timesteps(12, "linspace")
+    times = torch.linspace(999, 0, 12, dtype=torch.float64)
     evaluated = torch.cat([times[:1], times[1:].repeat_interleave(2)])
-    agree(ours("heun", config, "flow", 12, "linspace"), theirs(scheduler, evaluated, velocity=True))
+    agree(ours("heun", config, "flow", times), theirs(scheduler, evaluated, velocity=True))
 
 
 def test_heun_meets_the_one_in_sigma_over_alpha_at_second_order() -> None:
@@ -174,7 +188,7 @@ def test_heun_meets_the_one_in_sigma_over_alpha_at_second_order() -> None:
     def gap(steps: int) -> float:
         scheduler = HeunDiscreteScheduler(**BETAS, prediction_type="epsilon", timestep_spacing="trailing")
         scheduler.set_timesteps(steps)
-        mine = ours("heun", ScheduleConfig(), "eps", steps, "trailing")[-1]
+        mine = ours("heun", ScheduleConfig(), "eps", scheduler.timesteps.unique().flip(0))[-1]
         return ((mine - theirs(scheduler)[-1]).abs().max() / mine.abs().max()).item()
 
     coarse, fine = gap(100), gap(200)

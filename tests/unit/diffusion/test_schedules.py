@@ -114,40 +114,6 @@ def test_add_noise_is_the_path_in_at_least_float32(dtype: torch.dtype) -> None:
         torch.testing.assert_close(x_t[row].double(), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
-@pytest.mark.parametrize("steps", [1, 7, 20, 50, 333, 1000])
-def test_timesteps_match_diffusers(spacing: str, steps: int) -> None:
-    theirs = DDIMScheduler(timestep_spacing=spacing, steps_offset=0)
-    theirs.set_timesteps(steps)
-    ours = Schedule(ScheduleConfig()).timesteps(steps, spacing)  # type: ignore[arg-type]
-    if spacing == "linspace" and steps == 1:
-        assert ours.tolist() == [999]  # theirs is [0], where sampling from noise is meaningless
-    else:
-        assert torch.equal(ours, theirs.timesteps)
-
-
-@given(
-    last=st.integers(0, 999),
-    data=st.data(),
-    kind=st.sampled_from(["linear", "flow"]),
-    spacing=st.sampled_from(["trailing", "linspace"]),
-)
-@settings(max_examples=100)
-def test_timesteps_descend_from_start(last: int, data: st.DataObject, kind: str, spacing: str) -> None:
-    steps = data.draw(st.integers(1, last + 1))
-    times = Schedule(ScheduleConfig(kind=kind)).timesteps(steps, spacing, start=last)  # type: ignore[arg-type]
-    assert len(times) == steps
-    assert times[0] == last
-    assert times[-1] >= 0
-    assert (times.diff() < 0).all()
-
-
-def test_flow_timesteps_divide_the_path_evenly() -> None:
-    schedule = Schedule(ScheduleConfig(kind="flow"))
-    sigma = schedule.sigma(schedule.timesteps(30))
-    torch.testing.assert_close(sigma, 1 - torch.arange(30).double() / 30, rtol=0, atol=1e-7)
-
-
 @pytest.mark.parametrize("kind", ["linear", "flow"])
 def test_training_times_are_uniform_and_reproducible(kind: str) -> None:
     schedule = Schedule(ScheduleConfig(kind=kind))  # type: ignore[arg-type]
@@ -176,20 +142,3 @@ def test_training_times_are_uniform_and_reproducible(kind: str) -> None:
 def test_impossible_configurations_are_named(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         convert(ScheduleConfig, values, "schedule")
-
-
-@pytest.mark.parametrize(
-    ("steps", "spacing", "start"),
-    [
-        (0, "trailing", None),
-        (1001, "trailing", None),
-        (6, "trailing", 4),
-        (5, "leading", 400),
-        (5, "trailing", 1000),
-        (5, "trailing", -1),
-        (5, "trailing", 399.5),
-    ],
-)
-def test_impossible_timesteps_are_refused(steps: int, spacing: str, start: float | None) -> None:
-    with pytest.raises(ConfigError):
-        Schedule(ScheduleConfig()).timesteps(steps, spacing, start)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import torch
 
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import SPACING_NOTE
+from medgen.diffusion.samplers import SAMPLERS
 from medgen.errors import DataError, UsageError
 from medgen.inference.generate import GenerateOptions, Generator
 from medgen.models.trained import Denoiser, FrozenVAE
@@ -44,7 +45,7 @@ def test_samples_differ_by_index_and_seed(tiny: Path) -> None:
     assert (images(tiny, [0], seed=1) != first[:1]).any()
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm-solver++", "euler", "heun"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_gives_values_of_the_window(tiny: Path, sampler: str) -> None:
     result = images(tiny, [0, 1], sampler=sampler)
     assert result.dtype == np.int16

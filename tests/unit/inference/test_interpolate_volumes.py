@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from medgen.artifacts.schema import Case, Intensity
+from medgen.diffusion.samplers import SAMPLERS
 from medgen.diffusion.slice_profile import profile_matrix, resample
 from medgen.diffusion.thin_grid import spline_matrix
 from medgen.errors import DataError, UsageError
@@ -136,12 +137,41 @@ def test_several_samples_give_their_mean_and_spread(tiny: Path, models: Path) ->
     assert float(certain["spread"].max()) == 0
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm-solver++"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("consistency", ["end", "steps"])
 def test_every_sampler_ends_in_what_was_measured(tiny: Path, models: Path, sampler: str, consistency: str) -> None:
     thick = thick_case(5)
     thin = interpolation(tiny, models / "random", sampler=sampler, consistency=consistency, steps=3).case(thick)
     assert np.abs(measured_again(thin, thick, 4.0) - thick["image"]).max() < 1.0
+
+
+@pytest.mark.parametrize("consistency", ["end", "steps"])
+def test_the_guess_is_encoded_and_decoded_once(tiny: Path, models: Path, consistency: str) -> None:
+    """However many samples, steps and windows ask for it: what else is decoded is what these say."""
+    at = interpolation(tiny, models / "random", samples=3, steps=2, depth=12, consistency=consistency, overlap=0.5)
+    decoded: list[torch.Tensor] = []
+
+    class Seen(FrozenVAE):
+        """Keeps the latents that it decodes."""
+
+        def decode(self, latents: torch.Tensor) -> torch.Tensor:
+            decoded.extend(latents)
+            return super().decode(latents)
+
+    seen = replace(at, vae=Seen(**{field.name: getattr(at.vae, field.name) for field in fields(at.vae)}))
+    thick = thick_case(8, 4.0)
+    volume = volume_of(thick, HU, 1.0, None, "box")
+    guess = at.vae.facts.latent_space.unscaled(at._encode(volume.guess(0, 32)))
+    made = seen.case(thick)
+
+    def found_in(latents: torch.Tensor) -> list[int]:
+        """How many of these are each slice of the guess, some of which are alike."""
+        return ((latents[:, None] - guess).abs().amax(dim=(2, 3, 4)) < 1e-4).sum(dim=0).tolist()
+
+    assert found_in(torch.stack(decoded)) == found_in(guess)
+    if consistency == "end":
+        assert len(decoded) == (3 + 1) * 32
+    assert np.abs(made["image"].astype(int) - at.case(thick)["image"]).max() <= 1
 
 
 class Rearranged(FrozenVAE):

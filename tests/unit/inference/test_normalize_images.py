@@ -15,12 +15,16 @@ import torch
 from medgen.artifacts.model_file import open_model
 from medgen.artifacts.schema import Case, Intensity
 from medgen.artifacts.sets import open_set
+from medgen.diffusion.samplers import SAMPLERS
+from medgen.diffusion.schedules import Schedule, ScheduleConfig
 from medgen.errors import ConfigError, DataError, UsageError
 from medgen.inference.normalize import NormalizeOptions, Normalizer, Reconstruction, normalize
 from medgen.inference.slices import slice_noise
 from medgen.models.trained import FrozenVAE, NormalizerNetwork
 
 CPU = torch.device("cpu")
+LINEAR = Schedule(ScheduleConfig(kind="linear", beta_start=1e-4))
+"""The path of the head "diffusion" in these tests."""
 
 
 @pytest.fixture(scope="module")
@@ -65,24 +69,42 @@ class Known:
         if head == "flow":
             share = (t.double() + 1).view(-1, 1, 1, 1) / 1000
             return (self.normal - (x - (1 - share) * self.normal) / share).float()
-        betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
-        alpha_bar = torch.cumprod(1 - betas, 0)[t.long()].view(-1, 1, 1, 1)
-        return ((x - alpha_bar.sqrt() * self.normal) / (1 - alpha_bar).sqrt()).float()
+        alpha, sigma = (share.view(-1, 1, 1, 1) for share in LINEAR.alpha_sigma(t))
+        return ((x - alpha * self.normal) / sigma).float()
 
 
 @pytest.mark.parametrize("method", ["diffusion", "flow", "both"])
-@pytest.mark.parametrize("solver", ["euler", "heun"])
-def test_a_network_that_knows_the_normal_image_leads_to_it(pixels: NormalizerNetwork, method: str, solver: str) -> None:
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_network_that_knows_the_normal_image_leads_to_it(
+    pixels: NormalizerNetwork, method: str, sampler: str
+) -> None:
     normal = 0.8 * torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     known = Known(pixels, normal)
-    version = Normalizer(known, None, options_of(method=method, solver=solver, steps=7, flow_steps=3))  # type: ignore[arg-type]
+    version = Normalizer(known, None, options_of(method=method, sampler=sampler, steps=7, flow_steps=3))  # type: ignore[arg-type]
     x = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(version(x, ["a/0", "b/0"]), normal.expand(2, -1, -1, -1), rtol=0, atol=1e-4)
-    # Both begin at the share of their own path, and take as many steps as asked.
+    # Each takes as many steps as asked, of which heun asks the network twice but for the last.
     heads = [head for head, _ in known.asked]
-    assert heads.count("diffusion") == (0 if method == "flow" else 7)
-    assert heads.count("flow") == (0 if method == "diffusion" else 3 if solver == "euler" else 5)
-    assert {time for _, time in known.asked if time > 390} == {399.0}
+    assert heads.count("diffusion") == (0 if method == "flow" else 13 if sampler == "heun" else 7)
+    assert heads.count("flow") == (0 if method == "diffusion" else 5 if sampler == "heun" else 3)
+
+
+@pytest.mark.parametrize("level", [0.2, 0.4, 0.7])
+def test_both_heads_begin_at_the_same_signal_to_noise_ratio(pixels: NormalizerNetwork, level: float) -> None:
+    known = Known(pixels, torch.zeros(1, 1, 32, 32))
+    Normalizer(known, None, options_of(noise_level=level))(torch.zeros(1, 1, 32, 32), ["a/0"])  # type: ignore[arg-type]
+    first = {head: max(time for asked, time in known.asked if asked == head) for head in ("diffusion", "flow")}
+    alpha, sigma = LINEAR.alpha_sigma(torch.tensor(first["diffusion"], dtype=torch.float64))
+    share = (first["flow"] + 1) / 1000
+    assert float(sigma / alpha) == pytest.approx(share / (1 - share)) == pytest.approx(level / (1 - level))
+
+
+@pytest.mark.parametrize("level", [0.001, 0.999])
+def test_a_noise_level_that_one_head_never_saw_is_refused_before_any_work(
+    pixels: NormalizerNetwork, level: float
+) -> None:
+    with pytest.raises(ConfigError, match="lies outside the model's training"):
+        Normalizer(pixels, None, options_of(noise_level=level))
 
 
 def test_the_noise_level_and_the_draws_are_as_asked(pixels: NormalizerNetwork) -> None:
@@ -97,7 +119,7 @@ def test_the_noise_level_and_the_draws_are_as_asked(pixels: NormalizerNetwork) -
 
     x = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(1))
     network = Still(pixels, torch.zeros(1, 1, 32, 32))
-    options = options_of(method="flow", flow_steps=1, noise_level=0.9, flow_noise_level=0.25, draws=3, seed=4)
+    options = options_of(method="flow", flow_steps=1, noise_level=0.25, draws=3, seed=4)
     Normalizer(network, None, options)(x, ["case/0"])  # type: ignore[arg-type]
     assert len(seen) == 3
     for draw, noisy in enumerate(seen):
@@ -208,8 +230,6 @@ def test_what_does_not_fit_is_refused_by_name(
     other = replace(network, facts=type(network.facts)(**{**_fields(network.facts), "vae_digest": "0" * 64}))
     with pytest.raises(DataError, match="give the VAE that made its latents"):
         Normalizer(other, vae, options_of())
-    with pytest.raises(ConfigError, match="steps"):
-        list(normalize(cases, Normalizer(network, vae, options_of(steps=900)), Intensity(), 8))
 
 
 def _fields(facts: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from medgen.artifacts.model_file import open_model
 from medgen.artifacts.sets import open_set
 from medgen.config import convert
-from medgen.diffusion.samplers import sample
+from medgen.diffusion.sampling import SamplingOptions, sample
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
 from medgen.errors import ConfigError, DataError
 from medgen.models.facts import DenoiserFacts, VAEFacts
@@ -148,7 +148,7 @@ def test_a_denoiser_follows_its_vector(
             return network(x, t, vector=condition)
 
         with torch.inference_mode():
-            x0 = sample("ddim", denoise, noise, schedule, options.objective, steps=12)
+            x0 = sample(denoise, noise, schedule, options.objective, SamplingOptions(steps=12))
         return x0.mean((1, 2, 3)).sign()
 
     given = answers(vector)

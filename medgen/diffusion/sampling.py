@@ -1,0 +1,90 @@
+"""From noise to data: a network, its path and its objective, at the times and by the sampler that are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Annotated
+
+import msgspec
+import torch
+from torch import Tensor
+
+from medgen.config import Options
+from medgen.diffusion.objectives import Objective, check, to_x0
+from medgen.diffusion.samplers import SAMPLERS, SamplerName, StepNoise
+from medgen.diffusion.schedules import Schedule
+from medgen.diffusion.times import Times, first_time, sampling_times
+from medgen.errors import ConfigError
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""The network: x_t (B, ...) and t (B,) -> its output (B, ...)."""
+Callback = Callable[[int, float, Tensor], Tensor | None]
+"""Step number, time and x0 estimate (B, ...) -> a corrected estimate, or None to leave it."""
+
+
+class SamplingOptions(Options, frozen=True):
+    """How to get from noise to data, in everything that samples."""
+
+    sampler: SamplerName = "unipc"
+    steps: Annotated[int, msgspec.Meta(ge=1)] = 20
+    """Each asks the network once, of `heun` all but the last twice."""
+    times: Times = "log-snr"
+    """How the steps divide the way; or a falling list of times in [0, T - 1], fractions too, which takes the place of
+    `steps`."""
+    eta: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    """Share of fresh noise in `ddim`."""
+
+    def __post_init__(self) -> None:
+        if self.eta > 0 and self.sampler != "ddim":
+            raise ConfigError(f"eta belongs to the sampler 'ddim', not to '{self.sampler}'; leave it at 0")
+        if isinstance(self.times, tuple) and not (self.times and all(a > b for a, b in pairwise((*self.times, -1)))):
+            raise ConfigError("times must fall, from noise (large) to data (0), as 999, 500.5, 100 do")
+
+    def told(self) -> str:
+        """Sampler and steps, for people."""
+        if isinstance(self.times, tuple):
+            return f"{self.sampler} at {len(self.times)} given times"
+        return f"{self.sampler} with {self.steps} {self.times} steps"
+
+
+def sample(
+    denoise: Denoise,
+    x: Tensor,
+    schedule: Schedule,
+    objective: Objective,
+    options: SamplingOptions,
+    *,
+    start: float | None = None,
+    noise: StepNoise | None = None,
+    callback: Callback | None = None,
+    clip: tuple[float, float] | None = None,
+) -> Tensor:
+    """x0 (B, ...) from x (B, ...), which is standard normal noise, or with `start` data noised to the time `start`.
+
+    `noise` is needed by `ddpm` and by `ddim` with eta > 0. Each x0 estimate is first clamped to `clip` (for images;
+    latents have no such bounds), then passed to `callback`, which `heun` calls twice a step. Gradients are the caller's
+    choice. Raises ConfigError for an objective or times that cannot be.
+    """
+    check(objective, schedule.config)
+    times = sampling_times(
+        schedule, options.times, options.steps, first_time(schedule, objective) if start is None else start
+    )
+    alphas, sigmas = schedule.alpha_sigma(times)
+    path = [*zip(alphas.tolist(), sigmas.tolist(), strict=True), (1.0, 0.0)]
+    told = times.tolist()
+    times = times.to(x.device)
+
+    def predict(x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        t = times[step].expand(len(x))  # (B,)
+        x0 = to_x0(objective, schedule, denoise(x, t).to(x.dtype), x, t)
+        if clip is not None:
+            x0 = x0.clamp(*clip)
+        if callback is not None:
+            corrected = callback(step, told[step], x0)
+            x0 = x0 if corrected is None else corrected
+        alpha, sigma = path[step]
+        return x0, (x - alpha * x0) / sigma
+
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    return SAMPLERS[options.sampler](predict, x, path, noise, options.eta)

@@ -1,0 +1,69 @@
+"""When a sampler asks the network: at any real times in [0, T - 1], also where training knew whole ones only."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from medgen.diffusion.objectives import Objective
+from medgen.diffusion.schedules import Schedule
+from medgen.errors import ConfigError
+
+Spacing = Literal["log-snr", "karras", "angle", "trailing"]
+"""What is equal between steps: log(sigma / alpha); (sigma / alpha)^(1/7) (Karras et al. 2022, eq. 5);
+atan(sigma / alpha); or t itself, to one step behind the data (Lin et al. 2024, table 2)."""
+Times = Spacing | tuple[float, ...]
+"""A spacing, or the falling times themselves."""
+
+FAINT = 100.0
+"""sigma / alpha at which nothing is seen of the data. Nearer to pure noise a step in log-SNR is wasted, and an error in
+predicted noise is multiplied by this ratio on its way into x0."""
+RHO = 7.0
+"""Of Karras et al. 2022."""
+
+
+def first_time(schedule: Schedule, objective: Objective) -> float:
+    """Where sampling of noise begins: T - 1; for predicted noise where sigma / alpha is `FAINT`, if that is earlier."""
+    if objective != "eps":
+        return schedule.steps - 1.0
+    return float(schedule.time_at(torch.tensor(math.atan(FAINT), dtype=torch.float64)))
+
+
+def sampling_times(schedule: Schedule, times: Times, steps: int, start: float) -> Tensor:
+    """Falling times, float64, of which the first is `start`: `steps` of them, or those of a list that lie below it.
+
+    Spacings end at t = 0, the least noise that the network knows; `angle` and `trailing` as far before the data as
+    steps are apart. Raises ConfigError for times outside [0, T - 1].
+    """
+    last = schedule.steps - 1
+    if not 0 <= start <= last:
+        raise ConfigError(f"start time {start:g} lies outside [0, {last}]")
+    if isinstance(times, tuple):
+        for time in times:
+            if not 0 <= time <= last:
+                raise ConfigError(f"time {time:g} lies outside [0, {last}], the times of the model")
+        return torch.tensor([start, *(time for time in times if time < start)], dtype=torch.float64)
+    if start == 0:
+        return torch.zeros(1, dtype=torch.float64)
+    if times == "trailing":
+        return _ramp(start, max((start + 1) / steps - 1, 0.0), steps)
+    high, low = schedule.angle(torch.tensor([start, 0.0], dtype=torch.float64)).tolist()
+    if times == "angle":
+        angles = _ramp(high, max(high / steps, low), steps)
+    else:
+        most, least = min(math.tan(high), FAINT), math.tan(low)
+        if times == "log-snr":
+            angles = _ramp(math.log(most), math.log(least), steps).exp().atan()
+        else:
+            angles = (_ramp(most ** (1 / RHO), least ** (1 / RHO), steps) ** RHO).atan()
+    spaced = schedule.time_at(angles)
+    spaced[0] = start
+    return spaced
+
+
+def _ramp(first: float, last: float, steps: int) -> Tensor:
+    """`steps` even numbers from `first` to `last`; `first` alone for one step."""
+    return torch.linspace(first, last, steps, dtype=torch.float64)
