@@ -21,6 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from medgen import __version__
 from medgen.cli.console import Console
+from medgen.cli.outputs import check_places, may_replace_report
 from medgen.config import nearest
 from medgen.errors import MedgenError, PipeClosed, StorageError, Terminated, UnavailableError, UsageError
 from medgen.memory import keep_freed_memory
@@ -64,9 +65,10 @@ class Command(TyperCommand):
         kinds, purpose = "json", "Write facts about this run as JSON"
         if self.name in WITH_PAGE:
             kinds, purpose = "html|json", f"{WITH_PAGE[self.name]}, or facts about this run as JSON"
-        *switches, report = _common_options()
+        *switches, force, report = _common_options()
         report.metavar, report.help = f"FILE.{kinds}", f"{purpose}."
-        self.params += [*switches, report]
+        self._takes_force = any(parameter.name == "force" for parameter in self.params)
+        self.params += [*switches, *([] if self._takes_force else [force]), report]
 
     def records(self, ctx: Any) -> dict[str, list[tuple[str, str]]]:
         """Arguments and options with their help, by the heading they stand under, in the order of the headings."""
@@ -88,9 +90,11 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run with a Console in `ctx.obj`, and write the report however the run ends."""
+        check_places(self.params, ctx.params)
         quiet, verbose = ctx.params.pop("quiet"), ctx.params.pop("verbose")
         ctx.params.pop("debug")  # read from the arguments by `run`, which sees failures of parsing too
         report = ctx.params.pop("report")
+        force = ctx.params["force"] if self._takes_force else ctx.params.pop("force")
         console = ctx.obj = Console(str(self.name), quiet, verbose)
         if report is None:
             return super().invoke(ctx)
@@ -101,7 +105,8 @@ class Command(TyperCommand):
             return super().invoke(ctx)
         from medgen.artifacts.outputs.whole import atomic_file, check_output
 
-        check_output(Path(report), force=True)
+        force = force or may_replace_report(Path(report), str(self.name))
+        check_output(Path(report), force=force)
         started = time.monotonic()
         status, message = 0, ""
         try:
@@ -119,7 +124,7 @@ class Command(TyperCommand):
                 "warnings": console.warnings,
                 **console.report,
             }
-            with atomic_file(Path(report), force=True) as temporary:
+            with atomic_file(Path(report), force=force) as temporary:
                 temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
@@ -127,6 +132,7 @@ def _common(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell more.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing report.")] = False,
     report: Annotated[str | None, typer.Option("--report")] = None,
 ) -> None:
     """What every command takes besides its own."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from medgen.artifacts.outputs.whole import check_output, storage_errors
-from medgen.errors import UnavailableError
+from medgen.errors import OutputError, UnavailableError
 
 
 class Reporter(Protocol):
@@ -98,6 +98,8 @@ def _lines_until(file: Path, run: str, start: int) -> list[str] | None:
 
 
 def _summary_writer(folder: Path, start: int) -> Any:
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: is a file; name a folder for TensorBoard")
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
