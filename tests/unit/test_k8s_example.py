@@ -73,11 +73,10 @@ def medgen_arguments(call: list[str]) -> list[str]:
     return call[len(call) - call[::-1].index("medgen") :]
 
 
-def test_the_stages_are_all_there() -> None:
-    assert len(JOBS) == 15
-    assert len(INDEXED) == len(STAGES)
-    assert len(TRAININGS) == 3
-    assert set(SETTINGS) == {"PersistentVolumeClaim", "ConfigMap"}
+@every_job
+def test_a_job_is_indexed_exactly_if_its_command_works_in_shards(name: str) -> None:
+    (script,) = container(name)["args"]
+    assert (name in INDEXED) == ("--shard" in script)
 
 
 @every_job

@@ -256,13 +256,6 @@ def test_the_rule_is_a_share_of_the_smallest_honest_distance() -> None:
         learn_rule(matches(np.zeros(30)), MemorizationOptions())
 
 
-def test_a_new_image_is_below_all_held_out_ones_as_often_as_the_rank_test_says() -> None:
-    random = np.random.default_rng(0)
-    draws = random.normal(size=(4000, 20))
-    below = (draws[:, 0] < draws[:, 1:].min(axis=1)).mean()
-    assert below == pytest.approx(1 / 20, abs=0.01)
-
-
 def test_blocks_of_the_search_do_not_change_what_is_found(sets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bank, options = shared_bank(), MemorizationOptions(candidates=3)
     with (
