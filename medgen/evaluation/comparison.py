@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from medgen.artifacts.stored import StoredSet
 from medgen.evaluation.evaluation import Evaluated
-from medgen.evaluation.intervals import bootstrap_mean
+from medgen.evaluation.intervals import mean_interval
 from medgen.evaluation.section import Distribution, Score, Table, interval, number
 
 Values = npt.NDArray[np.float64]
@@ -31,7 +31,7 @@ FEWEST = 6
 
 METHOD = (
     "Where two sets hold the same case, each score is compared case by case: the mean difference with the 95 % "
-    "percentile interval of a bootstrap over cases, and the two-sided p of a sign-flip permutation test over "
+    "interval of a studentised bootstrap over cases, and the two-sided p of a sign-flip permutation test over "
     "cases, corrected over all tests of this page after Holm."
 )
 
@@ -122,7 +122,7 @@ def paired_test(metric: str, name: str, first: Score, second: Score, seed: int =
         cases=len(np.unique(cases)),
         first=float(pairs[:, 0].mean()),
         second=float(pairs[:, 1].mean()),
-        difference=bootstrap_mean(differences, cases, seed=seed),
+        difference=mean_interval(differences, cases, seed=seed),
         effect=effect_size(differences, cases),
         wins=float((gain > 0).mean() + (gain == 0).mean() / 2),
         p=sign_flip(differences, cases, seed=seed),

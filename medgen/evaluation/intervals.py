@@ -1,4 +1,7 @@
-"""Intervals by the bootstrap over cases (Efron 1979): slices of one case resemble each other and are drawn together."""
+"""Intervals of 95 %. Slices of one case resemble each other: cases are what is drawn again, whole.
+
+Which interval a figure has depends on what it is; `tests/bench` tells how often each holds the truth.
+"""
 
 from __future__ import annotations
 
@@ -6,79 +9,159 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 Values = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
+Interval = dict[str, float]
+"""`{value, low, high}`"""
 
 DRAWS = 1000
+Z = 1.959963984540054
+FEWEST = 5
+"""Cases below which redrawn ones say too little of how a mean spreads; then Student's t does."""
+ANYTHING = (-np.inf, np.inf)
+ALMOST = 1.0 - 1e-9
+"""A correlation of 1 has no finite transform."""
 
 
-def bootstrap(
-    cases: Rows, statistic: Callable[[Rows], float], *, seed: int = 0, draws: int = DRAWS
-) -> dict[str, float] | None:
-    """`statistic` of all rows (N,), with the 95 % percentile interval of redrawn cases; None for fewer than 2 cases.
+def mean_interval(
+    values: Values, cases: Rows, *, within: tuple[float, float] = ANYTHING, seed: int = 0, draws: int = DRAWS
+) -> Interval | None:
+    """The mean of values (N,) by the studentised bootstrap (Efron 1982, 10.10; Hall 1988); None for one case.
 
-    `cases` (N,) names the case of each row; draws for which the statistic is not finite are left out.
+    Unlike percentiles it is wide enough for few cases, and follows skew; `within` bounds what a mean can be.
     """
-    if len(np.unique(cases)) < 2:
-        return None
-    value = statistic(np.arange(len(cases)))
-    redrawn = np.array([statistic(rows) for rows in resamples(cases, seed, draws)], np.float64)
-    return _summary(value, redrawn)
-
-
-def bootstrap_mean(values: Values, cases: Rows, *, seed: int = 0, draws: int = DRAWS) -> dict[str, float] | None:
-    """The mean of values (N,) with its interval; the same as `bootstrap` of the mean, but fast."""
     names, place = np.unique(cases, return_inverse=True)
-    if len(names) < 2:
+    count = len(names)
+    if count < 2:
         return None
-    sums, counts = np.bincount(place, values), np.bincount(place)
-    drawn = np.random.default_rng(seed).integers(len(names), size=(draws, len(names)))
-    return _summary(float(values.mean()), sums[drawn].sum(1) / counts[drawn].sum(1))
-
-
-def resamples(cases: Rows, seed: int, draws: int) -> Iterator[Rows]:
-    """Rows of as many cases as there are, drawn with replacement, `draws` times over."""
-    names, place = np.unique(cases, return_inverse=True)
-    order = np.argsort(place, kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(place))[:-1])
-    drawn = np.random.default_rng(seed).integers(len(names), size=(draws, len(names)))
-    for row in drawn:
-        yield np.concatenate([members[case] for case in row])
-
-
-def _summary(value: float, redrawn: Values) -> dict[str, float] | None:
-    redrawn = redrawn[np.isfinite(redrawn)]
-    if not np.isfinite(value) or not len(redrawn):
-        return None
-    low, high = np.quantile(redrawn, [0.025, 0.975])
+    sums, sizes = (np.asarray(np.bincount(place, one), np.float64) for one in (values, np.ones(len(values))))
+    value = float(values.mean())
+    error = float(_standard_error(sums, sizes))
+    width = np.full(2, stats.t.ppf(0.975, count - 1))  # of the interval in errors, below and above
+    if count >= FEWEST and error > 0:
+        drawn = np.random.default_rng(seed).integers(count, size=(draws, count))
+        means = sums[drawn].sum(1) / sizes[drawn].sum(1)
+        errors = _standard_error(sums[drawn], sizes[drawn])
+        varied = errors > 1e-9 * error
+        if varied.mean() > 0.975:
+            low, high = np.quantile((means - value)[varied] / errors[varied], [0.025, 0.975])
+            width = np.array([high, -low])
+    low, high = np.clip([value - width[0] * error, value + width[1] * error], *within)
     return {"value": value, "low": float(low), "high": float(high)}
 
 
-def around(value: float, redrawn: Values) -> dict[str, float | None]:
-    """The value +- 1.96 standard deviations of its redrawn ones (B,), for statistics that repeated rows bias.
+def _standard_error(sums: Values, sizes: Values) -> Values:
+    """Of means of cases with these sums and sizes (..., cases), as ratios (Cochran 1977, 6.4)."""
+    count, total = sums.shape[-1], sizes.sum(-1)
+    left = sums - (sums.sum(-1) / total)[..., None] * sizes
+    return np.asarray(np.sqrt(count / (count - 1) * (left**2).sum(-1)) / total)
 
-    Percentiles of such statistics need not even hold the value: a Frechet distance grows with every repeated row.
+
+def share_interval(hits: npt.ArrayLike, cases: Rows, weights: Values | None = None) -> Interval | None:
+    """The share of rows (N,) that are hits, by Wilson's interval for as many independent trials; None for no rows.
+
+    How many these are follows from how alike the rows of a case are. One case of hits and one of misses are added for
+    that, so that it is known where all are alike too. Where each case is one row, the trials are the rows.
     """
-    if len(redrawn) < 2:
+    found = np.asarray(hits, np.float64)
+    if not len(found):
+        return None
+    weight = np.ones(len(found)) if weights is None else weights
+    place = np.unique(cases, return_inverse=True)[1]
+    sums, sizes = np.bincount(place, weight * found), np.bincount(place, weight)
+    count, mean = len(sizes), float(sizes.mean())
+    value = min(float(sums.sum() / sizes.sum()), 1.0)
+    sums, sizes = np.append(sums, [mean, 0.0]), np.append(sizes, [mean, mean])
+    middle = sums.sum() / sizes.sum()
+    variance = ((sums - middle * sizes) ** 2).sum() / sizes.sum() ** 2
+    return wilson(value, float(middle * (1 - middle) / variance) * count / (count + 2))
+
+
+def fraction_interval(value: float, redrawn: Values, least: int) -> Interval | None:
+    """A figure between 0 and 1 by Wilson's interval for as many trials as would spread like its redrawn ones (B,).
+
+    `least` is their number where nothing spreads: the cases of the kind of which there are fewer. None where the figure
+    is not defined.
+    """
+    redrawn = redrawn[np.isfinite(redrawn)]
+    if not np.isfinite(value) or len(redrawn) < 2:
+        return None
+    variance = float(np.var(redrawn, ddof=1))
+    varied = variance > 1e-12 and 0 < value < 1
+    return wilson(value, value * (1 - value) / variance if varied else max(least, 1))
+
+
+def wilson(share: float, trials: float) -> Interval:
+    """A share of so many trials, more than 0, with its interval (Wilson 1927)."""
+    centre = (share + Z**2 / (2 * trials)) / (1 + Z**2 / trials)
+    spread = Z / (1 + Z**2 / trials) * np.sqrt(share * (1 - share) / trials + Z**2 / (4 * trials**2))
+    # The ends of 0 and 1 are exact, their rounding is not.
+    low, high = min(float(max(centre - spread, 0.0)), share), max(float(min(centre + spread, 1.0)), share)
+    return {"value": share, "low": low, "high": high}
+
+
+def correlation_interval(value: float, redrawn: Values, cases: int) -> Interval | None:
+    """A correlation by its redrawn ones (B,) after Fisher's transformation (1915); None where it is not defined."""
+    redrawn = redrawn[np.isfinite(redrawn)]
+    if not np.isfinite(value) or len(redrawn) < 2 or cases < 2:
+        return None
+    bent, spread = np.arctanh(np.clip(value, -ALMOST, ALMOST)), np.arctanh(np.clip(redrawn, -ALMOST, ALMOST))
+    width = stats.t.ppf(0.975, cases - 1) * spread.std(ddof=1)
+    return {"value": value, "low": float(np.tanh(bent - width)), "high": float(np.tanh(bent + width))}
+
+
+def around(value: float, redrawn: Values, cases: int, *, least: float = -np.inf) -> dict[str, float | None]:
+    """The value and Student's t times the standard deviation of its redrawn ones (B,), for any other figure.
+
+    Percentiles of distances need not even hold the value: they grow where there are fewer rows. `least` is as small as
+    the figure can be.
+    """
+    redrawn = redrawn[np.isfinite(redrawn)]
+    if min(len(redrawn), cases) < 2:
         return {"value": value, "low": None, "high": None}
-    spread = 1.959963984540054 * float(np.std(redrawn, ddof=1))
-    return {"value": value, "low": value - spread, "high": value + spread}
+    spread = float(stats.t.ppf(0.975, min(cases, len(redrawn)) - 1) * np.std(redrawn, ddof=1))
+    return {"value": value, "low": max(value - spread, least), "high": value + spread}
 
 
-def multiplicities(cases: Rows, seed: int, draws: int) -> Values:
-    """How often each row (N,) is in each of `resamples`, (draws, N); empty for fewer than 2 cases."""
+def redraw(cases: Rows, statistic: Callable[[Rows], float], *, seed: int = 0, draws: int = DRAWS) -> Values:
+    """`statistic` of the rows of as many cases as there are, drawn with replacement (Efron 1979); none of one case.
+
+    `cases` (N,) names the case of each row.
+    """
+    names, place = np.unique(cases, return_inverse=True)
+    if len(names) < 2:
+        return np.empty(0)
+    members = np.split(np.argsort(place, kind="stable"), np.cumsum(np.bincount(place))[:-1])
+    drawn = np.random.default_rng(seed).integers(len(names), size=(draws, len(names)))
+    return np.array([statistic(np.concatenate([members[case] for case in row])) for row in drawn], np.float64)
+
+
+def half_samples(cases: Rows, seed: int, draws: int) -> Iterator[Rows]:
+    """The rows of half the cases at random, `draws` times over; none of one case.
+
+    Figures of the halves spread as those of whole samples do (Shao and Wu 1989), and no row is its own neighbour, as
+    in a bootstrap: of n cases n / 2 without replacement have the variance (1 - 1/2) s^2 / (n / 2) = s^2 / n.
+    """
     if len(np.unique(cases)) < 2:
-        return np.empty((0, len(cases)))
-    return np.stack([np.bincount(rows, minlength=len(cases)) for rows in resamples(cases, seed, draws)]).astype(float)
+        return
+    random = np.random.default_rng(seed)
+    for _ in range(draws):
+        yield halves(cases, random)[random.integers(2)]
+
+
+def half_weights(cases: Rows, seed: int, draws: int) -> Values:
+    """Which rows (N,) are in each of `half_samples`, 1 or 0, (draws, N)."""
+    rows = [np.bincount(half, minlength=len(cases)) for half in half_samples(cases, seed, draws)]
+    return np.array(rows, np.float64).reshape(len(rows), len(cases))
 
 
 def halves(cases: Rows, random: np.random.Generator) -> tuple[Rows, Rows]:
     """Rows in two parts of about equal size that share no case: slices of one patient resemble each other."""
-    order = random.permutation(np.unique(cases))
-    counts = np.array([(cases == case).sum() for case in order])
-    first = order[: int(np.searchsorted(np.cumsum(counts), len(cases) / 2) + 1)]
-    if len(first) == len(order):
-        first = order[:-1]
-    inside = np.isin(cases, first)
+    place = np.unique(cases, return_inverse=True)[1]
+    counts = np.bincount(place)
+    order = random.permutation(len(counts))
+    first = int(np.searchsorted(np.cumsum(counts[order]), len(cases) / 2)) + 1
+    inside = np.isin(place, order[: min(first, len(order) - 1)])
     return np.flatnonzero(inside), np.flatnonzero(~inside)

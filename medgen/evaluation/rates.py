@@ -1,4 +1,4 @@
-"""Small statistics of results: a rate with its interval, a correlation, a median, a mean of whole results."""
+"""Small statistics of results: a correlation, a median, a mean of whole results."""
 
 from __future__ import annotations
 
@@ -9,17 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 Values = npt.NDArray[np.float64]
-
-
-def wilson(successes: float, trials: int) -> dict[str, float] | None:
-    """A rate with its 95 % interval (Wilson 1927); None for no trials."""
-    if trials == 0:
-        return None
-    z = 1.959963984540054
-    rate = successes / trials
-    centre = (rate + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    spread = z / (1 + z**2 / trials) * np.sqrt(rate * (1 - rate) / trials + z**2 / (4 * trials**2))
-    return {"value": rate, "low": float(max(centre - spread, 0.0)), "high": float(min(centre + spread, 1.0))}
 
 
 def correlation(a: Values, b: Values) -> dict[str, float] | None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medgen.evaluation.anomaly.detection import CODES, Counts, Values
-from medgen.evaluation.intervals import DRAWS
+from medgen.evaluation.intervals import DRAWS, fraction_interval
 
 Codes = npt.NDArray[np.uint16]
 Bools = npt.NDArray[np.bool_]
@@ -63,7 +63,7 @@ class PixelCounts:
     def bootstrap(
         self, statistic: Callable[[Counts, Counts], Values], *, seed: int = 0, draws: int = DRAWS
     ) -> dict[str, float] | None:
-        """`statistic` of all pixels with the 95 % interval of redrawn cases; None where it is not defined.
+        """`statistic` of all pixels with the interval of a fraction by redrawn cases; None where it is not defined.
 
         `statistic` takes counts (..., B) and gives (...): the value has all digits, the interval the coarse ones.
         """
@@ -79,8 +79,4 @@ class PixelCounts:
             weights = np.stack([np.bincount(row, minlength=count) for row in drawn]).astype(np.float64)
             redrawn.append(statistic(weights @ positives, weights @ negatives))
         spread = np.concatenate(redrawn)
-        spread = spread[np.isfinite(spread)]
-        if not np.isfinite(value) or not len(spread):
-            return None
-        low, high = np.quantile(spread, [0.025, 0.975])
-        return {"value": value, "low": float(low), "high": float(high)}
+        return fraction_interval(value, spread, int((positives.sum(1) > 0).sum()))

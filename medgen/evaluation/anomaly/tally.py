@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -24,7 +24,7 @@ from medgen.evaluation.anomaly.detection import (
 )
 from medgen.evaluation.anomaly.lesions import lesions_of
 from medgen.evaluation.anomaly.pixel_counts import PixelCounts
-from medgen.evaluation.intervals import bootstrap, bootstrap_mean
+from medgen.evaluation.intervals import Interval, Rows, Values, fraction_interval, mean_interval, redraw, share_interval
 
 Bools = npt.NDArray[np.bool_]
 Result = dict[str, Any]
@@ -96,10 +96,8 @@ class Tally:
         scores = np.array([one.score for one in slices])
         result: Result = {
             "slices": int(ill.sum()),
-            "image_auroc": bootstrap(cases, lambda rows: auroc(ill[rows], scores[rows]), seed=seed),
-            "image_average_precision": bootstrap(
-                cases, lambda rows: average_precision(ill[rows], scores[rows]), seed=seed
-            ),
+            "image_auroc": _ranked(auroc, ill, scores, cases, seed),
+            "image_average_precision": _ranked(average_precision, ill, scores, cases, seed),
         }
         parts = [self.pixels[kind] for kind in (*kinds, self.normal) if kind in self.pixels]
         pixels = reduce(PixelCounts.joined, parts) if any(kind in self.pixels for kind in kinds) else None
@@ -122,23 +120,35 @@ class Tally:
         cases = np.array([one.case for one in shown])
         ill = [one for one in shown if one.area]
         if ill:
-            result["dice"] = bootstrap(cases, lambda rows: _dice(*told[rows].sum(0)), seed=seed)
-            result["dice_per_image"] = bootstrap_mean(
-                np.array([one.dice for one in ill]), np.array([one.case for one in ill]), seed=seed
+            owners = np.array([one.case for one in ill])
+            redrawn = redraw(cases, lambda rows: _dice(*told[rows].sum(0)), seed=seed)
+            result["dice"] = fraction_interval(_dice(*told.sum(0)), redrawn, len(np.unique(owners)))
+            result["dice_per_image"] = mean_interval(
+                np.array([one.dice for one in ill]), owners, within=(0, 1), seed=seed
             )
             owners = np.array([one.case for one in ill for _ in one.found])
             found = np.array([hit for one in ill for hit in one.found], np.float64)
-            result["lesion_recall"] = bootstrap_mean(found, owners, seed=seed)
+            result["lesion_recall"] = share_interval(found, owners)
         well = [one for one in shown if one.kind == self.normal]
         share = np.array([one.marked / one.pixels for one in well])
         if len(share):
-            result["false_positive_rate"] = bootstrap_mean(share, np.array([one.case for one in well]), seed=seed)
+            owners = np.array([one.case for one in well])
+            result["false_positive_rate"] = mean_interval(share, owners, within=(0, 1), seed=seed)
         return result
 
     @property
     def threshold_value(self) -> float | None:
         """The lowest score that is marked."""
         return None if self.threshold is None else value_of(self.threshold)
+
+
+def _ranked(
+    statistic: Callable[[Bools, Values], float], ill: Bools, scores: Values, cases: Rows, seed: int
+) -> Interval | None:
+    """How well scores (N,) tell ill slices from normal ones, by cases (N,)."""
+    redrawn = redraw(cases, lambda rows: statistic(ill[rows], scores[rows]), seed=seed)
+    fewer = min(len(np.unique(cases[ill])), len(np.unique(cases[~ill])))
+    return fraction_interval(statistic(ill, scores), redrawn, fewer)
 
 
 def _dice(hits: float, marked: float, area: float) -> float:

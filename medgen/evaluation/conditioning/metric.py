@@ -19,8 +19,8 @@ from medgen.errors import DataError
 from medgen.evaluation.conditioning.nodules import Spot, find_spots
 from medgen.evaluation.conditioning.probe import LEAST_CASES, evaluate_ratings, rate
 from medgen.evaluation.inputs import Inputs, slice_names
-from medgen.evaluation.intervals import halves
-from medgen.evaluation.rates import correlation, mean_of_results, median, wilson
+from medgen.evaluation.intervals import halves, share_interval
+from medgen.evaluation.rates import correlation, mean_of_results, median
 from medgen.evaluation.section import Score, Section, Table, interval, number, percent
 
 Vectors = npt.NDArray[np.float64]
@@ -277,8 +277,8 @@ def score(measured: Measured, rule: Rule) -> dict[str, Any]:
     return {
         "with_nodule": len(near),
         "healthy": int((~sick).sum()),
-        "hit_rate": wilson(int(hit.sum()), len(near)),
-        "hit_rate_with_size": wilson(int(fits.sum()), len(near)),
+        "hit_rate": share_interval(hit, positive.cases),
+        "hit_rate_with_size": share_interval(fits, positive.cases),
         "position_error_percent": median(100 * distances),
         "position_error_mm": median((distances * widths)[np.isfinite(widths)]),
         "size_error_percent": median(100 * np.abs(near - positive.asked[:, 3])[hit]),

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medgen.artifacts.stored import StoredSet
-from medgen.evaluation.intervals import bootstrap
+from medgen.evaluation.intervals import correlation_interval, redraw
 from medgen.nets.features import FixedFeatures
 
 Values = npt.NDArray[np.float64]
@@ -176,7 +176,9 @@ def agreement(measured: Values, asked: Values, cases: Rows, seed: int = 0) -> di
             a, b = transform(measured[rows]), transform(asked[rows])
             return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) > 0 and np.ptp(b) > 0 else float("nan")
 
-        return bootstrap(cases, correlation, seed=seed, draws=400) if len(asked) > 2 else None
+        value = correlation(np.arange(len(asked))) if len(asked) > 2 else float("nan")
+        redrawn = redraw(cases, correlation, seed=seed, draws=400) if np.isfinite(value) else np.empty(0)
+        return correlation_interval(value, redrawn, len(np.unique(cases)))
 
     return {
         "slices": len(asked),

@@ -14,15 +14,16 @@ from medgen.evaluation.features.features import Extractor, Features
 from medgen.evaluation.fidelity.frechet import frechet_between
 from medgen.evaluation.fidelity.inception_score import inception_score, score, weighted_scores
 from medgen.evaluation.fidelity.kernel_distance import kernel_distance, subset_distances, weighted_distances
-from medgen.evaluation.fidelity.neighbourhoods import Neighbourhoods, neighbourhoods
-from medgen.evaluation.intervals import around, bootstrap_mean, halves, multiplicities, resamples
+from medgen.evaluation.fidelity.neighbourhoods import Neighbourhoods, Part, neighbourhoods, of_parts
+from medgen.evaluation.intervals import around, fraction_interval, half_samples, half_weights, halves
 from medgen.evaluation.options import FidelityOptions
 
 REPEATS = 5
 """Random splits of the reference, over which the floor is averaged."""
 FRECHET_DRAWS = 40
-"""Bootstrap draws of the Frechet distance, each of which takes eigenvalues; fewer where there are many features."""
+"""Halves of which the Frechet distance is taken, each with its eigenvalues; fewer where there are many features."""
 FEW_DRAWS, MANY_FEATURES = 16, 512
+NEIGHBOURHOOD_DRAWS = 40
 DRAWS = 200
 LIMIT = 10_000
 """Images a side of which the kernel distance is taken at once; of more, so many are drawn."""
@@ -73,11 +74,11 @@ def compare(
             if among is not None:
                 found[-1].update({figure: float(getattr(among, figure).mean()) for figure in NEIGHBOURHOOD})
                 spreads.setdefault(name, among.nearest_real)
-    near = neighbourhoods(samples, real, options.neighbours)
+    near, fractions = _fractions(samples, real, options, seed)
     figures: dict[str, Any] = {
         frechet: _frechet(samples, real, seed),
         kernel: _kernel(samples, real, options, seed),
-        **(_fractions(near, samples, real, seed) if near is not None else dict.fromkeys(NEIGHBOURHOOD)),
+        **fractions,
     }
     for name, figure in figures.items():
         if figure is not None:
@@ -112,16 +113,12 @@ def _splits(
 def _frechet(samples: Features, real: Features, seed: int) -> dict[str, Any]:
     value = frechet_between(samples.values, real.values)
     draws = FRECHET_DRAWS if min(len(samples), len(real), samples.values.shape[1]) <= MANY_FEATURES else FEW_DRAWS
-    redrawn: list[float] = []
-    if min(len(np.unique(samples.cases)), len(np.unique(real.cases))) >= 2:
-        rows = zip(resamples(samples.cases, seed, draws), resamples(real.cases, seed + 1, draws), strict=True)
-        redrawn = [
-            frechet_between(samples.values[torch.from_numpy(ours)], real.values[torch.from_numpy(theirs)])
-            for ours, theirs in rows
-            if min(len(ours), len(theirs)) >= 2
-        ]
-    figure = around(value, np.array(redrawn))
-    return figure if figure["low"] is None else {**figure, "low": max(figure["low"], 0.0)}
+    redrawn = [
+        frechet_between(samples.values[torch.from_numpy(ours)], real.values[torch.from_numpy(theirs)])
+        for ours, theirs in _half_pairs(samples, real, seed, draws)
+        if min(len(ours), len(theirs)) >= 2
+    ]
+    return around(value, np.array(redrawn), _fewer_cases(samples, real), least=0.0)
 
 
 def _kernel(samples: Features, real: Features, options: FidelityOptions, seed: int) -> dict[str, Any]:
@@ -130,10 +127,19 @@ def _kernel(samples: Features, real: Features, options: FidelityOptions, seed: i
     subsets = subset_distances(samples, real, options.subsets, size, random)
     subsets = subsets[np.isfinite(subsets)]
     ours, theirs = _some(samples, random), _some(real, random)
-    weights = multiplicities(ours.cases, seed, DRAWS), multiplicities(theirs.cases, seed + 1, DRAWS)
+    weights = half_weights(ours.cases, seed, DRAWS), half_weights(theirs.cases, seed + 1, DRAWS)
     redrawn = weighted_distances(ours, theirs, *weights) if min(map(len, weights)) else np.empty(0)
     facts = {"subset_std": float(subsets.std()), "subsets": len(subsets), "subset_size": size}
-    return {**around(float(subsets.mean()), redrawn[np.isfinite(redrawn)]), **facts}
+    return {**around(float(subsets.mean()), redrawn, _fewer_cases(ours, theirs)), **facts}
+
+
+def _half_pairs(samples: Features, real: Features, seed: int, draws: int) -> list[Part]:
+    """Halves of both sides: what is real is a sample too, and another one would give other figures."""
+    return list(zip(half_samples(samples.cases, seed, draws), half_samples(real.cases, seed + 1, draws), strict=False))
+
+
+def _fewer_cases(samples: Features, real: Features) -> int:
+    return min(len(np.unique(samples.cases)), len(np.unique(real.cases)))
 
 
 def _some(features: Features, random: np.random.Generator | None = None) -> Features:
@@ -143,16 +149,23 @@ def _some(features: Features, random: np.random.Generator | None = None) -> Feat
     return features[np.arange(LIMIT) if random is None else np.sort(random.permutation(len(features))[:LIMIT])]
 
 
-def _fractions(near: Neighbourhoods, samples: Features, real: Features, seed: int) -> dict[str, Any]:
-    figures = {}
-    for name, values, cases in (
-        ("precision", near.precision, samples.cases),
-        ("recall", near.recall, real.cases),
-        ("density", near.density, samples.cases),
-        ("coverage", near.coverage, real.cases),
-    ):
-        figures[name] = bootstrap_mean(values, cases, seed=seed) or around(float(values.mean()), np.empty(0))
-    return figures
+def _fractions(
+    samples: Features, real: Features, options: FidelityOptions, seed: int
+) -> tuple[Neighbourhoods | None, dict[str, Any]]:
+    """Neighbourhoods of all images, and the four figures; none for too few images."""
+    whole = (np.arange(len(samples)), np.arange(len(real)))
+    pairs = _half_pairs(samples, real, seed, NEIGHBOURHOOD_DRAWS)
+    found = of_parts(samples, real, options.neighbours, [whole, *pairs])
+    if not found:
+        return None, dict.fromkeys(NEIGHBOURHOOD)
+    (near, *halved), fewer = found, _fewer_cases(samples, real)
+    figures: dict[str, Any] = {}
+    for name in NEIGHBOURHOOD:
+        value = float(getattr(near, name).mean())
+        redrawn = np.array([getattr(one, name).mean() for one in halved])
+        fraction = None if name == "density" else fraction_interval(value, redrawn, fewer)
+        figures[name] = fraction or around(value, redrawn, fewer, least=0.0)
+    return near, figures
 
 
 def _inception(samples: Features, real: Features, extractor: Extractor, seed: int) -> dict[str, Any]:
@@ -167,9 +180,9 @@ def _inception(samples: Features, real: Features, extractor: Extractor, seed: in
         torch.from_numpy(random.permutation(len(theirs))[:size]),
         torch.from_numpy(random.permutation(len(ours))[:size]),
     )
-    redrawn = weighted_scores(ours, multiplicities(samples.cases, seed, DRAWS))
+    redrawn = weighted_scores(ours, half_weights(samples.cases, seed, DRAWS))
     return {
-        **around(value, redrawn),
+        **around(value, redrawn, len(np.unique(samples.cases)), least=1.0),
         "split_std": deviation,
         "splits": splits,
         "of_reference": score(theirs[rows[0]]),

@@ -25,8 +25,8 @@ TITLES = {
     "inception_score": "Inception Score",
 }
 NOTE = (
-    "Intervals are 95 %, by the bootstrap over cases. The floor is one half of the real images against the other; "
-    "only figures of equal number compare with it."
+    "Intervals are 95 %, by halves of the cases on both sides. The floor is one half of the real images against the "
+    "other; only figures of equal number compare with it."
 )
 
 

@@ -7,6 +7,7 @@ no N x M matrix is held.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,8 @@ from medgen.evaluation.features.features import Features
 ROWS = 1024
 
 Values = npt.NDArray[np.float64]
+Part = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""Rising numbers of rows of the samples, and of the real images."""
 
 
 @dataclass(frozen=True)
@@ -40,38 +43,71 @@ class Neighbourhoods:
 
 def neighbourhoods(samples: Features, real: Features, neighbours: int) -> Neighbourhoods | None:
     """Of samples (N, F) and real images (M, F); None where an image has fewer neighbours."""
-    if min(_neighbours(samples.cases), _neighbours(real.cases)) < neighbours:
-        return None
+    found = of_parts(samples, real, neighbours, [(np.arange(len(samples)), np.arange(len(real)))])
+    return found[0] if found else None
+
+
+def of_parts(samples: Features, real: Features, neighbours: int, parts: Sequence[Part]) -> list[Neighbourhoods]:
+    """The same of some rows of each side, for each of `parts`, but for those in which an image has fewer neighbours.
+
+    Distances are taken once for all parts.
+    """
+    parts = [
+        (ours, theirs)
+        for ours, theirs in parts
+        if min(_neighbours(samples.cases[ours]), _neighbours(real.cases[theirs])) >= neighbours
+    ]
     x, y = on_grid(samples.values, real.values)
-    reach_samples, reach_real = reach(x, samples.cases, neighbours), reach(y, real.cases, neighbours)
-    density, nearest = [], []
-    recall = torch.zeros(len(y), dtype=torch.bool)
-    closest_sample = torch.full((len(y),), torch.inf, dtype=torch.float64)
+    ours, theirs = ([torch.from_numpy(part[side]) for part in parts] for side in (0, 1))
+    reach_samples, reach_real = reach(x, samples.cases, neighbours, ours), reach(y, real.cases, neighbours, theirs)
+    density = [torch.zeros(len(rows), dtype=torch.float64) for rows in ours]
+    nearest = [torch.zeros(len(rows), dtype=torch.float64) for rows in ours]
+    recall = [torch.zeros(len(rows), dtype=torch.bool) for rows in theirs]
+    closest = [torch.full((len(rows),), torch.inf, dtype=torch.float64) for rows in theirs]
     for start in range(0, len(x), ROWS):
         block = distances(x[start : start + ROWS], y)  # (rows, M)
-        density.append((block <= reach_real).sum(1))
-        nearest.append(block.amin(1))
-        recall |= (block <= reach_samples[start : start + ROWS, None]).any(0)
-        closest_sample = torch.minimum(closest_sample, block.amin(0))
-    inside = torch.cat(density).double()
-    return Neighbourhoods(
-        precision=(inside > 0).double().numpy(),
-        density=(inside / neighbours).numpy(),
-        recall=recall.double().numpy(),
-        coverage=(closest_sample <= reach_real).double().numpy(),
-        nearest_real=torch.cat(nearest).numpy(),
-    )
+        for part, columns in enumerate(theirs):
+            inside = _within(ours[part], start)
+            found = block[ours[part][inside] - start][:, columns]
+            if not len(found):
+                continue
+            density[part][inside] = (found <= reach_real[part]).sum(1).double()
+            nearest[part][inside] = found.amin(1)
+            recall[part] |= (found <= reach_samples[part][inside, None]).any(0)
+            closest[part] = torch.minimum(closest[part], found.amin(0))
+    return [
+        Neighbourhoods(
+            precision=(density[part] > 0).double().numpy(),
+            density=(density[part] / neighbours).numpy(),
+            recall=recall[part].double().numpy(),
+            coverage=(closest[part] <= reach_real[part]).double().numpy(),
+            nearest_real=nearest[part].numpy(),
+        )
+        for part in range(len(parts))
+    ]
 
 
-def reach(features: Tensor, cases: npt.NDArray[np.int64], neighbours: int) -> Tensor:
-    """(N,) distance of each row (N, F), on a grid, to its k-th nearest row of another case."""
+def reach(features: Tensor, cases: npt.NDArray[np.int64], neighbours: int, parts: Sequence[Tensor]) -> list[Tensor]:
+    """Of each part, rising row numbers (n,): the distance (n,) to the k-th nearest row of the part of another case.
+
+    The rows of `features` (N, F) lie on a grid.
+    """
     case = torch.from_numpy(cases)
-    parts = []
+    found = [torch.zeros(len(rows), dtype=torch.float64) for rows in parts]
     for start in range(0, len(features), ROWS):
         block = distances(features[start : start + ROWS], features)
         block[case[start : start + ROWS, None] == case] = torch.inf
-        parts.append(block.kthvalue(neighbours, dim=1).values)
-    return torch.cat(parts)
+        for part, rows in enumerate(parts):
+            inside = _within(rows, start)
+            if inside.start < inside.stop:
+                found[part][inside] = block[rows[inside] - start][:, rows].kthvalue(neighbours, dim=1).values
+    return found
+
+
+def _within(rows: Tensor, start: int) -> slice:
+    """Where in rising row numbers those of the block from `start` on stand."""
+    first, last = torch.searchsorted(rows, torch.tensor([start, start + ROWS])).tolist()
+    return slice(first, last)
 
 
 def _neighbours(cases: npt.NDArray[np.int64]) -> int:

@@ -13,7 +13,8 @@ from torch import Tensor
 from medgen.artifacts.schema import Intensity
 from medgen.diffusion.slice_profile import ProfileShape, coverage, cubic_matrix, linear_matrix, profile_matrix
 from medgen.evaluation.interpolation.thin_pairs import Flags, Slices, Trio
-from medgen.evaluation.intervals import bootstrap_mean
+from medgen.evaluation.intervals import ANYTHING, mean_interval
+from medgen.evaluation.reconstruction.pair_scores import RANGES
 from medgen.nets.similarity import ssim
 
 Values = npt.NDArray[np.float64]
@@ -89,7 +90,10 @@ class SliceScores:
         cases = np.array(self.patients, np.int64)[where]
         told: dict[str, Any] = {"slices": int(where.sum()), "patients": len(np.unique(cases))}
         for method in self.methods:
-            told[method] = {score: _mean(self.values(method, score)[where], cases, seed) for score in self.scores}
+            told[method] = {
+                score: _mean(self.values(method, score)[where], cases, seed, RANGES.get(score, ANYTHING))
+                for score in self.scores
+            }
         told["set_minus_cubic"] = {
             score: _mean(_difference(self.values("set", score)[where], self.values("cubic", score)[where]), cases, seed)
             for score in self.scores
@@ -107,13 +111,15 @@ def _difference(ours: Values, theirs: Values) -> Values:
         return ours - theirs
 
 
-def _mean(values: Values, cases: npt.NDArray[np.int64], seed: int) -> dict[str, Any] | None:
+def _mean(
+    values: Values, cases: npt.NDArray[np.int64], seed: int, within: tuple[float, float] = ANYTHING
+) -> dict[str, Any] | None:
     """The mean of what is finite, and its interval where there are two cases or more."""
     defined = np.isfinite(values)
     if not defined.any():
         return None
     known = values[defined]
-    spread = bootstrap_mean(known, cases[defined], seed=seed)
+    spread = mean_interval(known, cases[defined], within=within, seed=seed)
     return {
         "value": float(known.mean()),
         "low": spread["low"] if spread else None,

@@ -17,10 +17,10 @@ import numpy.typing as npt
 from medgen.errors import DataError
 from medgen.evaluation.features.features import key_of
 from medgen.evaluation.inputs import Inputs, slice_names
+from medgen.evaluation.intervals import share_interval
 from medgen.evaluation.memorization.closest_pairs import PairSource, gallery
 from medgen.evaluation.memorization.nearest_images import FLIPS, Collection, Matches, collect, nearest_images
 from medgen.evaluation.options import MemorizationOptions
-from medgen.evaluation.rates import wilson
 from medgen.evaluation.section import Distribution, Score, Section, Table, number, percent
 
 LEAK_SPREADS = 5.0
@@ -198,10 +198,7 @@ def _counts(collection: Collection) -> dict[str, int]:
 
 
 def _share(found: npt.NDArray[np.bool_], ours: Collection) -> dict[str, Any]:
-    """The share with Wilson's interval; slices of a case are one trial together."""
-    cases = _cases(ours)
-    rate = wilson(float(found.mean()) * cases, cases)
-    return {"count": int(found.sum()), **(rate or {})}
+    return {"count": int(found.sum()), **(share_interval(found, ours.features.cases) or {})}
 
 
 def _rule(rule: Rule, held_out: Collection, options: MemorizationOptions) -> dict[str, Any]:

@@ -12,13 +12,17 @@ import torch
 from torch import Tensor
 
 from medgen.artifacts.schema import Intensity
-from medgen.evaluation.intervals import bootstrap_mean
+from medgen.evaluation.intervals import ANYTHING, mean_interval
 from medgen.evaluation.pictures import picture
 from medgen.evaluation.section import Picture
 from medgen.nets.similarity import MS_SSIM_WEIGHTS, ms_ssim, scales_that_fit, ssim, ssim_map
 
 WORST = 4
 """Pairs kept for the eye."""
+ERROR, SIMILARITY = (0.0, np.inf), (-1.0, 1.0)
+RANGES = {"ssim": SIMILARITY, "ms_ssim": SIMILARITY, "lpips": ERROR, "mse": ERROR, "mae": ERROR}
+RANGES |= {"mae_physical": ERROR, "rmse_physical": ERROR}
+"""What a mean of them can be."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ class PairScores:
             summary[name] = None
             if defined.any():
                 known = values[defined]
-                spread = bootstrap_mean(known, cases[defined], seed=seed)
+                spread = mean_interval(known, cases[defined], within=RANGES.get(name, ANYTHING), seed=seed)
                 summary[name] = {
                     "mean": float(known.mean()),
                     "std": float(known.std()),

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import GENERATED, SPACING_NOTE, Case, Intensity, SetHeader
@@ -22,7 +21,7 @@ from medgen.evaluation.conditioning.metric import (
     score,
 )
 from medgen.evaluation.conditioning.nodules import Spot
-from medgen.evaluation.rates import correlation, mean_of_results, wilson
+from medgen.evaluation.rates import correlation, mean_of_results
 
 
 def made(count: int = 200, found: float = 1.0, seed: int = 0, noise: float = 0.005) -> Measured:
@@ -114,15 +113,6 @@ def test_tolerance_is_the_radius_but_never_too_strict() -> None:
 def test_best_cut_separates() -> None:
     assert best_cut(np.array([3.0, 4, 5]), np.array([0.0, 1, 2])) == 2.5
     assert best_cut(np.array([1.0, 4, 5, 6]), np.array([0.0, 1, 2, 2])) == 3
-
-
-def test_wilson_agrees_with_scipy() -> None:
-    for successes, trials in ((0, 10), (3, 10), (10, 10), (50, 200)):
-        interval = stats.binomtest(successes, trials).proportion_ci(method="wilson")
-        ours = wilson(successes, trials)
-        assert ours is not None
-        assert (ours["low"], ours["high"]) == pytest.approx((interval.low, interval.high), abs=1e-9)
-    assert wilson(0, 0) is None
 
 
 def test_small_statistics() -> None:

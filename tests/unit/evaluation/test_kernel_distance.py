@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from medgen.evaluation.features.features import Features
 from medgen.evaluation.fidelity.kernel_distance import kernel_distance, subset_distances, weighted_distances
-from medgen.evaluation.intervals import multiplicities
 
 
 def features(count: int, width: int = 8, shift: float = 0.0, seed: int = 0, slices_a_case: int = 1) -> Features:
@@ -45,7 +44,8 @@ def test_agrees_with_torchmetrics() -> None:
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 99))
 def test_agrees_with_the_sum_over_pairs_of_different_cases(depth: int, other_depth: int, seed: int) -> None:
     x, y = features(8, 3, seed=seed, slices_a_case=depth), features(9, 3, 0.5, seed + 1, other_depth)
-    weights = multiplicities(x.cases, seed, 2), multiplicities(y.cases, seed, 2)
+    random = np.random.default_rng(seed)
+    weights = [random.integers(0, 3, (2, len(one))).astype(float) for one in (x, y)]
     keep = [
         len(np.unique(x.cases[a > 0])) > 1 and len(np.unique(y.cases[b > 0])) > 1 for a, b in zip(*weights, strict=True)
     ]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medgen.evaluation.features.features import Features
-from medgen.evaluation.fidelity.neighbourhoods import neighbourhoods
+from medgen.evaluation.fidelity.neighbourhoods import neighbourhoods, of_parts
 
 FIGURES = ("precision", "density", "recall", "coverage")
 
@@ -117,3 +117,16 @@ def test_copies_lie_within_reach_whatever_the_order_of_sums() -> None:
         found = neighbourhoods(shuffled, shuffled, 3)
         assert found is not None
         assert found.density.mean() == pytest.approx((40 * 4) / (40 * 3))  # each reaches itself and 3 others
+
+
+def test_parts_have_the_figures_of_those_rows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medgen.evaluation.fidelity.neighbourhoods.ROWS", 7)
+    samples, real = features(30, shift=0.5, slices_a_case=2), features(36, seed=1, slices_a_case=3)
+    parts = [(np.arange(30), np.arange(36)), (np.arange(4, 24), np.arange(0, 36, 2)), (np.arange(2), np.arange(36))]
+    found = of_parts(samples, real, 3, parts)
+    assert len(found) == 2  # an image of the last part has too few neighbours
+    for one, (ours, theirs) in zip(found, parts, strict=False):
+        alone = neighbourhoods(samples[ours], real[theirs], 3)
+        assert alone is not None
+        for name in (*FIGURES, "nearest_real"):
+            np.testing.assert_allclose(getattr(one, name), getattr(alone, name), atol=1e-6, err_msg=name)

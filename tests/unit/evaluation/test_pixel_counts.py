@@ -15,6 +15,7 @@ from medgen.evaluation.anomaly.detection import (
 from medgen.evaluation.anomaly.lesions import lesions_of
 from medgen.evaluation.anomaly.nearest_normal import nearest_rows
 from medgen.evaluation.anomaly.pixel_counts import PixelCounts
+from medgen.evaluation.intervals import fraction_interval
 
 
 def images(seed: int, count: int, strength: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +54,8 @@ def test_the_bootstrap_draws_images_as_a_direct_one_would() -> None:
     for _ in range(200):
         drawn = rng.integers(12, size=12)
         direct.append(auroc(masks[drawn].reshape(-1), maps[drawn].reshape(-1)))
-    np.testing.assert_allclose([found["low"], found["high"]], np.quantile(direct, [0.025, 0.975]), atol=0.01)
+    expected = fraction_interval(auroc(masks.reshape(-1), maps.reshape(-1)), np.array(direct), 12)
+    assert found == pytest.approx(expected, abs=0.005)
     assert found["low"] < found["value"] < found["high"]
 
 
