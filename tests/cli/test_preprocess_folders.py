@@ -136,7 +136,9 @@ def test_scales_can_be_mixed_when_each_case_has_its_own(medgen: Run, write_slice
     write_series(write_slice, tmp_path / "in", 1, volume(0, depth=1))
     write_series(write_slice, tmp_path / "in", 2, volume(1, depth=1), Modality="MR")
     result = medgen("preprocess", tmp_path / "in", "-o", tmp_path / "a.h5")
-    assert "or scale each case by itself with --window 0.5%,99.5%" in last_line(result)
+    assert "choose with --series CT or --series MR, or scale each case by itself with --window 0.5%,99.5%" in last_line(
+        result
+    )
     result = medgen("preprocess", tmp_path / "in", "-o", tmp_path / "a.h5", "--window", "0.5%,99.5%")
     assert result.returncode == 0, result.stderr
     header, cases = contents(tmp_path / "a.h5")

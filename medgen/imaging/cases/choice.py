@@ -111,10 +111,11 @@ def _described(stack: Stack) -> str:
 def _remedy(odd: Sequence[Stack], most: Sequence[Stack], options: PreprocessOptions) -> str:
     """How to choose between the two."""
     remedies = []
-    usual = sorted({stack.first.modality for stack in most})
+    usual, others = ({stack.first.modality for stack in stacks} for stacks in (most, odd))
     captures = _captures([*odd, *most])
     if all(usual) and all(stack.first.modality not in usual or stack in captures for stack in odd):
-        remedies.append("choose with " + " ".join(f"--series {name}" for name in usual))
+        choices = (" ".join(f"--series {name}" for name in sorted(names)) for names in (usual, others - usual - {""}))
+        remedies.append("choose with " + " or ".join(filter(None, choices)))
     if most[0].first.kind == "hu" and any(stack.first.format == "nifti" and not stack.first.modality for stack in odd):
         remedies.append("say --modality CT if all are CT")
     if any(stack.first.kind != most[0].first.kind for stack in odd) and not is_relative(options.window):

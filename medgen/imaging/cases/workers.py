@@ -170,13 +170,15 @@ def _serve(pipe: Connection) -> None:
 
 
 def _hush() -> None:
-    """Keep what libraries print from the artifact on standard output, and from the user; Python can still complain.
+    """Keep what libraries print and log from the artifact on standard output, and from the user; Python can complain.
 
     Decoders print as they like; what matters comes as an exception, or as the death of the process.
     """
+    import logging
     import warnings
 
     warnings.simplefilter("ignore")
+    logging.disable()
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from medgen.errors import DataError, InputMissingError
+from medgen.imaging.reading.faults import one_line
 
 MAX_FILE_BYTES = 8 << 30  # one file or member, inflated
 MAX_ARCHIVE_BYTES = 256 << 30  # all members of an archive, inflated
@@ -63,12 +64,12 @@ class Entry:
         try:
             file = _opened(self.path).open(self.member)
         except Exception as error:  # zipfile raises what it likes at headers that do not fit each other
-            raise DataError(f"{self.name}: cannot be opened in the archive ({error})") from None
+            raise DataError(f"{self.name}: cannot be opened in the archive ({one_line(error)})") from None
         with file:
             try:
                 yield file
             except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-                raise DataError(f"{self.name}: damaged in the archive ({error})") from None
+                raise DataError(f"{self.name}: damaged in the archive ({one_line(error)})") from None
 
     def read(self) -> bytes:
         """The whole content; DataError if it is damaged or larger than it may be."""
@@ -172,7 +173,7 @@ def _add_archive(found: Found, path: Path, source: int, within: str) -> None:
         members = _opened(str(path)).infolist()
         reason = _bomb(members, path.stat().st_size)
     except Exception as error:  # a damaged directory makes zipfile raise what it likes
-        reason = f"not a readable ZIP file ({error})"
+        reason = f"not a readable ZIP file ({one_line(error)})"
     if reason:
         found.refused.append((str(path), reason))
         return

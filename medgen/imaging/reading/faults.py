@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 
 from medgen.errors import DataError, MedgenError
-from medgen.imaging.reading.archive import Entry
 
 
 class NoPicture(DataError):
@@ -21,8 +20,8 @@ class NoPicture(DataError):
 
 
 @contextlib.contextmanager
-def failing_as(entry: Entry, what: str) -> Iterator[None]:
-    """Raise whatever the block raises as a DataError: the file's name, `what` is wrong with it, and the cause.
+def failing_as(file: str, what: str) -> Iterator[None]:
+    """Raise whatever the block raises as a DataError: the name of the `file`, `what` is wrong with it, and the cause.
 
     Decoders raise what they like: a damaged file may recurse too deep, ask for more memory than there is, or panic in
     Rust, which is not even an Exception.
@@ -32,7 +31,7 @@ def failing_as(entry: Entry, what: str) -> Iterator[None]:
     except (MedgenError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
-        raise DataError(f"{entry.name}: {what}: {one_line(error)}") from error
+        raise DataError(f"{file}: {what}: {one_line(error)}") from error
 
 
 def one_line(error: BaseException) -> str:

@@ -22,7 +22,7 @@ def scan(entry: Entry, modality: str) -> list[SliceFacts]:
     Raises NoPicture for a file that neither is nor claims to be an image, or holds something else, and DataError with
     the reason why an image cannot be read.
     """
-    with failing_as(entry, "not a readable file"):
+    with failing_as(entry.name, "not a readable file"):
         beginning = entry.head(132)
     if not beginning:
         raise DataError(f"{entry.name}: is empty")
@@ -31,12 +31,12 @@ def scan(entry: Entry, modality: str) -> list[SliceFacts]:
     if entry.suffix in (".nii", ".nii.gz"):
         from medgen.imaging.reading.nifti import scan_nifti
 
-        with failing_as(entry, "not a readable NIfTI file"):
+        with failing_as(entry.name, "not a readable NIfTI file"):
             return scan_nifti(entry, modality)
     if beginning.startswith(_RASTER_MAGIC) or entry.suffix in _RASTER_SUFFIXES:
         from medgen.imaging.reading.raster import scan_raster
 
-        with failing_as(entry, "not a readable image"):
+        with failing_as(entry.name, "not a readable image"):
             return scan_raster(entry, modality)
     try:  # DICOM of old has no preamble, and often no extension either
         slices = _scan_dicom(entry)
@@ -52,13 +52,13 @@ def scan(entry: Entry, modality: str) -> list[SliceFacts]:
 def _scan_dicom(entry: Entry) -> list[SliceFacts]:
     from medgen.imaging.reading.dicom import scan_dicom
 
-    with failing_as(entry, "not a readable DICOM file"):
+    with failing_as(entry.name, "not a readable DICOM file"):
         return scan_dicom(entry)
 
 
 def read(entry: Entry, format_: str, frames: Sequence[int], *, hu: bool, plain: PlainPixels | None = None) -> Physical:
     """The pixels of `frames`, (F, H, W, C) in physical units. Raises DataError with the reason."""
-    with failing_as(entry, "the pixels cannot be decoded"):
+    with failing_as(entry.name, "the pixels cannot be decoded"):
         if format_ == "dicom":
             from medgen.imaging.reading.pixels import read_dicom
 

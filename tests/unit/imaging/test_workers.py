@@ -112,12 +112,13 @@ def test_several_processes_work_and_none_stays() -> None:
 
 
 NOISY = """
-import os, sys
+import logging, os, sys
 from medgen.imaging.cases.workers import Workers
 
 def shout(task):
     os.write(1, b"noise of a library")
     os.write(2, b"noise of a library")
+    logging.getLogger("a library").critical("noise")
     print("a word of Python's", file=sys.stderr)
     return task
 
