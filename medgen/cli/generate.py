@@ -102,7 +102,7 @@ def command(
     flags = {
         "steps": steps,
         "sampler": sampler,
-        "times": parse_times(times),
+        "times": parse_times(times, steps),
         "eta": eta,
         "guidance": guidance,
         "guidance_rescale": guidance_rescale,

@@ -113,7 +113,7 @@ def command(
         "window": _pair(window),
         "steps": steps,
         "sampler": sampler,
-        "times": parse_times(times),
+        "times": parse_times(times, steps),
         "eta": eta,
         "samples": samples,
         "batch_size": batch_size,

@@ -99,7 +99,7 @@ def command(
         "steps": steps,
         "flow_steps": flow_steps,
         "sampler": sampler,
-        "times": parse_times(times),
+        "times": parse_times(times, steps, flow_steps),
         "eta": eta,
         "draws": draws,
         "splits": listed(split),

@@ -110,10 +110,12 @@ def listed(names: str | None) -> list[str] | None:
     return [name.strip() for name in names.split(",")] if names else None
 
 
-def parse_times(text: str | None) -> str | list[float] | None:
-    """`T,T,...` -> numbers; the name of a spacing as it is; None if not given."""
+def parse_times(text: str | None, *steps: int | None) -> str | list[float] | None:
+    """`T,T,...` -> numbers, where `steps` are not given too; the name of a spacing as it is; None if not given."""
     if text is None or not text.strip()[:1].isdigit():
         return text
+    if any(given is not None for given in steps):
+        raise UsageError(f"--times {text}: the times themselves say how many steps there are; leave out --steps")
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:

@@ -99,7 +99,7 @@ def test_dicom_goes_in_and_comes_out_where_it_was(medgen: Medgen, tiny: Path, ob
 def test_sampler_and_times_are_those_of_every_command_that_samples(tiny: Path, tmp_path: Path) -> None:
     source = thick_set(tmp_path / "thick.h5", [thick_case("thick")])
     made = []
-    for name, more in (("a", ["--sampler", "heun", "--times", "999,300.5,2"]), ("b", ["--times", "karras"])):
+    for name, more in (("a", ["--sampler", "heun", "--set", "times=[999, 300.5, 2]"]), ("b", ["--times", "karras"])):
         assert run(arguments(tiny, source, tmp_path / f"{name}.h5", "--spacing", "1", *more)) == 0
         with open_set(tmp_path / f"{name}.h5") as stored:
             made.append((stored.provenance.steps[-1].config, next(iter(stored))["image"]))

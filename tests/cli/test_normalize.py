@@ -141,7 +141,7 @@ def test_the_vae_alone_is_a_baseline(tiny: Path, images: Path, tmp_path: Path) -
 
 
 def test_sampler_and_times_are_those_of_every_command_that_samples(tiny: Path, images: Path, tmp_path: Path) -> None:
-    more = ["--sampler", "unipc", "--times", "500,300.5,2"]
+    more = ["--sampler", "unipc", "--set", "times=[500, 300.5, 2]"]
     assert run(normalize(tiny, images, tmp_path / "a.h5", *more)) == 0
     assert run(normalize(tiny, images, tmp_path / "b.h5", "--times", "angle")) == 0
     with open_set(tmp_path / "a.h5") as first, open_set(tmp_path / "b.h5") as second:
