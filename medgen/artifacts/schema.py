@@ -35,7 +35,6 @@ ARRAY_RANK = {
     "image": 4, "latent": 4, "mask": 4, "vector": 2, "label": 1, "normalized": 4, "map": 4, "score": 1,
     "spread": 4,
 }  # fmt: skip
-ARRAY_NAMES = tuple(ARRAY_RANK)
 MAP_CHANNELS = ("pixel", "gradient", "laplacian", "total")
 TEXT_NAMES = ("text", "modality")
 SLICE_FACTS = (*TEXT_NAMES, "origins", "filled")

@@ -51,18 +51,6 @@ def to_x0(objective: Objective, schedule: Schedule, output: Tensor, x_t: Tensor,
     return (x_t + sigma * output) / (alpha + sigma)
 
 
-def to_eps(objective: Objective, schedule: Schedule, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-    """Convert the network's output to the noise it implies, (B, ...)."""
-    if objective == "eps":
-        return output
-    alpha, sigma = schedule.alpha_sigma_for(x_t, t)
-    if objective == "x0":
-        return (x_t - alpha * output) / sigma
-    if objective == "v":
-        return (sigma * x_t + alpha * output) / (alpha**2 + sigma**2)
-    return (x_t - alpha * output) / (alpha + sigma)
-
-
 def loss_weight(objective: Objective, schedule: Schedule, t: Tensor, min_snr_gamma: float | None) -> Tensor:
     """Min-SNR weight (B,) of Hang et al. 2023; 1 without gamma, and for flow, which weighs noise levels evenly."""
     if min_snr_gamma is None or objective == "flow":

@@ -10,7 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
+from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
 from medgen.errors import DataError
@@ -59,43 +61,24 @@ def coverage(
 
 def linear_matrix(thin_positions: Positions, thick_positions: Positions) -> Tensor:
     """(N, M): linear between the two nearest thick slices; beyond the first and the last, these are held."""
-    targets, knots = _inside(thin_positions, thick_positions)
-    if len(knots) == 1:
-        return torch.ones(len(targets), 1, dtype=torch.float64)
-    left = (torch.searchsorted(knots, targets, right=True) - 1).clamp(0, len(knots) - 2)
-    share = (targets - knots[left]) / (knots[left + 1] - knots[left])
-    rows = torch.arange(len(targets))
-    matrix = torch.zeros(len(targets), len(knots), dtype=torch.float64)
-    matrix[rows, left] = 1.0 - share
-    matrix[rows, left + 1] = share
-    return matrix
+    return _spline_matrix(thin_positions, thick_positions, degree=1)
 
 
 def cubic_matrix(thin_positions: Positions, thick_positions: Positions) -> Tensor:
-    """(N, M): the natural cubic spline through the thick slices; beyond the first and the last, these are held.
+    """(N, M): the natural cubic spline through the thick slices; beyond the first and the last, these are held."""
+    return _spline_matrix(thin_positions, thick_positions, degree=3)
 
-    With second derivatives c at the knots, tridiagonal in the values, and steps h, on each piece (de Boor 1978, ch. 4)
-    f = (1-s) y0 + s y1 - h^2/6 s (1-s) ((2-s) c0 + (1+s) c1).
-    """
-    matrix = linear_matrix(thin_positions, thick_positions)
+
+def _spline_matrix(thin_positions: Positions, thick_positions: Positions, degree: Literal[1, 3]) -> Tensor:
+    """A spline is linear in its values: column j is the spline through 1 at knot j and 0 at the others."""
     targets, knots = _inside(thin_positions, thick_positions)
+    if len(knots) == 1:
+        return torch.ones(len(targets), 1, dtype=torch.float64)
     if len(knots) < 3:
-        return matrix
-    step = torch.diff(knots)
-    inner = torch.arange(1, len(knots) - 1)
-    system = torch.eye(len(knots), dtype=torch.float64)  # natural: c = 0 at both ends
-    system[inner, inner - 1] = step[:-1]
-    system[inner, inner] = 2.0 * (step[:-1] + step[1:])
-    system[inner, inner + 1] = step[1:]
-    slopes = torch.zeros_like(system)  # six times the change of slope at each inner knot
-    slopes[inner, inner - 1] = 6.0 / step[:-1]
-    slopes[inner, inner] = -6.0 / step[:-1] - 6.0 / step[1:]
-    slopes[inner, inner + 1] = 6.0 / step[1:]
-    curvature = torch.linalg.solve(system, slopes)  # (M, M): c = curvature @ y
-    left = (torch.searchsorted(knots, targets, right=True) - 1).clamp(0, len(knots) - 2)
-    share = ((targets - knots[left]) / step[left])[:, None]
-    bend: Tensor = (2.0 - share) * curvature[left] + (1.0 + share) * curvature[left + 1]
-    return matrix - bend * share * (1.0 - share) * step[left][:, None].square() / 6.0
+        degree = 1
+    natural = "natural" if degree == 3 else None
+    spline = make_interp_spline(knots.numpy(), np.eye(len(knots)), k=degree, bc_type=natural)
+    return torch.from_numpy(spline(targets.numpy()))
 
 
 def resample(volume: Tensor, matrix: Tensor, dim: int = -3) -> Tensor:
@@ -130,14 +113,6 @@ def pseudo_inverse(matrix: Tensor, ridge: float = 1e-6, tolerance: float = 1e-9)
     gram.diagonal().add_(ridge * gram.diagonal().mean())
     inverse = torch.linalg.solve(gram, matrix).T
     return torch.where(inverse.abs() > tolerance * inverse.abs().max(), inverse, 0.0)
-
-
-def make_consistent(x: Tensor, y: Tensor, matrix: Tensor, inverse: Tensor, dim: int = -3) -> Tensor:
-    """The volume nearest to x (.., N, ..), in least squares, whose measurement A x is y (.., M, ..).
-
-    x + A^+ (y - A x): the range-null space decomposition (Wang et al. 2023, eq. 8). `inverse` is `pseudo_inverse(A)`.
-    """
-    return x + resample(y - resample(x, matrix, dim), inverse, dim)
 
 
 def _overlap(
