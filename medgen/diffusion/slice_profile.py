@@ -76,8 +76,8 @@ def _spline_matrix(thin_positions: Positions, thick_positions: Positions, degree
         return torch.ones(len(targets), 1, dtype=torch.float64)
     if len(knots) < 3:
         degree = 1
-    natural = "natural" if degree == 3 else None
-    spline = make_interp_spline(knots.numpy(), np.eye(len(knots)), k=degree, bc_type=natural)
+    ends: Literal["natural"] | None = "natural" if degree == 3 else None
+    spline = make_interp_spline(knots.numpy(), np.eye(len(knots)), k=degree, bc_type=ends)
     return torch.from_numpy(spline(targets.numpy()))
 
 
