@@ -216,3 +216,44 @@ def test_the_whole_folder_of_a_phantom_gives_its_images(medgen: Run, tmp_path: P
     assert header.intensity
     if kind == "chest-ct":
         assert (header.intensity.unit, header.intensity.window) == ("HU", (-1000.0, 400.0))
+
+
+@pytest.mark.parametrize(
+    ("tags", "ask", "words"),
+    [
+        (
+            {"PixelSpacing": [1e6, 1e6]},
+            ("--spacing", "1"),
+            "header says that a pixel measures 1e+06 mm: too many",
+        ),
+        ({"Rows": 12, "Columns": 48}, (), "have 48 x 12 pixels, those of"),
+        ({"ImagePositionPatient": [0, 0, 1e300]}, ("--thickness", "1"), "reach over 1e+300 mm"),
+    ],
+)
+def test_a_wrong_header_costs_no_other_series(
+    medgen: Run, write_slice: WriteSlice, tmp_path: Path, tags: dict[str, object], ask: tuple[str, ...], words: str
+) -> None:
+    """Also where it is the first, to which the others would not fit."""
+    write_series(write_slice, tmp_path / "in", 0, volume(0, depth=2), **tags)
+    if "ImagePositionPatient" in tags:  # one slice far away from the other
+        write_series(write_slice, tmp_path / "in", 0, volume(0, depth=1))
+    for number in (1, 2):
+        write_series(write_slice, tmp_path / "in", number, volume(number, depth=2))
+    result = medgen("preprocess", tmp_path / "in", *ask, "--keep-going", "-o", tmp_path / "a.h5")
+    assert result.returncode == 1, result.stderr
+    (told,) = [line for line in result.stderr.splitlines() if "left out:" in line]
+    assert f"{tmp_path}/in/0-" in told
+    assert words in told
+    assert len(contents(tmp_path / "a.h5")[1]) == 2
+
+
+def test_readings_that_are_damaged_are_items_too(medgen: Run, write_slice: WriteSlice, tmp_path: Path) -> None:
+    write_series(write_slice, tmp_path / "in", 1, volume(0))
+    (tmp_path / "xml").mkdir()
+    (tmp_path / "xml" / "cut.xml").write_text("<LidcReadMessage><Response")
+    ask = ("preprocess", tmp_path / "in", "--lidc-xml", tmp_path / "xml", "-o", tmp_path / "a.h5")
+    result = medgen(*ask)
+    assert (result.returncode, "cut.xml: not valid XML" in last_line(result)) == (65, True)
+    result = medgen(*ask, "--keep-going")
+    assert (result.returncode, "left out: " in result.stderr) == (1, True)
+    assert len(contents(tmp_path / "a.h5")[1]) == 1

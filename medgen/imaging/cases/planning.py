@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medgen.artifacts.stacks import MENDABLE
-from medgen.errors import DataError, UsageError
+from medgen.errors import DataError, InputMissingError, MedgenError, UsageError
 from medgen.imaging.cases.choice import chosen, of_one_scale
 from medgen.imaging.cases.intensity import Encoding, plan_encoding
 from medgen.imaging.cases.listener import LeftOut, Listener
@@ -27,6 +27,7 @@ from medgen.imaging.reading.series import Stack, build_stacks
 from medgen.imaging.reading.slices import MaskSource, SliceFacts
 
 SCAN_FILES = 32  # headers read in one task
+MAX_SLICES = 1 << 16  # of one case after resampling
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,11 @@ def make_plan(
     if inputs.lidc_xml:
         fields = NODULE_FIELDS
         for file, named in lidc.xml_files(inputs.lidc_xml):
-            reading = lidc.read_xml(file)
+            try:
+                reading = lidc.read_xml(file)
+            except MedgenError as error:
+                left_out.add(str(error))
+                continue
             if named and reading is None:
                 raise DataError(f"{file}: holds no LIDC reading of a CT")
             if reading and not lidc.annotate(reading, stacks, annotations, options.lidc_readers) and named:
@@ -109,11 +114,17 @@ def make_plan(
                 raise DataError(
                     f"{stack.name}: {flaw}; its slices cannot be resampled along z: {remedy}, or leave --thickness out"
                 )
+            extent = stack.offsets[-1] - stack.offsets[0]
+            if options.thickness is not None and extent > MAX_SLICES * options.thickness:
+                raise DataError(
+                    f"{stack.name}: its slices reach over {extent:.3g} mm, as its header says: more than {MAX_SLICES} "
+                    f"slices of {options.thickness:g} mm"
+                )
             if options.spacing is not None and not stack.measured:
                 raise DataError(f"{stack.name}: does not tell its pixel spacing; use --size instead of --spacing")
             if labelled and set(annotations[index].labels) != set(range(len(stack.slices))):
                 raise DataError(f"{stack.name}: has no label in {table.file if table else ''}")
-        except DataError as error:
+        except (DataError, InputMissingError) as error:
             left_out.add(str(error))
             continue
         _tell_flaws(stack, mending, options, listener)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from medgen.imaging.cases.work import Piece, ReadTask, Slab, read
 from medgen.imaging.cases.workers import WorkerDied, Workers
 from medgen.imaging.geometry import PlaneMap, parse_size, plan_plane
 from medgen.imaging.reading.series import Stack
+from medgen.imaging.reading.slices import MAX_PIXELS
 
 SLAB_SLICES = 16  # decoded in one task; bounds the memory of a worker, and keeps all of them busy on one case
 
@@ -155,22 +157,38 @@ def _kept_slices(case: PlannedCase, plan: Plan, options: PreprocessOptions, key:
 
 
 def _planes(plan: Plan, options: PreprocessOptions, size: tuple[int, int] | None, left_out: LeftOut) -> list[PlaneMap]:
-    """The geometry of each case; cases whose slices would not have the size of the first are left out."""
-    planes: list[PlaneMap] = []
-    cases: list[PlannedCase] = []
-    for case in plan.cases:
-        plane = _plane(case, options, size)
-        if planes and (plane.y.target, plane.x.target) != (planes[0].y.target, planes[0].x.target):
-            ours, first = (f"{p.x.target} x {p.y.target}" for p in (plane, planes[0]))
+    """The geometry of each case; cases whose slices would not have the size of most are left out."""
+    every = [(case, _plane(case, options, size)) for case in plan.cases]
+    sound: list[tuple[PlannedCase, PlaneMap]] = []
+    slices: Counter[tuple[int, int]] = Counter()
+    for case, plane in every:
+        rows, columns = shape = _shape(plane)
+        if rows * columns > MAX_PIXELS:
             left_out.add(
-                f"{case.stack.name}: its slices have {ours} pixels, those of {cases[0].stack.name} {first}; "
-                "bring all to one size with --size"
+                f"{case.stack.name}: its slices would have {columns} x {rows} pixels, as its header says "
+                f"that a pixel measures {case.stack.spacing[2]:g} mm: too many"
             )
             continue
-        planes.append(plane)
-        cases.append(case)
-    plan.cases = cases
-    return planes
+        sound.append((case, plane))
+        slices[shape] += len(case.keep)
+    if not sound:
+        raise DataError(f"all {len(every)} cases failed; the first: {left_out.reasons[0]}")
+    usual = slices.most_common(1)[0][0]
+    fitting = [(case, plane) for case, plane in sound if _shape(plane) == usual]
+    for case, plane in sound:
+        if _shape(plane) != usual:
+            ours, most = (f"{columns} x {rows}" for rows, columns in (_shape(plane), usual))
+            left_out.add(
+                f"{case.stack.name}: its slices have {ours} pixels, those of {fitting[0][0].stack.name} {most}; "
+                "bring all to one size with --size"
+            )
+    plan.cases = [case for case, _ in fitting]
+    return [plane for _, plane in fitting]
+
+
+def _shape(plane: PlaneMap) -> tuple[int, int]:
+    """(rows, columns) of the slices it makes."""
+    return plane.y.target, plane.x.target
 
 
 def _plane(case: PlannedCase, options: PreprocessOptions, size: tuple[int, int] | None) -> PlaneMap:

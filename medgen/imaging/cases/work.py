@@ -132,6 +132,13 @@ def scan(task: ScanTask) -> list[Scanned]:
 
 def read(task: ReadTask) -> Slab:
     """Read, resample and encode. Raises DataError naming the file that cannot be read."""
+    try:
+        return _slab(task)
+    except MemoryError as error:
+        raise DataError(f"{task}: too large for the memory that is free ({error}); use fewer --workers") from None
+
+
+def _slab(task: ReadTask) -> Slab:
     mended = any(piece.shifts for piece in task.pieces)
     fill = float("nan") if mended else task.encoding.fill  # which is not mixed into neighbouring slices
     planes, masks = [], []

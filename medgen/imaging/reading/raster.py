@@ -15,9 +15,8 @@ from PIL.ImageFile import ImageFile
 from medgen.errors import DataError
 from medgen.imaging.reading import deep_colour
 from medgen.imaging.reading.archive import Entry
-from medgen.imaging.reading.slices import SliceFacts
+from medgen.imaging.reading.slices import MAX_PIXELS, SliceFacts
 
-MAX_PIXELS = 1 << 28  # a side of 16384: far above any scanner, far below what harms
 _GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 _WIDE_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 

@@ -11,6 +11,8 @@ from medgen.imaging.reading.plain_pixels import PlainPixels
 Kind = Literal["hu", "byte", "other"]  # CT in HU, values 0..255, or any other scale
 BYTES = "grey value"
 """The unit of values from 0 to 255."""
+MAX_PIXELS = 1 << 28
+"""Of a slice: a side of 16384 is far above any scanner, far below what harms."""
 Format = Literal["dicom", "nifti", "raster"]
 
 Vector3 = tuple[float, float, float]

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medgen.errors import DataError
 from medgen.imaging.cases.intensity import plan_encoding
 from medgen.imaging.cases.work import Piece, ReadTask, Slab, read
-from medgen.imaging.geometry import plan_plane
+from medgen.imaging.geometry import PlaneMap, plan_plane
 from medgen.imaging.reading.archive import enumerate_sources
 from medgen.imaging.reading.formats import scan
 
@@ -79,3 +80,16 @@ def test_pixels_stand_for_the_patient_only_where_nobody_tells(tmp_path: Path, na
     slabs: list[Slab] = [read(task_of(path, nameless=nameless)) for path in (one, same, other)]
     assert slabs[0].digest == slabs[1].digest != slabs[2].digest
     assert (slabs[0].identity == slabs[1].identity != slabs[2].identity) == nameless
+
+
+def test_a_slice_too_large_for_the_memory_is_a_fault_of_its_file(
+    write_slice: WriteSlice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = task_of(write_slice(tmp_path / "a.dcm", HU))
+
+    def exhaust(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(PlaneMap, "image", exhaust)
+    with pytest.raises(DataError, match=r"a\.dcm: too large for the memory that is free \(no room\)"):
+        read(task)
