@@ -161,15 +161,24 @@ class Given:
     sets: tuple[str, ...]
     print_config: bool
 
-    def resolve(self, kind: type[OptionsT]) -> OptionsT:
-        """Merge defaults, preset, file, `--set` and flags into `kind`; with --print-config print it and stop."""
+    def resolve(self, kind: type[OptionsT], more: Mapping[str, object] | None = None) -> OptionsT:
+        """Merge defaults, preset, file, `--set` and flags into `kind`; with --print-config print it and stop.
+
+        `more`: by dotted key, what the command itself was given (None: not given).
+        """
         known = flags_of(kind)
         for key, (flag, typed) in self.flags.items():
             if typed is not None and typed != [] and key not in known:
                 raise UsageError(f"{flag.name} does not apply here; see 'medgen {self.command} --help'")
         values = {key: known[key].value(typed) for key, (_, typed) in self.flags.items() if key in known}
         options = resolve(
-            kind, self.command, tables=COMMANDS, preset=self.preset, file=self.config, sets=self.sets, flags=values
+            kind,
+            self.command,
+            tables=COMMANDS,
+            preset=self.preset,
+            file=self.config,
+            sets=self.sets,
+            flags={**(more or {}), **values},
         )
         if self.print_config:
             typer.echo(to_toml(self.command, options), nl=False)

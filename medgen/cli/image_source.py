@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from medgen.artifacts.schema import Intensity
     from medgen.artifacts.stored import StoredSet
     from medgen.cli.console import Console
-    from medgen.imaging.cases.options import PreprocessOptions, ReadingOptions
+    from medgen.imaging.cases.options import PreprocessOptions, ReadingOptions, SourceOptions
     from medgen.imaging.reading.series import Stack
 
 Reading = TypeVar("Reading", bound="ReadingOptions")
@@ -43,6 +43,15 @@ def is_set(source: str | Path) -> bool:
         beginning = file.read(9)
     # A stream begins with the length of its JSON: 8 bytes, little end first, of which the last three are 0.
     return beginning.startswith(_HDF5_MAGIC) or (beginning[5:8] == b"\0\0\0" and beginning[8:] == b"{")
+
+
+def refuse_for_sets(reading: SourceOptions) -> None:
+    """UsageError where `reading` asks for anything, for a set is not read anew."""
+    from medgen.errors import UsageError
+
+    if changed := reading.changed():
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in changed)
+        raise UsageError(f"{flags}: for files and folders, but only sets are given; preprocess them anew")
 
 
 def fitting(options: Reading, intensity: Intensity | None = None, shape: tuple[int, ...] | None = None) -> Reading:
@@ -121,12 +130,10 @@ def open_alike(
     channels, as far as `reading` leaves these open; where there is none, also the `intensity` of a model. Those in
     `with_splits` are split by patient, the others not.
     """
-    from medgen.errors import UsageError
     from medgen.imaging.cases.options import PreprocessOptions
 
-    if (changed := reading.changed()) and all(map(is_set, sources)):
-        flags = " and ".join(f"--{name.replace('_', '-')}" for name in changed)
-        raise UsageError(f"{flags}: for files and folders, but only sets are given; preprocess them anew")
+    if all(map(is_set, sources)):
+        refuse_for_sets(reading)
     opened: dict[str, Images] = {}
     fitted = fitting(reading, intensity)
     for source in sorted(dict.fromkeys(map(str, sources)), key=lambda source: not is_set(source)):

@@ -9,41 +9,40 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medgen.cli.flags import Given, takes
 from medgen.cli.options import (
     CaseSplit,
-    ConfigFile,
     Device,
     Eta,
     Force,
-    KeepGoing,
     OutputSet,
     Precision,
-    Preset,
-    PrintConfig,
     Sampler,
     SamplingSteps,
     Seed,
-    Sets,
     Shard,
     Times,
-    configure,
     parse_times,
 )
 from medgen.cli.set_maker import SetMaker
+from medgen.imaging.cases.options import ReadsFiles
 
 if TYPE_CHECKING:
     from medgen.artifacts.provenance import Identified
     from medgen.artifacts.schema import Case
     from medgen.artifacts.sets import SetReader
     from medgen.cli.console import Advance, Console
+    from medgen.inference.interpolate import InterpolateOptions
     from medgen.models.trained import Interpolator
 
 SPLINE = ("spacing", "thickness", "profile", "consistency", "split")
 """Settings that matter without a model."""
 
 
+@takes(ReadsFiles)
 def command(
     context: typer.Context,
+    given: Given,
     source: Annotated[
         str, typer.Argument(metavar="[SET]", help="A set, - for standard input; or a DICOM or NIfTI file, folder, ZIP.")
     ] = "-",
@@ -91,16 +90,12 @@ def command(
     seed: Seed = None,
     device: Device = "auto",
     shard: Shard = None,
-    keep_going: KeepGoing = False,
-    preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    print_config: PrintConfig = False,
     force: Force = False,
 ) -> None:
     """Make thin slices of thick ones, at any smaller spacing in mm.
 
-    Files are preprocessed on the way, to the size of the model's slices. Averaged over the profile of the thick
+    Files are preprocessed on the way, to the size of the model's slices, and in values to --window or that of the
+    model. Averaged over the profile of the thick
     slices, the result gives them back. Values outside the model's window are interpolated, and without a model all.
     """
     from medgen.inference.interpolate import InterpolateOptions
@@ -120,7 +115,7 @@ def command(
         "precision": precision,
         "seed": seed,
     }
-    options = configure(context, InterpolateOptions, flags, preset, config, sets, print_config)
+    options = given.resolve(InterpolateOptions, flags)
 
     from medgen.artifacts.provenance import derive
     from medgen.config import plain
@@ -129,7 +124,7 @@ def command(
     from medgen.models.trained import FrozenVAE, Interpolator
     from medgen.nets.compute import resolve_device
 
-    maker = SetMaker.of(context, output, force=force, shard=shard, keep_going=keep_going)
+    maker = SetMaker.of(context, output, force=force, shard=shard, keep_going=options.reading.keep_going)
     if options.spacing is None:
         raise UsageError("the distance of the thin slices is missing; give it with --spacing MM")
     target = resolve_device(device)
@@ -140,9 +135,9 @@ def command(
         settled = maker.precision(options.precision, target)
         denoiser = Interpolator.load(model, target, settled, ema=options.ema)
         autoencoder = FrozenVAE.load(vae, target, settled)
-    with _opened(source, denoiser, maker.console, own_window=options.window is not None) as reader:
+    with _opened(source, denoiser, maker.console, options) as reader:
         settings = plain(options)
-        del settings["batch_size"]
+        del settings["batch_size"], settings["reading"]
         if split:
             settings["split"] = split
         inputs: list[Identified] = [reader]
@@ -175,24 +170,26 @@ def command(
 
 
 @contextmanager
-def _opened(source: str, denoiser: Interpolator | None, console: Console, *, own_window: bool) -> Iterator[SetReader]:
-    """The set at `source`; image files are preprocessed to the size and (but with `own_window`) window of the model."""
-    import msgspec
-
+def _opened(
+    source: str, denoiser: Interpolator | None, console: Console, options: InterpolateOptions
+) -> Iterator[SetReader]:
+    """The set at `source`; image files are preprocessed to the size of the model, and its window or the one given."""
     from medgen.artifacts.sets import open_set
-    from medgen.cli.image_source import fitting, is_set, open_images
+    from medgen.cli.image_source import fitting, is_set, open_images, refuse_for_sets
     from medgen.imaging.cases.options import PreprocessOptions
 
+    reading = options.reading
     if is_set(source):
+        refuse_for_sets(reading)
         with open_set(source) as reader:
             yield reader
         return
-    options = PreprocessOptions(split_name="test", min_slices=2)
+    window = ",".join(map(repr, options.window)) if options.window else "auto"
+    settings = PreprocessOptions.of(reading, window=window, split_name="test", min_slices=max(2, reading.min_slices))
     if denoiser is not None:
         facts = denoiser.facts
-        options = fitting(options, None if own_window else facts.intensity)
-        options = msgspec.structs.replace(options, size=f"{facts.plane[1]}x{facts.plane[0]}")
-    with open_images(source, console, options) as images:
+        settings = fitting(settings, None if options.window else facts.intensity, (0, *facts.plane))
+    with open_images(source, console, settings) as images:
         yield images.stored
 
 

@@ -23,6 +23,7 @@ from medgen.diffusion.schedules import Schedule, ScheduleConfig
 from medgen.diffusion.slice_profile import ProfileShape
 from medgen.diffusion.thin_grid import blended, network_input, window_starts
 from medgen.errors import DataError, UsageError
+from medgen.imaging.cases.options import SourceOptions
 from medgen.inference.generate import objective_of
 from medgen.inference.sliding import Sliding
 from medgen.inference.thin_volume import ThinVolume, combine, slabs, volume_of
@@ -59,6 +60,8 @@ class InterpolateOptions(SamplingOptions, frozen=True):
     """Share of a window that the next one begins in."""
     batch_size: Count = 4
     """Windows at once."""
+    reading: SourceOptions = SourceOptions()
+    """Of an input from files."""
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
     ema: bool = True
     precision: Precision = "auto"

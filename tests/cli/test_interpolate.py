@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -268,3 +269,30 @@ def test_a_tilted_series_and_one_with_a_gap_are_refused(
     done = medgen(*arguments(tiny, tmp_path / "single", tmp_path / "out.h5", "--spacing", "1"))
     assert done.returncode == 65
     assert b"no images left to preprocess, no stack of 2 or more slices" in done.stderr
+
+
+def test_files_are_read_as_preprocess_reads_them(
+    tmp_path: Path, write_slice: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """CT as NIfTI that says nothing, beside a series with a gap that is to be mended, and one to be passed over."""
+    volume = np.random.default_rng(0).integers(-500, 500, (12, 12, 4)).astype(np.int16)
+    image = nibabel.Nifti1Image(volume, np.diag([-0.5, -0.5, 5.0, 1.0]))
+    (tmp_path / "in").mkdir()
+    nibabel.save(image, tmp_path / "in" / "v.nii.gz")
+    call = ["interpolate", str(tmp_path / "in"), "--spacing", "2.5", "-o", str(tmp_path / "thin.h5"), "--force"]
+    assert run([*call, "--modality", "CT"]) == 0
+    with open_set(tmp_path / "thin.h5") as reader:
+        assert len(list(reader)) == 1
+        assert reader.header.intensity == Intensity()
+    for index, pixels in enumerate(volume.transpose(2, 1, 0)):
+        z = 5.0 * (index + (index > 1))
+        write_slice(tmp_path / "in" / f"{index}.dcm", pixels, z=z, SeriesInstanceUID="1.2.1")
+        write_slice(tmp_path / "in" / f"mr{index}.dcm", pixels, z=z, SeriesInstanceUID="1.2.2", Modality="MR")
+    assert run([*call, "--modality", "CT", "--series", "CT"]) == 65
+    assert "preprocess with --mend" in capfd.readouterr().err
+    assert run([*call, "--modality", "CT", "--series", "CT", "--mend"]) == 0
+    with open_set(tmp_path / "thin.h5") as reader:
+        assert reader.header.intensity == Intensity()
+        assert sorted((len(case), case.mended) for case in reader) == [(8, ""), (9, "uneven gaps")]
+    assert run(["interpolate", str(tmp_path / "thin.h5"), "--spacing", "1", "--series", "CT"]) == 2
+    assert "--series: for files and folders, but only sets are given" in capfd.readouterr().err
