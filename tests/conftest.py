@@ -23,7 +23,8 @@ from medgen.artifacts.sets import create_set
 from medgen.config import plain
 from medgen.diffusion.schedules import ScheduleConfig
 from medgen.models.facts import DenoiserFacts, InterpolatorFacts, NormalizerFacts, VAEFacts
-from medgen.models.precision import Times
+from medgen.models.timing import Times
+from medgen.nets.kernels import DEFAULT
 from medgen.nets.unet import UNet
 from medgen.nets.unet_config import UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
@@ -40,9 +41,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 @pytest.fixture(autouse=True)
-def neither_precision_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """What "auto" comes to must not depend on the processor and on what else it does."""
     monkeypatch.setattr("medgen.models.precision.measured", lambda network, training: Times(1.0, 1.0))
+    monkeypatch.setattr("medgen.models.trained.measured_kernels", lambda network, dtype: DEFAULT)
 
 
 def noise_cases(count: int = 3, depth: int = 2, size: int = 16, *, fields: int = 2, seed: int = 0) -> Iterator[Case]:

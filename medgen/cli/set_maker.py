@@ -60,9 +60,11 @@ class SetMaker:
     def settled(self, *networks: Trained[Any, Any]) -> str:
         """The precisions that networks run at, for the provenance; why, `--verbose` tells."""
         from medgen.models.trained import precisions
+        from medgen.nets.kernels import DEFAULT
 
         for network in networks:
-            self.console.detail(f"{network.model.path} runs in {network.precision}")
+            kernels = f"; with {network.kernels}" if network.kernels != DEFAULT else ""
+            self.console.detail(f"{network.model.path} runs in {network.precision}{kernels}")
         return precisions(networks)
 
     def take(self, items: Iterable[Item]) -> Iterator[Item]:

@@ -1,14 +1,14 @@
 """At which precision a network runs: as asked for, or, where "auto" is on a CPU, as a short measurement decides.
 
-Processors that have instructions for bfloat16 may still be slower in it, and small networks go either way. So one block
-of each level of the network at hand is timed in both, in turns, as it is used: forward, and for training backward too.
+Processors that have instructions for bfloat16 may still be slower in it, and small networks go either way. So the parts
+of the network at hand are timed in both, as they are used: forward, and for training backward too. The layout of images
+and the kernels of upsampling and attention are chosen likewise for inference, where a precision is not asked for.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-import math
 import time
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -16,26 +16,21 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from medgen.models.timing import Clock, Times, in_turns
+from medgen.nets.attention import SelfAttention
+from medgen.nets.blocks import Upsample
 from medgen.nets.compute import Precision, autocast
+from medgen.nets.kernels import DEFAULT, Kernels, use_kernels
 from medgen.nets.stages import stages
 from medgen.nets.unet_config import UNetConfig
 from medgen.nets.vae import VAEConfig
 
 LEAD = 1.25
 """How many times as fast bfloat16 must be to be taken: less is noise, or not worth its rounding."""
-ROUNDS = 3
-"""How often each block is timed; the shortest time counts, since others on the machine can only lengthen it."""
-HOPELESS = 3.0
-"""How many times as slow bfloat16 is where it needs no second look."""
+KERNEL_LEAD = 1.15
+"""The same for a kernel other than the default."""
 
-Clock = Callable[[], float]
-
-
-class Times(NamedTuple):
-    """Processor seconds of one pass through a block of each level."""
-
-    float32: float
-    bfloat16: float
+Network = UNetConfig | VAEConfig
 
 
 class Choice(NamedTuple):
@@ -53,9 +48,7 @@ class Choice(NamedTuple):
         return f"{self.name}, {self.reason}"
 
 
-def choose(
-    precision: Precision, network: UNetConfig | VAEConfig, device: torch.device, *, training: bool = False
-) -> Choice:
+def choose(precision: Precision, network: Network, device: torch.device, *, training: bool = False) -> Choice:
     """The precision for a network of this shape; "auto" on a CPU is measured once a process."""
     if precision != "auto":
         return Choice(getattr(torch, precision), "as asked for")
@@ -63,59 +56,75 @@ def choose(
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Choice(torch.bfloat16, "which the GPU has")
         return Choice(torch.float32, "since the GPU has no bfloat16")
-    return faster(measured(network, training))
+    lead = measured(network, training).lead
+    dtype = torch.bfloat16 if lead >= LEAD else torch.float32
+    return Choice(dtype, f"since bfloat16 is {lead:.2f} times as fast as float32 here, and {LEAD:g} is a clear lead")
 
 
-def faster(times: Times) -> Choice:
-    """The faster precision; float32 unless bfloat16 leads clearly."""
-    ratio = times.float32 / max(times.bfloat16, 1e-9)
-    dtype = torch.bfloat16 if ratio >= LEAD else torch.float32
-    return Choice(dtype, f"since bfloat16 is {ratio:.2f} times as fast as float32 here, and {LEAD:g} is a clear lead")
-
-
-def measure(network: UNetConfig | VAEConfig, training: bool, clock: Clock = time.process_time) -> Times:
-    """Time a block of each level in float32 and in bfloat16, in turns.
-
-    The clock counts what this process computes, and not how long it waits for a processor that others use too.
-    """
-    with torch.random.fork_rng(devices=[]):
-        blocks = list(stages(network))
-    passes = [[_pass(*block, dtype, training) for block in blocks] for dtype in (torch.float32, torch.bfloat16)]
-    best = [[math.inf] * len(blocks) for _ in passes]
-    for place, both in enumerate(zip(*passes, strict=True)):
-        for run in both:
-            run()  # makes plans and finds memory
-        for number in range(ROUNDS):
-            for times, run in zip(best, both, strict=True):
-                began = clock()
-                run()
-                times[place] = min(times[place], clock() - began)
-            if number and best[1][place] > HOPELESS * best[0][place]:
-                break
-    return Times(*map(sum, best))
+def measure(network: Network, training: bool, clock: Clock = time.process_time) -> Times:
+    """Time the parts of a network in float32 and in bfloat16."""
+    both = [
+        (_pass(*part, torch.float32, training, DEFAULT), _pass(*part, torch.bfloat16, training, DEFAULT))
+        for part in _parts(network)
+    ]
+    return in_turns(both, clock)
 
 
 @functools.cache
-def measured(network: UNetConfig | VAEConfig, training: bool) -> Times:
+def measured(network: Network, training: bool) -> Times:
     """What `measure` finds for networks of this shape, once a process."""
     return measure(network, training)
 
 
+def choose_kernels(network: Network, dtype: torch.dtype, clock: Clock = time.process_time) -> Kernels:
+    """The kernels with which inference in `dtype` is fastest, one choice after the other."""
+    kernels = DEFAULT
+    for name in Kernels._fields:
+        other = kernels._replace(**{name: not getattr(kernels, name)})
+        both = [
+            (_pass(*part, dtype, False, kernels), _pass(*part, dtype, False, other))
+            for part in _parts(network)
+            if _concerns(name, part[0], dtype)
+        ]
+        if both and in_turns(both, clock).lead >= KERNEL_LEAD:
+            kernels = other
+    return kernels
+
+
+@functools.cache
+def measured_kernels(network: Network, dtype: torch.dtype) -> Kernels:
+    """What `choose_kernels` finds for networks of this shape, once a process."""
+    return choose_kernels(network, dtype)
+
+
+def _parts(network: Network) -> list[tuple[nn.Module, tuple[Tensor | None, ...]]]:
+    with torch.random.fork_rng(devices=[]):
+        return list(stages(network))
+
+
+def _concerns(name: str, part: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether the kernel that is chosen by `name` has work in this part."""
+    if name == "channels_last":
+        return any(isinstance(module, nn.Conv2d) for module in part.modules())
+    if name == "fused_upsampling":
+        return isinstance(part, Upsample)
+    return dtype == torch.bfloat16 and any(isinstance(module, SelfAttention) for module in part.modules())
+
+
 def _pass(
-    block: nn.Module, inputs: tuple[Tensor | None, ...], dtype: torch.dtype, training: bool
+    part: nn.Module, inputs: tuple[Tensor | None, ...], dtype: torch.dtype, training: bool, kernels: Kernels
 ) -> Callable[[], object]:
-    """A pass through the block as trainings make it, in mixed precision and back, or as inference does."""
-    block = copy.deepcopy(block)
+    """A pass through the part as trainings make it, in mixed precision and back, or as inference does."""
+    part = copy.deepcopy(part)
     values = [value if value is None else value.to(dtype) for value in inputs]
     if training:
 
         def there_and_back() -> None:
             with autocast(torch.device("cpu"), dtype):
-                output = block(*(value if value is None else value.detach().requires_grad_() for value in values))
+                output = part(*(value if value is None else value.detach().requires_grad_() for value in values))
             output.sum().backward()
 
         return there_and_back
-    block.to(dtype).eval().requires_grad_(False)
-    if any(weight.ndim == 4 for weight in block.parameters()):
-        block.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return torch.inference_mode()(lambda: block(*values))
+    part.to(dtype).eval().requires_grad_(False)
+    use_kernels(part, kernels)
+    return torch.inference_mode()(lambda: part(*values))

@@ -16,8 +16,9 @@ from medgen.config import convert
 from medgen.errors import ConfigError, DataError, UsageError
 from medgen.models.facts import DenoiserFacts, Facts, InterpolatorFacts, LatentFacts, NormalizerFacts, VAEFacts
 from medgen.models.kinds import KINDS
-from medgen.models.precision import Choice, choose
-from medgen.nets.compute import Precision, channels_last, lay_channels_last
+from medgen.models.precision import Choice, choose, measured_kernels
+from medgen.nets.compute import Precision, channels_last
+from medgen.nets.kernels import DEFAULT, Kernels, use_kernels
 from medgen.nets.unet import UNet
 from medgen.nets.vae import VAE, Posterior
 
@@ -40,11 +41,15 @@ class Trained(Generic[NetworkT, FactsT]):
     model: Model
     device: torch.device
     precision: Choice
+    kernels: Kernels = DEFAULT
 
     @classmethod
-    def load(cls, path: Path, device: torch.device, precision: Precision = "auto", *, ema: bool = True) -> Self:
+    def load(
+        cls, path: Path, device: torch.device, precision: Precision = "auto", *, ema: bool = True, tuned: bool = True
+    ) -> Self:
         """The network in the model file `path`, with the averaged weights if `ema` and it has them.
 
+        At precision "auto" on a CPU it also gets the kernels that are fastest there, if `tuned`.
         Raises DataError if the file is of another kind, or of another version, or its weights do not fit.
         """
         model = open_model(path, kind=cls.kind)
@@ -61,8 +66,17 @@ class Trained(Generic[NetworkT, FactsT]):
             reason = " ".join(str(error).split())[:300]
             raise DataError(f"{path}: the weights do not fit the network that the file describes: {reason}") from None
         chosen = choose(precision, configuration, device)
-        _make_ready(network, device, chosen.dtype)
-        return cls(network, facts, model, device, chosen)
+        tuned = tuned and precision == "auto" and device.type == "cpu"
+        kernels = measured_kernels(configuration, chosen.dtype) if tuned else DEFAULT
+        # Autocast would keep float32 weights and convert them all again in each call.
+        network.to(device, chosen.dtype).eval().requires_grad_(False)
+        use_kernels(network, kernels)
+        return cls(network, facts, model, device, chosen, kernels)
+
+    def _prepared(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) padded and laid out as the network wants them; volumes (B, C, D, H, W) as they are."""
+        prepared = _padded(x.to(self.device, non_blocking=True), like=x)
+        return channels_last(prepared) if x.ndim == 4 and self.kernels.channels_last else prepared
 
 
 def precisions(networks: Iterable[Trained[Any, Any]]) -> str:
@@ -79,13 +93,13 @@ class FrozenVAE(Trained[VAE, VAEFacts]):
     def encode(self, images: Tensor) -> Posterior:
         """Images (B, C, H, W) in [-1, 1], on any device -> posterior over latents (B, c, h, w)."""
         with self._own_precision():
-            posterior = self.network.encode(_prepared(images, self.device))
+            posterior = self.network.encode(self._prepared(images))
         return Posterior(posterior.mean[: len(images)], posterior.logvar[: len(images)])
 
     def decode(self, latents: Tensor) -> Tensor:
         """Unscaled latents (B, c, h, w) -> images (B, C, H, W), float32, about [-1, 1]."""
         with self._own_precision():
-            images = self.network.decode(_prepared(latents, self.device))
+            images = self.network.decode(self._prepared(latents))
         return images[: len(latents)].float()
 
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -132,7 +146,7 @@ class TrainedUNet(Trained[UNet, FactsT]):
     ) -> Tensor:
         """Answer to x (B, c, *S) at t (B,), with the arguments of `UNet.forward`: (B, c', *S), float32."""
         output: Tensor = self.network(
-            _prepared(x, self.device),
+            self._prepared(x),
             _padded(t.to(self.device), like=x),
             vector=None if vector is None else _padded(vector.to(self.device), like=x),
             keep=None if keep is None else _padded(keep.to(self.device), like=x),
@@ -168,19 +182,6 @@ def check_pair(model: Denoiser | NormalizerNetwork, vae: FrozenVAE | None) -> No
     if vae is None:
         raise UsageError("the model works on latents; give the VAE that decodes them with --vae")
     vae.check_made(model.facts, str(model.model.path))
-
-
-def _make_ready(network: VAE | UNet, device: torch.device, dtype: torch.dtype) -> None:
-    # Autocast would keep float32 weights and convert them all again in each call.
-    network.to(device, dtype).eval().requires_grad_(False)
-    if network.config.dims == 2:  # bf16 convolutions run faster so; volumes gain nothing
-        lay_channels_last(network)
-
-
-def _prepared(x: Tensor, device: torch.device) -> Tensor:
-    """Images (B, C, H, W) padded and laid out as convolutions want them; volumes (B, C, D, H, W) as they are."""
-    prepared = _padded(x.to(device, non_blocking=True), like=x)
-    return channels_last(prepared) if x.ndim == 4 else prepared
 
 
 def _padded(values: Tensor, like: Tensor) -> Tensor:

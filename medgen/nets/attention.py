@@ -17,9 +17,12 @@ FEW_TOKENS = 512
 """Up to here torch's fused attention in bfloat16 on a CPU is slower than its formula, backward twice to five times."""
 
 
-def full_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v for (B, heads, N, d) (Vaswani et al. 2017, eq. 1); O(N^2) time."""
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[-2] <= FEW_TOKENS:
+def full_attention(query: Tensor, key: Tensor, value: Tensor, *, formula: bool = True) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v for (B, heads, N, d) (Vaswani et al. 2017, eq. 1); O(N^2) time.
+
+    `formula`: few tokens in bfloat16 on a CPU go by the formula instead of torch's fused kernel.
+    """
+    if formula and query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[-2] <= FEW_TOKENS:
         weights = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, heads, N, M)
         attended: Tensor = weights.softmax(dim=-1) @ value
         return attended
@@ -46,7 +49,8 @@ class SelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads = count_heads(width, head_width)
-        self.attend = linear_attention if kind == "linear" else full_attention
+        self.kind = kind
+        self.formula = True
         self.norm = nn.GroupNorm(groups, width, norm_eps)
         self.qkv = nn.Linear(width, 3 * width)
         self.output = zeroed(nn.Linear(width, width))
@@ -55,7 +59,11 @@ class SelfAttention(nn.Module):
         """(B, C, *S) -> (B, C, *S)."""
         qkv = self.qkv(to_tokens(self.norm(x)))  # (B, N, 3C)
         query, key, value = (split_heads(part, self.heads) for part in qkv.chunk(3, dim=-1))
-        return x + to_grid(self.output(join_heads(self.attend(query, key, value))), x)
+        if self.kind == "linear":
+            attended = linear_attention(query, key, value)
+        else:
+            attended = full_attention(query, key, value, formula=self.formula)
+        return x + to_grid(self.output(join_heads(attended)), x)
 
 
 class CrossAttention(nn.Module):
@@ -64,6 +72,7 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, context_width: int, *, head_width: int, groups: int, norm_eps: float) -> None:
         super().__init__()
         self.heads = count_heads(width, head_width)
+        self.formula = True
         self.norm = nn.GroupNorm(groups, width, norm_eps)
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(context_width, 2 * width)
@@ -73,7 +82,7 @@ class CrossAttention(nn.Module):
         """Map x (B, C, *S) and context (B, L, context_width) to (B, C, *S)."""
         query = split_heads(self.query(to_tokens(self.norm(x))), self.heads)
         key, value = (split_heads(part, self.heads) for part in self.key_value(context).chunk(2, dim=-1))
-        return x + to_grid(self.output(join_heads(full_attention(query, key, value))), x)
+        return x + to_grid(self.output(join_heads(full_attention(query, key, value, formula=self.formula))), x)
 
 
 def count_heads(width: int, head_width: int) -> int:

@@ -112,9 +112,13 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = convolution(dims, width, width)
         self.strides = (2, 2) if dims == 2 else (2 if depth else 1, 2, 2)
+        self.fused = True
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, [D,] H, W) -> (B, C, [D,] 2H, 2W)."""
+        if not self.fused:
+            repeated: Tensor = self.conv(F.interpolate(x, scale_factor=[float(stride) for stride in self.strides]))
+            return repeated
         sums = functools.reduce(torch.kron, [_tap_sums(stride, self.conv.weight) for stride in self.strides])
         kernel = self.conv.weight.flatten(2) @ sums  # (C, C, taps)
         kernel = kernel.view(*kernel.shape[:2], *(2 + stride for stride in self.strides)).transpose(0, 1)

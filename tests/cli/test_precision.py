@@ -8,12 +8,13 @@ import pytest
 
 from medgen.artifacts.sets import open_set
 from medgen.cli.app import run
-from medgen.models.precision import Times
+from medgen.models.timing import Times
+from medgen.nets.kernels import Kernels
 from medgen.nets.vae import VAEConfig
 
 
 @pytest.fixture(autouse=True)
-def the_vae_alone_is_faster_in_bfloat16(monkeypatch: pytest.MonkeyPatch, neither_precision_is_faster: None) -> None:
+def the_vae_alone_is_faster_in_bfloat16(monkeypatch: pytest.MonkeyPatch, nothing_is_faster: None) -> None:
     def measured(network: object, training: bool) -> Times:
         return Times(2.0, 1.0) if isinstance(network, VAEConfig) else Times(1.0, 1.0)
 
@@ -32,7 +33,7 @@ def encode(tiny: Path, output: Path, *more: str) -> int:
 
 
 def test_each_network_has_its_own_and_the_provenance_and_verbose_tell_it(
-    tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert encode(tiny, tmp_path / "z.h5") == 0
     assert precision_of(tmp_path / "z.h5") == "bfloat16"
@@ -43,6 +44,9 @@ def test_each_network_has_its_own_and_the_provenance_and_verbose_tell_it(
     told = capfd.readouterr().err
     assert "model.safetensors runs in float32, since bfloat16 is 1.00 times as fast as float32 here" in told
     assert "vae.safetensors runs in bfloat16, since bfloat16 is 2.00 times as fast as float32 here" in told
+    monkeypatch.setattr("medgen.models.trained.measured_kernels", lambda network, dtype: Kernels(channels_last=False))
+    assert run([*command, "-o", str(tmp_path / "u.h5"), "-v"]) == 0
+    assert capfd.readouterr().err.count("a clear lead; with the plain layout") == 2
     assert run([*command, "-o", str(tmp_path / "t.h5"), "--precision", "float32"]) == 0
     assert precision_of(tmp_path / "t.h5") == "float32"
     assert "runs in" not in capfd.readouterr().err

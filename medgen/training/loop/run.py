@@ -86,7 +86,7 @@ class Training:
     def load_vae(self, path: Path, options: TrainingOptions) -> FrozenVAE:
         """The VAE that a learner looks through, at one precision in all processes, before and after a stop."""
         asked = self._kept("vae_precision", options) or options.loop.precision
-        vae = FrozenVAE.load(path, self.device, asked)
+        vae = FrozenVAE.load(path, self.device, asked, tuned=False)  # a training that goes on computes as before
         agreed = self._agreed(vae.precision, "the VAE")
         return vae if agreed == vae.precision else FrozenVAE.load(path, self.device, agreed.name)
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from medgen.models import precision
-from medgen.models.precision import LEAD, Times, choose, faster, measure
+from medgen.models.precision import KERNEL_LEAD, LEAD, choose, choose_kernels, measure
+from medgen.models.timing import Times, in_turns
+from medgen.models.trained import Denoiser, FrozenVAE
+from medgen.nets.blocks import Upsample
+from medgen.nets.kernels import Kernels
 from medgen.nets.stages import stages
 from medgen.nets.unet_config import UNetConfig
 from medgen.nets.vae import VAEConfig
@@ -46,42 +52,76 @@ def test_a_block_of_each_level_runs_in_both_precisions(network: UNetConfig | VAE
     assert torch.equal(torch.get_rng_state(), before)  # the weights of what is trained do not depend on it
 
 
-def test_the_blocks_are_as_wide_as_the_levels_and_as_large_as_in_use() -> None:
-    made = list(stages(TINY))
-    assert [arguments[0].shape for _, arguments in made] == [(2, 16, 32, 32), (2, 32, 16, 16)]  # type: ignore[union-attr]
-    for block, arguments in [*made, *stages(VOLUMES), *stages(SMALL_VAE)]:
-        assert block(*arguments).shape == arguments[0].shape  # type: ignore[union-attr]
+def test_the_parts_are_as_wide_as_the_levels_and_as_large_as_in_use() -> None:
+    shapes = [tuple(x.shape) for _, (x, *_) in stages(TINY) if x is not None]
+    assert shapes == [(4, 16, 32, 32), (4, 32, 16, 16), (4, 32, 16, 16)]
+    for part, (x, *others) in [*stages(TINY), *stages(VOLUMES), *stages(SMALL_VAE)]:
+        assert x is not None
+        sides = x.shape[2:]
+        if isinstance(part, Upsample):
+            sides = (*sides[:-2], 2 * sides[-2], 2 * sides[-1])
+        assert part(x, *others).shape == (*x.shape[:2], *sides)
 
 
 def test_the_shortest_of_several_passes_counts_so_that_noise_does_not_decide() -> None:
-    """In truth bfloat16 takes half as long; three of four of its passes are disturbed."""
+    """In truth bfloat16 takes half as long; two of three of its passes are disturbed."""
 
     def seconds() -> Iterator[float]:
         for _ in stages(TINY):
-            for disturbed in (10.0, 1.0, 7.0):
-                yield 2.0
-                yield 1.0 * disturbed
+            yield from (2.0, 10.0, 2.5, 1.0, 3.0, 7.0)
 
-    assert measure(TINY, False, Scripted(seconds())) == Times(4.0, 2.0)
-    assert faster(Times(4.0, 2.0)).dtype == torch.bfloat16
+    assert measure(TINY, False, Scripted(seconds())) == Times(6.0, 3.0)
 
 
 def test_what_is_hopeless_is_not_measured_to_the_end() -> None:
     """Emulated bfloat16 may take twenty times as long."""
-
-    def seconds() -> Iterator[float]:
-        for _ in stages(TINY):  # two rounds a level, and no more
-            yield from (1.0, 20.0, 1.5, 21.0)
-
-    clock = Scripted(seconds())
-    assert measure(TINY, True, clock) == Times(2.0, 40.0)
+    passes = []
+    one, other = (lambda: passes.append("one")), (lambda: passes.append("other"))
+    times = in_turns([(one, other)] * 2, Scripted(iter((1.0, 20.0, 1.5, 21.0) * 2)))
+    assert times == Times(2.0, 40.0)
+    assert passes == ["one", "other"] * 3 * 2  # the first of three is not timed
 
 
 @pytest.mark.parametrize("ratio", [0.2, 0.99, 1.0, LEAD - 0.01, LEAD + 0.01, 3.0])
-def test_bfloat16_needs_a_clear_lead(ratio: float) -> None:
-    choice = faster(Times(ratio, 1.0))
+def test_bfloat16_needs_a_clear_lead(ratio: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "measured", lambda network, training: Times(ratio, 1.0))
+    choice = choose("auto", TINY, CPU)
     assert choice.name == ("bfloat16" if ratio > LEAD else "float32")
     assert f"bfloat16 is {ratio:.2f} times as fast as float32" in str(choice)
+
+
+@pytest.mark.parametrize("lead", [1 / KERNEL_LEAD, 1.0, 0.99 * KERNEL_LEAD, 1.01 * KERNEL_LEAD])
+def test_a_kernel_other_than_the_default_needs_a_lead_too(lead: float) -> None:
+    chosen = choose_kernels(TINY, torch.bfloat16, Scripted(itertools.cycle((lead, 1.0))))
+    assert chosen == (Kernels(False, False, False) if lead > KERNEL_LEAD else Kernels())
+
+
+def test_kernels_that_a_network_has_no_work_for_stay_as_they_are() -> None:
+    """Volumes have one layout; the VAE has no attention, nor has float32 a formula of its own."""
+    always = itertools.cycle((2.0, 1.0))
+    assert choose_kernels(VOLUMES, torch.bfloat16, Scripted(always)) == Kernels(True, False, False)
+    assert choose_kernels(SMALL_VAE, torch.bfloat16, Scripted(always)) == Kernels(False, False, True)
+    assert choose_kernels(TINY, torch.float32, Scripted(always)) == Kernels(False, False, True)
+
+
+@pytest.mark.parametrize("kernels", [Kernels(*ways) for ways in itertools.product((False, True), repeat=3)], ids=str)
+def test_all_kernels_give_the_same_to_rounding(tiny: Path, kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, t = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.full((4,), 500.0)
+    vae, model = tiny / "vae.safetensors", tiny / "model.safetensors"
+    expected = FrozenVAE.load(vae, CPU, "float32").decode(x), Denoiser.load(model, CPU, "float32")(x, t)
+    monkeypatch.setattr("medgen.models.trained.measured_kernels", lambda network, dtype: kernels)
+    loaded = FrozenVAE.load(vae, CPU), Denoiser.load(model, CPU)
+    assert loaded[0].kernels == loaded[1].kernels == kernels
+    torch.testing.assert_close((loaded[0].decode(x), loaded[1](x, t)), expected, rtol=1e-4, atol=1e-4)
+    assert any(
+        module.fused == kernels.fused_upsampling
+        for module in loaded[0].network.modules()
+        if isinstance(module, Upsample)
+    )
+    laid = loaded[0].network.decoder.input.weight.is_contiguous(memory_format=torch.channels_last)
+    assert laid == kernels.channels_last
+    for exact in (FrozenVAE.load(vae, CPU, "float32"), FrozenVAE.load(vae, CPU, tuned=False)):
+        assert exact.kernels == Kernels()
 
 
 def test_what_is_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:

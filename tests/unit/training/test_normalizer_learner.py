@@ -22,7 +22,7 @@ from medgen.diffusion.sampling import SamplingOptions, sample
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
 from medgen.errors import ConfigError, DataError, Terminated, UsageError
 from medgen.models.facts import NormalizerFacts, VAEFacts
-from medgen.models.precision import Times
+from medgen.models.timing import Times
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
 from medgen.training.learners.diffusion import train_diffusion

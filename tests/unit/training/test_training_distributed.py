@@ -100,7 +100,9 @@ def loop_of(learner: Learner, state: Path, here: World, *, sharded: bool = False
     options = LoopOptions(**values | changes)
     log = Log(None, None, run="", start=0, force=False)
     resume = ResumeFile(state, Identity("0", "test", 0, {}, {}))
-    return Loop(learner, Noise(), Noise(), options, 0, CPU, torch.float32, resume, log, Silent(), here)
+    return Loop(
+        learner, Noise(), Noise(), options, 0, CPU, getattr(torch, options.precision), resume, log, Silent(), here
+    )
 
 
 def result(loop: Loop) -> dict[str, Tensor]:

@@ -13,7 +13,8 @@ import torch
 
 from medgen.artifacts.model_file import open_model
 from medgen.errors import ConfigError, Terminated
-from medgen.models.precision import Choice, Times
+from medgen.models.precision import Choice
+from medgen.models.timing import Times
 from medgen.nets.compute import machine
 from medgen.training.learners.denoiser import DenoiserLearner
 from medgen.training.learners.diffusion import train_diffusion

@@ -1,0 +1,49 @@
+"""Which of two ways to compute is faster on this processor, so that noise does not decide."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+ROUNDS = 3
+"""How often each pass is timed; the shortest time counts, since others on the machine can only lengthen it."""
+HOPELESS = 3.0
+"""How many times as slow the second way is where it needs no further look."""
+
+Clock = Callable[[], float]
+Pass = Callable[[], object]
+
+
+class Times(NamedTuple):
+    """Processor seconds of all passes one way and another."""
+
+    first: float
+    second: float
+
+    @property
+    def lead(self) -> float:
+        """How many times as fast the second way is."""
+        return self.first / max(self.second, 1e-9)
+
+
+def in_turns(passes: Sequence[tuple[Pass, Pass]], clock: Clock = time.process_time) -> Times:
+    """Time passes, each of them both ways, in turns.
+
+    The clock counts what this process computes, and not how long it waits for a processor that others use too.
+    """
+    sums = [0.0, 0.0]
+    for both in passes:
+        best = [math.inf, math.inf]
+        for run in both:
+            run()  # makes plans and finds memory
+        for number in range(ROUNDS):
+            for way, run in enumerate(both):
+                began = clock()
+                run()
+                best[way] = min(best[way], clock() - began)
+            if number and best[1] > HOPELESS * best[0]:
+                break
+        sums = [total + shortest for total, shortest in zip(sums, best, strict=True)]
+    return Times(*sums)

@@ -1,0 +1,41 @@
+"""Ways to compute one and the same: which is faster depends on processor, shape and precision."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import nn
+
+from medgen.nets.attention import CrossAttention, SelfAttention
+from medgen.nets.blocks import Upsample
+from medgen.nets.compute import lay_channels_last
+
+
+class Kernels(NamedTuple):
+    """The way for each choice there is; results agree to rounding. The defaults were fastest where they were tried."""
+
+    channels_last: bool = True
+    """Channels side by side in memory, where inference is of images; for volumes it gains nothing."""
+    fused_upsampling: bool = True
+    """One transposed convolution instead of repetition and convolution."""
+    attention_formula: bool = True
+    """On a CPU, attention in bfloat16 to few tokens by its formula instead of torch's fused kernel."""
+
+    def __str__(self) -> str:
+        """What is not as by default, in words."""
+        names = ("the plain layout", "upsampling in two steps", "torch's kernel of attention")
+        return " and ".join(name for name, default in zip(names, self, strict=True) if not default)
+
+
+DEFAULT = Kernels()
+
+
+def use_kernels(network: nn.Module, kernels: Kernels) -> None:
+    """Let all parts of a network of images or volumes compute in these ways."""
+    for part in network.modules():
+        if isinstance(part, Upsample):
+            part.fused = kernels.fused_upsampling
+        elif isinstance(part, SelfAttention | CrossAttention):
+            part.formula = kernels.attention_formula
+    if kernels.channels_last and not any(isinstance(part, nn.Conv3d) for part in network.modules()):
+        lay_channels_last(network)
