@@ -21,8 +21,8 @@ from medgen.nets.attention import SelfAttention
 from medgen.nets.blocks import Upsample
 from medgen.nets.compute import Precision, autocast
 from medgen.nets.kernels import DEFAULT, Kernels, use_kernels
-from medgen.nets.stages import stages
 from medgen.nets.unet_config import UNetConfig
+from medgen.nets.units import samples
 from medgen.nets.vae import VAEConfig
 
 LEAD = 1.25
@@ -99,7 +99,7 @@ def measured_kernels(network: Network, dtype: torch.dtype) -> Kernels:
 
 def _parts(network: Network) -> list[tuple[nn.Module, tuple[Tensor | None, ...]]]:
     with torch.random.fork_rng(devices=[]):
-        return list(stages(network))
+        return list(samples(network))
 
 
 def _concerns(name: str, part: nn.Module, dtype: torch.dtype) -> bool:

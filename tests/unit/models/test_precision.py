@@ -15,8 +15,8 @@ from medgen.models.timing import Times, in_turns
 from medgen.models.trained import Denoiser, FrozenVAE
 from medgen.nets.blocks import Upsample
 from medgen.nets.kernels import Kernels
-from medgen.nets.stages import stages
 from medgen.nets.unet_config import UNetConfig
+from medgen.nets.units import samples
 from medgen.nets.vae import VAEConfig
 
 CPU = torch.device("cpu")
@@ -53,9 +53,9 @@ def test_a_block_of_each_level_runs_in_both_precisions(network: UNetConfig | VAE
 
 
 def test_the_parts_are_as_wide_as_the_levels_and_as_large_as_in_use() -> None:
-    shapes = [tuple(x.shape) for _, (x, *_) in stages(TINY) if x is not None]
+    shapes = [tuple(x.shape) for _, (x, *_) in samples(TINY) if x is not None]
     assert shapes == [(4, 16, 32, 32), (4, 32, 16, 16), (4, 32, 16, 16)]
-    for part, (x, *others) in [*stages(TINY), *stages(VOLUMES), *stages(SMALL_VAE)]:
+    for part, (x, *others) in [*samples(TINY), *samples(VOLUMES), *samples(SMALL_VAE)]:
         assert x is not None
         sides = x.shape[2:]
         if isinstance(part, Upsample):
@@ -67,7 +67,7 @@ def test_the_shortest_of_several_passes_counts_so_that_noise_does_not_decide() -
     """In truth bfloat16 takes half as long; two of three of its passes are disturbed."""
 
     def seconds() -> Iterator[float]:
-        for _ in stages(TINY):
+        for _ in samples(TINY):
             yield from (2.0, 10.0, 2.5, 1.0, 3.0, 7.0)
 
     assert measure(TINY, False, Scripted(seconds())) == Times(6.0, 3.0)
