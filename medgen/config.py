@@ -121,7 +121,7 @@ def preset_text(name: str) -> str:
     """The TOML text of one preset; ConfigError with the nearest name if there is none."""
     names = preset_names()
     if name not in names:
-        raise ConfigError(f"no preset '{name}'{_did_you_mean(name, names)}; presets: {', '.join(names)}")
+        raise ConfigError(f"no preset '{name}'{did_you_mean(name, names)}; presets: {', '.join(names)}")
     return resources.files("medgen.presets").joinpath(f"{name}.toml").read_text(encoding="utf-8")
 
 
@@ -136,9 +136,11 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
-def _did_you_mean(name: str, names: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str], otherwise: str = "") -> str:
+    """`; did you mean 'X'?` where a known name is near, else `otherwise` after a semicolon, if there is any."""
     match = nearest(name, names)
-    return f" (did you mean '{match}'?)" if match else ""
+    hint = f"did you mean '{match}'?" if match else otherwise
+    return f"; {hint}" if hint else ""
 
 
 def _load_file(file: Path, tables: Iterable[str]) -> dict[str, Any]:
@@ -153,7 +155,7 @@ def _load_file(file: Path, tables: Iterable[str]) -> dict[str, Any]:
     known = list(tables)
     for table in content:
         if table not in known:
-            raise ConfigError(f"{file}: unknown table [{table}]{_did_you_mean(table, known)}; tables are commands")
+            raise ConfigError(f"{file}: unknown table [{table}]{did_you_mean(table, known)}; tables are commands")
     return content
 
 
@@ -163,7 +165,7 @@ def _merge_layer(merged: dict[str, Any], kind: type[msgspec.Struct], layer: Mapp
     for key, value in layer.items():
         if key not in fields:
             raise ConfigError(
-                f"{where}: unknown key '{key}'{_did_you_mean(key, fields)}; known: {', '.join(sorted(fields))}"
+                f"{where}: unknown key '{key}'{did_you_mean(key, fields)}; known: {', '.join(sorted(fields))}"
             )
         nested = _struct_in(fields[key])
         if nested is not None and isinstance(value, Mapping):

@@ -22,7 +22,7 @@ from typer.core import TyperCommand, TyperGroup
 from medgen import __version__
 from medgen.cli.console import Console
 from medgen.cli.outputs import check_places, may_replace_report
-from medgen.config import nearest
+from medgen.config import did_you_mean
 from medgen.errors import MedgenError, PipeClosed, StorageError, Terminated, UnavailableError, UsageError
 from medgen.memory import keep_freed_memory
 from medgen.processors import share_processors
@@ -171,9 +171,8 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command called; an unknown one is answered with the nearest name."""
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            match = nearest(args[0], COMMANDS)
-            hint = f"did you mean '{match}'?" if match else "see 'medgen --help'"
-            raise UsageError(f"no command '{args[0]}'; {hint}")
+            hint = did_you_mean(args[0], COMMANDS, "see 'medgen --help'")
+            raise UsageError(f"no command '{args[0]}'{hint}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

@@ -20,7 +20,7 @@ import msgspec
 import typer
 
 from medgen.cli.app import COMMANDS
-from medgen.config import Described, Options, nearest, resolve, to_toml
+from medgen.config import Described, Options, did_you_mean, resolve, to_toml
 from medgen.errors import ConfigError, UsageError
 
 OptionsT = TypeVar("OptionsT", bound=Options)
@@ -130,9 +130,9 @@ class Flag:
     def _parsed(self, given: Any) -> Any:
         inner = get_args(self.kind)
         if get_origin(self.kind) is Literal and given not in inner:
-            match = nearest(str(given), [str(choice) for choice in inner])
-            hint = f"did you mean '{match}'?" if match else f"choose from {', '.join(filter(None, inner))}"
-            raise ConfigError(f"{self.name} {given}: {hint}")
+            choices = [str(choice) for choice in inner if choice != ""]
+            hint = did_you_mean(str(given), choices, f"choose from {', '.join(choices)}")
+            raise ConfigError(f"{self.name} {given}{hint}")
         if get_origin(self.kind) is not tuple:
             return given
         words = given if isinstance(given, list) else [word.strip() for word in given.split(",")]

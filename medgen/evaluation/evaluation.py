@@ -14,7 +14,7 @@ from medgen import __version__
 from medgen.artifacts.provenance import Identified, Provenance, derive
 from medgen.artifacts.stored import StoredSet
 from medgen.artifacts.synthetic import counted
-from medgen.config import nearest, plain
+from medgen.config import did_you_mean, plain
 from medgen.errors import UsageError
 from medgen.evaluation.anomaly import metric as anomaly
 from medgen.evaluation.conditioning import metric as conditioning
@@ -86,9 +86,8 @@ def choose(names: Sequence[str] | None, inputs: Inputs) -> list[str]:
         return chosen
     for name in names:
         if name not in METRICS:
-            match = nearest(name, METRICS)
-            hint = f"did you mean '{match}'?" if match else f"metrics: {', '.join(METRICS)}"
-            raise UsageError(f"--metrics: no metric '{name}'; {hint}")
+            hint = did_you_mean(name, METRICS, f"metrics: {', '.join(METRICS)}")
+            raise UsageError(f"--metrics: no metric '{name}'{hint}")
         if lacking[name]:
             raise UsageError(f"{name} {lacking[name]}")
     return list(names)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from medgen.artifacts.stored import CaseRow
-from medgen.config import nearest
+from medgen.config import did_you_mean
 from medgen.errors import DataError, UsageError
 from medgen.imaging.labels.names import CaseNames, stem_of
 from medgen.imaging.labels.rows import read_rows
@@ -70,9 +70,8 @@ def pairing_of(by: str, sides: Sequence[Side]) -> Pairing:
             for case, name in _patients(side) if by == "patient" else _paths(side):
                 names[side.part, case].add(name)
     else:
-        match = nearest(by, WAYS)
-        hint = f"did you mean '{match}'?" if match else f"expected {', '.join(WAYS)} or a CSV file"
-        raise UsageError(f"--pair-by {by}: {hint}")
+        hint = did_you_mean(by, WAYS, f"expected {', '.join(WAYS)} or a CSV file")
+        raise UsageError(f"--pair-by {by}{hint}")
     known = {key: frozenset(found) for key, found in names.items()}
     for side in sides:
         for row in side.cases:
@@ -143,7 +142,6 @@ def _named(name: str, sides: Sequence[Side], file: Path, number: int) -> set[str
                 except DataError as error:
                     reason = str(error)
     if not found:
-        match = nearest(name, [row.id for side in sides for row in side.cases])
-        hint = f"; did you mean '{match}'?" if match else ""
+        hint = did_you_mean(name, [row.id for side in sides for row in side.cases])
         raise DataError(f"{file}, row {number}: {reason or f'no case {name!r} in the {sides[0].part}{hint}'}")
     return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medgen.artifacts.outputs.whole import atomic_folder, storage_errors
-from medgen.config import nearest
+from medgen.config import did_you_mean
 from medgen.errors import MedgenError, UnavailableError, UsageError
 from medgen.imaging.cases.workers import WorkerDied, Workers
 from medgen.imaging.labels.rows import RowWriter
@@ -28,9 +28,8 @@ Rows = dict[str, list[tuple[object, ...]]]
 def options_of(kind: str) -> type[PhantomOptions]:
     """The options struct of a kind; UsageError if there is none."""
     if kind not in KINDS:
-        match = nearest(kind, KINDS)
-        hint = f"did you mean '{match}'?" if match else f"kinds: {', '.join(KINDS)}"
-        raise UsageError(f"no phantom '{kind}'; {hint}")
+        hint = did_you_mean(kind, KINDS, f"kinds: {', '.join(KINDS)}")
+        raise UsageError(f"no phantom '{kind}'{hint}")
     return KINDS[kind][1]
 
 

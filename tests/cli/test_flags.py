@@ -74,8 +74,8 @@ def test_lists_are_typed_with_commas(key: str, typed: str, value: object) -> Non
         ("range", "1,2,3", UsageError, "--size-range 1,2,3: expected LOW,HIGH"),
         ("range", "a,b", UsageError, "--size-range a,b: expected LOW,HIGH"),
         ("heat", 301.0, ConfigError, "--heat 301.0: expected float <= 300"),
-        ("method", "fyr", ConfigError, "--method fyr: did you mean 'fry'?"),
-        ("method", "x", ConfigError, "--method x: choose from boil, fry"),
+        ("method", "fyr", ConfigError, "--method fyr; did you mean 'fry'?"),
+        ("method", "x", ConfigError, "--method x; choose from boil, fry"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_flag(key: str, typed: object, kind: type[Exception], message: str) -> None:
