@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import msgspec
 
 from medgen.artifacts.provenance import Identified, Provenance, derive
 from medgen.artifacts.schema import Case, SetHeader
 from medgen.artifacts.sets import SetReader
-from medgen.artifacts.sharding import shard_of, without_shard
+from medgen.artifacts.sharding import numbered, shard_of, without_shard
 from medgen.errors import DataError
 
+# Ids that preprocess makes: perhaps of the patient, of the pixels, perhaps a number.
+_ID = re.compile(r"(?:[0-9a-f]{12}-)?([0-9a-f]{16})(?:\.[0-9]+)?")
 _MUST_AGREE = ("kind", "intensity", "vector_fields", "label_names", "latent_scale", "latent_shift", "vae_digest")
 
 
 def join(
-    readers: Sequence[SetReader], names: Sequence[str], *, mixed: bool = False
+    readers: Sequence[SetReader], names: Sequence[str], *, mixed: bool = False, drop: bool = False
 ) -> tuple[SetHeader, list[Identified], Iterator[Case]]:
     """Header, inputs and cases of the joined set; DataError when the sets do not belong together.
 
-    Real and synthetic cases belong together only with `mixed`, or where the job of the shards had both.
+    Real and synthetic cases belong together only with `mixed`, or where the job of the shards had both. Of cases of
+    different sets that show the same pixels only one may stay: `drop` leaves out all but the first.
     """
     first = readers[0].header
     for reader, name in zip(readers, names, strict=True):
@@ -34,11 +38,11 @@ def join(
     shards = [shard_of(reader.header) for reader in readers]
     if any(shard is not None for shard in shards):
         ordered = _in_order(readers, names, shards)
-        return without_shard(first), [_Shards(ordered)], _without_repeats(_round_robin(ordered))
+        return without_shard(first), [_Shards(ordered)], _renumbered(_round_robin(ordered))
     notes = _joined_notes(readers, names)
     header = msgspec.structs.replace(first, provenance=derive("merge", {}, inputs=readers), notes=notes)
-    cases = itertools.chain.from_iterable(readers) if mixed else _of_one_kind(readers, names)
-    return header, list(readers), _without_repeats(cases)
+    found = ((case, name) for reader, name in zip(readers, names, strict=True) for case in reader)
+    return header, list(readers), _apart(found if mixed else _of_one_kind(found), drop=drop)
 
 
 class _Shards:
@@ -105,18 +109,53 @@ def _round_robin(readers: Sequence[SetReader]) -> Iterator[Case]:
                 yield case
 
 
-def _of_one_kind(readers: Sequence[SetReader], names: Sequence[str]) -> Iterator[Case]:
-    """The cases of all sets, in order; DataError names the first that is synthetic where others are not."""
+def _renumbered(cases: Iterator[Case]) -> Iterator[Case]:
+    """Cases of shards: those whose id another shard gave before get the number that the whole job would give them."""
+    seen: set[str] = set()
+    for case in cases:
+        name = numbered(case.id, seen) if _ID.fullmatch(case.id) else case.id
+        if name in seen:
+            raise DataError(f"case {case.id}: is in more than one of the shards; make them anew")
+        seen.add(name)
+        yield replace(case, id=name)
+
+
+Named = tuple[Case, str]
+"""A case, and what its set is called."""
+
+
+def _of_one_kind(cases: Iterator[Named]) -> Iterator[Named]:
+    """All cases; DataError names the first that is synthetic where others are not."""
     kind = first = ""
-    for reader, name in zip(readers, names, strict=True):
-        for case in reader:
-            made = case.synthetic or "real"
-            kind, first = kind or made, first or f"case {case.id} of {name}"
-            if made != kind:
-                raise DataError(
-                    f"{name}: case {case.id} is {made}, {first} is {kind}; to put both into one set, give --allow-mixed"
-                )
-            yield case
+    for case, name in cases:
+        made = case.synthetic or "real"
+        kind, first = kind or made, first or f"case {case.id} of {name}"
+        if made != kind:
+            raise DataError(
+                f"{name}: case {case.id} is {made}, {first} is {kind}; to put both into one set, give --allow-mixed"
+            )
+        yield case, name
+
+
+def _apart(cases: Iterator[Named], *, drop: bool) -> Iterator[Case]:
+    """Cases of which none shows the pixels of one from another set; DataError, or `drop` leaves it out."""
+    seen: dict[str, tuple[str, str, str]] = {}
+    ids: set[str] = set()
+    for case, name in cases:
+        match = _ID.fullmatch(case.id)
+        pixels = match[1] if match else case.id
+        before, where, split = seen.setdefault(pixels, (case.id, name, case.split))
+        if where != name and match:
+            if drop:
+                continue
+            raise DataError(
+                f"{name}: case {case.id} ({case.split}) shows the pixels of case {before} ({split}) of {where}; "
+                "--drop-duplicates keeps the first of such cases"
+            )
+        if case.id in ids:
+            raise DataError(f"case {case.id}: is in more than one of the sets; drop one of them")
+        ids.add(case.id)
+        yield case
 
 
 def _joined_notes(readers: Sequence[SetReader], names: Sequence[str]) -> dict[str, str]:
@@ -130,12 +169,3 @@ def _joined_notes(readers: Sequence[SetReader], names: Sequence[str]) -> dict[st
         key: texts[0] if len(texts) == 1 else "of some cases: " + "; ".join(filter(None, texts))
         for key, texts in told.items()
     }
-
-
-def _without_repeats(cases: Iterator[Case]) -> Iterator[Case]:
-    seen: set[str] = set()
-    for case in cases:
-        if case.id in seen:
-            raise DataError(f"case {case.id}: is in more than one of the sets; drop one of them")
-        seen.add(case.id)
-        yield case

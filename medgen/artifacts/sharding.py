@@ -1,11 +1,13 @@
 """Shards: item i of a job belongs to shard i mod N, and the header says which shard a set is.
 
-A shard's provenance is that of the whole job, so that joined shards equal the unsharded result.
+A shard's provenance is that of the whole job, so that joined shards equal the unsharded result. Of cases that would
+have one id, all but the first are numbered. A shard can do that for its own cases only: joined, they are numbered anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Container, Iterable, Iterator
 from typing import TypeVar
 
 import msgspec
@@ -14,6 +16,7 @@ from medgen.artifacts.schema import SetHeader
 
 Item = TypeVar("Item")
 NOTE = "shard"
+_NUMBER = re.compile(r"\.[0-9]+$")
 
 
 def take_shard(items: Iterable[Item], part: int, whole: int) -> Iterator[Item]:
@@ -40,3 +43,12 @@ def shard_of(header: SetHeader) -> tuple[int, int] | None:
 def without_shard(header: SetHeader) -> SetHeader:
     """The header of the whole job."""
     return msgspec.structs.replace(header, notes={key: value for key, value in header.notes.items() if key != NOTE})
+
+
+def numbered(case_id: str, taken: Container[str]) -> str:
+    """The id itself where it is free, else the first free one of `id.2`, `id.3`, ..."""
+    name, number = case_id, 1
+    while name in taken:
+        number += 1
+        name = f"{_NUMBER.sub('', case_id)}.{number}"
+    return name

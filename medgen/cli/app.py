@@ -108,18 +108,19 @@ class Command(TyperCommand):
         force = force or may_replace_report(Path(report), str(self.name))
         check_output(Path(report), force=force)
         started = time.monotonic()
-        status, message = 0, ""
+        status, kind = 0, ""
         try:
             return super().invoke(ctx)
         except BaseException as error:
-            status, message = describe(error)
+            status, kind = describe(error)[0], type(error).__name__
             raise
         finally:
+            # No message: files are often named after patients, and errors quote what files hold.
             facts = {
                 "command": self.name,
                 "version": __version__,
                 "exit_status": status,
-                "error": message,
+                "error": kind,
                 "seconds": round(time.monotonic() - started, 3),
                 "warnings": console.warnings,
                 **console.report,

@@ -25,7 +25,8 @@ class Console:
     quiet: bool = False
     verbose: bool = False
     report: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    warnings: int = 0
+    """How many there were."""
     page: Path | None = None
     """Where `--report FILE.html` wants its page."""
 
@@ -46,7 +47,7 @@ class Console:
 
     def warn(self, message: str) -> None:
         """Tell what the user should know although the work goes on; also under `--quiet`."""
-        self.warnings.append(message)
+        self.warnings += 1
         self._line(f"warning: {message}")
 
     def error(self, message: str) -> None:

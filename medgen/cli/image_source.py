@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -78,12 +78,18 @@ def fitting(options: Reading, intensity: Intensity | None = None, shape: tuple[i
 
 @contextlib.contextmanager
 def open_images(
-    source: str | Path, console: Console, options: PreprocessOptions | None = None, *, id_key: str | None = None
+    source: str | Path,
+    console: Console,
+    options: PreprocessOptions | None = None,
+    *,
+    number: int = 1,
+    alias: dict[str, str] | None = None,
 ) -> Iterator[Images]:
     """The set at `source`; anything else goes through preprocess into a set that has no name and ends with the block.
 
-    Equally named files of two folders get the same case id, so that they pair.
-    What `options.keep_going` leaves out is told, and stands in `console.report["left_out"]`.
+    What `options.keep_going` leaves out is told, and stands in `console.report["left_out"]` as of source `number`.
+    `alias` takes up what cases are called by the names of their files below `source`: equally named ones, of one source
+    or the next, are called as the first of them, so that they pair.
     """
     import tempfile
 
@@ -105,14 +111,18 @@ def open_images(
                 str(file),
                 options or PreprocessOptions(),
                 console,
-                id_key=id_key,
                 progress=lambda total: console.progress(total, "slices"),
             )
             stored = stack.enter_context(open_set(file, random_access=True, name=str(source)))
         console.say(f"{source}: {done.slices} slices of {done.cases} cases")  # the open file outlives its folder
-        if done.left_out:
-            console.report.setdefault("left_out", []).extend(done.left_out)
-        yield Images(stored, done.stacks)
+        if done.places:
+            told = [{**place, "source": number} if "source" in place else place for place in done.places]
+            console.report.setdefault("left_out", []).extend(told)
+        files = done.stacks
+        if alias is not None:
+            files = tuple((alias.setdefault(part.first.entry.within, case), part) for case, part in files)
+            stored.cases = [replace(row, id=case) for row, (case, _) in zip(stored.cases, files, strict=True)]
+        yield Images(stored, files)
 
 
 def open_alike(
@@ -136,9 +146,12 @@ def open_alike(
         refuse_for_sets(reading)
     opened: dict[str, Images] = {}
     fitted = fitting(reading, intensity)
+    alias: dict[str, str] = {}
     for source in sorted(dict.fromkeys(map(str, sources)), key=lambda source: not is_set(source)):
         split = "" if source in map(str, with_splits) else "test"
-        one = stack.enter_context(open_images(source, console, PreprocessOptions.of(fitted, split_name=split)))
+        number = list(map(str, sources)).index(source) + 1
+        options = PreprocessOptions.of(fitted, split_name=split)
+        one = stack.enter_context(open_images(source, console, options, number=number, alias=alias))
         if not opened:
             image = one.stored.arrays().get("image")
             fitted = fitting(reading, one.stored.header.intensity, image[0] if image else None)

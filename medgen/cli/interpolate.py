@@ -159,7 +159,7 @@ def command(
                     try:
                         yield interpolation.case(case, advance)
                     except DataError as error:
-                        maker.leave_out(error)
+                        maker.leave_out(case, error)
 
         with maker.console.progress(None, "slices") as advance:
             nothing = "no case was interpolated ({left_out} left out)"

@@ -17,6 +17,10 @@ def command(
     allow_mixed: Annotated[
         bool, typer.Option("--allow-mixed", help="Put real and synthetic cases into one set.")
     ] = False,
+    drop_duplicates: Annotated[
+        bool,
+        typer.Option("--drop-duplicates", help="Of cases of several sets that show the same pixels keep the first."),
+    ] = False,
     force: Force = False,
 ) -> None:
     """Join the shards of one command, or sets of one kind, into one set.
@@ -30,11 +34,13 @@ def command(
     console = console_of(context)
     with contextlib.ExitStack() as stack:
         readers = [stack.enter_context(open_set(name)) for name in sets]
-        header, inputs, cases = join(readers, sets, mixed=allow_mixed)
+        header, inputs, cases = join(readers, sets, mixed=allow_mixed, drop=drop_duplicates)
         writer = stack.enter_context(create_set(output, header, inputs=inputs, force=force))
         with console.progress(None, "cases") as advance:
             for case in cases:
                 writer.write(case)
                 advance()
+        if dropped := sum(reader.tail.cases for reader in readers) - writer.digest.cases:
+            console.say(f"{dropped} cases were dropped that show the pixels of one of another set")
         console.report.update(cases=writer.digest.cases, slices=writer.digest.slices)
         console.say(f"{writer.digest.cases} cases, {writer.digest.slices} slices from {len(sets)} sets")

@@ -9,7 +9,7 @@ import typer
 
 from medgen.cli.flags import Given, takes
 from medgen.cli.options import Force, OutputSet, Shard, check_destination, console_of, parse_shard
-from medgen.imaging.cases.options import LABELS, SPLITS, PreprocessOptions
+from medgen.imaging.cases.options import LABELS, PreprocessOptions
 
 
 @takes(PreprocessOptions)
@@ -39,15 +39,6 @@ def command(
             rich_help_panel=LABELS,
         ),
     ] = None,
-    id_key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT",
-            envvar="MEDGEN_ID_KEY",
-            help="Secret that case ids and splits are hashed with.",
-            rich_help_panel=SPLITS,
-        ),
-    ] = None,
     shard: Shard = None,
     force: Force = False,
 ) -> None:
@@ -55,8 +46,8 @@ def command(
 
     Slices are sorted into series and ordered by position. What shows no patient (reports, plans, segmentations, masks
     by their name) is passed over unless it is named itself. A set has one scale; --series chooses between several. No
-    name, id, date or UID of a patient reaches the set: case ids are keyed hashes. Splits are by patient and do not
-    change when data is added.
+    name, id, date or UID of a patient reaches the set: cases are called after their pixels, and with a secret in
+    MEDGEN_ID_KEY after a keyed hash of their patient too. Splits are by patient and do not change when data is added.
     """
     options = given.resolve(PreprocessOptions)
     part = parse_shard(shard)
@@ -76,13 +67,12 @@ def command(
         output,
         options,
         console,
-        id_key=id_key,
         shard=part,
         force=force,
         progress=lambda total: console.progress(total, "slices"),
     )
     console.report.update(
-        cases=done.cases, slices=done.slices, left_out=list(done.left_out), duplicates=list(done.duplicates)
+        cases=done.cases, slices=done.slices, left_out=list(done.places), duplicates=list(done.duplicates)
     )
     console.say(f"{done.slices} slices of {done.cases} cases")
     if done.left_out:

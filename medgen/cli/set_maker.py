@@ -39,7 +39,7 @@ class SetMaker:
     parts: int
     keep_going: bool
     left_out: list[str] = field(default_factory=list)
-    """Why, of each case left out."""
+    """The ids of cases left out."""
 
     @classmethod
     def of(
@@ -73,11 +73,11 @@ class SetMaker:
 
         return take_shard(items, self.part, self.parts)
 
-    def leave_out(self, error: DataError) -> None:
+    def leave_out(self, case: Case, error: DataError) -> None:
         """Go on without a case; without --keep-going its `error` is the end."""
         if not self.keep_going:
             raise error
-        self.left_out.append(str(error))
+        self.left_out.append(case.id)
         self.console.warn(f"left out: {error}")
 
     def write(

@@ -114,7 +114,7 @@ def _read_pairs(file: Path, sides: Sequence[Side], names: Mapping[tuple[str, str
         told = ", ".join(read.columns.values())
         raise DataError(f"{file}: has the columns {told}; expected two of {', '.join(COLUMNS)}")
     if read.faults:
-        raise DataError(read.faults[0])
+        raise DataError(read.faults[0][1])
     for number, row in read.rows:
         for column, name in row.items():
             part = COLUMNS[column]
@@ -133,7 +133,7 @@ def _named(name: str, sides: Sequence[Side], file: Path, number: int) -> set[str
             found.add(name)
         elif side.files:
             cases, stacks = [case for case, _ in side.files], [stack for _, stack in side.files]
-            known = CaseNames(stacks, cases)
+            known = CaseNames(stacks, cases.copy)
             try:
                 found.add(cases[known.stack(name)])
             except DataError:

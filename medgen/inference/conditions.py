@@ -38,7 +38,7 @@ def read_csv(path: Path, fields: Sequence[str]) -> Vectors:
     """
     read = read_rows(path)
     if read.faults:
-        raise DataError(read.faults[0])
+        raise DataError(read.faults[0][1])
     columns = {field.lower(): index for index, field in enumerate(fields)}
     for name, spelled in read.columns.items():
         if name not in columns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from medgen.artifacts.schema import Array, Case, Intensity, SetHeader
 from medgen.config import Options
 from medgen.errors import DataError
 from medgen.inference.outliers import Summary, summarize
-from medgen.inference.slices import grouped, slice_keys, slice_noise
+from medgen.inference.slices import Refused, grouped, slice_keys, slice_noise
 from medgen.models.facts import VAEFacts, check_intensity
 from medgen.models.trained import FrozenVAE
 from medgen.nets.compute import Precision
@@ -43,8 +43,8 @@ class Encoder:
     vae: FrozenVAE
     intensity: Intensity  # of the images
     options: EncodeOptions
-    refused: Callable[[DataError], None] | None = None
-    """Called with the reason for each case left out; without it the first bad case ends the work."""
+    refused: Refused | None = None
+    """Without it the first bad case ends the work."""
     summaries: list[Summary] = field(default_factory=list)
     """One for each case encoded so far."""
 
@@ -91,7 +91,7 @@ class Encoder:
         )
         if self.refused is None:
             raise error
-        self.refused(error)
+        self.refused(case, error)
         return False
 
 

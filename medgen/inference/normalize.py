@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Protocol
 
@@ -23,7 +23,7 @@ from medgen.diffusion.times import Times
 from medgen.errors import DataError
 from medgen.inference.encode import check_image
 from medgen.inference.generate import objective_of
-from medgen.inference.slices import grouped, slice_keys, slice_noise
+from medgen.inference.slices import Refused, grouped, slice_keys, slice_noise
 from medgen.models.trained import FrozenVAE, NormalizerNetwork, check_pair
 from medgen.nets.compute import Precision
 
@@ -203,7 +203,7 @@ def normalize(
     version: Version,
     intensity: Intensity,
     batch_size: int,
-    refused: Callable[[DataError], None] | None = None,
+    refused: Refused | None = None,
 ) -> Iterator[Case]:
     """The cases in their order, with normal versions of their images in the same stored values; all else as it was.
 

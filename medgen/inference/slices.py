@@ -11,12 +11,14 @@ from medgen.artifacts.schema import Case
 from medgen.diffusion.noise import sample_noise
 from medgen.errors import DataError
 
+Refused = Callable[[Case, DataError], None]
+"""Is told which case stays out, and why."""
 GROUP = 4
 """Batches that are collected before the network runs: the last of them may be small, and costs little among four."""
 
 
 def grouped(
-    cases: Iterable[Case], batch_size: int, check: Callable[[Case], None], refused: Callable[[DataError], None] | None
+    cases: Iterable[Case], batch_size: int, check: Callable[[Case], None], refused: Refused | None
 ) -> Iterator[list[Case]]:
     """Neighbouring cases with images of one shape that fill some batches together.
 
@@ -29,7 +31,7 @@ def grouped(
         except DataError as error:
             if refused is None:
                 raise
-            refused(error)
+            refused(case, error)
             continue
         if group and group[0]["image"].shape[1:] != case["image"].shape[1:]:
             yield group

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from medgen.artifacts.schema import GENERATED, NO_SPLIT, SPLITS, Case
+from medgen.artifacts.sharding import numbered
 from medgen.artifacts.stacks import points, uneven_origins
 from medgen.errors import DataError, MedgenError
 from medgen.imaging.cases.duplicates import Duplicates, joined
+from medgen.imaging.cases.identity import case_id, hashed_frame, split_key, telling_slice
 from medgen.imaging.cases.listener import Listener
 from medgen.imaging.cases.mending import made_up
 from medgen.imaging.cases.options import PreprocessOptions
 from medgen.imaging.cases.planning import Plan, PlannedCase
-from medgen.imaging.cases.splits import hashed_frame, held_out, split_of
+from medgen.imaging.cases.splits import held_out, split_of
 from medgen.imaging.cases.work import ReadTask, Slab
 from medgen.imaging.geometry import DepthMap, PlaneMap, plan_depth
 from medgen.imaging.labels.annotations import vector_of
@@ -26,12 +29,18 @@ class Assembler:
     """Joins the slabs of a case, and finishes it when its last one arrives."""
 
     def __init__(
-        self, plan: Plan, planes: list[PlaneMap], options: PreprocessOptions, key: bytes, fractions: tuple[float, ...]
+        self,
+        plan: Plan,
+        planes: list[PlaneMap],
+        options: PreprocessOptions,
+        secret: bytes | None,
+        fractions: tuple[float, ...],
     ) -> None:
         self._plan = plan
         self._planes = planes
         self._options = options
-        self._key = key
+        self._secret = secret
+        self._key = split_key(secret)
         self._fractions = fractions
         self._slabs: list[Slab] = []
         self._failure: MedgenError | None = None
@@ -39,6 +48,7 @@ class Assembler:
         self._trained = plan.classes.get(options.train_only)
         self._not_trained = {patient_of(case) for case in plan.cases if self._has_other_labels(case)} - {""}
         self._moved = 0
+        self._ids: set[str] = set()
         self.duplicates = Duplicates()
 
     def take(self, task: ReadTask, slab: Slab | MedgenError) -> Case | MedgenError | None:
@@ -54,15 +64,20 @@ class Assembler:
         if failure is not None:
             return failure
         case = self._plan.cases[task.case]
-        digest = joined([slab.digest for slab in slabs])
+        digests = [digest for slab in slabs for digest in slab.digests]
         split = self._split(case, patient_of(case) or joined([slab.identity for slab in slabs]).hex())
-        if self.duplicates.add(digest, task.case, split) and self._options.drop_duplicates:
+        if self.duplicates.add(joined(digests), task.case, split) and self._options.drop_duplicates:
             return None
         self._splits.add(split)
         try:
-            return self._finish(case, self._planes[task.case], slabs, split)
+            made = self._finish(case, self._planes[task.case], slabs, split)
         except DataError as error:
             return error
+        telling = telling_slice(case.stack)
+        pixels = digests[case.keep.index(telling)] if telling in case.keep else slabs[-1].telling
+        name = numbered(case_id(len(case.stack.slices), pixels, patient_of(case), self._secret), self._ids)
+        self._ids.add(name)
+        return replace(made, id=name)
 
     def report(self, listener: Listener, *, whole: bool) -> None:
         """Tell what only shows when all cases are known, or of a shard, all its own."""
@@ -117,7 +132,7 @@ class Assembler:
         texts = [case.annotation.texts.get(int(index), "") for index in source_of]
         modalities = [case.annotation.modalities.get(int(index), stack.first.modality) for index in source_of]
         return Case(
-            id=case.id,
+            id="",
             arrays=arrays,
             split=split,
             spacing=(spacing, stack.spacing[1] / plane.y.scale, stack.spacing[2] / plane.x.scale),

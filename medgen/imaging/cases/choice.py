@@ -74,7 +74,8 @@ def of_one_scale(stacks: Sequence[Stack], options: PreprocessOptions, left_out: 
             more = f" and {len(odd) - NAMED} more" if len(odd) > NAMED else ""
             raise DataError(f"{told}{more}: not of one scale with the rest ({_described(most[0])}); {remedy}")
         for stack in odd:
-            left_out.add(f"{stack.name} ({_described(stack)}): not of one scale with the rest; {remedy}")
+            reason = f"{stack.name} ({_described(stack)}): not of one scale with the rest; {remedy}"
+            left_out.add(reason, left_out.place(stack.first.entry))
     shallow = sum(stack.first.kind == "byte" for stack in most)
     if usual[0] == "other" and shallow:
         left_out.listener.warn(

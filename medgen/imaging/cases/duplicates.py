@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from medgen.imaging.cases.listener import Listener
+from medgen.imaging.cases.listener import Listener, Place
 from medgen.imaging.cases.planning import PlannedCase
 
 NAMED = 10  # pairs told one by one; the report has all of them
@@ -61,13 +61,13 @@ class Duplicates:
         if len(named) > NAMED:
             listener.say(f"... and {len(named) - NAMED} more")
 
-    def named(self, cases: Sequence[PlannedCase]) -> list[dict[str, str]]:
-        """All pairs, by the names of their files."""
+    def placed(self, places: Sequence[Place]) -> list[dict[str, object]]:
+        """All pairs, by the places of their cases."""
         return [
             {
-                "case": cases[pair.case].stack.name,
+                "case": dict(places[pair.case]),
                 "split": pair.split,
-                "first": cases[pair.first].stack.name,
+                "first": dict(places[pair.first]),
                 "first_split": pair.first_split,
             }
             for pair in self.found

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from medgen.errors import DataError
+from medgen.imaging.reading.archive import Entry
 
 
 class Listener(Protocol):
@@ -18,6 +21,11 @@ class Listener(Protocol):
         """Something the user should know although the work goes on."""
 
 
+Place = dict[str, int]
+"""An item by numbers from 1, in the order of the command line and of names: a `source` and the `file` in it, a `row` of
+the table, an annotation `xml`. Names, which are often those of patients, go to the listener alone."""
+
+
 @dataclass
 class LeftOut:
     """What failed: raised at once, or under `keep_going` told and collected."""
@@ -25,10 +33,24 @@ class LeftOut:
     listener: Listener
     keep_going: bool
     reasons: list[str] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+    _files: dict[Entry, int] = field(default_factory=dict)
 
-    def add(self, reason: str) -> None:
+    def number(self, entries: Sequence[Entry]) -> None:
+        """Take in the files of all sources, in their order."""
+        counts: Counter[int] = Counter()
+        for entry in entries:
+            counts[entry.source] += 1
+            self._files[entry] = counts[entry.source]
+
+    def place(self, entry: Entry) -> Place:
+        """Where a file is."""
+        return {"source": entry.source + 1, "file": self._files[entry]}
+
+    def add(self, reason: str, place: Place) -> None:
         """One item failed for this reason."""
         if not self.keep_going:
             raise DataError(f"{reason} (--keep-going leaves such items out)")
         self.reasons.append(reason)
+        self.places.append(place)
         self.listener.warn(f"left out: {reason}")

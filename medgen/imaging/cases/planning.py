@@ -10,12 +10,12 @@ from pathlib import Path
 from medgen.artifacts.stacks import MENDABLE
 from medgen.errors import DataError, InputMissingError, MedgenError, UsageError
 from medgen.imaging.cases.choice import chosen, of_one_scale
+from medgen.imaging.cases.identity import case_id, telling_slice
 from medgen.imaging.cases.intensity import Encoding, plan_encoding
-from medgen.imaging.cases.listener import LeftOut, Listener
+from medgen.imaging.cases.listener import LeftOut, Listener, Place
 from medgen.imaging.cases.mending import Mending, obstacle, plan_mending
 from medgen.imaging.cases.options import PreprocessOptions
-from medgen.imaging.cases.splits import hashed_id
-from medgen.imaging.cases.work import PassedOver, Scanned, ScanTask, scan
+from medgen.imaging.cases.work import PassedOver, Piece, Scanned, ScanTask, TellingTask, scan, telling_digest
 from medgen.imaging.cases.workers import Workers
 from medgen.imaging.labels import lidc
 from medgen.imaging.labels import table as csv_labels
@@ -46,7 +46,6 @@ class Inputs:
 class PlannedCase:
     """One case to be made."""
 
-    id: str
     stack: Stack
     annotation: Annotation
     masks: list[MaskSource | None]
@@ -67,9 +66,12 @@ class Plan:
 
 
 def make_plan(
-    inputs: Inputs, options: PreprocessOptions, key: bytes, workers: Workers, left_out: LeftOut, listener: Listener
+    inputs: Inputs, options: PreprocessOptions, workers: Workers, left_out: LeftOut, listener: Listener
 ) -> Plan:
-    """Scan all headers, build stacks, attach labels and masks, decide on one encoding. Reads no pixels."""
+    """Scan all headers, build stacks, attach labels and masks, decide on one encoding.
+
+    Pixels are read only where labels name cases by their ids, a slice of each stack.
+    """
     sources, table = _tables(inputs, options, left_out)
     if table and table.fields and inputs.lidc_xml:
         raise UsageError("the labels and --lidc-xml both give vectors; use one of them")
@@ -82,27 +84,27 @@ def make_plan(
     if not stacks:
         enough = f", no stack of {options.min_slices} or more slices" if options.min_slices > 1 else ""
         raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess{enough}")
-    ids = [hashed_id(key, stack.key) for stack in stacks]
     annotations = {index: Annotation() for index in range(len(stacks))}
     fields: tuple[str, ...] = ()
     classes: dict[str, int] = {}
     labelled = False
     if table:
-        for error in csv_labels.apply(table, stacks, CaseNames(stacks, ids), annotations):
-            left_out.add(str(error))
+        names = CaseNames(stacks, lambda: _ids(stacks, workers))
+        for number, error in csv_labels.apply(table, stacks, names, annotations):
+            left_out.add(str(error), {"row": number})
         fields, classes, labelled = table.fields, table.classes, "label" in table.columns
     if inputs.lidc_xml:
         fields = NODULE_FIELDS
-        for file, named in lidc.xml_files(inputs.lidc_xml):
+        for number, (file, named) in enumerate(lidc.xml_files(inputs.lidc_xml), 1):
             try:
                 reading = lidc.read_xml(file)
             except MedgenError as error:
-                left_out.add(str(error))
+                left_out.add(str(error), {"xml": number})
                 continue
             if named and reading is None:
                 raise DataError(f"{file}: holds no LIDC reading of a CT")
             if reading and not lidc.annotate(reading, stacks, annotations, options.lidc_readers) and named:
-                left_out.add(f"{file}: the series it describes is not among the sources")
+                left_out.add(f"{file}: the series it describes is not among the sources", {"xml": number})
     masks = Masks(inputs.masks) if inputs.masks else None
     cases = []
     for index, stack in enumerate(stacks):
@@ -125,10 +127,10 @@ def make_plan(
             if labelled and set(annotations[index].labels) != set(range(len(stack.slices))):
                 raise DataError(f"{stack.name}: has no label in {table.file if table else ''}")
         except (DataError, InputMissingError) as error:
-            left_out.add(str(error))
+            left_out.add(str(error), left_out.place(stack.first.entry))
             continue
         _tell_flaws(stack, mending, options, listener)
-        cases.append(PlannedCase(ids[index], stack, annotations[index], found, [], mending))
+        cases.append(PlannedCase(stack, annotations[index], found, [], mending))
     if not cases:
         raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess")
     if options.train_only and options.train_only not in classes:
@@ -146,6 +148,22 @@ def make_plan(
     return Plan(cases, encoding, channels, fields, classes, labelled)
 
 
+def _ids(stacks: Sequence[Stack], workers: Workers) -> list[str]:
+    """What each stack's case will be called, without its patient and number; "" where its pixels cannot be read."""
+    tasks = [TellingTask(telling_piece(stack), stack.first.kind == "hu") for stack in stacks]
+    outcomes = [outcome for _, outcome in workers.map(telling_digest, tasks)]
+    return [
+        case_id(len(stack.slices), outcome) if isinstance(outcome, bytes) else ""
+        for stack, outcome in zip(stacks, outcomes, strict=True)
+    ]
+
+
+def telling_piece(stack: Stack) -> Piece:
+    """The slice whose pixels name the case of a stack."""
+    item = stack.slices[telling_slice(stack)]
+    return Piece(item.entry, item.format, (item.frame,), plain=item.plain)
+
+
 def _tables(inputs: Inputs, options: PreprocessOptions, left_out: LeftOut) -> tuple[list[str], csv_labels.Table | None]:
     """The sources, with a CSV replaced by the files it names; and the table of labels, which may be that CSV."""
     sources: list[str] = []
@@ -161,8 +179,8 @@ def _tables(inputs: Inputs, options: PreprocessOptions, left_out: LeftOut) -> tu
         paths, faults = csv_labels.image_paths(table)
         table.faults += faults
         sources += paths
-    for fault in table.faults if table else ():
-        left_out.add(fault)
+    for number, fault in table.faults if table else ():
+        left_out.add(fault, {"row": number})
     if table and (unused := csv_labels.unused_warning(table)):
         left_out.listener.warn(unused)
     if not sources:
@@ -179,16 +197,18 @@ def _scan_all(
     left_out: LeftOut,
     listener: Listener,
 ) -> list[SliceFacts]:
+    left_out.number(found.entries)
     for name, reason in found.refused:
-        left_out.add(f"{name}: {reason}")
+        left_out.add(f"{name}: {reason}", _source_of(name, sources))
     entries = [entry for entry in found.entries if not _below(entry, masks)]
     pictures = without_masks(entries, sources)
     passed_over = Counter({"": found.skipped, "masks": len(entries) - len(pictures)})
     slices: list[SliceFacts] = []
     for task, outcomes in workers.map(scan, _scan_tasks(pictures, sources, options)):
-        for outcome in outcomes if isinstance(outcomes, list) else _scanned_alone(task):
+        told = outcomes if isinstance(outcomes, list) else _scanned_alone(task)
+        for entry, outcome in zip(task.entries, told, strict=True):
             if isinstance(outcome, str):
-                left_out.add(outcome)
+                left_out.add(outcome, left_out.place(entry))
             elif isinstance(outcome, PassedOver):
                 passed_over[outcome.holds] += 1
             else:
@@ -203,6 +223,14 @@ def _tell_passed_over(files: Counter[str], listener: Listener) -> None:
     if files:
         told = f": {', '.join(known)}" if known else ""
         listener.say(f"{files.total()} files that hold no picture of a patient were passed over{told}")
+
+
+def _source_of(name: str, sources: Sequence[str]) -> Place:
+    """The place of a file that is known by its name only."""
+    for number, source in enumerate(map(str, map(Path, sources)), 1):
+        if name == source or name.startswith((f"{source}/", f"{source}!")):
+            return {"source": number}
+    return {}
 
 
 def _scanned_alone(task: ScanTask) -> Iterator[Scanned]:

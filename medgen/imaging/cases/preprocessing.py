@@ -6,7 +6,6 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from medgen.artifacts.provenance import derive, fingerprint
@@ -16,10 +15,11 @@ from medgen.artifacts.sharding import mark_shard, take_shard
 from medgen.config import plain
 from medgen.errors import DataError, MedgenError, UsageError
 from medgen.imaging.cases.assembly import Assembler, patient_of
-from medgen.imaging.cases.listener import LeftOut, Listener
+from medgen.imaging.cases.identity import secret_key, split_key, telling_slice, weakness
+from medgen.imaging.cases.listener import LeftOut, Listener, Place
 from medgen.imaging.cases.options import PreprocessOptions
-from medgen.imaging.cases.planning import Inputs, Plan, PlannedCase, make_plan
-from medgen.imaging.cases.splits import parse_fractions, resolve_key, uniform
+from medgen.imaging.cases.planning import Inputs, Plan, PlannedCase, make_plan, telling_piece
+from medgen.imaging.cases.splits import parse_fractions, uniform
 from medgen.imaging.cases.work import Piece, ReadTask, Slab, read
 from medgen.imaging.cases.workers import WorkerDied, Workers
 from medgen.imaging.geometry import PlaneMap, parse_size, plan_plane
@@ -37,8 +37,9 @@ class Done:
 
     cases: int
     slices: int
-    left_out: tuple[str, ...]
-    duplicates: tuple[dict[str, str], ...]  # pairs of cases with equal pixels
+    left_out: tuple[str, ...]  # reasons, which name files
+    places: tuple[Place, ...]  # where they are, by number
+    duplicates: tuple[dict[str, object], ...]  # pairs of cases with equal pixels, by number
     stacks: tuple[tuple[str, Stack], ...]  # of each case by its id; what it is called stays in memory
 
 
@@ -48,7 +49,6 @@ def preprocess(
     options: PreprocessOptions,
     listener: Listener,
     *,
-    id_key: str | None = None,
     shard: tuple[int, int] = (0, 1),
     force: bool = False,
     progress: Callable[[int], Any] = lambda total: contextlib.nullcontext(lambda count: None),
@@ -58,7 +58,9 @@ def preprocess(
     `progress` is called once with the number of slices and returns a context manager that yields `advance(count)`.
     Raises DataError naming the first file that fails, unless `options.keep_going`.
     """
-    key = resolve_key(id_key)
+    secret = secret_key()
+    if told := weakness():
+        listener.warn(told)
     size = parse_size(options.size)
     fractions = parse_fractions(options.split)
     if options.healthy_slices is not None and options.thickness is not None:
@@ -69,20 +71,20 @@ def preprocess(
         raise UsageError("--drop-duplicates must see all cases, a shard sees only its own; use one of the two")
     left_out = LeftOut(listener, options.keep_going)
     with Workers(options.workers) as workers:
-        plan = make_plan(inputs, options, key, workers, left_out, listener)
+        plan = make_plan(inputs, options, workers, left_out, listener)
         for case in plan.cases:
-            case.keep = _kept_slices(case, plan, options, key)
+            case.keep = _kept_slices(case, plan, options)
         planes = _planes(plan, options, size, left_out)
-        header = mark_shard(_header(inputs, plan, options), *shard)
+        header = mark_shard(_header(plan, options), *shard)
         plan.cases, planes = list(take_shard(plan.cases, *shard)), list(take_shard(planes, *shard))
-        assembler = Assembler(plan, planes, options, key, fractions)
+        assembler = Assembler(plan, planes, options, secret, fractions)
         total = sum(len(case.keep) for case in plan.cases)
         stacks: list[tuple[str, Stack]] = []
         with create_set(output, header, force=force) as writer, progress(total) as advance:
             for task, slab in workers.map(read, _tasks(plan, planes, options)):
                 outcome = assembler.take(task, _read_alone(task) if isinstance(slab, WorkerDied) else slab)
                 if isinstance(outcome, MedgenError):
-                    left_out.add(str(outcome))
+                    left_out.add(str(outcome), left_out.place(plan.cases[task.case].stack.first.entry))
                 elif outcome is not None:
                     writer.write(outcome)
                     stacks.append((outcome.id, plan.cases[task.case].stack))
@@ -90,8 +92,15 @@ def preprocess(
             if plan.cases and not writer.digest.cases:
                 raise DataError(f"all {len(plan.cases)} cases failed; the first: {left_out.reasons[0]}")
     assembler.report(listener, whole=shard[1] == 1)
-    duplicates = tuple(assembler.duplicates.named(plan.cases))
-    return Done(writer.digest.cases, writer.digest.slices, tuple(left_out.reasons), duplicates, tuple(stacks))
+    duplicates = tuple(assembler.duplicates.placed([left_out.place(case.stack.first.entry) for case in plan.cases]))
+    return Done(
+        writer.digest.cases,
+        writer.digest.slices,
+        tuple(left_out.reasons),
+        tuple(left_out.places),
+        duplicates,
+        tuple(stacks),
+    )
 
 
 def _read_alone(task: ReadTask) -> Slab | MedgenError:
@@ -106,6 +115,7 @@ def _tasks(plan: Plan, planes: list[PlaneMap], options: PreprocessOptions) -> It
     keep_physical = plan.encoding.per_case or options.thickness is not None
     for number, (case, plane) in enumerate(zip(plan.cases, planes, strict=True)):
         pieces = list(_pieces(case))
+        telling = None if telling_slice(case.stack) in case.keep else telling_piece(case.stack)
         slabs: list[list[Piece]] = [[]]
         for piece in pieces:
             if slabs[-1] and sum(len(other.frames) for other in slabs[-1]) + len(piece.frames) > SLAB_SLICES:
@@ -125,6 +135,7 @@ def _tasks(plan: Plan, planes: list[PlaneMap], options: PreprocessOptions) -> It
                 mask_background=options.mask_background,
                 keep_physical=keep_physical or case.mending is not None,
                 nameless=not patient_of(case),
+                telling=telling if part == len(slabs) - 1 else None,
             )
 
 
@@ -147,12 +158,17 @@ def _piece(case: PlannedCase, run: list[int]) -> Piece:
     return Piece(slices[0].entry, slices[0].format, frames, masks, slices[0].plain, shifts)
 
 
-def _kept_slices(case: PlannedCase, plan: Plan, options: PreprocessOptions, key: bytes) -> list[int]:
-    """Indices of the slices to keep: all, or those with a finding and some of the others, drawn by a keyed hash."""
+def _kept_slices(case: PlannedCase, plan: Plan, options: PreprocessOptions) -> list[int]:
+    """Indices of the slices to keep: all, or those with a finding and some of the others, drawn by where they lie.
+
+    Not by who they show: from the slices that were drawn of many, a name could be found out.
+    """
     every = list(range(len(case.stack.slices)))
     if options.healthy_slices is None or not plan.vector_fields:
         return every
-    healthy = sorted(set(every) - set(case.annotation.findings), key=lambda index: uniform(key, f"{case.id}/{index}"))
+    here = f"{len(every)}/{case.stack.origin}/{case.stack.spacing}"
+    drawn = {index: uniform(split_key(None), f"{here}/{index}") for index in set(every) - set(case.annotation.findings)}
+    healthy = sorted(drawn, key=drawn.__getitem__)
     return sorted([*case.annotation.findings, *healthy[: options.healthy_slices]])
 
 
@@ -166,7 +182,8 @@ def _planes(plan: Plan, options: PreprocessOptions, size: tuple[int, int] | None
         if rows * columns > MAX_PIXELS:
             left_out.add(
                 f"{case.stack.name}: its slices would have {columns} x {rows} pixels, as its header says "
-                f"that a pixel measures {case.stack.spacing[2]:g} mm: too many"
+                f"that a pixel measures {case.stack.spacing[2]:g} mm: too many",
+                left_out.place(case.stack.first.entry),
             )
             continue
         sound.append((case, plane))
@@ -180,7 +197,8 @@ def _planes(plan: Plan, options: PreprocessOptions, size: tuple[int, int] | None
             ours, most = (f"{columns} x {rows}" for rows, columns in (_shape(plane), usual))
             left_out.add(
                 f"{case.stack.name}: its slices have {ours} pixels, those of {fitting[0][0].stack.name} {most}; "
-                "bring all to one size with --size"
+                "bring all to one size with --size",
+                left_out.place(case.stack.first.entry),
             )
     plan.cases = [case for case, _ in fitting]
     return [plane for _, plane in fitting]
@@ -205,7 +223,7 @@ def _plane(case: PlannedCase, options: PreprocessOptions, size: tuple[int, int] 
     return plane.moved(mending.lowest, source) if mending else plane
 
 
-def _header(inputs: Inputs, plan: Plan, options: PreprocessOptions) -> SetHeader:
+def _header(plan: Plan, options: PreprocessOptions) -> SetHeader:
     config = {name: value for name, value in plain(options).items() if name not in _NOT_PROVENANCE}
     notes = {}
     if options.mask_background:
@@ -217,7 +235,7 @@ def _header(inputs: Inputs, plan: Plan, options: PreprocessOptions) -> SetHeader
         notes["slices"] = f"only those with a finding, and at most {options.healthy_slices} others a case"
     return SetHeader(
         kind="image",
-        provenance=derive("preprocess", config, sources=fingerprint(_facts(inputs, plan))),
+        provenance=derive("preprocess", config, sources=fingerprint(_facts(plan))),
         intensity=plan.encoding.intensity,
         vector_fields=plan.vector_fields,
         label_names=tuple(plan.classes),
@@ -225,16 +243,13 @@ def _header(inputs: Inputs, plan: Plan, options: PreprocessOptions) -> SetHeader
     )
 
 
-def _facts(inputs: Inputs, plan: Plan) -> Iterator[str | int]:
-    """What identifies the sources without naming them."""
-    tables = [Path(source) for source in inputs.sources if source.lower().endswith(".csv")]
-    if inputs.labels:
-        tables.append(inputs.labels)
-    for file in tables:
-        yield fingerprint([file.read_text(encoding="utf-8-sig")])
+def _facts(plan: Plan) -> Iterator[str | int]:
+    """What identifies the sources: sizes, samples of content and labels, and no name, which could be guessed."""
+    yield from plan.classes
     for case in plan.cases:
-        yield case.id
-        yield from (item.entry.size for item in case.stack.slices)
-        yield len(case.annotation.findings)
-        yield from (str(finding.values) for _, finding in sorted(case.annotation.findings.items()))
+        yield from (f"{item.entry.size} {item.sample}" for item in case.stack.slices)
         yield from (source.entry.size for source in case.masks[:1] if source)
+        told = case.annotation
+        for facts in (told.findings, told.labels, told.texts, told.modalities):
+            yield from (f"{index}: {fact}" for index, fact in sorted(facts.items()))
+        yield from (told.split, told.synthetic)

@@ -1,32 +1,11 @@
-"""Ids that tell nothing, and splits by patient that no new data can change: both are keyed hashes."""
+"""Splits by patient that no new data can change: keyed hashes."""
 
 from __future__ import annotations
 
-import os
 from hashlib import blake2b
 
 from medgen.artifacts.schema import SPLITS
 from medgen.errors import ConfigError
-
-KEY_VARIABLE = "MEDGEN_ID_KEY"
-# A public key hides nothing from somebody who can guess the original ids: set your own for data that leaves the house.
-DEFAULT_KEY = "medgen"
-
-
-def resolve_key(given: str | None) -> bytes:
-    """The key: as given, else from the environment, else the public default."""
-    text = given or os.environ.get(KEY_VARIABLE) or DEFAULT_KEY
-    return blake2b(text.encode(), digest_size=32).digest()
-
-
-def hashed_id(key: bytes, name: str) -> str:
-    """A case id of 16 hexadecimal digits for `name`, which cannot be read back without the key."""
-    return blake2b(name.encode(), key=key, digest_size=8, person=b"medgen-case").hexdigest()
-
-
-def hashed_frame(key: bytes, reference: str) -> str:
-    """A name for the frame of reference with this UID, made as case ids are; "" for ""."""
-    return blake2b(reference.encode(), key=key, digest_size=8, person=b"medgen-frame").hexdigest() if reference else ""
 
 
 def uniform(key: bytes, name: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,6 @@ from medgen.imaging.reading.faults import NoPicture
 from medgen.imaging.reading.plain_pixels import PlainPixels
 from medgen.imaging.reading.rescale import Physical
 from medgen.imaging.reading.slices import Format, MaskSource, SliceFacts
-
-if TYPE_CHECKING:
-    import hashlib
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 MASK_LEVEL = 0.5  # of a mask file's own maximum
@@ -85,18 +82,19 @@ class ReadTask:
     mask_background: bool
     keep_physical: bool  # float32 instead of stored values, for work that needs the whole case
     nameless: bool  # whether nothing tells whose images these are
+    telling: Piece | None = None  # the slice that names the case, if it is none of those kept; with the last task
 
     def parts(self) -> Iterator[ReadTask]:
         """A task for each file of pixels, without its masks."""
         for piece in self.pieces:
-            yield replace(self, pieces=(replace(piece, masks=()),), masked=False)
+            yield replace(self, pieces=(replace(piece, masks=()),), masked=False, telling=None)
 
     def __str__(self) -> str:
         files = dict.fromkeys(
             entry.name
             for piece in self.pieces
             for entry in (piece.entry, *(source.entry for source in piece.masks if source))
-        )
+        ) | ({self.telling.entry.name: None} if self.telling else {})
         first, *others = files
         return f"{first} (or one of {len(others)} files read with it)" if others else first
 
@@ -105,14 +103,16 @@ class ReadTask:
 class Slab:
     """The slices of a ReadTask: values (D, C, H, W), stored or physical, and masks (D, 1, H, W).
 
-    `digest` stands for the decoded pixels, before any change of size or window; `identity` does so as well where they
-    stand for the patient too, whom nobody tells, and is empty elsewhere.
+    `digests` stand for the decoded pixels of each slice, before any change of size or window, and `telling` for those
+    of the slice that is read for its digest alone; `identity` does so for all together where they stand for the
+    patient too, whom nobody tells, and is empty elsewhere.
     """
 
     values: npt.NDArray[Any]
     mask: npt.NDArray[np.uint8] | None
-    digest: bytes
+    digests: list[bytes]
     identity: bytes
+    telling: bytes = b""
 
 
 def scan(task: ScanTask) -> list[Scanned]:
@@ -142,13 +142,15 @@ def _slab(task: ReadTask) -> Slab:
     mended = any(piece.shifts for piece in task.pieces)
     fill = float("nan") if mended else task.encoding.fill  # which is not mixed into neighbouring slices
     planes, masks = [], []
-    pixels, identity = sha256(), sha256()  # processors compute it in hardware, twice as fast as blake2b
+    digests: list[bytes] = []
+    identity = sha256()  # processors compute it in hardware, twice as fast as blake2b
     for piece in task.pieces:
         frames = formats.read(piece.entry, piece.format, piece.frames, hu=task.hu, plain=piece.plain)  # (F, H, W, C)
         _check_size(piece.entry, frames.shape[1:3], task.plane)
-        _take_in(pixels, _as_integers(frames))
+        digests += map(digest_of, frames)
         if task.nameless:
-            _take_in(identity, frames.astype(np.float32, copy=False))
+            identity.update(str(frames.shape[1:]).encode())
+            identity.update(as_bytes(np.ascontiguousarray(frames.astype(np.float32, copy=False))))
         maps = [task.plane.shifted(shift) for shift in piece.shifts] or [task.plane] * len(frames)
         for image, plane in zip(frames, maps, strict=True):
             values = _with_channels(image, task.channels)
@@ -163,23 +165,38 @@ def _slab(task: ReadTask) -> Slab:
     return Slab(
         stack.astype(np.float32, copy=False) if task.keep_physical else task.encoding.encode(stack),
         np.stack(masks)[:, None] if task.masked else None,
-        pixels.digest()[:16],
+        digests,
         identity.digest()[:16] if task.nameless else b"",
+        telling_digest(TellingTask(task.telling, task.hu)) if task.telling else b"",
     )
 
 
-def _take_in(digest: hashlib._Hash, frames: Physical) -> None:
-    digest.update(str(frames.shape[1:]).encode())
-    digest.update(as_bytes(np.ascontiguousarray(frames)))
+@dataclass(frozen=True)
+class TellingTask:
+    """The slice whose pixels name a case."""
+
+    piece: Piece
+    hu: bool
+
+    def __str__(self) -> str:
+        return self.piece.entry.name
 
 
-def _as_integers(frames: Physical) -> Physical:
-    """int16 where that changes no value: half the bytes, and the same ones however a file held these values."""
-    if frames.dtype == np.int16:
-        return frames
+def telling_digest(task: TellingTask) -> bytes:
+    """The digest of that slice. Raises DataError naming the file that cannot be read."""
+    piece = task.piece
+    return digest_of(formats.read(piece.entry, piece.format, piece.frames, hu=task.hu, plain=piece.plain)[0])
+
+
+def digest_of(image: Physical) -> bytes:
+    """16 bytes for the pixels (H, W, C) of a slice: the same however a file held these values."""
     with np.errstate(invalid="ignore"):
-        integers = frames.astype(np.int16)
-    return integers if np.array_equal(integers, frames) else frames
+        integers = image.astype(np.int16, copy=False)
+    whole = integers is image or np.array_equal(integers, image)
+    values = integers if whole else image.astype(np.float32, copy=False)
+    digest = sha256(str(values.shape).encode())
+    digest.update(as_bytes(np.ascontiguousarray(values)))
+    return digest.digest()[:16]
 
 
 def _check_size(entry: Entry, shape: Sequence[int], plane: PlaneMap) -> None:

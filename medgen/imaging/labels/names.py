@@ -1,16 +1,20 @@
-"""Find the case a user means: by series UID, patient, hashed id, or the name of a file, folder or ZIP."""
+"""Find the case a user means: by series UID, patient, id in a set, or the name of a file, folder or ZIP."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from medgen.artifacts.sharding import numbered
 from medgen.config import nearest
 from medgen.errors import DataError
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.series import Stack
 
+_ID = re.compile(r"([0-9a-f]{12}-)?([0-9a-f]{16})(\.[0-9]+)?")  # perhaps patient, pixels, perhaps number
 _NAMED = 4  # of several that a name could mean
 
 
@@ -21,12 +25,14 @@ def stem_of(name: str) -> str:
 
 
 class CaseNames:
-    """All names of all stacks, in memory only: none of them reaches an artifact."""
+    """All names of all stacks, in memory only: none of them reaches an artifact.
 
-    def __init__(self, stacks: Sequence[Stack], ids: Sequence[str]) -> None:
+    `ids` makes the part of each stack's id that comes from the pixels, when it is first asked for.
+    """
+
+    def __init__(self, stacks: Sequence[Stack], ids: Callable[[], Sequence[str]]) -> None:
         self._stacks = stacks
-        self._ids = ids
-        self._by_id = {case_id: {index} for index, case_id in enumerate(ids)}
+        self._make_ids = ids
         self._series: dict[str, set[int]] = defaultdict(set)  # by SeriesInstanceUID
         self._loose: dict[str, set[int]] = defaultdict(set)  # patients, files, folders
         self._files: dict[str, list[tuple[int, int]]] = defaultdict(list)  # file name -> (stack, slice)
@@ -43,7 +49,7 @@ class CaseNames:
 
     def stack(self, name: str, series: str = "") -> int:
         """The stack called `name`, of this series. DataError if there is none, with the nearest name, or several."""
-        found = self._by_id.get(name) or self._series.get(name) or self._loose.get(name)
+        found = self._series.get(name) or self._loose.get(name) or self._with_id(name)
         if not found:
             match = nearest(name, self._loose)
             raise DataError(f"no case '{name}' in the sources" + (f"; did you mean '{match}'?" if match else ""))
@@ -79,6 +85,23 @@ class CaseNames:
         if len(found) > 1:
             found = {index for index in found if self._holds(index, wanted, absolute)} or found
         return self._only(found, name, series, "give more of the path, or "), None
+
+    @cached_property
+    def _ids(self) -> list[str]:
+        """What each stack is called in a set, without its patient: equal ones numbered in their order."""
+        ids: dict[str, None] = {}
+        for number, case_id in enumerate(self._make_ids()):
+            ids[numbered(case_id, ids) if case_id else f"unreadable {number}"] = None
+        return list(ids)
+
+    def _with_id(self, name: str) -> set[int]:
+        """The stack that has this id in a set; several where its patient is to tell it from others of equal pixels."""
+        match = _ID.fullmatch(name)
+        if not match:
+            return set()
+        patient, pixels, number = match.groups()
+        same = {index for index, case_id in enumerate(self._ids) if case_id.partition(".")[0] == pixels}
+        return same if patient else {index for index in same if self._ids[index] == pixels + (number or "")}
 
     def _only(self, found: set[int], name: str, series: str, otherwise: str) -> int:
         """The one stack of `found`, if need be by its series; else a DataError that lists them."""

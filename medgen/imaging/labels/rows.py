@@ -27,7 +27,7 @@ class Rows:
 
     columns: dict[str, str]  # in lower case, and by their one name where they have several -> as the file spells them
     rows: list[tuple[int, dict[str, str]]]  # each with its line in the file
-    faults: list[str]  # rows that cannot be read, each with its reason
+    faults: list[tuple[int, str]]  # rows that cannot be read: their lines, and why
 
 
 class RowWriter:
@@ -47,7 +47,7 @@ def read_rows(file: Path, synonyms: Mapping[str, str] | None = None) -> Rows:
 
     `synonyms`: other names of columns, each with the one that it stands for.
     """
-    faults: list[str] = []
+    faults: list[tuple[int, str]] = []
     rows: list[tuple[int, dict[str, str]]] = []
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
@@ -58,10 +58,10 @@ def read_rows(file: Path, synonyms: Mapping[str, str] | None = None) -> Rows:
                 if len(cells) != len(columns):
                     if not any(cells):
                         continue
-                    faults.append(
-                        f"{file}, row {reader.line_num}: {len(cells)} cells, the header has {len(columns)}; "
-                        "put quotes around text that holds commas"
+                    told = (
+                        f"{len(cells)} cells, the header has {len(columns)}; put quotes around text that holds commas"
                     )
+                    faults.append((reader.line_num, f"{file}, row {reader.line_num}: {told}"))
                     continue
                 rows.append((reader.line_num, dict(zip(columns, map(_bare, cells), strict=True))))
     except OSError as error:

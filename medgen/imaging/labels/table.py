@@ -27,7 +27,7 @@ class Table:
     file: Path
     columns: tuple[str, ...]
     rows: list[tuple[int, dict[str, str]]]
-    faults: list[str] = field(default_factory=list)  # rows that cannot be read, each with its reason
+    faults: list[tuple[int, str]] = field(default_factory=list)  # rows that cannot be read: their lines, and why
     fields: tuple[str, ...] = ()  # columns that make the vector
     classes: dict[str, int] = field(default_factory=dict)  # class name -> number; numbers name themselves
     unused: tuple[str, ...] = ()  # columns that mean nothing here, as the file spells them
@@ -71,15 +71,15 @@ def unused_warning(table: Table) -> str:
 
 def apply(
     table: Table, stacks: Sequence[Stack], names: CaseNames, annotations: Mapping[int, Annotation]
-) -> list[DataError]:
-    """Write every row into the annotation of its stack; the rows that cannot be used are returned as errors."""
-    errors: list[DataError] = []
+) -> list[tuple[int, DataError]]:
+    """Write every row into the annotation of its stack; returns the rows that cannot be used, and why."""
+    errors: list[tuple[int, DataError]] = []
     for number, row in table.rows:
         where = f"{table.file}, row {number}"
         try:
             _apply_row(table, row, where, stacks, names, annotations)
         except DataError as error:
-            errors.append(error if str(error).startswith(where) else DataError(f"{where}: {error}"))
+            errors.append((number, error if str(error).startswith(where) else DataError(f"{where}: {error}")))
     return errors
 
 
@@ -129,16 +129,17 @@ def _apply_row(
         annotation.synthetic = row["synthetic"]
 
 
-def image_paths(table: Table) -> tuple[list[str], list[str]]:
+def image_paths(table: Table) -> tuple[list[str], list[tuple[int, str]]]:
     """The files that a table used as source names, relative to its folder, each once; and the rows that name none."""
     if not table.path_column:
         raise DataError(f"{table.file}: as a source it needs a column 'path'; or give it as --labels")
     paths: dict[str, None] = {}
-    faults, present = [], []
+    faults: list[tuple[int, str]] = []
+    present = []
     for number, row in table.rows:
         path = table.file.parent / row[table.path_column]
         if not path.is_file():
-            faults.append(f"{table.file}, row {number}: no such file '{row[table.path_column]}'")
+            faults.append((number, f"{table.file}, row {number}: no such file '{row[table.path_column]}'"))
             continue
         present.append((number, row))
         paths[str(path)] = None

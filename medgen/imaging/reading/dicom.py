@@ -13,13 +13,13 @@ from pydicom.uid import UID
 from medgen.artifacts.schema import GENERATED
 from medgen.artifacts.synthetic import told_by
 from medgen.errors import DataError
-from medgen.imaging.reading.archive import Entry
+from medgen.imaging.reading.archive import Entry, digest_of_sample
 from medgen.imaging.reading.faults import NoPicture
 from medgen.imaging.reading.functional_groups import frame_value
 from medgen.imaging.reading.mosaic import is_mosaic, unfolded
 from medgen.imaging.reading.plain_pixels import PlainPixels, plain_pixels
 from medgen.imaging.reading.rescale import has_table
-from medgen.imaging.reading.slices import Kind, SliceFacts, Vector3
+from medgen.imaging.reading.slices import Kind, SliceFacts, Vector3, defined_modality
 
 # Classes of pictures whose name has no "Image" in it.
 _PICTURES = ("Parametric Map Storage", "Enhanced US Volume Storage")
@@ -38,17 +38,18 @@ def scan_dicom(entry: Entry) -> list[SliceFacts]:
     with entry.open() as file:
         dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
         plain = plain_pixels(dataset, file, entry.size)
+        sample = digest_of_sample(file)  # which stands where the header ends
     if "Rows" not in dataset or "Columns" not in dataset:
         uid = _class_of(dataset)
         told = f"{entry.name}: holds no image" + (f" ({uid.name})" if uid else "")
         holds = "private object" if uid and uid.is_private else _held_instead(dataset)
         raise NoPicture(told, holds) if holds else DataError(told)
     if is_mosaic(dataset):
-        return unfolded(_facts(entry, dataset, 0, None), dataset)
+        return unfolded(_facts(entry, dataset, 0, None, sample), dataset)
     frames = max(1, _frames(dataset))
     if frames > entry.size:
         raise DataError(f"{entry.name}: its header says {frames} frames, more than the file has bytes")
-    return [_facts(entry, dataset, frame, plain) for frame in range(frames)]
+    return [_facts(entry, dataset, frame, plain, sample) for frame in range(frames)]
 
 
 def read_dataset(entry: Entry) -> Dataset:
@@ -59,9 +60,9 @@ def read_dataset(entry: Entry) -> Dataset:
         return pydicom.dcmread(file, force=True)
 
 
-def _facts(entry: Entry, dataset: Dataset, frame: int, plain: PlainPixels | None) -> SliceFacts:
+def _facts(entry: Entry, dataset: Dataset, frame: int, plain: PlainPixels | None, sample: str) -> SliceFacts:
     series, sop = str(dataset.get("SeriesInstanceUID") or ""), str(dataset.get("SOPInstanceUID") or "")
-    modality = str(dataset.get("Modality") or "")
+    modality = defined_modality(str(dataset.get("Modality") or ""))
     across, down = _axes(frame_value(dataset, frame, "PlaneOrientationSequence", "ImageOrientationPatient"))
     position = _numbers(frame_value(dataset, frame, "PlanePositionSequence", "ImagePositionPatient"), 3)
     offsets = dataset.get("GridFrameOffsetVector")
@@ -98,6 +99,7 @@ def _facts(entry: Entry, dataset: Dataset, frame: int, plain: PlainPixels | None
         reference=str(dataset.get("FrameOfReferenceUID") or ""),
         phase=tuple(_phase(dataset, frame, keyword) for keyword in _PHASES),
         synthetic=_synthetic(dataset),
+        sample=sample,
         plain=plain,
     )
 

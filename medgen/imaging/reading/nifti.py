@@ -59,6 +59,7 @@ def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
         raise DataError(
             f"{entry.name}: its affine matrix shears rows against columns; resample it to right angles first"
         )
+    sample = entry.sample()
     synthetic = told_by(bytes(header["descrip"]).decode("ascii", "replace"))
     unit = bytes(header["intent_name"]).rstrip(b"\0").decode("ascii", "replace")
     modality = "CT" if unit == "HU" else modality
@@ -85,6 +86,7 @@ def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
                     step=float(steps[2]),
                     phase=(str(volume),) if volumes > 1 else (),
                     synthetic=synthetic,
+                    sample=sample,
                 )
             )
     return facts

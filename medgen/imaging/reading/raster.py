@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 from PIL.ImageFile import ImageFile
 
+from medgen.artifacts.synthetic import told_by
 from medgen.errors import DataError
 from medgen.imaging.reading import deep_colour
 from medgen.imaging.reading.archive import Entry
@@ -51,6 +52,8 @@ def _facts(entry: Entry, image: ImageFile, page: int, modality: str) -> SliceFac
         colour=not deep_colour.is_grey(image) if deep else image.mode not in _GREY_MODES and not _grey_palette(image),
         kind="other" if deep or image.mode in _WIDE_MODES else "byte",
         modality=modality,
+        synthetic=told_by(str(image.info.get("Description", ""))),
+        sample=entry.sample() if page == 0 else "",
     )
 
 

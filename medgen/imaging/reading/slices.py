@@ -17,6 +17,16 @@ Format = Literal["dicom", "nifti", "raster"]
 
 Vector3 = tuple[float, float, float]
 
+_DEFINED = """
+    AR ASMT AU BDUS BI BMD CFM CR CT CTPROTOCOL DG DMS DOC DX ECG EEG EMG EOG EPS ES FID GM HC HD IO IOL IVOCT IVUS KER
+    KO LEN LS M3D MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT PX REG RESP RF RG RTDOSE
+    RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR SR SRF STAIN TEXTUREMAP TG US VA XA
+    XAPROTOCOL XC
+    AS CD CF CP CS DD DF DM DS EC FA FS LP MA MS OPR ST VF
+"""
+_MODALITIES = frozenset(_DEFINED.split())
+"""DICOM PS3.3 2024d, C.7.3.1.1.1: defined terms of Modality (0008,0060), and in the last line those it has retired."""
+
 
 @dataclass(frozen=True, slots=True)
 class SliceFacts:
@@ -45,6 +55,7 @@ class SliceFacts:
     reference: str = ""  # FrameOfReferenceUID
     phase: tuple[str, ...] = ()  # echo, time point, ...: tells apart stacks that share their positions
     synthetic: str = ""  # what the file says of itself, as in `Case`
+    sample: str = ""  # a digest of some of its file's content, without the header of DICOM, which names people
     plain: PlainPixels | None = None  # where the pixels lie in a DICOM file, if they need no decoder
 
 
@@ -55,3 +66,9 @@ class MaskSource:
     entry: Entry
     format: Format
     frame: int
+
+
+def defined_modality(told: str) -> str:
+    """The term that a file tells as its modality; "" for any that the standard does not define, which is free text."""
+    term = told.strip().upper()
+    return term if term in _MODALITIES else ""

@@ -18,6 +18,7 @@ from medgen.imaging.reading.archive import enumerate_sources
 from medgen.imaging.reading.formats import scan
 from medgen.imaging.reading.series import Stack, build_stacks
 
+IDS = ["a" * 16, "b" * 16, "b" * 16]  # the third shows the pixels of the second
 HEADER = "case,slice,has_nodule,x,y,size,malignancy,texture\n"
 
 
@@ -44,11 +45,11 @@ def run(
     file.write_text(text, encoding="utf-8")
     table = read_table(file, fields)
     annotations = {index: Annotation() for index in range(len(stacks))}
-    errors = apply(table, stacks, CaseNames(stacks, ["id-a", "id-b", "id-c"][: len(stacks)]), annotations)
-    return annotations, [*table.faults, *map(str, errors)]
+    errors = apply(table, stacks, CaseNames(stacks, lambda: IDS[: len(stacks)]), annotations)
+    return annotations, [told for _, told in table.faults] + [str(error) for _, error in errors]
 
 
-@pytest.mark.parametrize("name", ["beta", "1.2.6", "PAT-beta", "id-b"])
+@pytest.mark.parametrize("name", ["beta", "1.2.6", "PAT-beta", "b" * 16, "0123456789ab-" + "b" * 16])
 def test_a_case_is_known_by_all_its_names(stacks: list[Stack], tmp_path: Path, name: str) -> None:
     annotations, errors = run(stacks, tmp_path, f"{HEADER}{name},1,1,0.5,0.25,0.125,0.75,1\n")
     assert not errors
@@ -139,8 +140,8 @@ def test_stacks_of_one_series_are_told_apart_by_their_ids(write_slice: Callable[
     entries = enumerate_sources([str(tmp_path / "in")]).entries
     stacks = build_stacks(facts for entry in entries for facts in scan(entry, ""))[0]
     _, errors = run(stacks, tmp_path, "series,label\n1.2.5,1\n")
-    assert re.search(r"means 2 cases: id-a \(.*00.dcm\), id-b \(.*1..dcm\); name one by this id", errors[0]), errors
-    annotations, errors = run(stacks, tmp_path, "case,label\nid-b,1\n")
+    assert re.search(r"means 2 cases: a{16} \(.*00.dcm\), b{16} \(.*1..dcm\); name one by this id", errors[0]), errors
+    annotations, errors = run(stacks, tmp_path, f"case,label\n{'b' * 16},1\n")
     assert not errors
     assert (annotations[0].labels, annotations[1].labels) == ({}, {0: 1, 1: 1})
 

@@ -1,15 +1,16 @@
-"""Ids tell nothing; splits belong to the patient and do not change when others come."""
+"""Splits belong to the patient and do not change when others come."""
 
 from __future__ import annotations
 
 import pytest
 
 from medgen.errors import ConfigError
-from medgen.imaging.cases.splits import hashed_id, parse_fractions, resolve_key, split_of
+from medgen.imaging.cases.identity import split_key
+from medgen.imaging.cases.splits import parse_fractions, split_of
 
 
 def test_fractions_are_met_and_do_not_depend_on_who_else_is_there() -> None:
-    key = resolve_key(None)
+    key = split_key(None)
     fractions = parse_fractions("0.8,0.1,0.1")
     before = {name: split_of(key, name, fractions) for name in (f"patient {i}" for i in range(4000))}
     after = {name: split_of(key, name, fractions) for name in (f"patient {i}" for i in range(6000))}
@@ -19,7 +20,7 @@ def test_fractions_are_met_and_do_not_depend_on_who_else_is_there() -> None:
 
 
 def test_a_larger_first_fraction_only_adds_to_it() -> None:
-    key = resolve_key(None)
+    key = split_key(None)
     some, more = parse_fractions("0.5,0.5"), parse_fractions("0.7,0.3")
     names = [f"p{i}" for i in range(500)]
     train = {name for name in names if split_of(key, name, some) == "train"}
@@ -27,18 +28,9 @@ def test_a_larger_first_fraction_only_adds_to_it() -> None:
 
 
 def test_no_patient_falls_into_a_split_of_nothing() -> None:
-    key = resolve_key(None)
+    key = split_key(None)
     fractions = parse_fractions("0.3,0,0.7")
     assert {split_of(key, f"p{i}", fractions) for i in range(300)} == {"train", "test"}
-
-
-def test_the_key_changes_ids_and_splits(monkeypatch: pytest.MonkeyPatch) -> None:
-    public = resolve_key(None)
-    secret = resolve_key("secret")
-    assert hashed_id(public, "1.2.3") != hashed_id(secret, "1.2.3")
-    monkeypatch.setenv("MEDGEN_ID_KEY", "secret")
-    assert resolve_key(None) == secret
-    assert len(hashed_id(public, "1.2.3")) == 16
 
 
 @pytest.mark.parametrize("text", ["0.8,0.1", "1,1", "a,b", "-1,1,1", "0.25,0.25,0.25,0.25", "nan,0,1"])

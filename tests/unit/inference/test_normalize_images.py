@@ -219,10 +219,16 @@ def test_what_does_not_fit_is_refused_by_name(
     hole = cases[2]["image"].astype(np.float32)
     hole[1, 0, 2, 3] = np.nan
     bad = replace(cases[2], arrays={"image": hole})
-    left_out: list[DataError] = []
-    kept = list(normalize([cases[0], bad, cases[3]], version, Intensity(), 8, left_out.append))
+    left_out: list[tuple[str, str]] = []
+
+    def refused(case: Case, error: DataError) -> None:
+        left_out.append((case.id, str(error)))
+
+    kept = list(normalize([cases[0], bad, cases[3]], version, Intensity(), 8, refused))
     assert [case.id for case in kept] == ["case-0", "case-3"]
-    assert "case case-2, slice 1" in str(left_out[0])
+    ((name, reason),) = left_out
+    assert name == "case-2"
+    assert "case case-2, slice 1" in reason
     with pytest.raises(UsageError, match="--vae"):
         Normalizer(network, None, options_of())
     with pytest.raises(UsageError, match="leave --vae out"):
