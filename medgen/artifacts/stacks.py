@@ -14,6 +14,8 @@ Point = tuple[float, float, float]
 
 MENDABLE = ("uneven gaps", "gantry tilt")
 """Flaws that resampling mends."""
+OFF_GRID = 0.5
+"""Voxels by which a slice may lie off an even grid and still count as being on it."""
 SAME_PLACE = 0.01
 """Slices nearer to their places on the even grid than this, in mm, need no place of their own."""
 BLOCK = 4 << 20
@@ -61,6 +63,7 @@ class Placed:
     origin: Point
     direction: tuple[float, ...]
     origins: tuple[Point, ...]
+    flaws: str
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -93,6 +96,17 @@ class Placed:
         even = even_origins(self.origin, self.axes[0], self.spacing[0], len(self))
         aside: Positions = np.abs((self.slice_origins - even) @ self.axes.T).max(axis=0) / np.asarray(self.spacing)
         return aside
+
+    @property
+    def uneven(self) -> str:
+        """Why the slices do not stand on an even grid, in words; "" where they do."""
+        aside = float(self.misplaced.max())
+        return self.flaws or (f"a slice lies {aside:.1f} voxels off an even grid" if aside > OFF_GRID else "")
+
+    @property
+    def mendable(self) -> bool:
+        """Whether resampling can put slices that stand unevenly onto an even grid."""
+        return not self.flaws or set(self.flaws.split(", ")) <= set(MENDABLE)
 
 
 def even_origins(origin: npt.ArrayLike, normal: npt.ArrayLike, spacing: float, count: int) -> Positions:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from medgen.artifacts.schema import Array, Case, Intensity
 from medgen.artifacts.spool import Spool
-from medgen.artifacts.stacks import MENDABLE
 from medgen.diffusion.slice_profile import ProfileShape, cubic_matrix, profile_matrix, pseudo_inverse, resample
 from medgen.diffusion.thin_grid import places, scales, spline_matrix, thin_positions, whole_rows
 from medgen.errors import DataError
@@ -182,9 +181,9 @@ def volume_of(
     source = case.spacing[0]
     if len(case) < 2:
         raise DataError(f"case {case.id}: has one slice; interpolation needs two or more")
-    if case.flaws:
-        remedy = "preprocess with --mend" if set(case.flaws.split(", ")) <= set(MENDABLE) else "it cannot be mended"
-        raise DataError(f"case {case.id}: {case.flaws}: its slices cannot be interpolated; {remedy}")
+    if case.uneven:
+        remedy = "preprocess with --mend" if case.mendable else "it cannot be mended"
+        raise DataError(f"case {case.id}: {case.uneven}: its slices cannot be interpolated; {remedy}")
     if not (np.isfinite(source) and source > 0):
         raise DataError(f"case {case.id}: does not tell the distance of its slices; preprocess a source that does")
     if spacing > source * (1 - EVEN):

@@ -153,7 +153,7 @@ def find_trios(output: StoredSet, thick: StoredSet, truth: StoredSet, pairing: P
         target = _nearest(row, pairing.partners(row, MEASURED, finer, REFERENCE))
         if target is None:
             missing["truth"] += 1
-        elif target.flaws:
+        elif target.uneven:
             missing["flawed"] += 1
         else:
             for other, stored, what in ((source, thick, "thick input"), (target, truth, "reference")):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from medgen.artifacts.stacks import MENDABLE
+from medgen.artifacts.stacks import MENDABLE, OFF_GRID
 from medgen.imaging.geometry import IN_PLACE, DepthMap, Pair, plan_even
 from medgen.imaging.reading.series import Stack
 
@@ -16,8 +16,6 @@ LARGEST_GAP = 2.1
 """In usual gaps: one slice is missing, and made up from its neighbours."""
 SAME_PIXEL = 0.1
 """Slices shifted by less, in pixels, are not resampled in plane."""
-MISPLACED = 0.5
-"""Slices shifted by more, in pixels, are mended even where no tilt explains it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def plan_mending(stack: Stack) -> Mending | None:
     """How to mend a stack; None where nothing is to be mended, or it cannot be (see `obstacle`)."""
     shifts = _shifts(stack)
     flaws = tuple(flaw for flaw in stack.flaws if flaw in MENDABLE)
-    if not flaws and _largest(shifts) > MISPLACED:
+    if not flaws and _largest(shifts) > OFF_GRID:
         flaws = ("shifted slices",)
     if not flaws or obstacle(stack):
         return None

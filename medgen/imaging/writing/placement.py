@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from medgen.artifacts.schema import Case
-from medgen.artifacts.stacks import MENDABLE, Positions
+from medgen.artifacts.stacks import Positions
 from medgen.errors import DataError
 
 UNPLACED = "no positions"
-OFF_GRID = 0.5
-"""Voxels by which a slice may lie off an even grid where a format knows no other."""
 
 
 def slice_places(case: Case) -> Positions | None:
@@ -16,10 +14,9 @@ def slice_places(case: Case) -> Positions | None:
 
     DataError for a set that knows of slices off the even grid, but not where they are.
     """
-    flaws = _flaws(case)
-    if UNPLACED in flaws:
+    if UNPLACED in case.flaws:
         return None
-    if flaws and not case.origins and len(case) > 1:
+    if case.flaws and not case.origins and len(case) > 1:
         raise DataError(
             f"case {case.id}: {case.flaws}, and this set does not tell where each slice lies (it was made before sets "
             "did so); preprocess its source anew"
@@ -29,14 +26,7 @@ def slice_places(case: Case) -> Positions | None:
 
 def check_even(case: Case, name: str) -> None:
     """DataError unless the slices of a case stand on an even grid, the only one that the format `name` knows."""
-    flaws = _flaws(case) - {UNPLACED}
-    aside = float(case.misplaced.max())
-    if not flaws and aside <= OFF_GRID:
+    if case.uneven in ("", UNPLACED):
         return
-    reason = case.flaws or f"a slice lies {aside:.1f} voxels off its place on an even grid"
-    remedy = "preprocess with --mend, or export DICOM" if flaws <= set(MENDABLE) else "export DICOM"
-    raise DataError(f"case {case.id}: {reason}, which {name} cannot hold; {remedy}")
-
-
-def _flaws(case: Case) -> set[str]:
-    return set(filter(None, case.flaws.split(", ")))
+    remedy = "preprocess with --mend, or export DICOM" if case.mendable else "export DICOM"
+    raise DataError(f"case {case.id}: {case.uneven}, which {name} cannot hold; {remedy}")

@@ -225,13 +225,13 @@ class Volumes:
 
     def _usable(self, row: CaseRow) -> bool:
         """Whether a case is thin and long enough, and each of its slices was measured."""
-        whole = not row.flaws and not any(row.filled)
+        whole = not row.uneven and not any(row.filled)
         return whole and row.spacing[0] <= self.options.thin_limit and row.count >= self._needed(row)
 
     @staticmethod
     def _is_partner(thick: CaseRow, thin: CaseRow) -> bool:
         """Whether the slices of `thick` are farther apart, and lie over those of `thin` in plane."""
-        if not thin.frame or thick.frame != thin.frame or thick.flaws or any(thick.filled) or thick.count < 2:
+        if not thin.frame or thick.frame != thin.frame or thick.uneven or any(thick.filled) or thick.count < 2:
             return False
         pixel = thin.spacing[1:]
         shift = np.subtract(thick.origin, thin.origin)

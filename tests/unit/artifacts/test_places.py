@@ -76,6 +76,10 @@ def test_even_places_follow_from_the_first() -> None:
     uneven = replace(case, origins=uneven_origins(moved, case.axes[0], 2.0))
     np.testing.assert_allclose(uneven.misplaced, [0.5, 1.0, 1.0])
     np.testing.assert_allclose(uneven.positions, [3.6, 5.6, 8.6])
+    assert (case.uneven, uneven.uneven) == ("", "a slice lies 1.0 voxels off an even grid")
+    assert replace(case, flaws="gantry tilt").uneven == "gantry tilt"
+    for flaws, mendable in (("", True), ("uneven gaps, gantry tilt", True), ("gantry tilt, slices left out", False)):
+        assert replace(uneven, flaws=flaws).mendable is mendable
 
 
 @pytest.mark.parametrize("fact", [{"origins": TILTED[:2]}, {"filled": (True,)}])
