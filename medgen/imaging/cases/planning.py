@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medgen.artifacts.stacks import MENDABLE
-from medgen.errors import DataError, InputMissingError, MedgenError, UsageError
+from medgen.errors import DataError, InputMissingError, UsageError
 from medgen.imaging.cases.choice import chosen, of_one_scale
 from medgen.imaging.cases.identity import case_id, telling_slice
 from medgen.imaging.cases.intensity import Encoding, plan_encoding
@@ -98,7 +98,7 @@ def make_plan(
         for number, (file, named) in enumerate(lidc.xml_files(inputs.lidc_xml), 1):
             try:
                 reading = lidc.read_xml(file)
-            except MedgenError as error:
+            except DataError as error:
                 left_out.add(str(error), {"xml": number})
                 continue
             if named and reading is None:
