@@ -93,6 +93,7 @@ def open_images(
     """
     import tempfile
 
+    from medgen.artifacts.outputs.partial import partial_folder
     from medgen.artifacts.sets import open_set
 
     if is_set(source):
@@ -104,8 +105,8 @@ def open_images(
     from medgen.imaging.cases.preprocessing import preprocess
 
     with contextlib.ExitStack() as stack:
-        with tempfile.TemporaryDirectory(prefix="medgen-") as folder:
-            file = Path(folder, "images.h5")
+        with partial_folder(Path(tempfile.gettempdir(), "medgen-images")) as folder:
+            file = folder / "images.h5"
             done = preprocess(
                 Inputs((str(source),), folder_names=False),
                 str(file),

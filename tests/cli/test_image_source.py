@@ -30,11 +30,13 @@ def test_a_folder_becomes_a_set_that_leaves_nothing_behind(
     ct: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch = tmp_path / "scratch"
-    scratch.mkdir()
+    abandoned = scratch / ".medgen-images.0123abcd.partial"  # by a run that was killed
+    abandoned.mkdir(parents=True)
+    (abandoned / ".medgen.json").touch()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     with open_images(ct, Console("evaluate"), PreprocessOptions(workers=1)) as images:
         stored = images.stored
-        assert not list(scratch.glob("medgen-*"))  # no name is left even while it is read
+        assert not list(scratch.glob("*medgen*"))  # no name is left even while it is read
         assert stored.header.intensity is not None
         assert stored.header.intensity.unit == "HU"
         assert stored.read("image", [0, 1, 2])[:, 0, 0, 0].tolist() == [-1000, 0, 400]

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -56,6 +57,21 @@ def test_statistics_by_channel_are_kept_in_file_and_stream_and_told_by_info(
     piped = medgen(*encode(tiny, images, "-"))
     assert json.loads(medgen("info", "-", "--json", input=piped.stdout).stdout)["latent_mean"] == told["latent_mean"]
     assert run(["check", str(tmp_path / "z.h5")]) == 0
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1 + 1e-12, 0), (1.01, 65), (None, 0)])
+def test_check_asks_of_older_sets_that_the_statistics_be_true_but_not_to_the_last_bit(
+    tiny: Path, images: Path, tmp_path: Path, factor: float | None, status: int
+) -> None:
+    path = tmp_path / "z.h5"
+    assert run(encode(tiny, images, path)) == 0
+    with h5py.File(path, "a") as file:
+        tail = json.loads(file.attrs["tail"])
+        for name in ("latent_mean", "latent_std"):
+            tail[name] = [value * factor for value in tail[name]] if factor else []
+        file.attrs["tail"] = json.dumps(tail)
+        del file.attrs["checksums"]
+    assert run(["check", str(path)]) == status
 
 
 def test_joined_shards_have_the_statistics_of_the_whole(tiny: Path, images: Path, tmp_path: Path) -> None:

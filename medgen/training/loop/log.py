@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from medgen.artifacts.outputs.whole import check_output, storage_errors
-from medgen.errors import OutputError, UnavailableError
+from medgen.artifacts.outputs.whole import check_output
+from medgen.errors import OutputError, StorageError, UnavailableError
 
 
 class Reporter(Protocol):
@@ -59,14 +59,17 @@ class Log:
     """
 
     def __init__(self, file: Path | None, tensorboard: Path | None, *, run: str, start: int, force: bool) -> None:
-        self._stream = None
+        self._file, self._stream = file, None
         if file is not None:
-            kept = _lines_until(file, run, start)
+            kept = _length_until(file, run, start)
             if kept is None:
                 check_output(file, force=force)
-            with storage_errors(file):
-                self._stream = file.open("w", encoding="utf-8", buffering=1)
-                self._stream.writelines(kept or [json.dumps({"run": run}) + "\n"])
+            with self._writing():
+                self._stream = file.open("w" if kept is None else "r+", encoding="utf-8", buffering=1)
+                if kept is None:
+                    self._stream.write(json.dumps({"run": run}) + "\n")
+                else:
+                    self._stream.truncate(self._stream.seek(kept))
         self._board: Any = _summary_writer(tensorboard, start) if tensorboard is not None else None
 
     def write(self, step: int, figures: dict[str, float]) -> None:
@@ -74,27 +77,45 @@ class Log:
         if not figures:
             return
         if self._stream is not None:
-            self._stream.write(json.dumps({"step": step, **figures}) + "\n")
+            with self._writing():
+                self._stream.write(json.dumps({"step": step, **figures}) + "\n")
         if self._board is not None:
             for name, value in figures.items():
                 self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush and close both."""
-        for sink in (self._stream, self._board):
-            if sink is not None:
-                sink.close()
+        if self._stream is not None:
+            with self._writing():
+                self._stream.close()
+        if self._board is not None:
+            self._board.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(
+                f"{self._file}: the log cannot be written: {error.strerror or error}; make room, and the same command "
+                "goes on from the last state saved"
+            ) from error
 
 
-def _lines_until(file: Path, run: str, start: int) -> list[str] | None:
-    """The lines up to step `start` if `run` began the file, else None."""
+def _length_until(file: Path, run: str, start: int) -> int | None:
+    """Bytes of the lines up to step `start` if `run` began the file, else None."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        if json.loads(lines[0]) != {"run": run}:
+        first, *lines = file.read_bytes().splitlines(keepends=True)
+        if json.loads(first) != {"run": run}:
             return None
-        return lines[:1] + [line for line in lines[1:] if line.endswith("\n") and json.loads(line)["step"] <= start]
+        length = len(first)
+        for line in lines:
+            if not line.endswith(b"\n") or json.loads(line)["step"] > start:
+                break
+            length += len(line)
     except (OSError, ValueError, LookupError, TypeError):
         return None
+    return length
 
 
 def _summary_writer(folder: Path, start: int) -> Any:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from medgen.errors import ConfigError, DataError, OutputError, UnavailableError
+from medgen.errors import ConfigError, DataError, OutputError, StorageError, UnavailableError
 from medgen.training.loop.distributed import World
 from medgen.training.loop.ema import MovingAverage
 from medgen.training.loop.log import Log
@@ -133,6 +133,20 @@ def test_a_log_is_gone_on_with_by_its_own_training_alone(tmp_path: Path) -> None
         Log(file, None, run="two", start=0, force=False)
     Log(file, None, run="two", start=0, force=True).close()
     assert file.read_text() == '{"run": "two"}\n'
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
+def test_a_log_on_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    log = Log(tmp_path / "log.jsonl", None, run="one", start=0, force=False)
+    told = r"log\.jsonl: the log cannot be written: No space left on device; make room"
+    with Path("/dev/full").open("w", buffering=1) as full:
+        log._stream = full
+        for write in (lambda: log.write(1, {"loss": 1.0}), log.close):
+            with pytest.raises(StorageError, match=told):
+                write()
+    again = Log(tmp_path / "log.jsonl", None, run="one", start=0, force=False)
+    again.close()
+    assert (tmp_path / "log.jsonl").read_text() == '{"run": "one"}\n'
 
 
 def test_tensorboard_is_asked_for_only_when_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
