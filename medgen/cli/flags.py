@@ -169,7 +169,7 @@ class Given:
         known = flags_of(kind)
         for key, (flag, typed) in self.flags.items():
             if typed is not None and typed != [] and key not in known:
-                raise UsageError(f"{flag.name} does not apply here; see 'medgen {self.command} --help'")
+                raise ConfigError(f"{flag.name} does not apply here; see 'medgen {self.command} --help'")
         values = {key: known[key].value(typed) for key, (_, typed) in self.flags.items() if key in known}
         options = resolve(
             kind,

@@ -105,5 +105,5 @@ def test_a_command_gets_what_was_typed_and_resolves_it() -> None:
 
 def test_a_flag_of_another_struct_is_refused() -> None:
     (given,) = _run("--steps", "7")
-    with pytest.raises(UsageError, match="--steps does not apply here"):
+    with pytest.raises(ConfigError, match="--steps does not apply here"):
         given.resolve(Baking)
