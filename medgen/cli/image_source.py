@@ -88,8 +88,8 @@ def open_images(
     """The set at `source`; anything else goes through preprocess into a set that has no name and ends with the block.
 
     What `options.keep_going` leaves out is told, and stands in `console.report["left_out"]` as of source `number`.
-    `alias` takes up what cases are called by the names of their files below `source`: equally named ones, of one source
-    or the next, are called as the first of them, so that they pair.
+    `alias` takes up what cases are called by the names of their files below `source`: equally named pictures and
+    volumes of the next source are called as those of the first, so that they pair. Names of DICOM mean nothing.
     """
     import tempfile
 
@@ -121,9 +121,13 @@ def open_images(
             console.report.setdefault("left_out", []).extend(told)
         files = done.stacks
         if alias is not None:
-            files = tuple((alias.setdefault(part.first.entry.within, case), part) for case, part in files)
+            files = tuple((_called(part, case, alias), part) for case, part in files)
             stored.cases = [replace(row, id=case) for row, (case, _) in zip(stored.cases, files, strict=True)]
         yield Images(stored, files)
+
+
+def _called(stack: Stack, case: str, alias: dict[str, str]) -> str:
+    return case if stack.first.series else alias.setdefault(stack.key, case)
 
 
 def open_alike(

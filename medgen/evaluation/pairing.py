@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from medgen.artifacts.stored import CaseRow
 from medgen.config import did_you_mean
 from medgen.errors import DataError, UsageError
+from medgen.imaging.cases.identity import patient_in
 from medgen.imaging.labels.names import CaseNames, stem_of
 from medgen.imaging.labels.rows import read_rows
 from medgen.imaging.reading.series import Stack
@@ -80,16 +81,19 @@ def pairing_of(by: str, sides: Sequence[Side]) -> Pairing:
                 known |= {(side.part, row.id): found} if found else {}
         if not any((side.part, row.id) in known for row in side.cases):
             raise UsageError(
-                f"--pair-by {by}: nothing is known of the cases of the {side.part}; a set holds no names: give its "
-                "files, or name the pairs by case id in a CSV"
+                f"--pair-by {by}: nothing is known of the cases of the {side.part}: a set holds no names, and its ids "
+                "tell the patient only where MEDGEN_ID_KEY was set; give its files, or name the pairs in a CSV"
             )
     return Pairing(known)
 
 
 def _patients(side: Side) -> Iterator[tuple[str, str]]:
-    """What DICOM tells; other files are called after the patient."""
+    """What DICOM tells; other files are called after the patient. Ids made with a secret key tell it of sets too."""
     for case, stack in side.files:
         yield case, stack.patient or stem_of(stack.first.entry.within)
+    for row in side.cases:
+        if person := patient_in(row.id):
+            yield row.id, person
 
 
 def _paths(side: Side) -> Iterator[tuple[str, str]]:

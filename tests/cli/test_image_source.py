@@ -114,3 +114,22 @@ def test_ways_of_reading_are_not_for_sets(tiny: Path) -> None:
     reading = ReadingOptions(modality="CT", mend=True, workers=2)
     with contextlib.ExitStack() as stack, pytest.raises(UsageError, match="--mend and --modality: for files"):
         open_alike(stack, [tiny / "images.h5"], Console("evaluate"), reading)
+
+
+def test_equal_names_pair_pictures_but_not_series(tmp_path: Path, write_slice: Callable[..., Path]) -> None:
+    """Files of DICOM are called alike everywhere; pictures that are called alike in two folders show the same."""
+    for number, folder in enumerate(("one", "two")):
+        for index in range(2):
+            pixels = np.full((8, 8), 10 * number + index, np.int16)
+            uid = f"1.2.{number}"
+            write_slice(tmp_path / f"{folder}-ct" / f"{index}.dcm", pixels, z=index, SeriesInstanceUID=uid)
+        volume = nibabel.Nifti1Image(np.full((8, 8, 1, 1, 2), number, np.int16), np.eye(4))
+        (tmp_path / folder).mkdir()
+        nibabel.save(volume, tmp_path / folder / "a.nii.gz")
+    sources = [tmp_path / name for name in ("one", "two", "one-ct", "two-ct")]
+    with contextlib.ExitStack() as stack:
+        opened = open_alike(stack, sources, Console("evaluate"), ReadingOptions(workers=1, modality="CT"))
+        first, second, *series = ([row.id for row in one.stored.cases] for one in opened)
+        assert first == second
+        assert len(set(first)) == 2  # two time points, each paired with its own
+        assert len({case for cases in series for case in cases}) == 2

@@ -52,6 +52,12 @@ def case_id(depth: int, pixels: bytes, patient: str = "", secret: bytes | None =
     return f"{person.hexdigest()}-{content}"
 
 
+def patient_in(case_id: str) -> str:
+    """What an id made with a secret tells of the patient: the same for all cases of one; "" without a secret."""
+    person, dash, content = case_id.partition("-")
+    return person if dash and len(person) == 12 and len(content.partition(".")[0]) == 16 else ""
+
+
 def hashed_frame(key: bytes, reference: str) -> str:
     """A name for the frame of reference with this UID; "" for ""."""
     return blake2b(reference.encode(), key=key, digest_size=8, person=b"medgen-frame").hexdigest() if reference else ""

@@ -9,6 +9,7 @@ import pytest
 from medgen.artifacts.stored import CaseRow
 from medgen.errors import DataError, UsageError
 from medgen.evaluation.pairing import MEASURED, REFERENCE, THICK, Pairing, Side, pairing_of
+from medgen.imaging.cases.identity import case_id, patient_in
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.series import Stack
 from medgen.imaging.reading.slices import SliceFacts
@@ -75,6 +76,17 @@ def test_the_outermost_folder_of_one_case_alone_is_its_path() -> None:
     assert [found(pairing, case, other=other) for case in "abcd"] == [["A"], ["B"], ["C"], ["D"]]
 
 
+def test_ids_made_with_a_secret_tell_the_patient_of_sets_too() -> None:
+    secret = b"0" * 32
+    ours = case_id(4, b"thick", "anna", secret)
+    theirs = [case_id(40, pixels, patient, secret) for pixels, patient in ((b"a", "anna"), (b"b", "berta"))]
+    theirs.append(f"{case_id(40, b'c', 'anna', secret)}.2")
+    pairing = pairing_of("patient", [Side(MEASURED, [row(ours)]), Side(REFERENCE, list(map(row, theirs)))])
+    partners = pairing.partners(row(ours), MEASURED, list(map(row, theirs)), REFERENCE)
+    assert [one.id for one in partners] == [theirs[0], theirs[2]]
+    assert patient_in(case_id(4, b"thick")) == ""
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -116,5 +128,5 @@ def test_what_is_wrong_with_a_file_of_pairs_is_said(tmp_path: Path, text: str, r
 def test_a_way_that_is_unknown_or_asks_too_much_is_refused() -> None:
     with pytest.raises(UsageError, match="did you mean 'patient'"):
         pairing_of("patients", SIDES)
-    with pytest.raises(UsageError, match="nothing is known of the cases of the measured; a set holds no names"):
+    with pytest.raises(UsageError, match="nothing is known of the cases of the measured: a set holds no names"):
         pairing_of("patient", [OUTPUT, FINE])
