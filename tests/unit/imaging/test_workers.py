@@ -111,6 +111,45 @@ def test_several_processes_work_and_none_stays() -> None:
             os.kill(pid, 0)
 
 
+PATIENT = """
+import os, sys, time
+from medgen.imaging.cases.workers import Workers
+
+def work(folder):
+    open(os.path.join(folder, str(os.getpid())), "w").close()
+    time.sleep(3600)
+
+if __name__ == "__main__":
+    with Workers(2) as workers:
+        list(workers.map(work, [sys.argv[1]] * 2))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the list of processes from /proc")
+def test_workers_in_the_middle_of_a_task_die_with_their_parent(tmp_path: Path) -> None:
+    script, folder = tmp_path / "patient.py", tmp_path / "pids"
+    script.write_text(PATIENT)
+    folder.mkdir()
+    parent = subprocess.Popen([sys.executable, str(script), str(folder)])
+    deadline = time.monotonic() + 60
+    while len(list(folder.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    pids = [path.name for path in folder.iterdir()]
+    assert len(pids) == 2
+    parent.kill()
+    parent.wait()
+    while any(_lives(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(_lives(pid) for pid in pids)
+
+
+def _lives(pid: str) -> bool:
+    try:
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 NOISY = """
 import logging, os, sys
 from medgen.imaging.cases.workers import Workers
