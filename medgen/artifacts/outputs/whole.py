@@ -65,6 +65,7 @@ def atomic_folder(destination: Path, *, force: bool = False) -> Iterator[Path]:
         with partial_folder(final) as temporary:
             yield temporary
             write_manifest(temporary)
+            (temporary / MANIFEST).chmod(0o666 & ~_umask())
             _set_mode(temporary, final, 0o777)
             if force and final.exists():
                 _replace_folder(temporary, final, destination)

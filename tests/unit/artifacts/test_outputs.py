@@ -40,6 +40,7 @@ def test_modes_follow_the_umask_then_stay_and_links_survive(tmp_path: Path) -> N
         with atomic_folder(tmp_path / "folder") as folder:
             assert mode(folder) == 0o700
         assert (mode(tmp_path / "real"), mode(tmp_path / "folder")) == (0o640, 0o750)
+        assert mode(tmp_path / "folder" / MANIFEST) == 0o640
         (tmp_path / "real").chmod(0o604)
         (tmp_path / "folder").chmod(0o705)
         with atomic_file(tmp_path / "link", force=True) as temporary:
