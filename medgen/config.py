@@ -81,14 +81,20 @@ def resolve(
         content = _load_file(file, tables)
         _merge_layer(merged, kind, content.get(command, {}), f"{file.name}, table [{command}]")
     for item in sets:
-        key, separator, text = item.partition("=")
-        if not separator:
-            raise ConfigError(f"--set {item}: expected key=value")
-        _merge_layer(merged, kind, _nest(key.strip(), _parse_value(text)), f"--set {item}")
+        key, value = parse_setting(item, "--set")
+        _merge_layer(merged, kind, _nest(key, value), f"--set {item}")
     for key, value in (flags or {}).items():
         if value is not None:
             _merge_layer(merged, kind, _nest(key, value), f"command line ({key})")
     return convert(kind, merged, f"configuration of {command}")
+
+
+def parse_setting(item: str, flag: str) -> tuple[str, object]:
+    """`key=value` as `flag` takes it -> the dotted key and the value; ConfigError if it is none."""
+    key, separator, text = item.partition("=")
+    if not separator:
+        raise ConfigError(f"{flag} {item}: expected key=value")
+    return key.strip(), _parse_value(text)
 
 
 def convert(kind: type[OptionsT], values: Mapping[str, Any], where: str) -> OptionsT:

@@ -10,8 +10,8 @@ import typer
 
 from medgen.cli.app import COMMANDS
 from medgen.cli.console import Console
-from medgen.config import Options, resolve, to_toml
-from medgen.errors import UsageError
+from medgen.config import Options, parse_setting, resolve, to_toml
+from medgen.errors import ConfigError, UsageError
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 
@@ -80,6 +80,16 @@ TensorBoard = Annotated[
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start anew even if a stopped training could go on.")]
 
+ContinueWith = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--continue-with",
+        metavar="KEY=VALUE",
+        help="Go on from OUTPUT.resume with another value from there: an option of the loop, or processes; repeatable.",
+    ),
+]
+Finish = Annotated[bool, typer.Option("--finish", help="Train no further: write the model as OUTPUT.resume has it.")]
+
 
 def console_of(context: typer.Context) -> Console:
     """The Console of this run."""
@@ -103,6 +113,18 @@ def configure(
         typer.echo(to_toml(command, options), nl=False)
         raise typer.Exit
     return options
+
+
+def changes_of(continue_with: list[str] | None) -> dict[str, object]:
+    """`--continue-with` by dotted key; ConfigError for what cannot change on the way."""
+    changes = dict(parse_setting(item, "--continue-with") for item in continue_with or ())
+    for key in changes:
+        if key != "processes" and not key.startswith("loop."):
+            raise ConfigError(
+                f"--continue-with {key}: only options of the loop, such as loop.steps, and processes can change on the "
+                "way; train anew with --fresh"
+            )
+    return changes
 
 
 def listed(names: str | None) -> list[str] | None:

@@ -10,7 +10,9 @@ import typer
 from medgen.cli.options import (
     BatchSize,
     ConfigFile,
+    ContinueWith,
     Device,
+    Finish,
     Force,
     Fresh,
     InputSet,
@@ -23,6 +25,7 @@ from medgen.cli.options import (
     Sets,
     TensorBoard,
     TrainingSteps,
+    changes_of,
     configure,
     console_of,
 )
@@ -60,16 +63,20 @@ def command(
     config: ConfigFile = None,
     sets: Sets = None,
     print_config: PrintConfig = False,
+    finish: Finish = False,
+    continue_with: ContinueWith = None,
     fresh: Fresh = False,
     force: Force = False,
 ) -> None:
     """Train the diffusion model on a latent (or image) set, under its condition vectors if it has them.
 
-    Stopped at any moment, the same command goes on from the state in OUTPUT.resume.
+    Stopped at any moment, the same command goes on from the state in OUTPUT.resume. With --continue-with
+    loop.learning_rate=1e-4, say, it goes on at another rate; with --finish it makes a model of what there is.
     """
     from medgen.training.learners.diffusion import train_diffusion
     from medgen.training.learners.diffusion_options import TrainDiffusionOptions
 
+    changes = changes_of(continue_with)
     flags = {
         "init": str(init) if init else None,
         "learner": learner,
@@ -81,10 +88,12 @@ def command(
         "loop.learning_rate": learning_rate,
         "seed": seed,
     }
-    options = configure(context, TrainDiffusionOptions, flags, preset, config, sets, print_config)
+    changed = {key: value for key, value in changes.items() if key != "processes"}
+    options = configure(context, TrainDiffusionOptions, flags | changed, preset, config, sets, print_config)
     from medgen.nets.compute import resolve_device
+    from medgen.training.loop.continuation import Wish
     from medgen.training.loop.run import Run
 
-    target, console = resolve_device(device), console_of(context)
-    run = Run("train-diffusion", source, output, target, console, log, tensorboard, force=force, fresh=fresh)
+    target, console, wish = resolve_device(device), console_of(context), Wish(changes, finish)
+    run = Run("train-diffusion", source, output, target, console, log, tensorboard, force=force, fresh=fresh, wish=wish)
     train_diffusion(run, options)

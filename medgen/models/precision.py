@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from medgen.errors import ConfigError
 from medgen.models.timing import Clock, Times, in_turns
 from medgen.nets.attention import SelfAttention
 from medgen.nets.blocks import Upsample
@@ -40,9 +41,10 @@ class Choice(NamedTuple):
     reason: str
 
     @property
-    def name(self) -> Literal["float32", "bfloat16"]:
-        """float32 or bfloat16."""
-        return "bfloat16" if self.dtype == torch.bfloat16 else "float32"
+    def name(self) -> Literal["float32", "bfloat16", "float16"]:
+        """float32, bfloat16 or float16."""
+        name: Literal["float32", "bfloat16", "float16"] = str(self.dtype).removeprefix("torch.")  # type: ignore[assignment]
+        return name
 
     def __str__(self) -> str:
         return f"{self.name}, {self.reason}"
@@ -50,6 +52,8 @@ class Choice(NamedTuple):
 
 def choose(precision: Precision, network: Network, device: torch.device, *, training: bool = False) -> Choice:
     """The precision for a network of this shape; "auto" on a CPU is measured once a process."""
+    if precision == "float16" and device.type == "cpu":
+        raise ConfigError("precision = float16: a CPU is slower in it than in float32; take auto, float32 or bfloat16")
     if precision != "auto":
         return Choice(getattr(torch, precision), "as asked for")
     if device.type == "cuda":

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from medgen.errors import UnavailableError, UsageError
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def resolve_device(name: str) -> torch.device:

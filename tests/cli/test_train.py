@@ -155,12 +155,51 @@ def test_sharded_and_one_process_killed_the_same_command_ends_with_the_same_byte
     assert "medgen train-vae: another process of this training is gone" in told
     assert "internal error" not in told
     assert not (tmp_path / "parts.safetensors").exists()
+    (tmp_path / "one.safetensors.resume").write_bytes((tmp_path / "parts.safetensors.resume").read_bytes())
     for name in ("parts", "whole"):
         done = in_two_processes(command(name))
         told = done.communicate(timeout=200)[1].decode()
         assert done.returncode == 0, told[-2000:]
         assert told.count("medgen train-vae: going on after step") == (name == "parts")
     assert (tmp_path / "parts.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+    one = [str(word) for word in command("one")]
+    assert run(one) == 78
+    assert run([*one, "--continue-with", "processes=1", "--continue-with", "loop.batch_size=4"]) == 0
+    ends = [open_model(tmp_path / f"{name}.safetensors").facts["validation_loss"] for name in ("one", "whole")]
+    assert ends[0] == pytest.approx(ends[1], rel=1e-3)
+
+
+def test_it_goes_on_as_the_error_says_or_ends_with_what_there_is(
+    make_set: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, model, state = make_set(count=6, size=16), tmp_path / "m.safetensors", tmp_path / "m.safetensors.resume"
+    command = ["train-diffusion", source, "-o", model, "--steps", 2000, "--batch-size", 2, *options(*UNET)]
+    process = start([*command, "--log", tmp_path / "log.jsonl"])
+    wait_for_step(tmp_path / "log.jsonl", 3)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    kept = state.read_bytes()
+
+    words = [str(word) for word in command]
+    assert run([*words, "--learning-rate", "1e-5"]) == 78
+    told = capsys.readouterr().err.splitlines()[-1]
+    flag = next(word for word in told.split() if word.startswith("loop.learning_rate="))
+    done = int(told.split("stopped after step ")[1].split()[0])
+    assert run([*words, "--continue-with", flag, "--continue-with", f"loop.steps={done + 2}"]) == 0
+    config = open_model(model).provenance.steps[-1].config
+    assert config["earlier"] == [{"until": done, "loop.learning_rate": 1e-4, "loop.steps": 2000}]
+    assert (config["loop"]["learning_rate"], config["loop"]["steps"]) == (1e-5, done + 2)
+
+    model.unlink()
+    state.write_bytes(kept)
+    assert run([*words, "--finish"]) == 0
+    assert open_model(model).provenance.steps[-1].config["finished_after"] == done
+    model.unlink()
+    for wish in (["--finish"], ["--continue-with", "loop.steps=9"]):
+        assert run([*words, *wish]) == 66
+    assert run([*words, "--continue-with", "objective=v"]) == 78
+    assert run([*words, "--continue-with", "loop.steps"]) == 78
 
 
 def test_misuse_is_told_in_one_sentence(

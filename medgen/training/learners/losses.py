@@ -98,7 +98,8 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: nn.Parameter | Tensor) -> Tensor:
     """Ratio of both losses' gradients at the last layer, a scalar in [0, 1e4] (Esser et al. 2021, eq. 7)."""
-    (wanted,) = torch.autograd.grad(reconstruction, last_layer, retain_graph=True)
-    (given,) = torch.autograd.grad(adversarial, last_layer, retain_graph=True)
-    ratio: Tensor = wanted.norm() / (given.norm() + 1e-4)
+    lift = 2.0**12  # both gradients, by a power of two, which changes no bit but those that float16 would lose
+    (wanted,) = torch.autograd.grad(reconstruction * lift, last_layer, retain_graph=True)
+    (given,) = torch.autograd.grad(adversarial * lift, last_layer, retain_graph=True)
+    ratio: Tensor = wanted.norm() / (given.norm() + 1e-4 * lift)
     return ratio.clamp(0, 1e4).detach()

@@ -181,6 +181,11 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if _sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that lies in this process, in place; all of it if it is not sharded."""
+    return tensor.to_local() if _sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
 def cut(value: Tensor, like: Tensor) -> Tensor:
     """Lay a whole tensor out as `like` is: this process's part of it if that is sharded."""
     if not _sharded(like):

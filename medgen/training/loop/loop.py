@@ -17,14 +17,15 @@ from medgen.errors import Terminated, UnavailableError
 from medgen.nets.compute import autocast, channels_last, lay_channels_last
 from medgen.nets.units import recompute_units
 from medgen.training.loop.data import Source
-from medgen.training.loop.distributed import World, gathered, gradients_stay_here, replicate, shard, whole
+from medgen.training.loop.distributed import World, gathered, gradients_stay_here, replicate, shard
 from medgen.training.loop.ema import MovingAverage
 from medgen.training.loop.learner import Learner
 from medgen.training.loop.log import Log, Reporter
+from medgen.training.loop.optimizers import Optimizers
 from medgen.training.loop.options import LoopOptions
-from medgen.training.loop.resume import ResumeFile, pack, unpack
+from medgen.training.loop.resume import Progress, ResumeFile, pack, unpack
 from medgen.training.loop.signals import StopRequest
-from medgen.training.loop.step import Batch, Step
+from medgen.training.loop.step import Batch, Step, seeded
 from medgen.training.loop.watch import TrainingFailed, Watch
 
 
@@ -50,7 +51,7 @@ class Loop:
         sharded = options.sharded and self.world.size > 1
         if options.sharded and not sharded:
             self.reporter.say("loop.sharded does nothing in one process; start several with torchrun")
-        for network in filter(None, (learner.model, learner.opponent)):
+        for network in self._networks():
             network.to(self.device)
             # Shards have the plain layout; convolutions bring them into that of their input.
             if options.channels_last and not sharded:
@@ -62,32 +63,32 @@ class Loop:
             self._loss = shard(learner.model, learner.loss, self.world, self.device, self.dtype)
         else:
             self._loss = replicate(learner.model, learner.loss, self.world, learner.idle_weights)
-        self.optimizer = _optimizer(learner.model, options, self.device)
-        self.average = MovingAverage(learner.model, options.ema) if options.ema else None
-        self.opponent_optimizer, self._opponent_loss = None, None
+        self._opponent_loss: Callable[..., Any] | None = None
         if learner.opponent is not None:
             self._opponent_loss = replicate(learner.opponent, learner.opponent_loss, self.world)
-            self.opponent_optimizer = _optimizer(learner.opponent, options, self.device)
-        self.watch = Watch(self.world)
+        self.optimizers = Optimizers(self._networks(), options, self.device, self.dtype)
+        self.average = MovingAverage(learner.model, options.ema) if options.ema else None
         self.total = options.batch_size * options.accumulate * self.world.size
 
-    def run(self, start: int) -> None:
-        """Go from `start` steps done to the end; the state of `start` > 0 comes from the resume file.
+    def run(self, begun: Progress) -> None:
+        """Go from what is done to the end; the state after `begun.step` > 0 steps comes from the resume file.
 
         Raises Terminated or KeyboardInterrupt after a signal, with the state saved, and TrainingFailed on figures
         that are not finite or diverge, with the last good state kept.
         """
         options = self.options
-        if start:
+        self._origin = 0 if begun.samples is None else begun.samples - begun.step * self.total
+        self.watch = Watch(self.world, self._fault, self._advise, self.reporter.warn, begun.left_out)
+        if begun.step:
             self._load()
         if options.compile:
-            for network in filter(None, (self.learner.model, self.learner.opponent)):
+            for network in self._networks():
                 network.compile()
         self.learner.model.train()
         saved = time.monotonic()
-        self._told = start, saved
-        with StopRequest() as stop, self.reporter.progress(options.steps - start, "steps") as advance:
-            for index in range(start, options.steps):
+        self._told = begun.step, saved
+        with StopRequest() as stop, self.reporter.progress(options.steps - begun.step, "steps") as advance:
+            for index in range(begun.step, options.steps):
                 done = index + 1
                 last = done == options.steps
                 self._update(index)
@@ -98,7 +99,7 @@ class Loop:
                 if log:  # asked for so seldom because all processes must agree on it
                     save |= self.world.any(0 < 60 * options.save_minutes < time.monotonic() - saved)
                 if self.device.type == "cpu" or log or validate or save or last or stopping:
-                    self.watch.check(self._explain)
+                    self.watch.check()
                 note = self._tell(done) if log or last else ""
                 if validate and not last:
                     self.log.write(done, self.validate())
@@ -154,39 +155,35 @@ class Loop:
         """One step: gradients of all its batches, then the optimizers."""
         options = self.options
         figures: dict[str, Tensor] = {}
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.opponent_optimizer:
-            self.opponent_optimizer.zero_grad(set_to_none=True)
+        self.optimizers.clear()
         for part in range(options.accumulate):
             step = self._place(index, part)
             batch = self._on_device(self.source.at(step.positions))
             last = part == options.accumulate - 1
-            with contextlib.nullcontext() if last else gradients_stay_here(self._loss, self._opponent_loss):
+            with (
+                contextlib.nullcontext() if last else gradients_stay_here(self._loss, self._opponent_loss),
+                seeded(self.seed, "dropout", index, step.offset),
+            ):
                 with autocast(self.device, self.dtype):
                     loss, parts = _call(self._loss, batch, step)
-                (loss / options.accumulate).backward()
+                self.optimizers.backward(loss / options.accumulate)
                 parts = {"loss": loss.detach(), **parts}
                 if self._opponent_loss is not None:
                     with autocast(self.device, self.dtype):
                         against = _call(self._opponent_loss, batch, step)
-                    (against / options.accumulate).backward()
+                    self.optimizers.backward(against / options.accumulate)
                     parts["opponent"] = against.detach()
             for name, value in parts.items():
                 figures[name] = figures.get(name, 0) + value / options.accumulate
-        limit = options.clip or math.inf
-        norm = nn.utils.clip_grad_norm_(self.learner.model.parameters(), limit)
-        figures["gradient_norm"] = whole(norm)
-        self.watch.note(index, figures)
-        for optimizer in filter(None, (self.optimizer, self.opponent_optimizer)):
-            optimizer.param_groups[0]["lr"] = self._rate(index)
-            optimizer.step()
+        self.watch.note(index, figures | self.optimizers.step(self._rate(index)))
         if self.average:
             self.average.update(index)
 
     def _place(self, index: int, part: int) -> Step:
         options = self.options
         offset = (part * self.world.size + self.world.rank) * options.batch_size
-        return Step(self.seed, index, offset, options.batch_size, self.total, "train", index / options.steps)
+        progress = index / options.steps
+        return Step(self.seed, index, offset, options.batch_size, self.total, "train", progress, self._origin)
 
     def _on_device(self, batch: Batch) -> Batch:
         def move(tensor: Tensor) -> Tensor:
@@ -198,21 +195,27 @@ class Loop:
     def _rate(self, index: int) -> float:
         """Learning rate of a step, a pure function of its number."""
         options = self.options
-        if index < options.warmup:
-            return options.learning_rate * (index + 1) / (options.warmup + 1)
+        if index < options.rising:
+            return options.learning_rate * (index + 1) / (options.rising + 1)
         if options.decay == "constant":
             return options.learning_rate
-        passed = (index - options.warmup) / max(options.steps - options.warmup, 1)
+        passed = (index - options.rising) / max(options.steps - options.rising, 1)
         return options.learning_rate * 0.5 * (1 + math.cos(math.pi * passed))
 
-    def _explain(self, index: int) -> str:
-        """Why step `index` failed, and what to do."""
-        fault = self.source.faulty(range(index * self.total, (index + 1) * self.total))
-        state = self.resume.kept()
+    def _fault(self, index: int) -> str | None:
+        """What is wrong with the data of step `index`."""
+        return self.source.faulty(range(self._origin + index * self.total, self._origin + (index + 1) * self.total))
+
+    def _advise(self, fault: str | None) -> str:
+        """What to do after a step that failed."""
+        kept = self.resume.kept()
         if fault:
-            return f"{fault}; mend or leave out that case ({state})"
-        remedy = "lower --learning-rate" + (" or set loop.precision=float32" if self.dtype != torch.float32 else "")
-        return f"the data are sound, so {remedy} ({state})"
+            return f"{fault}; mend or leave out that case ({kept})"
+        exact = "" if self.dtype == torch.float32 else " or loop.precision=float32"
+        if not self.resume.step():
+            return f"the data are sound, so lower --learning-rate{exact and ' or set' + exact[3:]} ({kept})"
+        lower = f"--continue-with loop.learning_rate={self.options.learning_rate / 2:g}"
+        return f"the data are sound, so go on at a lower rate by {lower}{exact} ({kept})"
 
     def _tell(self, done: int) -> str:
         """Write means since the last time to the log; returns a note for the progress bar."""
@@ -220,27 +223,38 @@ class Loop:
         rate = (done - self._told[0]) * self.total / max(now - self._told[1], 1e-9)
         self._told = done, now
         self.log.write(done, figures | {"learning_rate": self._rate(done - 1), "images_per_second": rate})
-        return f"loss {figures['loss']:.4g}"
+        return f"loss {figures['loss']:.4g}" if "loss" in figures else ""
+
+    def _networks(self) -> list[nn.Module]:
+        """Those that are trained, the learner's model first."""
+        learner = self.learner
+        return [learner.model, *([learner.opponent] if learner.opponent is not None else [])]
 
     def _save(self, done: int) -> None:
-        packed = pack(self.learner.model, self.optimizer, self.average.state() if self.average else {})
-        if self.learner.opponent is not None and self.opponent_optimizer is not None:
-            against = pack(self.learner.opponent, self.opponent_optimizer, {})
-            packed.update({f"opponent.{name}": tensor for name, tensor in against.items()})
+        optimizers, average = self.optimizers, self.average.state() if self.average else {}
+        packed = pack(self.learner.model, optimizers.each[0], average)
+        for network, optimizer in zip(optimizers.networks[1:], optimizers.each[1:], strict=True):
+            packed.update({f"opponent.{name}": tensor for name, tensor in pack(network, optimizer, {}).items()})
+        if optimizers.scale:
+            packed |= optimizers.scale.state()
         collected = self.world.collect(packed)
         if self.world.first:
-            self.resume.save(collected, done)
+            progress = Progress(done, self._origin + done * self.total, tuple(self.watch.left_out))
+            self.resume.save(collected, progress)
 
     def _collect_weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
         state = self.world.collect(self.learner.model.state_dict())
         return state, {**state, **self.world.collect(self.average.state())} if self.average else None
 
     def _load(self) -> None:
-        packed = self.resume.load()
-        unpack(packed, self.learner.model, self.optimizer, self.average.state() if self.average else {})
-        if self.learner.opponent is not None and self.opponent_optimizer is not None:
+        packed, optimizers = self.resume.load(), self.optimizers
+        average = self.average.state() if self.average else {}
+        unpack(packed, self.learner.model, optimizers.each[0], average)
+        for network, optimizer in zip(optimizers.networks[1:], optimizers.each[1:], strict=True):
             against = {name.removeprefix("opponent."): value for name, value in packed.items() if name[:3] == "opp"}
-            unpack(against, self.learner.opponent, self.opponent_optimizer, {})
+            unpack(against, network, optimizer, {})
+        if optimizers.scale:
+            optimizers.scale.load(packed)
 
     def _stop(self, done: int, received: int | None) -> None:
         message = f"stopped after step {done} of {self.options.steps}; the same command goes on from there"
@@ -258,18 +272,6 @@ def _call(step_loss: Callable[..., Any], batch: Batch, step: Step) -> Any:
         raise UnavailableError(
             f"compiling the network failed ({cause}); install a C++ compiler or leave out compile"
         ) from None
-
-
-def _optimizer(network: nn.Module, options: LoopOptions, device: torch.device) -> torch.optim.Optimizer:
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
-    kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
-    return kind(
-        weights,
-        lr=options.learning_rate,
-        betas=options.betas,
-        weight_decay=options.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
-    )
 
 
 def _due(done: int, every: int) -> bool:

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from medgen.config import Options, plain
-from medgen.errors import ConfigError
 from medgen.nets.compute import Precision
 
 Count = Annotated[int, Meta(ge=1)]
@@ -31,7 +30,7 @@ class LoopOptions(Options, frozen=True):
     weight_decay: Weight = 0.01
     betas: tuple[Share, Share] = (0.9, 0.999)
     warmup: Size = 0
-    """Steps over which the learning rate rises from 0."""
+    """Steps over which the learning rate rises from 0; at most half of all."""
     decay: Literal["constant", "cosine"] = "constant"
     """What the learning rate does after warm-up; cosine ends at 0."""
     clip: Weight = 1.0
@@ -56,9 +55,10 @@ class LoopOptions(Options, frozen=True):
     save_minutes: Weight = 10.0
     """Minutes after which it is saved in any case, looked at when a line is logged; 0 = by steps only."""
 
-    def __post_init__(self) -> None:
-        if self.warmup > self.steps:
-            raise ConfigError(f"warmup ({self.warmup}) exceeds steps ({self.steps}); lower it")
+    @property
+    def rising(self) -> int:
+        """Steps of warm-up: fewer than asked for in a training that is shortened."""
+        return min(self.warmup, self.steps // 2)
 
 
 class Balance(Options, frozen=True):

@@ -16,7 +16,7 @@ from medgen.artifacts.outputs.partial import remove_abandoned
 from medgen.artifacts.outputs.whole import atomic_file
 from medgen.artifacts.tensors.file import not_finite, read_tensors, write_tensors
 from medgen.artifacts.tensors.header import TensorHeader, read_header
-from medgen.errors import ConfigError, DataError, StorageError
+from medgen.errors import DataError, StorageError
 from medgen.training.loop.distributed import cut
 
 RESUME_SCHEMA = "medgen.resume/1"
@@ -33,6 +33,16 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Digests of the inputs by their id."""
 
 
+class Progress(msgspec.Struct, frozen=True):
+    """How far a training has come."""
+
+    step: int = 0
+    samples: int | None = None
+    """Samples taken so far; None (in states of medgen 0.1): as many as steps of the present size take."""
+    left_out: tuple[int, ...] = ()
+    """Numbers of the steps, from 0, that moved nothing because a gradient was not finite."""
+
+
 class ResumeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The metadata of a saved state."""
 
@@ -40,7 +50,18 @@ class ResumeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     identity: Identity
     machine: str = ""
     """What it was trained on; "" in states of medgen 0.1."""
+    samples: int | None = None
+    left_out: tuple[int, ...] = ()
+    earlier: tuple[dict[str, Any], ...] = ()
+    """What was otherwise before: `until` a step, the values that options had."""
+    log: str = ""
+    """Under which id its log was begun; "" in states of medgen 0.1."""
     schema: str = RESUME_SCHEMA
+
+    @property
+    def progress(self) -> Progress:
+        """How far it has come."""
+        return Progress(self.step, self.samples, self.left_out)
 
 
 @dataclass(frozen=True)
@@ -80,33 +101,42 @@ def resume_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.resume")
 
 
+@dataclass(frozen=True)
 class ResumeFile:
     """Save, load and remove the state of the training that makes `output`."""
 
-    def __init__(self, output: Path, identity: Identity, machine: str = "") -> None:
-        self.path = resume_path(output)
-        self.identity, self.machine = identity, machine
+    output: Path
+    identity: Identity
+    machine: str = ""
+    earlier: tuple[dict[str, Any], ...] = ()
+    log: str = ""
 
-    def step(self) -> int | None:
-        """Steps done in the saved state; None without one. ConfigError if it is of another training."""
-        if not self.path.exists():
-            return None
-        record = State.open(self.path).record
-        if differences := _differences(_as_json(record.identity), _as_json(self.identity)):
-            raise ConfigError(
-                f"{self.path}: belongs to another training, stopped after step {record.step} "
-                f"({'; '.join(differences[:5])}); give its options to go on, or --fresh to start anew"
-            )
-        return record.step
+    @property
+    def path(self) -> Path:
+        """Where the state lies."""
+        return resume_path(self.output)
 
-    def save(self, tensors: Mapping[str, Tensor], step: int) -> None:
+    def step(self) -> int:
+        """Steps done in the saved state; 0 without one."""
+        return State.open(self.path).record.step if self.path.exists() else 0
+
+    def save(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
         """Replace the saved state; a kill at any moment leaves the old one or the new one.
 
         DataError for weights that are not finite, StorageError where there is no room: the old state is kept then.
         """
         if name := not_finite(_weights(tensors)):
-            raise DataError(f"step {step}: weight '{name}' is not finite; lower --learning-rate ({self.kept()})")
-        record = ResumeRecord(step, self.identity, self.machine)
+            raise DataError(
+                f"step {progress.step}: weight '{name}' is not finite; go on at a lower rate by --continue-with "
+                f"loop.learning_rate=R ({self.kept()})"
+            )
+        record = ResumeRecord(
+            identity=self.identity,
+            machine=self.machine,
+            earlier=self.earlier,
+            log=self.log,
+            **msgspec.structs.asdict(progress),
+        )
         try:
             with atomic_file(self.path, force=True) as temporary:
                 write_tensors(temporary, tensors, msgspec.to_builtins(record))
@@ -143,8 +173,9 @@ def unpack(
     """Put what `pack` took back in its place."""
     state = model.state_dict()
     model.load_state_dict({name: cut(tensor, state[name]) for name, tensor in _below(packed, "model.").items()})
-    for name, tensor in _below(packed, "average.").items():
-        average[name].copy_(cut(tensor, average[name]))
+    averaged = _below(packed, "average.") or _below(packed, "model.")  # one that was not kept begins with the weights
+    for name, tensor in average.items():
+        tensor.copy_(cut(averaged[name], tensor))
     weights = optimizer.param_groups[0]["params"]
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _below(packed, "optimizer.").items():
@@ -171,23 +202,3 @@ def _fresh_start() -> Iterator[None]:
 
 def _below(packed: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in packed.items() if name.startswith(prefix)}
-
-
-def _as_json(identity: Identity) -> Any:
-    return msgspec.json.decode(msgspec.json.encode(identity))
-
-
-def _differences(then: Any, now: Any, where: str = "") -> list[str]:
-    """Each leaf that is not the same, in words."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        keys = sorted(then.keys() | now.keys())
-        return [
-            line
-            for key in keys
-            for line in _differences(then.get(key), now.get(key), f"{where}.{key}" if where else key)
-        ]
-    if then == now:
-        return []
-    if where.startswith("data."):
-        return ["the input set or model is not the same"]
-    return [f"{where.removeprefix('config.')} was {then}, is now {now}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 import torch
+from msgspec.structs import replace
 
 from medgen import __version__
 from medgen.artifacts.model_file import save_model
@@ -23,6 +25,7 @@ from medgen.models.facts import Facts
 from medgen.models.precision import Choice, choose
 from medgen.models.trained import FrozenVAE
 from medgen.nets.compute import Precision, machine
+from medgen.training.loop.continuation import Wish, continuation
 from medgen.training.loop.data import Slices, Source, has_split
 from medgen.training.loop.distributed import World, world
 from medgen.training.loop.learner import Learner
@@ -31,7 +34,7 @@ from medgen.training.loop.loop import Loop
 from medgen.training.loop.options import TrainingOptions, decisive
 from medgen.training.loop.resume import Identity, ResumeFile, State, resume_path
 
-PRECISIONS = (torch.float32, torch.bfloat16)
+PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
 """In the order of their numbers, which processes tell each other."""
 SourceT = TypeVar("SourceT", bound=Source)
 
@@ -50,6 +53,8 @@ class Run:
     force: bool = False
     fresh: bool = False
     """Start anew even if there is a state to go on from."""
+    wish: Wish = dataclasses.field(default_factory=Wish)
+    """How to go on from a state otherwise than as it was."""
 
 
 @dataclass(frozen=True)
@@ -108,30 +113,27 @@ class Training:
         precision = self._agreed(choose(asked, learner.model.config, self.device, training=True), "the network")
         precisions = {"precision": precision.name} | ({"vae_precision": vae.precision.name} if vae else {})
         config = decisive(options, precisions, self.world.size)
-        provenance = derive(run.command, config, seed=options.seed, inputs=inputs)
         identity = Identity(__version__, run.command, options.seed, config, all_digests(inputs))
         resume = ResumeFile(run.output, identity, machine(self.device))
+        run.wish.check(self.world.size)
         if run.fresh and self.world.first:
             resume.remove()
         self.world.wait()
-        done = resume.step() or 0
-        if done:
-            self.reporter.say(f"going on after step {done} of {options.loop.steps}")
-            state = State.open(resume.path)
-            if not state.checked:
-                self.reporter.warn("the saved state has no checksums (medgen 0.1 wrote it), so damage goes unnoticed")
-            if state.record.machine not in ("", resume.machine):
-                self.reporter.warn(
-                    f"the training began on {state.record.machine} and goes on on {resume.machine}: its weights will "
-                    "be as good, but not to the bit those of a training that was never stopped"
-                )
+        going = continuation(resume, run.wish)
+        begun = derive(run.command, going.config, seed=options.seed, inputs=inputs)
+        provenance = derive(run.command, going.recorded, seed=options.seed, inputs=inputs)
+        resume = dataclasses.replace(resume, earlier=going.earlier, log=going.log or begun.id)
+        steps = going.steps(options.loop.steps)
+        if going.progress.step:
+            self.reporter.say(going.told(options.loop.steps))
+            self._warn_of(State.open(resume.path), resume.machine)
         files = (run.log, run.tensorboard) if self.world.first else (None, None)
-        log = Log(*files, run=provenance.id, start=done, force=run.force)
+        log = Log(*files, run=resume.log, start=going.progress.step, force=run.force)
         loop = Loop(
             learner=learner,
             source=sources.train,
             validation=sources.validation,
-            options=options.loop,
+            options=replace(options.loop, steps=steps),
             seed=options.seed,
             device=self.device,
             dtype=precision.dtype,
@@ -141,10 +143,22 @@ class Training:
             world=self.world,
         )
         with contextlib.closing(log):
-            loop.run(done)
+            loop.run(going.progress)
             figures = loop.validate()
-            log.write(options.loop.steps, figures)
+            log.write(steps, figures)
+        if left_out := len(loop.watch.left_out):
+            figures["steps_left_out"] = left_out
         return Fitted(loop, figures, resume, provenance, inputs)
+
+    def _warn_of(self, state: State, here: str) -> None:
+        """Say what the user should know of a state that is gone on from."""
+        if not state.checked:
+            self.reporter.warn("the saved state has no checksums (medgen 0.1 wrote it), so damage goes unnoticed")
+        if state.record.machine not in ("", here):
+            self.reporter.warn(
+                f"the training began on {state.record.machine} and goes on on {here}: its weights will be as good, but "
+                "not to the bit those of a training that was never stopped"
+            )
 
     def _kept(self, name: str, options: TrainingOptions) -> Precision | None:
         """What "auto" came to before the training was stopped; None if it was not, or another was asked for."""

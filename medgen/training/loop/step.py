@@ -47,6 +47,8 @@ class Step:
     phase: Phase = "train"
     progress: float = 0.0
     """Share of the training that is done, in [0, 1); for terms that ramp."""
+    origin: int = 0
+    """Samples taken before step 0, had all steps been of `total`; not 0 where earlier ones were larger or smaller."""
 
     @property
     def training(self) -> bool:
@@ -56,7 +58,7 @@ class Step:
     @property
     def positions(self) -> range:
         """Numbers of this batch's samples, counted through the whole phase."""
-        first = self.index * self.total + self.offset
+        first = self.origin + self.index * self.total + self.offset
         return range(first, first + self.count)
 
     def noise(self, like: Tensor, name: str = "noise") -> Tensor:

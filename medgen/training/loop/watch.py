@@ -1,9 +1,9 @@
-"""Notice a training that has failed: at a loss or gradient that is not finite, or a loss that has run away."""
+"""Notice a training that fails: by losses or gradients that are not finite, or a loss that has run away."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -18,17 +18,31 @@ PATIENCE = 25
 """... for this many steps on end."""
 HISTORY = 200
 """Steps that the running median looks back."""
+LEFT_OUT = 3
+"""Steps among the last `HISTORY` that may be left out, since a single one says nothing of the training."""
 
 
 class TrainingFailed(DataError):
-    """The loss or gradient is not finite, or diverged; the last good state is still there."""
+    """Losses or gradients are not finite, or diverged; the last good state is still there."""
 
 
 class Watch:
-    """Collect each step's figures on the device, and judge them when asked, so that a GPU is seldom waited for."""
+    """Collect each step's figures on the device, and judge them when asked, so that a GPU is seldom waited for.
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    `fault` names what is wrong with the data of a step, None if nothing is; `advise` says, of such a fault or None,
+    what to do. `left_out` are the numbers of the steps that were left out before.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        fault: Callable[[int], str | None],
+        advise: Callable[[str | None], str],
+        warn: Callable[[str], None],
+        left_out: Sequence[int] = (),
+    ) -> None:
+        self.left_out = list(left_out)
+        self._world, self._fault, self._advise, self._warn = world, fault, advise, warn
         self._noted: list[tuple[int, dict[str, Tensor]]] = []
         self._checked: list[dict[str, float]] = []
         self._history: deque[float] = deque(maxlen=HISTORY)
@@ -40,11 +54,15 @@ class Watch:
         return self._streak > 0
 
     def note(self, index: int, figures: dict[str, Tensor]) -> None:
-        """Take the figures of step `index` (from 0), scalars, of which "loss" and "gradient_norm" are judged."""
+        """Take the figures of step `index` (from 0), scalars: "loss", "gradient_norm", "left_out" and what else."""
         self._noted.append((index, figures))
 
-    def check(self, explain: Callable[[int], str]) -> None:
-        """Judge all steps noted; TrainingFailed names the first bad one, with the reason `explain(index)` finds."""
+    def check(self) -> None:
+        """Judge all steps noted; TrainingFailed names the one at which the training failed, why, and what to do.
+
+        A step that was left out because its gradient was not finite is counted, with a warning, unless its data are
+        at fault or it is one of many.
+        """
         if not self._noted:
             return
         indices = [index for index, _ in self._noted]
@@ -54,24 +72,40 @@ class Watch:
         rows = self._world.mean(table.double().cpu()).tolist()
         for index, row in zip(indices, rows, strict=True):
             figures = dict(zip(names, row, strict=True))
-            for name in ("loss", "gradient_norm"):
-                if not np.isfinite(figures[name]):
-                    what = name.replace("_", " ")
-                    raise TrainingFailed(f"step {index + 1}: the {what} is {figures[name]}: {explain(index)}")
-            self._follow(index, figures["loss"], explain)
-            self._checked.append(figures)
+            left_out = figures.pop("left_out") > 0
+            if left_out and np.isfinite(figures["loss"]) and figures.get("loss_scale", 1.0) > 1:
+                continue  # only the scale was too large for float16; it has been halved
+            if left_out or not np.isfinite(figures["loss"]):
+                self._leave_out(index, figures, left_out)
+            else:
+                self._follow(index, figures["loss"])
+                self._checked.append(figures)
 
     def means(self) -> dict[str, float]:
-        """Mean of each figure over the checked steps since the last call."""
+        """Mean of each figure over the checked steps since the last call, and how many steps were ever left out."""
         rows, self._checked = self._checked, []
-        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} if rows else {}
+        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} if rows else {}
+        return means | ({"steps_left_out": len(self.left_out)} if self.left_out else {})
 
-    def _follow(self, index: int, loss: float, explain: Callable[[int], str]) -> None:
+    def _leave_out(self, index: int, figures: dict[str, float], left_out: bool) -> None:
+        bad = [name for name in ("loss", "gradient_norm") if not np.isfinite(figures[name])]
+        what = (
+            f"the {bad[0].replace('_', ' ')} is {figures[bad[0]]}" if bad else "the opponent's gradient is not finite"
+        )
+        fault = self._fault(index)
+        recent = sum(index - before < HISTORY for before in self.left_out)
+        if fault or not left_out or recent >= LEFT_OUT:
+            again = f", the {recent + 1}th time within {HISTORY} steps" if recent >= LEFT_OUT else ""
+            raise TrainingFailed(f"step {index + 1}: {what}{again}: {self._advise(fault)}")
+        self.left_out.append(index)
+        self._warn(f"step {index + 1}: {what}, though the data are sound; it is left out ({len(self.left_out)} so far)")
+
+    def _follow(self, index: int, loss: float) -> None:
         median = float(np.median(self._history)) if len(self._history) >= PATIENCE else 0.0
         self._streak = self._streak + 1 if 0 < median * RUNAWAY < loss else 0
         self._history.append(loss)
         if self._streak >= PATIENCE:
             raise TrainingFailed(
                 f"step {index + 1}: diverged: for {PATIENCE} steps the loss has been more than {RUNAWAY:g} times its "
-                f"running median, and is {loss:.4g} now: {explain(index)}"
+                f"running median, and is {loss:.4g} now: {self._advise(self._fault(index))}"
             )

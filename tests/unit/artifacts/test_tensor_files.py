@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from medgen.artifacts.model_file import Model, open_model, save_model
 from medgen.artifacts.provenance import derive
 from medgen.errors import DataError, StorageError
-from medgen.training.loop.resume import Identity, ResumeFile, State
+from medgen.training.loop.resume import Identity, Progress, ResumeFile, State
 
 IDENTITY = Identity("0.1.0", "train-vae", 0, {"loop": {"steps": 5}}, {"a": "b"})
 WEIGHTS = {"weight": torch.arange(6.0).reshape(2, 3), "scale": torch.ones(3, dtype=torch.bfloat16)}
@@ -38,7 +38,7 @@ def write_model(path: Path, **changes: Any) -> Model:
 def write_state(path: Path) -> Path:
     state = ResumeFile(path, IDENTITY)
     moments = {"optimizer.0.exp_avg": torch.ones(2, 3), "optimizer.0.step": torch.tensor(3.0)}
-    state.save({f"model.{name}": tensor for name, tensor in WEIGHTS.items()} | moments, 3)
+    state.save({f"model.{name}": tensor for name, tensor in WEIGHTS.items()} | moments, Progress(3))
     return state.path
 
 
@@ -118,8 +118,8 @@ def test_weights_that_are_not_finite_are_neither_written_nor_read(tmp_path: Path
     state = ResumeFile(tmp_path / "new.safetensors", IDENTITY)
     write_state(tmp_path / "new.safetensors")
     with pytest.raises(DataError, match=r"step 4: weight 'model.weight' .* \(the state after step 3 is kept in"):
-        state.save({"model.weight": bad["weight"]}, 4)
-    state.save({"model.weight": WEIGHTS["weight"], "optimizer.0.exp_avg_sq": bad["weight"]}, 4)
+        state.save({"model.weight": bad["weight"]}, Progress(4))
+    state.save({"model.weight": WEIGHTS["weight"], "optimizer.0.exp_avg_sq": bad["weight"]}, Progress(4))
     assert state.step() == 4
 
 
@@ -131,7 +131,7 @@ def test_weights_of_older_files_that_are_not_finite_are_refused(
         careless.setattr("medgen.artifacts.model_file.not_finite", lambda _: None)
         careless.setattr("medgen.training.loop.resume.not_finite", lambda _: None)
         write_model(tmp_path / "m.safetensors", weights=bad, ema=None)
-        ResumeFile(tmp_path / "m.safetensors", IDENTITY).save({"model.weight": bad["weight"]}, 3)
+        ResumeFile(tmp_path / "m.safetensors", IDENTITY).save({"model.weight": bad["weight"]}, Progress(3))
     for format_of in (lambda path: path, without_checksums):
         model = open_model(format_of(tmp_path / "m.safetensors"))
         state = State.open(format_of(tmp_path / "m.safetensors.resume"))
@@ -150,6 +150,6 @@ def test_a_full_disk_keeps_the_last_state(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("medgen.training.loop.resume.write_tensors", full)
     state = ResumeFile(tmp_path / "out", IDENTITY)
     with pytest.raises(StorageError, match=r"No space left on device.*the state after step 3 is kept in"):
-        state.save({"model.weight": torch.zeros(2)}, 4)
+        state.save({"model.weight": torch.zeros(2)}, Progress(4))
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == [path.name]

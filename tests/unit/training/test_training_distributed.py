@@ -31,7 +31,7 @@ from medgen.training.loop.learner import Learner, Parts
 from medgen.training.loop.log import Log, Silent
 from medgen.training.loop.loop import Loop
 from medgen.training.loop.options import LoopOptions, TrainingOptions, decisive
-from medgen.training.loop.resume import Identity, ResumeFile
+from medgen.training.loop.resume import Identity, Progress, ResumeFile
 from medgen.training.loop.step import Batch, Step, seeded
 
 CPU = torch.device("cpu")
@@ -125,10 +125,21 @@ def stop(learner: Learner, at: int) -> None:
     learner.loss = loss  # type: ignore[method-assign]
 
 
+def poison(learner: Learner, at: int) -> None:
+    """Let the loss be infinite in this process in step `at`."""
+    honest = learner.loss
+
+    def loss(batch: Batch, step: Step) -> tuple[Tensor, Parts]:
+        value, parts = honest(batch, step)
+        return (value * float("inf") if step.training and step.index == at else value), parts
+
+    learner.loss = loss  # type: ignore[method-assign]
+
+
 def held(loop: Loop) -> float:
     """Share of the weights, averages and moments that this process holds."""
     tensors: list[Any] = [*loop.learner.model.parameters(), *(loop.average.average if loop.average else [])]
-    tensors += [value for moments in loop.optimizer.state.values() for value in moments.values() if value.ndim]
+    tensors += [value for moments in loop.optimizers.each[0].state.values() for value in moments.values() if value.ndim]
     share: float = sum(tensor.to_local().numel() for tensor in tensors) / sum(tensor.numel() for tensor in tensors)
     return share
 
@@ -151,7 +162,7 @@ def in_two_processes(folder: Path) -> None:
             for layout in ("replicated", "sharded"):
                 sharded = layout == "sharded"
                 loop = loop_of(learner(), folder / f"{name}-{layout}", here, sharded=sharded)
-                loop.run(0)
+                loop.run(Progress())
                 if here.first:
                     save_file(result(loop), folder / f"{name}-{layout}.safetensors")
                 else:
@@ -163,24 +174,32 @@ def in_two_processes(folder: Path) -> None:
             if here.first:
                 stop(stopped, 1)
             with pytest.raises(Terminated):
-                loop_of(stopped, folder / f"{name}-stopped", here, sharded=True).run(0)
+                loop_of(stopped, folder / f"{name}-stopped", here, sharded=True).run(Progress())
             here.wait()
             halved = loop_of(learner(), folder / f"{name}-halved", here, sharded=True, precision="bfloat16", steps=1)
             used = types_used(halved.learner.model)
-            halved.run(0)
+            halved.run(Progress())
             assert used == {torch.bfloat16}
             assert {weight.dtype for weight in halved.learner.model.parameters()} == {torch.float32}
             if here.first:
                 save_file(result(halved), folder / f"{name}-halved.safetensors")
             else:
                 halved.validate()
+            poisoned = learner()
+            if not here.first:
+                poison(poisoned, 1)
+            loop = loop_of(poisoned, folder / f"{name}-poisoned", here, sharded=True, precision="float16")
+            loop.run(Progress())
+            assert loop.watch.left_out == [1]
+            assert loop.optimizers.scale is not None
+            assert loop.optimizers.scale.factor == 2.0**15
             resumed = [("stopped", 2)]
             if name == "vae":
                 resumed.append(("sharded", STEPS))  # done, but for what it is to write
             for kind, start in resumed:
                 loop = loop_of(learner(), folder / f"{name}-{kind}", here, sharded=True)
                 assert loop.resume.step() == start
-                loop.run(start)
+                loop.run(Progress(start))
                 if here.first:
                     save_file(result(loop), folder / f"{name}-{kind}-resumed.safetensors")
                 else:
@@ -211,7 +230,7 @@ def assert_close(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 def test_two_processes_end_where_one_does_with_twice_the_batch(trained: Path, tmp_path: Path, layout: str) -> None:
     loop = loop_of(Heads(), tmp_path / "one", World(), batch_size=4)
     before = {name: weight.clone() for name, weight in loop.learner.model.state_dict().items()}
-    loop.run(0)
+    loop.run(Progress())
     one = result(loop)
     assert_close(one, load_file(trained / f"heads-{layout}.safetensors"))
     moved = {name for name, weight in before.items() if not torch.equal(weight, one[f"weights.{name}"])}
@@ -229,7 +248,7 @@ def test_shards_that_travel_in_half_the_bytes_end_near_those_that_do_not(
 ) -> None:
     loop = loop_of(LEARNERS[name](), tmp_path / "one", World(), batch_size=4, precision="bfloat16", steps=1)
     before = {f"weights.{name}": weight.clone() for name, weight in loop.learner.model.state_dict().items()}
-    loop.run(0)
+    loop.run(Progress())
     one, halved = result(loop), load_file(trained / f"{name}-halved.safetensors")
     moves = [torch.cat([(end[key] - value).flatten() for key, value in before.items()]) for end in (one, halved)]
     assert torch.nn.functional.cosine_similarity(*moves, dim=0) > 0.9
@@ -256,7 +275,7 @@ def test_one_process_shards_nothing_and_says_so(tmp_path: Path, reporter: Any, m
     results = []
     for sharded in (False, True):
         loop = loop_of(Heads(), tmp_path / str(sharded), World(), sharded=sharded, steps=1)
-        loop.run(0)
+        loop.run(Progress())
         results.append(result(loop))
     assert all(torch.equal(value, results[1][key]) for key, value in results[0].items())
     monkeypatch.setattr(Silent, "say", lambda self, message: reporter.say(message))

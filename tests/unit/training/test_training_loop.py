@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from medgen.artifacts.model_file import open_model
 from medgen.errors import ConfigError, DataError, OutputError, Terminated
@@ -148,7 +149,9 @@ def test_it_is_saved_by_the_clock_too(
     saved: list[int] = []
     honest = ResumeFile.save
     monkeypatch.setattr(
-        ResumeFile, "save", lambda self, tensors, step: (saved.append(step), honest(self, tensors, step))
+        ResumeFile,
+        "save",
+        lambda self, tensors, progress: (saved.append(progress.step), honest(self, tensors, progress)),
     )
     train_diffusion(run_of("train-diffusion", latents), small_diffusion({"save_every": 4, "save_minutes": 1e-9}))
     assert saved == [1, 2, 3, 4, 5, 6]
@@ -167,16 +170,78 @@ def test_a_good_state_outlives_the_failure_after_it(
 
     def poisoned(self: DenoiserLearner, batch: Batch, step: Step) -> Any:
         loss, parts = honest(self, batch, step)
-        return (loss * float("nan") if step.training and step.index == 4 else loss), parts
+        return (loss * float("nan") if step.training and step.index >= 4 else loss), parts
 
-    run = run_of("train-diffusion", latents)
+    run, options = run_of("train-diffusion", latents), small_diffusion({"steps": 9, "save_every": 4})
     monkeypatch.setattr(DenoiserLearner, "loss", poisoned)
-    with pytest.raises(TrainingFailed, match=r"step 5: the loss is nan: the data are sound.*after step 4 is kept"):
-        train_diffusion(run, small_diffusion({"save_every": 1}))
+    with pytest.raises(
+        TrainingFailed,
+        match=r"step 8: the loss is nan, the 4th time within 200 steps: the data are sound, so go on at a lower rate "
+        r"by --continue-with loop.learning_rate=0.001 \(the state after step 4 is kept in",
+    ):
+        train_diffusion(run, options)
     monkeypatch.undo()
-    train_diffusion(run, small_diffusion({"save_every": 1}))
-    train_diffusion(run_of("train-diffusion", latents, "whole.safetensors"), small_diffusion())
+    train_diffusion(run, options)
+    train_diffusion(run_of("train-diffusion", latents, "whole.safetensors"), options)
     assert run.output.read_bytes() == run_of("x", latents, "whole.safetensors").output.read_bytes()
+
+
+def test_a_single_step_that_is_not_finite_is_left_out_and_counted(
+    latents: Path,
+    run_of: RunOf,
+    reporter: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    small_diffusion: Callable[..., TrainDiffusionOptions],
+) -> None:
+    honest = DenoiserLearner.loss
+
+    def poisoned(self: DenoiserLearner, batch: Batch, step: Step) -> Any:
+        loss, parts = honest(self, batch, step)
+        return (loss * float("inf") if step.training and step.index == 2 and step.offset == 4 else loss), parts
+
+    monkeypatch.setattr(DenoiserLearner, "loss", poisoned)
+    options, log = small_diffusion({"accumulate": 2, "save_every": 1}), tmp_path / "log.jsonl"
+    train_diffusion(run_of("train-diffusion", latents, "whole", log=log), options)
+    assert [line for line in reporter.warnings if "step 3" in line] == [
+        "step 3: the loss is inf, though the data are sound; it is left out (1 so far)"
+    ]
+    lines = [json.loads(line) for line in log.read_text().splitlines()[1:]]
+    assert "loss" not in lines[2]
+    assert [line.get("steps_left_out", 0) for line in lines if "learning_rate" in line] == [0, 0, 1, 1, 1, 1]
+    assert open_model(tmp_path / "whole").facts["steps_left_out"] == 1
+
+    interrupting(DenoiserLearner, 3, signal.SIGTERM, monkeypatch)
+    with pytest.raises(Terminated):
+        train_diffusion(run_of("train-diffusion", latents, "parts"), options)
+    monkeypatch.setattr(DenoiserLearner, "loss", poisoned)
+    train_diffusion(run_of("train-diffusion", latents, "parts"), options)
+    assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_dropout_goes_on_where_it_was(
+    latents: Path,
+    run_of: RunOf,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    small_diffusion: Callable[..., TrainDiffusionOptions],
+) -> None:
+    options = small_diffusion()
+    options = replace(options, network=replace(options.network, dropout=0.5))
+    train_diffusion(run_of("train-diffusion", latents, "whole"), options)
+    interrupting(DenoiserLearner, 2, signal.SIGTERM, monkeypatch)
+    with pytest.raises(Terminated):
+        train_diffusion(run_of("train-diffusion", latents, "parts"), options)
+    monkeypatch.undo()
+    torch.rand(7)  # what else draws must not matter
+    train_diffusion(run_of("train-diffusion", latents, "parts"), options)
+    assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_warm_up_shrinks_with_a_shortened_training(small_vae: Callable[..., TrainVAEOptions]) -> None:
+    assert small_vae({"steps": 60, "warmup": 1000}).loop.rising == 30
+    assert small_vae({"steps": 60, "warmup": 7}).loop.rising == 7
+    assert small_vae({"steps": 1, "warmup": 7}).loop.rising == 0
 
 
 def test_the_log_is_whole_after_an_interruption(
@@ -224,5 +289,3 @@ def test_wrong_inputs_are_refused(
         train_vae(run_of("train-vae", write_images("val.h5", 3, splits=("val",))), small_vae())
     train_vae(run_of("train-vae", write_images("train.h5", 3, splits=("train",))), small_vae({"steps": 1}))
     assert reporter.warnings == ["the set has no 'val' split, so nothing is validated"]
-    with pytest.raises(ConfigError, match="warmup"):
-        small_vae({"warmup": 9})

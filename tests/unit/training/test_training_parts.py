@@ -1,9 +1,8 @@
-"""The moving average, the watch, the log, and the resume file on their own."""
+"""The moving average, the log, and the resume file on their own."""
 
 from __future__ import annotations
 
 import json
-import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,11 +12,10 @@ import torch
 from torch import nn
 
 from medgen.errors import ConfigError, DataError, OutputError, StorageError, UnavailableError
-from medgen.training.loop.distributed import World
+from medgen.training.loop.continuation import Wish, continuation
 from medgen.training.loop.ema import MovingAverage
 from medgen.training.loop.log import Log
-from medgen.training.loop.resume import Identity, ResumeFile, pack, unpack
-from medgen.training.loop.watch import PATIENCE, TrainingFailed, Watch
+from medgen.training.loop.resume import Identity, Progress, ResumeFile, pack, unpack
 
 
 def test_the_average_follows_its_formula_and_changes_places_exactly() -> None:
@@ -40,40 +38,6 @@ def test_the_average_follows_its_formula_and_changes_places_exactly() -> None:
     assert torch.equal(average.state()["weight"], kept)
 
 
-def figures(loss: float, norm: float = 1.0) -> dict[str, torch.Tensor]:
-    return {"loss": torch.tensor(loss), "gradient_norm": torch.tensor(norm)}
-
-
-@pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan)])
-def test_the_first_bad_step_is_named_however_late_it_is_looked_at(loss: float, norm: float) -> None:
-    watch = Watch(World())
-    for index in range(10):
-        watch.note(index, figures(loss, norm) if index >= 6 else figures(1.0))
-    with pytest.raises(TrainingFailed, match=r"step 7: the (loss|gradient norm) is (nan|inf): because 6"):
-        watch.check(lambda index: f"because {index}")
-
-
-def test_a_runaway_loss_is_told_from_single_outliers() -> None:
-    watch = Watch(World())
-    for index in range(200):
-        watch.note(index, figures(50.0 if index % 10 == 9 else 1.0))
-        watch.check(str)
-        assert watch.suspicious == (index % 10 == 9 and index >= PATIENCE)
-    with pytest.raises(TrainingFailed, match=f"step {199 + PATIENCE}: diverged"):
-        for index in range(200, 400):
-            watch.note(index, figures(50.0))
-            watch.check(str)
-
-
-def test_means_cover_the_steps_since_they_were_last_asked_for() -> None:
-    watch = Watch(World())
-    for index, loss in enumerate((1.0, 3.0)):
-        watch.note(index, figures(loss))
-    watch.check(str)
-    assert watch.means() == {"loss": 2.0, "gradient_norm": 1.0}
-    assert watch.means() == {}
-
-
 IDENTITY = Identity("1", "train-vae", 0, {"loop": {"steps": 5}, "flip": False}, {"a": "b"})
 
 
@@ -90,8 +54,8 @@ def test_state_comes_back_and_belongs_to_one_training(tmp_path: Path) -> None:
 
     model, optimizer = trained(3)
     state = ResumeFile(tmp_path / "out.safetensors", IDENTITY)
-    assert state.step() is None
-    state.save(pack(model, optimizer, {"weight": torch.ones(2)}), 3)
+    assert state.step() == 0
+    state.save(pack(model, optimizer, {"weight": torch.ones(2)}), Progress(3, 24, (1,)))
     assert state.step() == 3
     assert state.path.name == "out.safetensors.resume"
 
@@ -107,9 +71,10 @@ def test_state_comes_back_and_belongs_to_one_training(tmp_path: Path) -> None:
 
     changed = Identity("1", "train-vae", 0, {"loop": {"steps": 9}, "flip": False}, {"a": "c"})
     with pytest.raises(
-        ConfigError, match=r"after step 3 \(loop.steps was 5, is now 9; the input .* not the same\).*--fresh"
+        ConfigError, match=r"after step 3 \(the input .* not the same; loop.steps was 5, is now 9\).*--fresh"
     ):
-        ResumeFile(tmp_path / "out.safetensors", changed).step()
+        continuation(ResumeFile(tmp_path / "out.safetensors", changed), Wish())
+    assert continuation(state, Wish()).progress == Progress(3, 24, (1,))
 
     state.path.write_bytes(state.path.read_bytes()[:50])
     with pytest.raises(DataError, match="--fresh"):
