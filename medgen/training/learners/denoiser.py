@@ -15,12 +15,12 @@ from medgen.diffusion.schedules import Schedule
 from medgen.errors import DataError, UsageError
 from medgen.models.facts import DenoiserFacts
 from medgen.nets.unet import UNet, UNetConfig
+from medgen.training.data.slices import common_spacing, stored_type
+from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
-from medgen.training.loop.data import common_spacing, stored_type
 from medgen.training.loop.init import read_model
 from medgen.training.loop.learner import Learner, Parts
 from medgen.training.loop.run import Training
-from medgen.training.loop.step import Batch, Step, seeded
 
 
 class DenoiserLearner(Learner):

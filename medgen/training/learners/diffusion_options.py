@@ -9,8 +9,8 @@ from msgspec import Meta
 from medgen.diffusion.objectives import Objective, check
 from medgen.diffusion.schedules import ScheduleConfig
 from medgen.nets.unet_config import UNetConfig
+from medgen.training.data.volumes import VolumeOptions
 from medgen.training.learners.normalizer_options import NormalizerOptions
-from medgen.training.learners.volumes import VolumeOptions
 from medgen.training.loop.options import TrainingOptions
 
 

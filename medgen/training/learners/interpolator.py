@@ -17,12 +17,12 @@ from medgen.models.facts import InterpolatorFacts, check_intensity
 from medgen.models.trained import FrozenVAE
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.nets.vae import VAEConfig
+from medgen.training.data.step import Batch, Step, seeded
+from medgen.training.data.volumes import Volumes
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
-from medgen.training.learners.volumes import Volumes
 from medgen.training.loop.init import read_model
 from medgen.training.loop.learner import Learner, Parts
 from medgen.training.loop.run import Sources, Training
-from medgen.training.loop.step import Batch, Step, seeded
 
 MEASURED = 32
 """Windows from which the spread of the residual is taken."""

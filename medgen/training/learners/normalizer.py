@@ -20,14 +20,14 @@ from medgen.errors import DataError, UsageError
 from medgen.models.facts import NormalizerFacts
 from medgen.models.trained import FrozenVAE
 from medgen.nets.unet import UNet, UNetConfig
+from medgen.training.data.slices import Slices, common_spacing, stored_type
+from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
 from medgen.training.learners.losses import ReconstructionLoss, VAELosses
 from medgen.training.learners.normalizer_options import NormalizerOptions
-from medgen.training.loop.data import Slices, common_spacing, stored_type
 from medgen.training.loop.init import read_model
 from medgen.training.loop.learner import Learner, Parts
 from medgen.training.loop.run import Sources, Training
-from medgen.training.loop.step import Batch, Step, seeded
 
 HEADS = ("diffusion", "flow")
 Decode = Callable[[Tensor], Tensor]

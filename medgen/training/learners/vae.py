@@ -19,6 +19,9 @@ from medgen.nets.compute import autocast
 from medgen.nets.discriminator import DiscriminatorConfig, PatchDiscriminator
 from medgen.nets.similarity import ssim
 from medgen.nets.vae import VAE, VAEConfig, to_grey
+from medgen.training.data.augment import random_crop, random_flip
+from medgen.training.data.slices import Slices, stored_type
+from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.learners.losses import (
     ReconstructionLoss,
     VAELosses,
@@ -26,14 +29,11 @@ from medgen.training.learners.losses import (
     discriminator_loss,
     generator_loss,
 )
-from medgen.training.loop.augment import random_crop, random_flip
-from medgen.training.loop.data import Slices, stored_type
 from medgen.training.loop.init import Beginning, read_vae
 from medgen.training.loop.learner import Learner, Parts
 from medgen.training.loop.loop import Loop
 from medgen.training.loop.options import Size, TrainingOptions
 from medgen.training.loop.run import Run, start
-from medgen.training.loop.step import Batch, Step, seeded
 
 MEASURED = 512
 """Slices from which the latents' mean and standard deviation are taken."""

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from medgen.errors import UnavailableError, UsageError
 from medgen.nets.units import units
-from medgen.training.loop.step import Batch, Step
+from medgen.training.data.step import Batch, Step
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from medgen.nets.unet import UNet
 from medgen.nets.vae import VAE
-from medgen.training.loop.step import Batch, Step
+from medgen.training.data.step import Batch, Step
 
 Parts = dict[str, Tensor]
 """Named terms of a loss, detached scalars, for logs."""

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from medgen.errors import Terminated, UnavailableError
 from medgen.nets.compute import autocast, channels_last, lay_channels_last
 from medgen.nets.units import recompute_units
-from medgen.training.loop.data import Source
+from medgen.training.data.slices import Source
+from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.loop.distributed import World, gathered, gradients_stay_here, replicate, shard
 from medgen.training.loop.ema import MovingAverage
 from medgen.training.loop.learner import Learner
@@ -25,7 +26,6 @@ from medgen.training.loop.optimizers import Optimizers
 from medgen.training.loop.options import LoopOptions
 from medgen.training.loop.resume import Progress, ResumeFile, pack, unpack
 from medgen.training.loop.signals import StopRequest
-from medgen.training.loop.step import Batch, Step, seeded
 from medgen.training.loop.watch import TrainingFailed, Watch
 
 

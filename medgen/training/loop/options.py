@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from medgen.config import Options, plain
 from medgen.nets.compute import Precision
+from medgen.training.data.slices import Balance
 
 Count = Annotated[int, Meta(ge=1)]
 Size = Annotated[int, Meta(ge=0)]
@@ -59,15 +60,6 @@ class LoopOptions(Options, frozen=True):
     def rising(self) -> int:
         """Steps of warm-up: fewer than asked for in a training that is shortened."""
         return min(self.warmup, self.steps // 2)
-
-
-class Balance(Options, frozen=True):
-    """Draw a share of the samples where a condition is on, in training and in validation."""
-
-    field: str
-    """Name of the vector field that tells the two groups apart: above 0 or not."""
-    fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.6
-    """Share of samples where it is above 0."""
 
 
 class TrainingOptions(Options, frozen=True):

@@ -25,8 +25,8 @@ from medgen.models.facts import Facts
 from medgen.models.precision import Choice, choose
 from medgen.models.trained import FrozenVAE
 from medgen.nets.compute import Precision, machine
+from medgen.training.data.slices import Slices, Source, has_split
 from medgen.training.loop.continuation import Wish, continuation
-from medgen.training.loop.data import Slices, Source, has_split
 from medgen.training.loop.distributed import World, world
 from medgen.training.loop.learner import Learner
 from medgen.training.loop.log import Log, Reporter, Silent

@@ -25,13 +25,13 @@ from medgen.models.facts import InterpolatorFacts
 from medgen.models.trained import FrozenVAE
 from medgen.nets.unet_config import UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
+from medgen.training.data.step import Batch, Step
+from medgen.training.data.volumes import VolumeOptions
 from medgen.training.learners.diffusion import train_diffusion
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
 from medgen.training.learners.interpolator import InterpolatorLearner
-from medgen.training.learners.volumes import VolumeOptions
 from medgen.training.loop.options import LoopOptions
 from medgen.training.loop.run import Run
-from medgen.training.loop.step import Batch, Step
 
 RunOf = Callable[..., Run]
 SIDE = 32

@@ -25,13 +25,13 @@ from medgen.models.facts import NormalizerFacts, VAEFacts
 from medgen.models.timing import Times
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
+from medgen.training.data.step import Step
 from medgen.training.learners.diffusion import train_diffusion
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
 from medgen.training.learners.normalizer import NormalizerLearner
 from medgen.training.learners.normalizer_options import IdentityOptions, NormalizerOptions
 from medgen.training.loop.options import LoopOptions
 from medgen.training.loop.run import Run
-from medgen.training.loop.step import Step
 
 RunOf = Callable[..., Run]
 VAE_CONFIG = VAEConfig(latent_channels=2, widths=(8, 16), blocks=1)

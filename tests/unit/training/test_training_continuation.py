@@ -14,15 +14,15 @@ import torch
 from medgen.artifacts.model_file import Model, open_model
 from medgen.errors import ConfigError, InputMissingError, Terminated, UsageError
 from medgen.models.precision import Choice
+from medgen.training.data.slices import Slices
+from medgen.training.data.step import Batch, Step
 from medgen.training.learners.denoiser import DenoiserLearner
 from medgen.training.learners.diffusion import train_diffusion
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
 from medgen.training.learners.vae import TrainVAEOptions, VAELearner, train_vae
 from medgen.training.loop.continuation import Wish
-from medgen.training.loop.data import Slices
 from medgen.training.loop.resume import State
 from medgen.training.loop.run import Run
-from medgen.training.loop.step import Batch, Step
 from tests.unit.training.test_training_loop import interrupting
 
 RunOf = Callable[..., Run]

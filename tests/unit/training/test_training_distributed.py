@@ -24,6 +24,7 @@ from medgen.nets.discriminator import DiscriminatorConfig
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.nets.units import units
 from medgen.nets.vae import VAEConfig
+from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.learners.losses import VAELosses
 from medgen.training.learners.vae import TrainVAEOptions, VAELearner
 from medgen.training.loop.distributed import World, shard, world
@@ -32,7 +33,6 @@ from medgen.training.loop.log import Log, Silent
 from medgen.training.loop.loop import Loop
 from medgen.training.loop.options import LoopOptions, TrainingOptions, decisive
 from medgen.training.loop.resume import Identity, Progress, ResumeFile
-from medgen.training.loop.step import Batch, Step, seeded
 
 CPU = torch.device("cpu")
 STEPS = 4

@@ -20,14 +20,14 @@ from medgen.errors import ConfigError, DataError
 from medgen.models.facts import DenoiserFacts, VAEFacts
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
+from medgen.training.data.slices import Slices
+from medgen.training.data.step import Step
 from medgen.training.learners.denoiser import DenoiserLearner
 from medgen.training.learners.diffusion import train_diffusion
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
 from medgen.training.learners.losses import VAELosses
 from medgen.training.learners.vae import TrainVAEOptions, standardizing, train_vae
-from medgen.training.loop.data import Slices
 from medgen.training.loop.run import Run
-from medgen.training.loop.step import Step
 
 RunOf = Callable[..., Run]
 

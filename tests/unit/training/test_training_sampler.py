@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medgen.training.loop.sampler import Sampler
+from medgen.training.data.sampler import Sampler
 
 
 def plain(count: int, seed: int = 0) -> Sampler:

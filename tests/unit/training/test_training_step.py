@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from medgen.training.loop.step import Step, mix, seeded
+from medgen.training.data.step import Step, mix, seeded
 
 
 def test_noise_belongs_to_the_sample_not_to_the_batch() -> None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from medgen.training.loop.step import mix
+from medgen.training.data.step import mix
 
 Indices = npt.NDArray[np.int64]
 

@@ -17,11 +17,12 @@ from medgen.config import Options
 from medgen.diffusion.slice_profile import ProfileShape, coverage, profile_matrix, resample
 from medgen.diffusion.thin_grid import places, scales, window_spline
 from medgen.errors import ConfigError, DataError
-from medgen.training.loop.data import rows_of
-from medgen.training.loop.options import Positive, Size
-from medgen.training.loop.sampler import Sampler
-from medgen.training.loop.step import Batch, mix
+from medgen.training.data.sampler import Sampler
+from medgen.training.data.slices import rows_of
+from medgen.training.data.step import Batch, mix
 
+Size = Annotated[int, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
 Range = tuple[Positive, Positive]
 Part = Annotated[float, Meta(ge=0, le=1)]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from medgen.errors import ConfigError
-from medgen.training.loop.step import Step
+from medgen.training.data.step import Step
 
 
 def random_crop(x: Tensor, side: int, step: Step) -> Tensor:

@@ -1,0 +1,1 @@
+"""Where a training gets its batches from."""
