@@ -280,7 +280,10 @@ def test_files_are_read_as_preprocess_reads_them(
     (tmp_path / "in").mkdir()
     nibabel.save(image, tmp_path / "in" / "v.nii.gz")
     call = ["interpolate", str(tmp_path / "in"), "--spacing", "2.5", "-o", str(tmp_path / "thin.h5"), "--force"]
+    assert run(call) == 0
+    assert "1 NIfTI volumes do not say what they show" in capfd.readouterr().err
     assert run([*call, "--modality", "CT"]) == 0
+    assert "do not say" not in capfd.readouterr().err
     with open_set(tmp_path / "thin.h5") as reader:
         assert len(list(reader)) == 1
         assert reader.header.intensity == Intensity()

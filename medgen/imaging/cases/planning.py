@@ -143,6 +143,11 @@ def make_plan(
         raise UsageError("--mask-background finds lungs in CT, but the images are no CT")
     if fields:
         _tell_unlabelled(cases, listener)
+    silent = sum(case.stack.first.format == "nifti" and not case.stack.first.modality for case in cases)
+    if silent and encoding.per_case and options.window == "auto":
+        listener.say(
+            f"{silent} NIfTI volumes do not say what they show: each is scaled by percentiles; --modality CT keeps HU"
+        )
     colour = any(case.stack.first.colour for case in cases)
     channels = int(options.channels) if options.channels != "auto" else 3 if colour else 1
     return Plan(cases, encoding, channels, fields, classes, labelled)
