@@ -44,11 +44,12 @@ def recompute_units(network: nn.Module) -> None:
 
 def samples(config: UNetConfig | VAEConfig) -> Iterator[tuple[nn.Module, tuple[Tensor | None, ...]]]:
     """A block of each level, finest first, and its upsampling, with random weights and arguments to call them with."""
-    side = UNET_SIDE if isinstance(config, UNetConfig) else VAE_SIDE
+    side = UNET_SIDE if isinstance(config, UNetConfig) else VAE_SIDE // (config.dims - 1)
     depth = (DEPTH,) if config.dims == 3 else ()
     rows = min(max(WORK // (config.widths[0] ** 2 * side**2 * math.prod(depth)), 1), 4)
     for level, width in enumerate(config.widths):
-        x = torch.randn(rows, width, *depth, side >> level, side >> level)
+        sides = [max(side >> level, 1)] * 2
+        x = torch.randn(rows, width, *depth, *sides)
         if isinstance(config, VAEConfig):
             yield ResidualBlock(config.dims, width, width, groups=config.groups, norm_eps=config.norm_eps), (x, None)
         else:
