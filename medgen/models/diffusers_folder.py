@@ -18,12 +18,10 @@ PICKLED = "diffusion_pytorch_model.bin"
 
 
 class DiffusersVAE(NamedTuple):
-    """A VAE's configuration and weights; the latents it is used with are (z - shift_factor) * scaling_factor."""
+    """A VAE's configuration and weights. How its latents are scaled is measured on the images it is trained with."""
 
     config: VAEConfig
     state_dict: dict[str, Tensor]
-    scaling_factor: float
-    shift_factor: float
 
 
 def read_diffusers_folder(path: Path) -> DiffusersVAE:
@@ -46,15 +44,11 @@ def read_diffusers_folder(path: Path) -> DiffusersVAE:
             )
         raise InputMissingError(f"{weights}: no such file; a VAE folder holds config.json and {WEIGHTS}")
     tensors = read_weights(weights)
-    if config.get("latents_mean") is not None or config.get("latents_std") is not None:
-        raise DataError(f"{path}: latents_mean and latents_std per channel are not supported; use another VAE")
     try:
         ours, state = from_diffusers(config, tensors)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    return DiffusersVAE(
-        ours, state, float(config.get("scaling_factor") or 0.18215), float(config.get("shift_factor") or 0.0)
-    )
+    return DiffusersVAE(ours, state)
 
 
 def _read_config(file: Path) -> dict[str, Any]:

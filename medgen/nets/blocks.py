@@ -113,18 +113,27 @@ class Upsample(nn.Module):
         self.conv = convolution(dims, width, width)
         self.strides = (2, 2) if dims == 2 else (2 if depth else 1, 2, 2)
         self.fused = True
+        self._frozen: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, [D,] H, W) -> (B, C, [D,] 2H, 2W)."""
         if not self.fused:
             repeated: Tensor = self.conv(F.interpolate(x, scale_factor=[float(stride) for stride in self.strides]))
             return repeated
-        sums = functools.reduce(torch.kron, [_tap_sums(stride, self.conv.weight) for stride in self.strides])
-        kernel = self.conv.weight.flatten(2) @ sums  # (C, C, taps)
-        kernel = kernel.view(*kernel.shape[:2], *(2 + stride for stride in self.strides)).transpose(0, 1)
+        kernel = self._kernel() if self._frozen is None else self._frozen
         transposed = F.conv_transpose2d if x.ndim == 4 else F.conv_transpose3d
         out: Tensor = transposed(x, kernel, self.conv.bias, stride=self.strides, padding=1)
         return out
+
+    def freeze(self) -> None:
+        """Make the kernel once for all calls: the weights stay as they are, where they are."""
+        self._frozen = self._kernel().detach()
+
+    def _kernel(self) -> Tensor:
+        """That of the transposed convolution, (C, C, *taps)."""
+        sums = functools.reduce(torch.kron, [_tap_sums(stride, self.conv.weight) for stride in self.strides])
+        kernel = self.conv.weight.flatten(2) @ sums  # (C, C, taps)
+        return kernel.view(*kernel.shape[:2], *(2 + stride for stride in self.strides)).transpose(0, 1)
 
 
 def _tap_sums(stride: int, like: Tensor) -> Tensor:

@@ -31,11 +31,13 @@ DEFAULT = Kernels()
 
 
 def use_kernels(network: nn.Module, kernels: Kernels) -> None:
-    """Let all parts of a network of images or volumes compute in these ways."""
+    """Let all parts of a network, whose weights change no more, compute in these ways."""
+    if kernels.channels_last and not any(isinstance(part, nn.Conv3d) for part in network.modules()):
+        lay_channels_last(network)
     for part in network.modules():
         if isinstance(part, Upsample):
             part.fused = kernels.fused_upsampling
+            if part.fused:
+                part.freeze()
         elif isinstance(part, SelfAttention | CrossAttention):
             part.formula = kernels.attention_formula
-    if kernels.channels_last and not any(isinstance(part, nn.Conv3d) for part in network.modules()):
-        lay_channels_last(network)

@@ -17,8 +17,8 @@ from medgen.nets.vae import VAEConfig
 
 UNET_SIDE, VAE_SIDE = 32, 128
 """Of the finest level: latents, and a part of an image."""
-WORK = 2**24
-"""Multiplications for a tap of a convolution there: small networks get as many rows as that takes, up to 4."""
+WORK = 2**23
+"""Multiplications for a tap of a convolution there: small networks get as many rows as that takes, up to 2."""
 DEPTH = 8
 TOKENS = 16
 """Length of a context."""
@@ -46,7 +46,7 @@ def samples(config: UNetConfig | VAEConfig) -> Iterator[tuple[nn.Module, tuple[T
     """A block of each level, finest first, and its upsampling, with random weights and arguments to call them with."""
     side = UNET_SIDE if isinstance(config, UNetConfig) else VAE_SIDE // (config.dims - 1)
     depth = (DEPTH,) if config.dims == 3 else ()
-    rows = min(max(WORK // (config.widths[0] ** 2 * side**2 * math.prod(depth)), 1), 4)
+    rows = min(max(WORK // (config.widths[0] ** 2 * side**2 * math.prod(depth)), 1), 2)
     for level, width in enumerate(config.widths):
         sides = [max(side >> level, 1)] * 2
         x = torch.randn(rows, width, *depth, *sides)

@@ -54,7 +54,7 @@ def test_a_block_of_each_level_runs_in_both_precisions(network: UNetConfig | VAE
 
 def test_the_parts_are_as_wide_as_the_levels_and_as_large_as_in_use() -> None:
     shapes = [tuple(x.shape) for _, (x, *_) in samples(TINY) if x is not None]
-    assert shapes == [(4, 16, 32, 32), (4, 32, 16, 16), (4, 32, 16, 16)]
+    assert shapes == [(2, 16, 32, 32), (2, 32, 16, 16), (2, 32, 16, 16)]
     deep = UNetConfig(widths=(8,) * 8, groups=8, attention=("none",) * 8, mid_attention="none")
     volume_vae = VAEConfig(dims=3, widths=(8, 8), groups=8)
     for part, (x, *others) in itertools.chain(*map(samples, (TINY, VOLUMES, SMALL_VAE, deep, volume_vae))):
