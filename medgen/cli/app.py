@@ -96,7 +96,7 @@ class Command(TyperCommand):
         report = ctx.params.pop("report")
         force = ctx.params["force"] if self._takes_force else ctx.params.pop("force")
         console = ctx.obj = Console(str(self.name), quiet, verbose)
-        if report is None:
+        if report is None or not _first_process(self.params):
             return super().invoke(ctx)
         if Path(report).suffix.lower() == ".html":
             if self.name not in WITH_PAGE:
@@ -137,6 +137,11 @@ def _common(
     report: Annotated[str | None, typer.Option("--report")] = None,
 ) -> None:
     """What every command takes besides its own."""
+
+
+def _first_process(parameters: Sequence[Any]) -> bool:
+    """Whether this process writes for all: of those that train together (they alone keep a log), the first does."""
+    return os.environ.get("RANK", "0") == "0" or all(parameter.name != "log" for parameter in parameters)
 
 
 def _common_options() -> list[Any]:

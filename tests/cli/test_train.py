@@ -119,9 +119,10 @@ def test_two_processes_equal_one_with_twice_the_batch(make_set: Callable[..., Pa
         return ["train-diffusion", source, *files, "--steps", 4, "--batch-size", batch, *options(*UNET)]
 
     assert run([str(word) for word in arguments("one", 4)]) == 0
-    done = in_two_processes(arguments("two", 2))
+    done = in_two_processes([*arguments("two", 2), "--report", tmp_path / "report.json"])
     told = done.communicate(timeout=200)[1].decode()
     assert done.returncode == 0, told[-2000:]
+    assert "validation_loss" in json.loads((tmp_path / "report.json").read_text()), "written by another than the first"
     assert told.count("medgen train-diffusion: wrote") == 1
     logs = [
         [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()[1:]]

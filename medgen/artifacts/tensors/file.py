@@ -53,8 +53,10 @@ def read_tensors(path: Path, header: TensorHeader, names: Iterable[str]) -> dict
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """The name of the first tensor that holds NaN or an infinite value."""
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
-            return name
+        if tensor.is_floating_point() and tensor.numel():
+            wide = tensor if tensor.dtype in _NAMES else tensor.float()  # 8-bit types can be compared no other way
+            if not torch.stack(wide.aminmax()).isfinite().all():
+                return name
     return None
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from medgen.artifacts.model_file import Model, open_model, save_model
 from medgen.artifacts.provenance import derive
+from medgen.artifacts.tensors.file import not_finite
 from medgen.errors import DataError, StorageError
 from medgen.training.loop.resume import Identity, Progress, ResumeFile, State
 
@@ -138,6 +139,13 @@ def test_weights_of_older_files_that_are_not_finite_are_refused(
         for read in (model.weights, model.verify, state.tensors):
             with pytest.raises(DataError, match=r"weight 'model\.weight' is not finite"):
                 read()
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_finite_weights_are_told_from_others_in_every_type(kind: torch.dtype) -> None:
+    good = {"none": torch.zeros(0), "count": torch.tensor(3), "weight": torch.tensor([[-1.0, 0.5]]).to(kind)}
+    assert not_finite(good) is None
+    assert not_finite({**good, "bad": torch.tensor([0.0, float("nan")]).to(kind)}) == "bad"
 
 
 def test_a_full_disk_keeps_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
