@@ -56,7 +56,7 @@ def save(config: dict, folder: Path):
 
 
 def load(folder: Path) -> VAE:
-    config, state, _, _ = read_diffusers_folder(folder)
+    config, state = read_diffusers_folder(folder)
     ours = VAE(config).eval()
     ours.load_state_dict(state)
     return ours
