@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from .table import Contest, Row, rendered, take_turns
+from .terms import has_bfloat16
 
 
 def test_contestants_take_turns_and_the_warm_up_does_not_count(monkeypatch):
@@ -92,4 +93,5 @@ def test_it_runs(arguments):
     assert done.returncode == 0, done.stderr[-2000:]
     table = done.stdout.splitlines()
     assert "torch" in table[0]
-    assert sum(line.startswith("|") for line in table) == 2 + (15 if arguments[0] == "networks" else 2)
+    precisions = 2 + has_bfloat16(torch.device("cpu"))
+    assert sum(line.startswith("|") for line in table) == 2 + (6 * precisions if arguments[0] == "networks" else 2)

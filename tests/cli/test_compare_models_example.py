@@ -33,5 +33,5 @@ def test_two_ways_to_sample_end_in_one_report(tiny: Path, tmp_path: Path) -> Non
     (pair,) = numbers["comparison"]["pairs"]
     assert (pair["same_seed"], pair["same_conditions"], pair["shared_cases"]) == (True, True, 5)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "<h1>guidance-1 and guidance-3</h1>" in page
+    assert "<h1>Guidance-1 and guidance-3</h1>" in page
     assert str(tmp_path) not in page

@@ -81,7 +81,7 @@ def test_reconstruction_by_a_vae_and_by_pairs(tiny: Path, tmp_path: Path, capfd:
         (["--features", "inception"], 66, "neither 'builtin' nor a file"),
         (["--reference", "{tiny}/none.h5"], 66, "no such file"),
         (["--reference", "{tiny}/vae.safetensors"], 65, "vae.safetensors"),
-        (["-o", "{tiny}/images.h5"], 73, "exists already"),
+        (["-o", "{tiny}/images.h5"], 2, "is an input too"),
     ],
 )
 def test_misuse(tiny: Path, capfd: pytest.CaptureFixture[str], changes: list[str], status: int, reason: str) -> None:

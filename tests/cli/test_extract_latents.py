@@ -85,7 +85,7 @@ def test_only_one_split(tiny: Path, tmp_path: Path) -> None:
         (["--split", "none"], 65, "no case was encoded"),
         (["--batch-size", "0"], 78, "batch_size"),
         (["--device", "gpu"], 2, "expected auto, cpu, cuda"),
-        (["-o", "{tiny}/images.h5"], 73, "exists already"),
+        (["-o", "{tiny}/images.h5"], 2, "is an input too"),
         (["-o", "/nowhere/z.h5"], 73, "does not exist"),
     ],
 )

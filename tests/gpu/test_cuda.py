@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medgen.diffusion.samplers import sample
+from medgen.diffusion.sampling import SamplingOptions, sample
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
 from medgen.nets.features import FixedFeatures
 from medgen.nets.unet import UNet
@@ -54,10 +54,10 @@ def test_the_vae_answers_as_on_the_cpu() -> None:
 @cuda
 def test_sampling_ends_where_it_ends_on_the_cpu() -> None:
     network, schedule = unet(), Schedule(ScheduleConfig())
-    start = torch.randn(2, 4, 8, 8)
+    start, options = torch.randn(2, 4, 8, 8), SamplingOptions(sampler="ddim", times="trailing", steps=5)
     with torch.inference_mode():
-        expected = sample("ddim", network, start, schedule, "eps", steps=5)
-        answer = sample("ddim", network.cuda(), start.cuda(), schedule, "eps", steps=5).cpu()
+        expected = sample(network, start, schedule, "eps", options)
+        answer = sample(network.cuda(), start.cuda(), schedule, "eps", options).cpu()
     assert (answer - expected).abs().max() < 0.01 * expected.abs().max()
 
 

@@ -64,6 +64,8 @@ def read_rows(file: Path, synonyms: Mapping[str, str] | None = None) -> Rows:
                     faults.append((reader.line_num, f"{file}, row {reader.line_num}: {told}"))
                     continue
                 rows.append((reader.line_num, dict(zip(columns, map(_bare, cells), strict=True))))
+    except FileNotFoundError:
+        raise InputMissingError(f"{file}: no such file") from None
     except OSError as error:
         raise InputMissingError(f"{file}: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
