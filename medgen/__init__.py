@@ -1,3 +1,3 @@
 """medgen: Unix-style tools for generative models of medical images."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
