@@ -94,7 +94,9 @@ def open_all(
 
     sources = [one.source for one in everything]
     splits = [one.source for one in everything if one.split]
-    images = open_alike(stack, sources, console, reading, with_splits=splits, intensity=intensity)
+    paired = {str(one.source) for one in everything if one.part != TRAINING}
+    alone = [source for source in sources if str(source) not in paired]
+    images = open_alike(stack, sources, console, reading, with_splits=splits, unpaired=alone, intensity=intensity)
     opened = []
     for one, name, whole in zip(everything, names_of(everything, names), images, strict=True):
         split = one.split

@@ -137,13 +137,15 @@ def open_alike(
     reading: ReadingOptions,
     *,
     with_splits: Sequence[str | Path] = (),
+    unpaired: Sequence[str | Path] = (),
     intensity: Intensity | None = None,
 ) -> list[Images]:
     """Open several sources that are to be compared, in their order, each once, until `stack` ends.
 
     Files are made to fit the first set among them (where there is none, the first of the sources): its window, size and
     channels, as far as `reading` leaves these open; where there is none, also the `intensity` of a model. Those in
-    `with_splits` are split by patient, the others not.
+    `with_splits` are split by patient, the others not; cases of those in `unpaired` keep ids of their own, although
+    files of others are called the same.
     """
     from medgen.imaging.cases.options import PreprocessOptions
 
@@ -156,7 +158,8 @@ def open_alike(
         split = "" if source in map(str, with_splits) else "test"
         number = list(map(str, sources)).index(source) + 1
         options = PreprocessOptions.of(fitted, split_name=split)
-        one = stack.enter_context(open_images(source, console, options, number=number, alias=alias))
+        shared = None if source in map(str, unpaired) else alias
+        one = stack.enter_context(open_images(source, console, options, number=number, alias=shared))
         if not opened:
             image = one.stored.arrays().get("image")
             fitted = fitting(reading, one.stored.header.intensity, image[0] if image else None)

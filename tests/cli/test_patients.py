@@ -289,8 +289,10 @@ def test_no_name_of_a_folder_or_file_reaches_a_page_or_a_report(
         outputs += [out, report]
     assert run(["evaluate", str(here / "none.h5"), "--report", str(here / "e0.json")]) == 66
     folders = [str(here / f"{JANE}-{part}") for part in ("ours", "theirs")]
-    learned = str(png(here / f"{JANE}-learned" / f"{JANE}-x.png", 99).parent)
-    png(here / f"{JANE}-learned" / f"{JANE}-y.png", 98)
+    learned = str(png(here / f"{JANE}-learned" / f"{JANE}-0.png", 99).parent)  # called as others, and no copy of them
+    for number in range(1, 6):
+        png(here / f"{JANE}-learned" / f"{JANE}-{number}.png", 90 + number)
+    png(here / f"{JANE}-learned" / f"{JANE}-copy.png", 98)
     for reports in ((".json", ".html"), (".json", ".facts.json")):
         files = [here / f"{JANE}-evaluation{suffix}" for suffix in reports]
         call = ["evaluate", *folders, "--reference", folders[1], "--training", learned, "--keep-going", "--force"]

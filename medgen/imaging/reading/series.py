@@ -28,7 +28,7 @@ class Stack:
     `spacing` is (z, y, x) in mm; `flaws` in the geometry forbid resampling along z: kind -> sentence.
     """
 
-    key: str  # what the id is made of: unique, and known to the user alone
+    key: str  # what it is called among the stacks of its sources: unique, and never to be written
     slices: list[SliceFacts]
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
     measured: bool = False  # whether the in-plane spacing is known
