@@ -88,7 +88,7 @@ def test_a_diverged_vae_is_refused_with_case_and_slice(tiny: Path, cases: list[C
 def test_refused_cases_are_named_and_the_rest_goes_on(vae: FrozenVAE, cases: list[Case]) -> None:
     odd = dataclasses.replace(cases[1], arrays={"image": np.zeros((1, 1, 30, 32), np.int16)})
     reasons: list[str] = []
-    encoder = Encoder(vae, Intensity(), EncodeOptions(), lambda error, *_: reasons.append(str(error)))
+    encoder = Encoder(vae, Intensity(), EncodeOptions(), lambda _, error: reasons.append(str(error)))
     kept = list(encoder.encode([cases[0], odd, cases[2]]))
     assert [case.id for case in kept] == ["case-0", "case-2"]
     assert len(reasons) == 1
