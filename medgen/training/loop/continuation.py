@@ -25,8 +25,10 @@ class Wish:
     finish: bool = False
     """Train no further: the model as it stands."""
 
-    def check(self, processes: int) -> None:
-        """UsageError if the wish contradicts itself or the number of processes."""
+    def check(self, processes: int, *, fresh: bool) -> None:
+        """UsageError if the wish contradicts itself, a fresh start, or the number of processes."""
+        if fresh and (self.finish or self.changes):
+            raise UsageError("--fresh would forget the saved state; leave it out, or --finish and --continue-with")
         if self.finish and self.changes:
             raise UsageError("--finish trains no further; leave out --continue-with")
         asked = self.changes.get(PROCESSES, processes)

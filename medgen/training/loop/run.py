@@ -115,7 +115,7 @@ class Training:
         config = decisive(options, precisions, self.world.size)
         identity = Identity(__version__, run.command, options.seed, config, all_digests(inputs))
         resume = ResumeFile(run.output, identity, machine(self.device))
-        run.wish.check(self.world.size)
+        run.wish.check(self.world.size, fresh=run.fresh)
         if run.fresh and self.world.first:
             resume.remove()
         self.world.wait()

@@ -190,6 +190,9 @@ def test_wishes_that_cannot_be_met_are_refused(
         train({"steps": 2}, {"loop.steps": 2})
     with pytest.raises(UsageError, match="leave out --continue-with"):
         train({"steps": 9}, {"loop.steps": 9}, finish=True)
+    for options in ({"changes": {"loop.steps": 9}}, {"finish": True}):
+        with pytest.raises(UsageError, match="--fresh would forget the saved state"):
+            train({"steps": 9}, **options, fresh=True)
     with pytest.raises(UsageError, match="runs in 1; start 2 with torchrun"):
         train(changes={"processes": 2})
     assert train(changes={"processes": 1}).facts
