@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import msgspec
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 
+from medgen.artifacts.hdf5.texts import column_names, read_texts
 from medgen.artifacts.model_file import Model, open_model, save_model
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
@@ -87,6 +89,27 @@ def make_set(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture
+def age() -> Callable[..., Path]:
+    """Write a stored set again as medgen 0.1 did: `age(path, header={...}, tail={...})` changes these facts."""
+
+    def write(path: Path, **changes: dict[str, Any]) -> Path:
+        with h5py.File(path, "a") as file:
+            for name in ("header", "tail"):
+                facts = msgspec.json.decode(file[name][...].tobytes(), type=dict[str, Any]) | changes.get(name, {})
+                file.attrs[name] = msgspec.json.encode(facts, order="sorted").decode()
+                del file[name]
+            for group in (file, file["case"]):
+                for name in column_names(group):
+                    texts = np.array(read_texts(group, name), dtype=object)
+                    del group[name], group[name + "_ends"]
+                    kind = h5py.string_dtype()
+                    group.create_dataset(name, data=texts, dtype=kind, chunks=(1024,), maxshape=(None,))
+        return path
+
+    return write
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from medgen.artifacts.hdf5.plain import is_full, read_errors
-from medgen.artifacts.hdf5.texts import check_texts
+from medgen.artifacts.hdf5.plain import TABLE, is_full, read_errors
+from medgen.artifacts.hdf5.texts import ENDS, FACTS, column_names, count_texts, read_fact, read_texts
 from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import LATER_FACTS, SLICE_FACTS, TEXT_NAMES, Array, Case, ContentDigest, SetHeader, Tail
 from medgen.artifacts.stacks import Placed, Point, points
@@ -46,23 +46,15 @@ class CaseRow(Placed):
         return self.count
 
 
-def texts(values: Sequence[str]) -> Array:
-    """Strings as HDF5 takes and gives them."""
-    return np.array(values, dtype=object)
-
-
-def _row(table: Mapping[str, Array], columns: Mapping[str, Array], i: int) -> CaseRow:
+def _row(table: Mapping[str, Any], columns: Mapping[str, Array], i: int) -> CaseRow:
     """Row `i` of the case table, with what `columns` of slices tell of it."""
     start, count = int(table["start"][i]), int(table["count"][i])
     origins, filled = (columns.get(name, np.empty(0))[start : start + count] for name in ("origins", "filled"))
     told = {name: table[name][i] for name in LATER_FACTS if name in table}
-    later: dict[str, Any] = {
-        name: float(one) if isinstance(one, float) else one.decode() if isinstance(one, bytes) else one
-        for name, one in told.items()
-    }
+    later: dict[str, Any] = {name: one if isinstance(one, str) else float(one) for name, one in told.items()}
     return CaseRow(
-        id=table["id"][i].decode(),
-        split=table["split"][i].decode(),
+        id=str(table["id"][i]),
+        split=str(table["split"][i]),
         start=start,
         count=count,
         spacing=tuple(table["spacing"][i].tolist()),
@@ -81,13 +73,13 @@ class StoredSet:
         self._file = file
         self._name = name
         with self._read_errors():
-            if "header" not in file.attrs:
+            header, tail = (read_fact(file, fact) for fact in FACTS)
+            if header is None:
                 raise DataError(f"{name}: an HDF5 file, but not a medgen set")
             if not file.attrs.get("complete", False):
                 raise DataError(f"{name}: incomplete: the command that wrote it did not finish; run it again")
-            self._checked = check_texts(file, name)
-            self.header: SetHeader = parse_header(msgspec.json.decode(file.attrs["header"]), name)
-            self.tail: Tail = msgspec.json.decode(file.attrs["tail"], type=Tail)
+            self.header: SetHeader = parse_header(msgspec.json.decode(header), name)
+            self.tail: Tail = msgspec.json.decode(tail or b"", type=Tail)
             self.cases = self._read_rows()
             self.slices = sum(row.count for row in self.cases)
             self._check_counts()
@@ -124,7 +116,7 @@ class StoredSet:
             return {
                 name: (dataset.shape[1:], dataset.dtype)
                 for name, dataset in self._file.items()
-                if isinstance(dataset, h5py.Dataset) and name not in SLICE_FACTS
+                if isinstance(dataset, h5py.Dataset) and name.removesuffix(ENDS) not in (*SLICE_FACTS, *FACTS)
             }
 
     def read(self, name: str, indices: Sequence[int] | Array) -> Array:
@@ -143,7 +135,8 @@ class StoredSet:
     def texts(self, name: str) -> list[str]:
         """A text column (`text`, `modality`), one entry a slice."""
         with self._read_errors():
-            return [value.decode() for value in self._dataset(name)[...][self._places]]
+            found = read_texts(self._file, self._dataset(name).name)
+            return [found[place] for place in self._places]
 
     def case(self, index: int) -> Case:
         """The case in row `index`, whole."""
@@ -159,7 +152,7 @@ class StoredSet:
         with self._read_errors():
             for name in TEXT_NAMES:
                 if name in self._file:
-                    values = tuple(value.decode() for value in self._file[name][begin : begin + row.count])
+                    values = tuple(read_texts(self._file, name, begin, begin + row.count))
                     facts[name] = values if any(values) else ()
         return Case(row.id, arrays, row.split, row.spacing, row.origin, row.direction, **facts)
 
@@ -176,7 +169,7 @@ class StoredSet:
 
     def _held_to_digest(self, cases: Iterator[Case]) -> Iterator[Case]:
         """The cases; a set of medgen 0.1, which has no checksums of its texts, must then match its digest."""
-        if self._checked or self.slices != self.tail.slices:
+        if FACTS[0] in self._file or self.slices != self.tail.slices:
             yield from cases
             return
         digest = ContentDigest(self.header)
@@ -195,8 +188,10 @@ class StoredSet:
             place += row.count
         if (self.tail.cases, self.tail.slices) != (len(self.cases), self.slices):
             raise DataError(f"{self._name}: damaged: its end tells of other counts than its table")
-        for name in self.arrays():
-            if len(self._file[name]) != self.slices or not is_full(self._file[name]):
+        counts = {name: len(self._file[name]) if is_full(self._file[name]) else -1 for name in self.arrays()}
+        counts |= {name: count_texts(self._file, name) for name in TEXT_NAMES if name in self._file}
+        for name, count in counts.items():
+            if count != self.slices:
                 raise DataError(f"{self._name}: damaged: '{name}' does not hold all slices")
 
     def _dataset(self, name: str) -> h5py.Dataset:
@@ -206,13 +201,17 @@ class StoredSet:
         return self._file[name]
 
     def _read_rows(self) -> list[CaseRow]:
-        if "case" not in self._file:
+        if TABLE not in self._file:
             return []
         with self._read_errors():
-            table = {name: dataset[...] for name, dataset in self._file["case"].items()}
+            group = self._file[TABLE]
+            words = column_names(group)
+            table = {
+                name: read_texts(group, name) if name in words else dataset[...] for name, dataset in group.items()
+            }
             columns = {name: self._file[name][...] for name in ("origins", "filled") if name in self._file}
             if "synthetic" not in table:
-                table["synthetic"] = texts([synthetic_in_old_set(self.header, one.decode()) for one in table["id"]])
+                table["synthetic"] = [synthetic_in_old_set(self.header, one) for one in table["id"]]
             return [_row(table, columns, i) for i in range(len(table["id"]))]
 
     def _read_errors(self) -> read_errors:

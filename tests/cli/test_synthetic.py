@@ -204,13 +204,14 @@ def old_set(path: Path, notes: dict[str, str], ids: tuple[str, ...], command: st
         for case in cases:
             writer.write(case)
     facts = {**msgspec.to_builtins(header), "schema": "medgen.set/1", "notes": notes}
+    digest = old_digest(facts, cases)
     with h5py.File(path, "a") as file:
-        file.attrs["header"] = msgspec.json.encode(facts, order="sorted").decode()
-        tail = json.loads(file.attrs["tail"])
-        tail["digest"] = old_digest(facts, cases)
-        file.attrs["tail"] = json.dumps(tail)
-        del file["case/synthetic"], file.attrs["checksums"]
-    return str(tail["digest"])
+        del file["case/synthetic"], file["case/synthetic_ends"]
+        for name, changed in (("header", facts), ("tail", {"digest": digest})):
+            told = json.loads(file[name][...].tobytes())
+            file.attrs[name] = msgspec.json.encode(told | changed, order="sorted").decode()
+            del file[name]
+    return digest
 
 
 def old_digest(header: dict[str, object], cases: list[Case]) -> str:

@@ -1,44 +1,51 @@
-"""Checksums of the texts in an HDF5 file: strings of variable length, which no filter of HDF5 can protect."""
+"""Texts in an HDF5 file, as arrays of bytes.
+
+HDF5's own strings lie in a heap without checksums: a flipped bit there changes them, or keeps the library busy for
+good. So a text is an array of bytes, and a column of texts is the bytes of all of them, and where each ends. In sets of
+medgen 0.1 both are HDF5's own strings.
+"""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+import itertools
 
 import h5py
-import msgspec
 
-from medgen.artifacts.hdf5.plain import TABLE
-from medgen.errors import DataError
-
-CHECKSUMS = "checksums"
-"""The attribute that holds them."""
-_AT_ONCE = 1 << 16
+FACTS = ("header", "tail")
+"""Single texts of a set."""
+ENDS = "_ends"
+"""Ends the name of the array that says where the texts of a column end."""
 
 
-def text_checksum(texts: Iterable[str | bytes], before: int = 0) -> int:
-    """CRC-32 of texts that follow others with the checksum `before`; each is ended by a zero byte."""
-    encoded = (text.encode() if isinstance(text, str) else text for text in texts)
-    return zlib.crc32(b"".join(text + b"\0" for text in encoded), before)
+def read_fact(file: h5py.File, name: str) -> bytes | None:
+    """A single text; None if the file has none of this name."""
+    if name in file:
+        content: bytes = file[name][...].tobytes()
+        return content
+    text = file.attrs.get(name)
+    return text.encode() if isinstance(text, str) else None
 
 
-def check_texts(file: h5py.File, name: str) -> bool:
-    """Whether a set has checksums of its texts; DataError if one does not match. Sets of medgen 0.1 have none."""
-    if CHECKSUMS not in file.attrs:
-        return False
-    stated = msgspec.json.decode(file.attrs[CHECKSUMS], type=dict[str, int])
-    found = {key: text_checksum([file.attrs[key]]) for key in ("header", "tail")}
-    for key, dataset in [*_datasets(file, ""), *_datasets(file.get(TABLE, {}), f"{TABLE}/")]:
-        if h5py.check_string_dtype(dataset.dtype) is not None:
-            found[key] = 0
-            for first in range(0, len(dataset), _AT_ONCE):
-                found[key] = text_checksum(dataset[first : first + _AT_ONCE], found[key])
-    for key in sorted(stated.keys() | found.keys()):
-        if stated.get(key) != found.get(key):
-            raise DataError(f"{name}: damaged: '{key}' in it does not match its checksum; copy the file again")
-    return True
+def column_names(group: h5py.Group) -> list[str]:
+    """The columns of texts in a group."""
+    return [name for name in group if name + ENDS in group or _of_hdf5(group[name])]
 
 
-def _datasets(group: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, h5py.Dataset]]:
-    return ((prefix + key, item) for key, item in group.items() if isinstance(item, h5py.Dataset))
+def read_texts(group: h5py.Group, name: str, first: int = 0, last: int | None = None) -> list[str]:
+    """Rows [first, last) of a column of texts."""
+    if _of_hdf5(group[name]):
+        return [text.decode() for text in group[name][first:last]]
+    ends = group[name + ENDS][max(first - 1, 0) : last].tolist()
+    if first == 0:
+        ends = [0, *ends]
+    content: bytes = group[name][ends[0] : ends[-1]].tobytes() if ends else b""
+    return [content[a - ends[0] : b - ends[0]].decode() for a, b in itertools.pairwise(ends)]
+
+
+def count_texts(group: h5py.Group, name: str) -> int:
+    """Rows of a column of texts."""
+    return len(group[name] if _of_hdf5(group[name]) else group[name + ENDS])
+
+
+def _of_hdf5(item: h5py.Dataset | h5py.Group) -> bool:
+    return isinstance(item, h5py.Dataset) and h5py.check_string_dtype(item.dtype) is not None

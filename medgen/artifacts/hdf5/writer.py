@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -10,10 +11,10 @@ import h5py
 import msgspec
 import numpy as np
 
-from medgen.artifacts.hdf5.texts import CHECKSUMS, text_checksum
+from medgen.artifacts.hdf5.texts import ENDS
 from medgen.artifacts.schema import SLICE_FACTS, TEXT_NAMES, Array, Case, SetHeader, Tail
 from medgen.artifacts.stacks import Stack, blocks
-from medgen.artifacts.stored import CaseRow, texts
+from medgen.artifacts.stored import CaseRow
 from medgen.artifacts.writer import SetWriter
 
 _ROWS_A_FLUSH = 256  # case rows are buffered, so that the buffer stays small however many cases come
@@ -29,8 +30,7 @@ class StoredWriter(SetWriter):
         self._flushed = 0
         # Kept open: HDF5 swallows a failed write when a handle is dropped, and raises it when asked to flush.
         self._datasets: dict[str, h5py.Dataset] = {}
-        self._checksums: dict[str, int] = {}  # of the texts, which no filter of HDF5 can protect
-        self._tell("header", self.header)
+        self._append_fact("header", self.header)
 
     def _put(self, case: Case) -> None:
         start = self.digest.slices
@@ -39,7 +39,10 @@ class StoredWriter(SetWriter):
         for name in SLICE_FACTS:
             values = getattr(case, name)
             if values or name in self._datasets:
-                self._append(name, _column(name, values, len(case)), start)
+                if name in TEXT_NAMES:
+                    self._append_texts(name, values or [""] * len(case), start)
+                else:
+                    self._append(name, _column(name, values, len(case)), start)
         facts = {field.name: getattr(case, field.name) for field in fields(CaseRow) if hasattr(case, field.name)}
         self._rows.append(CaseRow(**facts, start=start, count=len(case)))  # not the case, which would keep its arrays
         if len(self._rows) >= _ROWS_A_FLUSH:
@@ -51,52 +54,55 @@ class StoredWriter(SetWriter):
                 if field.name in SLICE_FACTS:
                     continue
                 values = [getattr(row, field.name) for row in self._rows]
-                column = texts(values) if isinstance(values[0], str) else np.array(values)
-                self._append(f"case/{field.name}", column, self._flushed)
+                if isinstance(values[0], str):
+                    self._append_texts(f"case/{field.name}", values, self._flushed)
+                else:
+                    self._append(f"case/{field.name}", np.array(values), self._flushed)
         self._flushed += len(self._rows)
         self._rows.clear()
+
+    def _append_fact(self, name: str, facts: msgspec.Struct) -> None:
+        self._append(name, _bytes(msgspec.json.encode(facts, order="sorted")), 0)
+
+    def _append_texts(self, name: str, values: Sequence[str], start: int) -> None:
+        encoded = [value.encode() for value in values]
+        before = len(self._datasets[name]) if name in self._datasets else 0
+        ends = list(itertools.accumulate(map(len, encoded), initial=before))[1:]
+        self._append(name, _bytes(b"".join(encoded)), before)
+        self._append(name + ENDS, np.array(ends, np.int64), start)
 
     def _append(self, name: str, stack: Stack, start: int) -> None:
         """Put rows at `start`, which is the end, or beyond it where a column begins late."""
         if name not in self._datasets:
-            text = stack.dtype == object
             self._datasets[name] = self._file.create_dataset(
                 name,
                 shape=(0, *stack.shape[1:]),
                 maxshape=(None, *stack.shape[1:]),
                 chunks=(1 if stack.ndim == 4 else 1024, *stack.shape[1:]),
-                dtype=h5py.string_dtype() if text else stack.dtype,
+                dtype=stack.dtype,
                 fillvalue=np.nan if name == "origins" else None,
-                fletcher32=not text,
+                fletcher32=True,
             )
-            if text:
-                self._checksums[name] = text_checksum([""] * start)
         dataset = self._datasets[name]
         dataset.resize(start + len(stack), axis=0)
         for block in blocks(stack):
             dataset[start : start + len(block)] = block
             start += len(block)
-            if name in self._checksums:
-                self._checksums[name] = text_checksum(block, self._checksums[name])
 
     def finish(self, tail: Tail) -> None:
         """Flush everything, then set `complete`."""
         self._flush_rows()
-        self._tell("tail", tail)
-        self._file.attrs[CHECKSUMS] = msgspec.json.encode(self._checksums, order="sorted").decode()
+        self._append_fact("tail", tail)
         self._file.flush()
         self._file.attrs["complete"] = True
 
-    def _tell(self, name: str, facts: msgspec.Struct) -> None:
-        text = msgspec.json.encode(facts, order="sorted").decode()
-        self._file.attrs[name] = text
-        self._checksums[name] = text_checksum([text])
+
+def _bytes(content: bytes) -> Array:
+    return np.frombuffer(content, np.uint8)
 
 
 def _column(name: str, values: Sequence[Any], count: int) -> Array:
     """A fact of each slice as it is stored; where a case does not tell it, what stands for nothing."""
-    if name in TEXT_NAMES:
-        return texts(values or [""] * count)
     if name == "origins":
         return np.array(values) if values else np.full((count, 3), np.nan)
     return np.array(values or [False] * count, np.uint8)
