@@ -119,12 +119,12 @@ class StoredSet:
                 if isinstance(dataset, h5py.Dataset) and name.removesuffix(ENDS) not in (*SLICE_FACTS, *FACTS)
             }
 
-    def read(self, name: str, indices: Sequence[int] | Array) -> Array:
-        """Slices of one array, in the order asked: (len(indices), ...)."""
+    def read(self, name: str, indices: Sequence[int] | Array, plane: tuple[slice, ...] = ()) -> Array:
+        """Slices of one array, or the part `plane` of their last axes, in the order asked: (len(indices), ...)."""
         with self._read_errors():
             dataset = self._dataset(name)
             # A loop of single reads: h5py's fancy indexing of chunked data is 250 x slower.
-            rows = [dataset[int(self._places[index])] for index in indices]
+            rows = [dataset[(int(self._places[index]), ..., *plane)] for index in indices]
         return np.stack(rows) if rows else np.empty((0, *dataset.shape[1:]), dataset.dtype)
 
     def column(self, name: str) -> Array:

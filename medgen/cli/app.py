@@ -272,7 +272,7 @@ def describe(error: BaseException) -> tuple[int, str]:
             cause += "; free some space, or set TMPDIR to a larger disk"
         return StorageError.exit_code, f"{error.filename}: {cause}" if error.filename else cause
     if type(error).__name__ == "OutOfMemoryError":
-        return UnavailableError.exit_code, "the device is out of memory; lower --batch-size"
+        return UnavailableError.exit_code, "device memory is full; lower --batch-size, or train with loop.checkpoint"
     kind = type(error).__name__
     return 70, f"internal error, please report it ({kind}: {error}); run again with --debug to see where"
 

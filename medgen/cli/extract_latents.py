@@ -68,9 +68,9 @@ def command(
     from medgen.config import plain
     from medgen.inference.encode import Encoder, check_window, latent_header
     from medgen.inference.outliers import find_outliers, overall
-    from medgen.inference.read_ahead import read_ahead
     from medgen.models.trained import FrozenVAE
     from medgen.nets.compute import resolve_device
+    from medgen.read_ahead import read_ahead
 
     maker = SetMaker.of(context, output, force=force, shard=shard, keep_going=keep_going)
     target = resolve_device(device)

@@ -117,8 +117,8 @@ def command(
     from medgen.artifacts.sets import open_set
     from medgen.errors import DataError
     from medgen.inference.normalize import normalize, normalized_header
-    from medgen.inference.read_ahead import read_ahead
     from medgen.models.facts import check_intensity
+    from medgen.read_ahead import read_ahead
 
     maker = SetMaker.of(context, output, force=force, shard=shard, keep_going=keep_going)
     version = _version(options, model, vae, device, maker)

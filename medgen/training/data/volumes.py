@@ -253,8 +253,7 @@ class Volumes:
 
     def _read(self, slices: range, plane: tuple[slice, slice]) -> Tensor:
         """Stored values as float32, (len(slices), C, h, w)."""
-        values = self._stored.read("image", slices)[:, :, plane[0], plane[1]]
-        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+        return torch.from_numpy(self._stored.read("image", slices, plane).astype(np.float32))
 
     def _normalized(self, stored: Tensor) -> Tensor:
         return torch.from_numpy(self._intensity.normalized(stored.numpy()))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from medgen.errors import Terminated, UnavailableError
 from medgen.nets.compute import autocast, channels_last, lay_channels_last
 from medgen.nets.units import recompute_units
+from medgen.read_ahead import read_ahead
 from medgen.training.data.slices import Source
 from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.loop.distributed import World, gathered, gradients_stay_here, replicate, shard
@@ -27,6 +29,9 @@ from medgen.training.loop.options import LoopOptions
 from medgen.training.loop.resume import Progress, ResumeFile, pack, unpack
 from medgen.training.loop.signals import StopRequest
 from medgen.training.loop.watch import TrainingFailed, Watch
+
+READ_AHEAD = ("cuda",)
+"""Devices that work while a thread reads what is next; on a CPU it would take a core from the network."""
 
 
 @dataclass
@@ -87,11 +92,15 @@ class Loop:
         self.learner.model.train()
         saved = time.monotonic()
         self._told = begun.step, saved
-        with StopRequest() as stop, self.reporter.progress(options.steps - begun.step, "steps") as advance:
+        with (
+            StopRequest() as stop,
+            self.reporter.progress(options.steps - begun.step, "steps") as advance,
+            contextlib.closing(self._batches(begun.step)) as batches,
+        ):
             for index in range(begun.step, options.steps):
                 done = index + 1
                 last = done == options.steps
-                self._update(index)
+                self._update(index, batches)
                 stopping = self.world.any(stop.received is not None)
                 log, validate, save = (
                     _due(done, every) for every in (options.log_every, options.validate_every, options.save_every)
@@ -140,8 +149,8 @@ class Loop:
                     sums[name] = sums.get(name, 0) + value.double() * count / total
         figures = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
         if not math.isfinite(figures["loss"]):
-            fault = self.validation.faulty(range(total)) or "the data are sound; lower --learning-rate"
-            raise TrainingFailed(f"validation: the loss is {figures['loss']}: {fault}")
+            advice = self._advise(self.validation.faulty(range(total)))
+            raise TrainingFailed(f"validation: the loss is {figures['loss']}: {advice}")
         return {f"validation_{name}": value for name, value in figures.items()}
 
     def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
@@ -151,14 +160,24 @@ class Loop:
         """
         return self._trained
 
-    def _update(self, index: int) -> None:
+    def _batches(self, first: int) -> Generator[Batch, None, None]:
+        """All batches of step `first` and those after it, in their order."""
+        steps = itertools.product(range(first, self.options.steps), range(self.options.accumulate))
+        batches = (self._read(self._place(index, part)) for index, part in steps)
+        return read_ahead(batches) if self.device.type in READ_AHEAD else batches
+
+    def _read(self, step: Step) -> Batch:
+        batch = self.source.at(step.positions)
+        return {name: tensor.pin_memory() for name, tensor in batch.items()} if self.device.type == "cuda" else batch
+
+    def _update(self, index: int, batches: Iterator[Batch]) -> None:
         """One step: gradients of all its batches, then the optimizers."""
         options = self.options
         figures: dict[str, Tensor] = {}
         self.optimizers.clear()
         for part in range(options.accumulate):
             step = self._place(index, part)
-            batch = self._on_device(self.source.at(step.positions))
+            batch = self._on_device(next(batches))
             last = part == options.accumulate - 1
             with (
                 contextlib.nullcontext() if last else gradients_stay_here(self._loss, self._opponent_loss),
@@ -187,7 +206,7 @@ class Loop:
 
     def _on_device(self, batch: Batch) -> Batch:
         def move(tensor: Tensor) -> Tensor:
-            moved = tensor.to(self.device)
+            moved = tensor.to(self.device, non_blocking=True)
             return channels_last(moved) if self.options.channels_last and tensor.ndim == 4 else moved
 
         return {name: move(tensor) for name, tensor in batch.items()}

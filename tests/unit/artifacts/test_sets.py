@@ -58,6 +58,8 @@ def test_random_access_equals_iteration_and_a_stream_file_spools(make_set: Calla
         order = [7, 0, 3, 3]
         np.testing.assert_array_equal(stored.read("image", order), whole[order])
         np.testing.assert_array_equal(spooled.read("image", order), whole[order])
+        plane = (slice(1, 3), slice(2, 5))
+        np.testing.assert_array_equal(stored.read("image", order, plane), whole[order][(..., *plane)])
         assert stored.digests() == spooled.digests()
         assert [row.start for row in stored.cases] == [0, 3, 6, 9]
         for index, case in enumerate(stored):

@@ -107,7 +107,11 @@ def test_a_sample_depends_on_the_seed_and_its_place_alone(volumes_of: Write) -> 
         for n in range(5)
     ]
     with volumes_of(cases, crop=4) as volumes:
+        read = []
+        honest = volumes._stored.read
+        volumes._stored.read = lambda *arguments: (read.append(honest(*arguments)), read[-1])[1]
         together = volumes.at(range(7, 13))
+        assert {values.shape[1:] for values in read} == {(1, 4, 4)}  # no more than the crop
         for row, place in enumerate(range(7, 13)):
             for name, values in volumes.at([place]).items():
                 torch.testing.assert_close(values[0], together[name][row], rtol=0, atol=0)

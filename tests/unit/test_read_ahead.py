@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from medgen.inference.read_ahead import read_ahead
+from medgen.read_ahead import read_ahead
 
 
 def test_items_come_in_order() -> None:

@@ -1,4 +1,4 @@
-"""Read the next items in a thread while the network works on the last ones."""
+"""Read the next items in a thread while a network works on the last ones."""
 
 from __future__ import annotations
 
