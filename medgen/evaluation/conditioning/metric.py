@@ -1,83 +1,29 @@
 """Do samples show what they were asked to show: a nodule at (x, y), of that size, or none.
 
-The rule that measures (see `nodules`) errs too. So every result stands between two others: `ceiling`, the same
+The rule that measures (see `nodules`, `ruler`) errs too. So every result stands between two others: `ceiling`, the same
 measurement on reference images whose nodules are known, and `chance`, the measurement against shuffled conditions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from medgen.artifacts.schema import GENERATED, SPACING_NOTE
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
-from medgen.evaluation.conditioning.nodules import Spot, find_spots
-from medgen.evaluation.conditioning.probe import LEAST_CASES, evaluate_ratings, rate
+from medgen.evaluation.conditioning.nodules import find_spots
+from medgen.evaluation.conditioning.patches import FAR, compare_patches, times_as_far
+from medgen.evaluation.conditioning.patches import table_of as patches_table
+from medgen.evaluation.conditioning.probe import LEAST_CASES, Rated, evaluate_ratings, rate
+from medgen.evaluation.conditioning.rule import Measured
+from medgen.evaluation.conditioning.scores import LIKE, RATES, evaluate
 from medgen.evaluation.inputs import Inputs, slice_names
-from medgen.evaluation.intervals import halves, share_interval
-from medgen.evaluation.rates import correlation, mean_of_results, median
 from medgen.evaluation.section import Score, Section, Table, interval, number, percent
 
-Vectors = npt.NDArray[np.float64]
 FIELDS = ("has_nodule", "x", "y", "size")
-LEAST_TOLERANCE = 0.05
-"""A spot hits when its centre lies within the asked radius of the asked place, or within this share of the width."""
-POWERS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
-SHUFFLES = 20
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How strong a spot is, contrast * size^power, and from which strength on it counts as a nodule.
-
-    A spot at the very place asked for needs less strength to be believed (`near`) than one anywhere (`anywhere`).
-    The defaults were fitted to phantoms of 64 x 64 pixels with nodules of 24 to 56 mm.
-    """
-
-    power: float = 1.0
-    anywhere: float = 21.0
-    near: float = 11.0
-
-    def strength(self, spot: Spot | None) -> float:
-        """In HU * width^power; 0 for no spot."""
-        return 0.0 if spot is None else float(spot.contrast * spot.size**self.power)
-
-    def strongest(self, spots: Sequence[Spot]) -> Spot | None:
-        """The strongest spot, if there is any; without a place to expect one, medial spots are not trusted."""
-        return max((spot for spot in spots if not spot.medial), key=self.strength, default=None)
-
-    def at(self, spots: Sequence[Spot], asked: Vectors) -> Spot | None:
-        """The strongest of the spots that hit the nodule asked for, (4,)."""
-        return max((spot for spot in spots if hits(spot, asked)), key=self.strength, default=None)
-
-
-def hits(spot: Spot | None, asked: Vectors) -> bool:
-    """Whether a spot lies where the nodule (has_nodule, x, y, size) was asked for."""
-    if spot is None:
-        return False
-    return bool(np.hypot(spot.x - asked[1], spot.y - asked[2]) <= max(asked[3] / 2, LEAST_TOLERANCE))
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The spots of each slice, what was asked of it (N, 4), its case, and its width in mm (NaN if unknown)."""
-
-    spots: list[list[Spot]]
-    asked: Vectors
-    cases: npt.NDArray[np.int64]
-    widths: Vectors
-
-    def __getitem__(self, rows: npt.NDArray[np.int64]) -> Measured:
-        return Measured([self.spots[row] for row in rows], self.asked[rows], self.cases[rows], self.widths[rows])
-
-    def shuffled(self, random: np.random.Generator) -> Measured:
-        """The same images with each other's conditions."""
-        return Measured(self.spots, random.permutation(self.asked), self.cases, self.widths)
 
 
 def lacking(inputs: Inputs) -> str:
@@ -91,38 +37,57 @@ def lacking(inputs: Inputs) -> str:
 
 
 def measure(inputs: Inputs) -> Section:
-    """Measure the samples, the reference's known nodules, and shuffled conditions; ratings by a probe."""
-    stored, real = inputs.stored, inputs.reference
+    """Measure the samples, the reference's known nodules, and shuffled conditions; patches and ratings by features."""
+    stored, real, seed = inputs.stored, inputs.reference, inputs.options.seed
     known = real if real is not None and set(FIELDS) <= set(real.header.vector_fields) else None
-    with inputs.progress(stored.slices + (known.slices if known else 0), "slices") as advance:
+    total = stored.slices + (known.slices if known is not None else 0)
+    with inputs.progress(total, "slices") as advance:
         samples = observe(stored, advance)
-        result = evaluate(samples, observe(known, advance) if known else None, seed=inputs.options.seed)
-    warnings = []
-    if result["ceiling"] is None:
-        warnings.append("the measuring rule was not tried on known nodules; give a --reference with vectors")
+        result, rule = evaluate(samples, observe(known, advance) if known is not None else None, seed=seed)
     tables = [_table(result)]
-    result["ratings"] = _ratings(inputs, known)
-    if result["ratings"]:
-        tables.append(_ratings_table(result["ratings"]))
-        warnings += [f"{name}: {fault}" for name, rating in result["ratings"].items() if (fault := _fault(rating))]
-    asked = samples.asked[:, 0] > 0
-    names = [name for name, sick in zip(slice_names(stored), asked, strict=True) if sick]
-    rule = Rule(*(result["rule"][key] for key in ("power", "threshold_anywhere", "threshold_near")))
-    found = _there(samples[np.flatnonzero(asked)], rule) >= rule.near
-    hit = Score("nodule found where asked", "higher", dict(zip(names, found.astype(float).tolist(), strict=True)))
-    return Section("conditioning", "Conditioning", result, tables, warnings, scores={"hit_rate": hit})
+    result["patches"], result["ratings"] = None, {}
+    if known is not None:
+        names = [name for name in stored.header.vector_fields if name not in FIELDS]
+        names = [name for name in names if name in known.header.vector_fields]
+        with inputs.progress(total, "slices") as advance:
+            ours, theirs = (rate(one, FIELDS, names, advance) for one in (stored, known))
+        result |= _by_features(ours, theirs, names, seed)
+        tables += [patches_table(result["patches"])] if result["patches"] else []
+        tables += [_ratings_table(result["ratings"])] if result["ratings"] else []
+    positive = np.flatnonzero(samples.asked[:, 0] > 0)
+    found, every = rule.found(samples[positive]), slice_names(stored)
+    hit = {every[row]: float(spot is not None) for row, spot in zip(positive, found, strict=True)}
+    scores = {"hit_rate": Score("nodule found where asked", "higher", hit)}
+    return Section("conditioning", "Conditioning", result, tables, _warnings(result), scores=scores)
 
 
-def _ratings(inputs: Inputs, known: StoredSet | None) -> dict[str, Any]:
-    """Agreement of what was asked beyond place and size, such as malignancy, with what a probe sees."""
-    fields = inputs.stored.header.vector_fields
-    names = [name for name in fields if name not in FIELDS and known and name in known.header.vector_fields]
-    if known is None or not names:
-        return {}
-    with inputs.progress(inputs.stored.slices + known.slices, "slices") as advance:
-        real = rate(known, FIELDS, names, advance)
-        samples = rate(inputs.stored, FIELDS, names, advance)
-    return evaluate_ratings(samples, real, names, inputs.options.seed)
+def _by_features(ours: Rated, theirs: Rated, names: list[str], seed: int) -> dict[str, Any]:
+    """Whether patches look like those of known nodules, and agreement with what was asked beyond place and size."""
+    ratings = evaluate_ratings(ours, theirs, names, seed)
+    return {"patches": compare_patches(ours, theirs, seed), "ratings": ratings}
+
+
+def _warnings(result: dict[str, Any]) -> list[str]:
+    told = []
+    like, patches = result["ceiling_of_like_size"], result["patches"]
+    if result["ceiling"] is None:
+        told.append("the measuring rule was not tried on known nodules; give a --reference with vectors")
+    elif like is None:
+        told.append(
+            f"no known nodule is as large as those asked for, within a factor {LIKE:g}, so that no rate of known ones "
+            "compares"
+        )
+    elif like["asked_without_like"]:
+        told.append(
+            f"{like['asked_without_like']} of {result['samples']['with_nodule']} nodules were asked for in sizes "
+            f"that no known nodule has, within a factor {LIKE:g}; rates of known nodules are of the other sizes"
+        )
+    if patches and (far := times_as_far(patches)) is not None and far > FAR:
+        told.append(
+            f"patches at the places asked for lie {far:.1f} times as far from known nodules as these from each other: "
+            "what was found there does not look like them"
+        )
+    return told + [f"{name}: {fault}" for name, rating in result["ratings"].items() if (fault := _fault(rating))]
 
 
 def _fault(rating: dict[str, Any] | None) -> str:
@@ -153,25 +118,44 @@ def _ratings_table(ratings: dict[str, Any]) -> Table:
 
 
 def _table(result: dict[str, Any]) -> Table:
-    columns = {"samples": "samples", "ceiling": "known nodules", "chance": "shuffled"}
+    columns = {
+        "samples": "samples",
+        "ceiling_of_like_size": "known nodules of the sizes asked",
+        "ceiling": "all known nodules",
+        "chance": "shuffled",
+    }
     shown = {name: title for name, title in columns.items() if result[name]}
+    full = [name for name in shown if name != "ceiling_of_like_size"]
+
+    def row(title: str, cell: Callable[[dict[str, Any]], str]) -> list[str]:
+        return [title, *(cell(result[name]) if name in full else "-" for name in shown)]
+
+    titles = ("nodule found where asked", "... and within a factor 2 of its size")
     rows = [
-        ["nodule found where asked", *(percent(result[name]["hit_rate"]) for name in shown)],
-        ["... and within a factor 2 of its size", *(percent(result[name]["hit_rate_with_size"]) for name in shown)],
-        ["median error of place (% of width)", *(number(result[name]["position_error_percent"], 3) for name in shown)],
-        ["median error of place (mm)", *(number(result[name]["position_error_mm"], 3) for name in shown)],
-        ["median error of size (% of width)", *(number(result[name]["size_error_percent"], 3) for name in shown)],
+        [title, *(percent(result[name][rate]) for name in shown)] for title, rate in zip(titles, RATES, strict=True)
     ]
-    for field in ("x", "y", "size"):
-        values = [result[name]["correlation"][field] for name in shown]
-        rows.append([f"correlation of {field}", *(number(value and value["pearson"], 2) for value in values)])
-    for title, right, wrong in (
-        ("nodule seen where one was asked", "true_positive", "false_negative"),
-        ("nodule seen where none was asked", "false_positive", "true_negative"),
-    ):
-        counts = [result[name]["confusion"] for name in shown]
-        rows.append([title, *(f"{count[right]:.0f} of {count[right] + count[wrong]:.0f}" for count in counts)])
-    return Table("conditioning", ("", *shown.values()), rows)
+    rows += [
+        row("median error of place (% of width)", lambda one: number(one["position_error_percent"], 3)),
+        row("median error of place (mm)", lambda one: number(one["position_error_mm"], 3)),
+        row("median error of size (% of width)", lambda one: number(one["size_error_percent"], 3)),
+        row("correlation of x", lambda one: _pearson(one, "x")),
+        row("correlation of y", lambda one: _pearson(one, "y")),
+        row("correlation of size", lambda one: _pearson(one, "size")),
+        row("nodule seen where one was asked", lambda one: _share(one, "true_positive", "false_negative")),
+        row("nodule seen where none was asked", lambda one: _share(one, "false_positive", "true_negative")),
+    ]
+    note = "Only rates of known nodules of the sizes asked for compare with those of samples. Intervals are by case."
+    return Table("conditioning", ("", *shown.values()), rows, note if "ceiling_of_like_size" in shown else "")
+
+
+def _pearson(result: dict[str, Any], field: str) -> str:
+    value = result["correlation"][field]
+    return number(value and value["pearson"], 2)
+
+
+def _share(result: dict[str, Any], right: str, wrong: str) -> str:
+    counts = result["confusion"]
+    return f"{counts[right]:.0f} of {counts[right] + counts[wrong]:.0f}"
 
 
 def observe(stored: StoredSet, advance: Callable[[int], object] = lambda n: None) -> Measured:
@@ -194,114 +178,3 @@ def observe(stored: StoredSet, advance: Callable[[int], object] = lambda n: None
             widths.append(row.spacing[2] * image.shape[1] if known else np.nan)
             advance(1)
     return Measured(spots, asked, np.array(cases, np.int64), np.array(widths, np.float64))
-
-
-def calibrate(known: Measured, random: np.random.Generator) -> Rule:
-    """Fit the rule to images with known nodules; the default where `known` shows none.
-
-    The power is that with which the strongest spot most often is the nodule. `anywhere` best parts slices with nodules
-    from healthy ones, `near` right places from shuffled ones.
-    """
-    sick = known.asked[:, 0] > 0
-    if not sick.any():
-        return Rule()
-    positive, healthy = known[np.flatnonzero(sick)], known[np.flatnonzero(~sick)]
-
-    def at_first(power: float) -> int:
-        pairs = zip(positive.spots, positive.asked, strict=True)
-        return sum(hits(Rule(power).strongest(spots), asked) for spots, asked in pairs)
-
-    rule = Rule(max(POWERS, key=at_first))
-    with_nodule, without = _anywhere(positive, rule), _anywhere(healthy, rule)
-    anywhere = best_cut(with_nodule, without) if len(without) else float(np.quantile(with_nodule, 0.1))
-    shuffled = np.concatenate([_there(positive.shuffled(random), rule) for _ in range(SHUFFLES)])
-    return Rule(rule.power, anywhere, best_cut(_there(positive, rule), shuffled))
-
-
-def best_cut(positive: Vectors, negative: Vectors) -> float:
-    """The threshold with the highest sensitivity + specificity (Youden 1950), halfway to the next lower value."""
-    candidates = np.unique(positive)
-    gain = [(positive >= cut).mean() - (negative >= cut).mean() for cut in candidates]
-    cut = float(candidates[int(np.argmax(gain))])
-    values = np.concatenate([positive, negative])
-    return (cut + float(np.max(values[values < cut], initial=0.0))) / 2
-
-
-def evaluate(samples: Measured, reference: Measured | None, *, seed: int = 0) -> dict[str, Any]:
-    """Results of the samples, of shuffled conditions, and, with a reference, of images with known nodules.
-
-    The rule is fitted to one half of the reference's cases; the ceiling is measured on the other.
-    """
-    random = np.random.default_rng(seed)
-    rule, ceiling, fitted = Rule(), None, "built in"
-    if reference is not None and (reference.asked[:, 0] > 0).any():
-        fit, report = halves(reference.cases, random)
-        if len(fit) and len(report):
-            rule, fitted = calibrate(reference[fit], random), "one half of the reference"
-            ceiling = score(reference[report], rule)
-    return {
-        "rule": {
-            "power": rule.power,
-            "threshold_anywhere": rule.anywhere,
-            "threshold_near": rule.near,
-            "fitted_to": fitted,
-            "tolerance": f"half the asked size, at least {LEAST_TOLERANCE} of the width",
-        },
-        "samples": score(samples, rule),
-        "ceiling": ceiling,
-        "chance": mean_of_results([score(samples.shuffled(random), rule) for _ in range(SHUFFLES)]),
-    }
-
-
-def score(measured: Measured, rule: Rule) -> dict[str, Any]:
-    """Hits, errors, correlations and confusion of `measured` under `rule`.
-
-    A hit is a spot at the place asked for; its size is compared with the size asked for. Errors and correlations of
-    place are those of the strongest spot of each slice with a nodule, wherever it lies.
-    """
-    sick = measured.asked[:, 0] > 0
-    present = _anywhere(measured, rule) >= rule.anywhere
-    positive = measured[np.flatnonzero(sick)]
-    sizes = []  # of the spot at the asked place, 0 if there is none
-    for spots, asked in zip(positive.spots, positive.asked, strict=True):
-        there = rule.at(spots, asked)
-        sizes.append(there.size if there is not None and rule.strength(there) >= rule.near else 0.0)
-    near = np.array(sizes)
-    fits = (near >= positive.asked[:, 3] / 2) & (near <= positive.asked[:, 3] * 2)
-    hit = near > 0
-    first = [(row, rule.strongest(spots)) for row, spots in enumerate(positive.spots)]
-    found = np.array([(spot.x, spot.y) for _, spot in first if spot], np.float64).reshape(-1, 2)
-    rows = np.array([row for row, spot in first if spot], np.int64)
-    asked, widths = positive.asked[rows], positive.widths[rows]
-    distances = np.hypot(found[:, 0] - asked[:, 1], found[:, 1] - asked[:, 2])
-    return {
-        "with_nodule": len(near),
-        "healthy": int((~sick).sum()),
-        "hit_rate": share_interval(hit, positive.cases),
-        "hit_rate_with_size": share_interval(fits, positive.cases),
-        "position_error_percent": median(100 * distances),
-        "position_error_mm": median((distances * widths)[np.isfinite(widths)]),
-        "size_error_percent": median(100 * np.abs(near - positive.asked[:, 3])[hit]),
-        "correlation": {
-            "x": correlation(asked[:, 1], found[:, 0]),
-            "y": correlation(asked[:, 2], found[:, 1]),
-            "size": correlation(positive.asked[hit, 3], near[hit]),
-        },
-        "confusion": {
-            "true_positive": int((present & sick).sum()),
-            "false_negative": int((~present & sick).sum()),
-            "false_positive": int((present & ~sick).sum()),
-            "true_negative": int((~present & ~sick).sum()),
-        },
-    }
-
-
-def _anywhere(measured: Measured, rule: Rule) -> Vectors:
-    """Strength of the strongest spot of each slice, (N,)."""
-    return np.array([rule.strength(rule.strongest(spots)) for spots in measured.spots], np.float64)
-
-
-def _there(measured: Measured, rule: Rule) -> Vectors:
-    """Strength of the strongest spot at the asked place of each slice, (N,)."""
-    pairs = zip(measured.spots, measured.asked, strict=True)
-    return np.array([rule.strength(rule.at(spots, asked)) for spots, asked in pairs], np.float64)

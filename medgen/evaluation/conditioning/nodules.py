@@ -7,17 +7,17 @@ direction only, an edge such as the heart's border in none, so that both score l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from medgen.evaluation.conditioning.ruler import OUTSIDE_AIR, width_at_half_maximum
+
 Image = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
-OUTSIDE_AIR = -960.0
-"""HU below which air is more likely around a body than in a lung."""
 AIR = -500.0
 """HU below which a pixel inside the body counts as lung."""
 CEILING = 0.0
@@ -39,12 +39,15 @@ WORKING_WIDTH = 128
 
 @dataclass(frozen=True)
 class Spot:
-    """A candidate: x and diameter over the image width, y over its height, contrast to its surroundings in HU."""
+    """A candidate: x and lengths over the image width, y over its height, contrast to its surroundings in HU."""
 
     x: float
     y: float
-    size: float
+    scale: float
+    """Diameter of the disc that answers most at this scale of smoothing: for telling spots apart, no measure."""
     contrast: float
+    size: float
+    """The longer side at half maximum."""
     medial: bool = False
     """Beyond the inner border of the lung, where aorta and vertebrae look like nodules at the mediastinum."""
 
@@ -77,12 +80,14 @@ def find_spots(image: Image) -> list[Spot]:
         spot = Spot(
             x=float(c + 0.5) / width,
             y=float(r + 0.5) / height,
-            size=float(sigmas[s] * np.sqrt(8.0)) / width,
+            scale=float(sigmas[s] * np.sqrt(8.0)) / width,
             contrast=float(responses[s, r, c] / DISC_RESPONSE),
+            size=0.0,
             medial=not field[r, c],
         )
         if all(not _same(spot, other) for other in spots):
-            spots.append(spot)
+            size = width_at_half_maximum(clipped, float(r), float(c), spot.scale * width) / width
+            spots.append(replace(spot, size=size))
         if len(spots) == KEPT:
             break
     return spots
@@ -145,4 +150,4 @@ def _largest(mask: Mask) -> Mask:
 
 
 def _same(a: Spot, b: Spot) -> bool:
-    return (a.x - b.x) ** 2 + (a.y - b.y) ** 2 < (max(a.size, b.size) / 2) ** 2
+    return (a.x - b.x) ** 2 + (a.y - b.y) ** 2 < (max(a.scale, b.scale) / 2) ** 2

@@ -37,14 +37,15 @@ LEAST_CASES = 10
 
 @dataclass(frozen=True)
 class Rated:
-    """Patches' features (N, F) of the slices with a nodule, their ratings (N, K), and the case (N,) of each."""
+    """Features (N, F) of the patches of slices with a nodule, ratings (N, K), and size and case (N,) of each."""
 
     features: Values
     ratings: Values
+    sizes: Values
     cases: Rows
 
     def __getitem__(self, rows: Rows) -> Rated:
-        return Rated(self.features[rows], self.ratings[rows], self.cases[rows])
+        return Rated(self.features[rows], self.ratings[rows], self.sizes[rows], self.cases[rows])
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ def folds(cases: Rows, seed: int) -> Iterator[npt.NDArray[np.bool_]]:
         yield np.isin(cases, order[fold::FOLDS])
 
 
+def patch_network() -> FixedFeatures:
+    """What sees patches; three scales fit them."""
+    return FixedFeatures(scales=3)
+
+
 @torch.inference_mode()
 def rate(
     stored: StoredSet, place: Sequence[str], ratings: Sequence[str], advance: Callable[[int], object] = lambda n: None
@@ -100,7 +106,7 @@ def rate(
         raise ValueError("an image set says what its values mean")
     vectors = stored.column("vector").astype(np.float64)
     known = vectors[:, [fields.index(name) for name in place]]  # has_nodule, x, y, size
-    network = FixedFeatures(scales=3)
+    network = patch_network()
     features, kept, cases = [], [], []
     for case, row in enumerate(stored.cases):
         for index in range(row.start, row.start + row.count):
@@ -116,6 +122,7 @@ def rate(
     return Rated(
         np.array(features, np.float64).reshape(len(features), -1),
         vectors[kept][:, [fields.index(name) for name in ratings]].reshape(len(kept), len(ratings)),
+        known[kept, 3],
         np.array(cases, np.int64),
     )
 
