@@ -14,10 +14,11 @@ import numpy as np
 from medgen.artifacts.schema import GENERATED, SPACING_NOTE
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
+from medgen.evaluation.conditioning.likeness import FAR, compare_patches, times_as_far
+from medgen.evaluation.conditioning.likeness import table_of as patches_table
 from medgen.evaluation.conditioning.nodules import find_spots
-from medgen.evaluation.conditioning.patches import FAR, compare_patches, times_as_far
-from medgen.evaluation.conditioning.patches import table_of as patches_table
-from medgen.evaluation.conditioning.probe import LEAST_CASES, Rated, evaluate_ratings, rate
+from medgen.evaluation.conditioning.patches import Rated, rate
+from medgen.evaluation.conditioning.probe import LEAST_CASES, evaluate_ratings
 from medgen.evaluation.conditioning.rule import Measured
 from medgen.evaluation.conditioning.scores import LIKE, RATES, evaluate
 from medgen.evaluation.inputs import Inputs, slice_names

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from medgen.evaluation.conditioning.ruler import OUTSIDE_AIR, width_at_half_maximum
+from medgen.evaluation.conditioning.ruler import OUTSIDE_AIR, at_half_maximum
 
 Image = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -86,8 +86,9 @@ def find_spots(image: Image) -> list[Spot]:
             medial=not field[r, c],
         )
         if all(not _same(spot, other) for other in spots):
-            size = width_at_half_maximum(clipped, float(r), float(c), spot.scale * width) / width
-            spots.append(replace(spot, size=size))
+            found = at_half_maximum(clipped, float(r), float(c), spot.scale * width)
+            x, y = (found.column + 0.5) / width, (found.row + 0.5) / height
+            spots.append(replace(spot, x=x, y=y, size=found.width / width))
         if len(spots) == KEPT:
             break
     return spots

@@ -1,71 +1,107 @@
-"""Whether what was found looks like a nodule: how far patches around asked nodules lie from those around known ones.
-
-A flat disc at the right place is found as well as a nodule is. Features of its patch tell it.
-"""
+"""Patches around the places where nodules are or were asked for, and what is seen of them."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from medgen.evaluation.conditioning.probe import Rated, patch_network
-from medgen.evaluation.conditioning.scores import weights_of_like
-from medgen.evaluation.features.features import Extractor, Features
-from medgen.evaluation.fidelity.figures import compare
-from medgen.evaluation.options import FidelityOptions
-from medgen.evaluation.section import Table, number
+from medgen.artifacts.stored import StoredSet
+from medgen.nets.features import FixedFeatures
 
-FEWEST = 10
-"""Patches a side, for halves of the real ones."""
-FAR = 2.0
-"""Distance of samples over that of real patches among themselves from which on it is warned of."""
-KEPT = ("value", "low", "high", "floor", "at_floor_size")
+Values = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
 
-
-def compare_patches(samples: Rated, known: Rated, seed: int) -> dict[str, Any] | None:
-    """The Frechet and the kernel distance of patches, known ones of the sizes asked for; None for too few."""
-    weights, _ = weights_of_like(known.sizes, known.cases, samples.sizes)
-    real = known[np.flatnonzero(weights)]
-    network = patch_network()
-    extractor = Extractor("builtin patches", network.digest, network.pooled)
-    if len(samples.cases) < FEWEST or len(np.unique(real.cases)) < FEWEST:
-        return None
-    found = compare(_features(samples), _features(real), extractor, FidelityOptions(), seed).result
-    distances = ("frechet_distance", "kernel_distance")
-    return {
-        **{name: found[name] for name in ("samples", "reference_samples", "reference_cases", "floor_samples")},
-        **{name: {key: found[name][key] for key in KEPT} for name in distances},
-        "digest": extractor.digest,
-    }
+PATCH = 48
+"""Side in pixels to which a patch is resized."""
+MARGIN = 2.0
+"""Side of the patch over the size of the nodule: its surroundings show spiculation."""
+LEAST_SIDE = 8.0
+"""Least side of a patch in pixels of the image."""
+RINGS = 8
 
 
-def times_as_far(result: dict[str, Any]) -> float | None:
-    """Frechet distance of the samples over that of real patches among themselves, at equal numbers."""
-    figure = result["frechet_distance"]
-    return None if figure["floor"] is None else figure["at_floor_size"]["mean"] / figure["floor"]["mean"]
+@dataclass(frozen=True)
+class Rated:
+    """Patches of N slices with a nodule, and what was told or asked of them."""
+
+    features: Values
+    """(N, F) fixed features, of which ratings are learned."""
+    rings: Values
+    """(N, 2 * RINGS) mean and spread of each ring."""
+    ratings: Values
+    """(N, K)"""
+    sizes: Values
+    """(N,)"""
+    cases: Rows
+    """(N,)"""
+
+    def __getitem__(self, rows: Rows) -> Rated:
+        features, rings, ratings = self.features[rows], self.rings[rows], self.ratings[rows]
+        return Rated(features, rings, ratings, self.sizes[rows], self.cases[rows])
 
 
-def table_of(result: dict[str, Any]) -> Table:
-    """Of both distances, the samples beside real patches among themselves."""
-    size = result["floor_samples"]
-    rows = []
-    for name, title in (("frechet_distance", "Frechet distance"), ("kernel_distance", "kernel distance")):
-        figure = result[name]
-        between = "-" if figure["low"] is None else f"{number(figure['low'])} to {number(figure['high'])}"
-        parts = (number(figure[part]["mean"]) if figure[part] else "-" for part in ("at_floor_size", "floor"))
-        rows.append([title, number(figure["value"]), between, *parts])
-    counts = f"{result['samples']} / {result['reference_samples']}"
-    columns = ("", f"all ({counts})", "95 %", f"samples ({size})", f"real ({size})")
-    return Table(
-        "patches around nodules",
-        columns,
-        rows,
-        "Samples at the places asked for against known nodules of like size; the last two columns, of equal number, "
-        "compare. A hit that is no nodule is far.",
+@torch.inference_mode()
+def rate(
+    stored: StoredSet, place: Sequence[str], ratings: Sequence[str], advance: Callable[[int], object] = lambda n: None
+) -> Rated:
+    """Look at every slice with a nodule: `place` names the fields has_nodule, x, y, size, `ratings` those to learn."""
+    intensity, fields = stored.header.intensity, stored.header.vector_fields
+    if intensity is None:
+        raise ValueError("an image set says what its values mean")
+    vectors = stored.column("vector").astype(np.float64)
+    known = vectors[:, [fields.index(name) for name in place]]  # has_nodule, x, y, size
+    network = FixedFeatures(scales=3)
+    features, rings, kept, cases = [], [], [], []
+    for case, row in enumerate(stored.cases):
+        for index in range(row.start, row.start + row.count):
+            advance(1)
+            if known[index, 0] <= 0:
+                continue
+            image = torch.from_numpy(intensity.normalized(stored.read("image", [index])))
+            if not torch.isfinite(image).all():
+                continue
+            patch = patch_of(image, *known[index, 1:])
+            features.append(network.pooled(patch)[0].double().numpy())
+            rings.append(rings_of(patch)[0].numpy())
+            kept.append(index)
+            cases.append(case)
+    return Rated(
+        np.array(features, np.float64).reshape(len(features), -1),
+        np.array(rings, np.float64).reshape(len(rings), -1),
+        vectors[kept][:, [fields.index(name) for name in ratings]].reshape(len(kept), len(ratings)),
+        known[kept, 3],
+        np.array(cases, np.int64),
     )
 
 
-def _features(rated: Rated) -> Features:
-    return Features(torch.from_numpy(rated.features), rated.cases, np.arange(len(rated.cases)))
+def patch_of(image: Tensor, x: float, y: float, size: float) -> Tensor:
+    """The square around (x, y) of an image (1, C, H, W), (1, C, 48, 48); what lies outside repeats the border.
+
+    x and y are shares of width and height, size is one of the width.
+    """
+    height, width = image.shape[-2:]
+    half = max(MARGIN * size * width, LEAST_SIDE) / 2
+    steps = (torch.arange(PATCH, dtype=torch.float64) + 0.5) / PATCH * 2 - 1
+    columns = 2 * (x * width + half * steps) / width - 1
+    rows = 2 * (y * height + half * steps) / height - 1
+    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)[None].to(image.dtype)
+    return F.grid_sample(image, grid, padding_mode="border", align_corners=False)
+
+
+def rings_of(patches: Tensor) -> Tensor:
+    """Mean and spread of brightness by distance from the middle, (B, 2 * RINGS) float64, of patches (B, C, H, W).
+
+    So few numbers tell a flat disc from a nodule by some dozens of patches, which hundreds of features do not.
+    """
+    height, width = patches.shape[-2:]
+    rows, columns = ((torch.arange(side, dtype=torch.float64) + 0.5) / side * 2 - 1 for side in (height, width))
+    ring = (torch.hypot(rows[:, None], columns) * RINGS).long()
+    values = patches.double().mean(dim=1)
+    parts = [values[:, ring == number] for number in range(RINGS)]  # (B, pixels)
+    return torch.cat([torch.stack([part.mean(1), part.std(1)], dim=1) for part in parts], dim=1)

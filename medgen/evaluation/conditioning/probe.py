@@ -12,40 +12,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from medgen.artifacts.stored import StoredSet
+from medgen.evaluation.conditioning.patches import Rated
 from medgen.evaluation.intervals import correlation_interval, redraw
-from medgen.nets.features import FixedFeatures
 
 Values = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
-PATCH = 48
-"""Side in pixels to which a patch is resized."""
-MARGIN = 2.0
-"""Side of the patch over the size of the nodule: its surroundings show spiculation."""
-LEAST_SIDE = 8.0
-"""Least side of a patch in pixels of the image."""
 PENALTIES = tuple(10.0**power for power in range(-1, 6))
 FOLDS = 5
 LEAST_CASES = 10
 """Rated real cases below which no probe is fitted."""
-
-
-@dataclass(frozen=True)
-class Rated:
-    """Features (N, F) of the patches of slices with a nodule, ratings (N, K), and size and case (N,) of each."""
-
-    features: Values
-    ratings: Values
-    sizes: Values
-    cases: Rows
-
-    def __getitem__(self, rows: Rows) -> Rated:
-        return Rated(self.features[rows], self.ratings[rows], self.sizes[rows], self.cases[rows])
 
 
 @dataclass(frozen=True)
@@ -89,56 +66,6 @@ def folds(cases: Rows, seed: int) -> Iterator[npt.NDArray[np.bool_]]:
     order = np.random.default_rng(seed).permutation(np.unique(cases))
     for fold in range(FOLDS):
         yield np.isin(cases, order[fold::FOLDS])
-
-
-def patch_network() -> FixedFeatures:
-    """What sees patches; three scales fit them."""
-    return FixedFeatures(scales=3)
-
-
-@torch.inference_mode()
-def rate(
-    stored: StoredSet, place: Sequence[str], ratings: Sequence[str], advance: Callable[[int], object] = lambda n: None
-) -> Rated:
-    """Look at every slice with a nodule: `place` names the fields has_nodule, x, y, size, `ratings` those to learn."""
-    intensity, fields = stored.header.intensity, stored.header.vector_fields
-    if intensity is None:
-        raise ValueError("an image set says what its values mean")
-    vectors = stored.column("vector").astype(np.float64)
-    known = vectors[:, [fields.index(name) for name in place]]  # has_nodule, x, y, size
-    network = patch_network()
-    features, kept, cases = [], [], []
-    for case, row in enumerate(stored.cases):
-        for index in range(row.start, row.start + row.count):
-            advance(1)
-            if known[index, 0] <= 0:
-                continue
-            image = torch.from_numpy(intensity.normalized(stored.read("image", [index])))
-            if not torch.isfinite(image).all():
-                continue
-            features.append(network.pooled(patch_of(image, *known[index, 1:]))[0].double().numpy())
-            kept.append(index)
-            cases.append(case)
-    return Rated(
-        np.array(features, np.float64).reshape(len(features), -1),
-        vectors[kept][:, [fields.index(name) for name in ratings]].reshape(len(kept), len(ratings)),
-        known[kept, 3],
-        np.array(cases, np.int64),
-    )
-
-
-def patch_of(image: Tensor, x: float, y: float, size: float) -> Tensor:
-    """The square around (x, y) of an image (1, C, H, W), (1, C, 48, 48); what lies outside repeats the border.
-
-    x and y are shares of width and height, size is one of the width.
-    """
-    height, width = image.shape[-2:]
-    half = max(MARGIN * size * width, LEAST_SIDE) / 2
-    steps = (torch.arange(PATCH, dtype=torch.float64) + 0.5) / PATCH * 2 - 1
-    columns = 2 * (x * width + half * steps) / width - 1
-    rows = 2 * (y * height + half * steps) / height - 1
-    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)[None].to(image.dtype)
-    return F.grid_sample(image, grid, padding_mode="border", align_corners=False)
 
 
 def evaluate_ratings(samples: Rated, real: Rated, names: Sequence[str], seed: int = 0) -> dict[str, Any]:

@@ -19,6 +19,10 @@ POWERS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 SHUFFLES = 20
 FEWEST_SIZES = 20
 """Known nodules found below which measured sizes are taken as they are."""
+MOST_SIZES = 2000
+"""Known nodules by which the line is drawn: all pairs of them are looked at."""
+LEAST_STRETCH = 0.25
+"""A line flatter than this tells nothing of the labels' sizes."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,10 @@ def calibrate(known: Measured, random: np.random.Generator) -> Rule:
     """Fit the rule to images with known nodules; the default where `known` shows none.
 
     The power is that with which the strongest spot most often is the nodule. `anywhere` best parts slices with nodules
-    from healthy ones, `near` right places from shuffled ones. Sizes follow the labels by the line of Theil (1950) and
-    Sen (1968), which wrong spots do not bend.
+    from healthy ones, `near` right places from shuffled ones. Sizes follow the labels by the line of repeated medians
+    (Siegel 1982), which wrong spots do not bend.
     """
-    from scipy.stats import theilslopes
+    from scipy.stats import siegelslopes
 
     sick = known.asked[:, 0] > 0
     if not sick.any():
@@ -115,8 +119,9 @@ def calibrate(known: Measured, random: np.random.Generator) -> Rule:
     sizes = np.array([(label, spot.size) for spot, label in pairs if spot is not None], np.float64).reshape(-1, 2)
     if len(sizes) < FEWEST_SIZES or np.ptp(sizes[:, 0]) == 0:
         return rule
-    stretch, shortest, low, _ = theilslopes(sizes[:, 1], sizes[:, 0])
-    return replace(rule, shortest=float(shortest), stretch=float(stretch)) if low > 0 else rule
+    some = sizes[random.permutation(len(sizes))[:MOST_SIZES]]
+    stretch, shortest = siegelslopes(some[:, 1], some[:, 0])
+    return replace(rule, shortest=float(shortest), stretch=float(stretch)) if stretch > LEAST_STRETCH else rule
 
 
 def best_cut(positive: Vectors, negative: Vectors) -> float:

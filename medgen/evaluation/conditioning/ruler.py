@@ -6,6 +6,8 @@ go out from the middle; a vessel or a wall that touches the spot meets few of th
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -38,8 +40,19 @@ ROUNDS = 3
 ANGLES = np.arange(RAYS) * (2 * np.pi / RAYS)
 
 
-def width_at_half_maximum(image: Image, row: float, column: float, scale: float) -> float:
-    """In pixels, of the spot at (row, column) of an image (H, W) in HU; `scale` is about its diameter in pixels."""
+class Extent(NamedTuple):
+    """Middle and longer side, in pixels."""
+
+    row: float
+    column: float
+    width: float
+
+
+def at_half_maximum(image: Image, row: float, column: float, scale: float) -> Extent:
+    """Of the spot around (row, column) in an image (H, W) in HU; `scale` is about its diameter in pixels.
+
+    What has no end, such as a bulge of the wall, stays where it is and as large as its scale.
+    """
     along = np.arange(0.0, max(REACH * scale, LEAST_REACH * image.shape[1]), STEP)
     radii, down, right = np.full(RAYS, scale / 2), 0.0, 0.0
     for _ in range(ROUNDS):
@@ -57,11 +70,13 @@ def width_at_half_maximum(image: Image, row: float, column: float, scale: float)
             break  # most of it runs into a wall
         radii = found
         area = (radii**2).sum() / 2
-        down += float((radii**3 * np.sin(ANGLES)).sum() / 3 / area)
-        right += float((radii**3 * np.cos(ANGLES)).sum() / 3 / area)
-        if np.hypot(down, right) > scale / 2:
+        lower = down + float((radii**3 * np.sin(ANGLES)).sum() / 3 / area)
+        further = right + float((radii**3 * np.cos(ANGLES)).sum() / 3 / area)
+        if np.hypot(lower, further) > scale / 2:
             break  # and to its brighter neighbour, such as the heart
-    return float(max(np.ptp(radii * np.sin(ANGLES)), np.ptp(radii * np.cos(ANGLES))))
+        down, right = lower, further
+    width = float(max(np.ptp(radii * np.sin(ANGLES)), np.ptp(radii * np.cos(ANGLES))))
+    return Extent(row + down, column + right, width)
 
 
 def crossings(values: Values, along: Values, level: float) -> Values:

@@ -74,11 +74,14 @@ def test_measured_sizes_are_the_true_ones(phantoms: list[Phantom]) -> None:
     rule, pairs = Rule(), []
     for one in phantoms:
         spot = rule.at(find_spots(one.image.astype(np.float32)), one.vector)
-        # At the heart and the great vessels it is not known where a nodule ends.
-        if spot is not None and rule.strength(spot) >= rule.near and not spot.medial:
-            pairs.append((one.vector[3], spot.size, spot.scale))
-    true, measured, scale = np.array(pairs).T
-    assert len(true) > 80
+        if spot is not None and rule.strength(spot) >= rule.near:
+            off = np.hypot(spot.x - one.vector[1], spot.y - one.vector[2])
+            pairs.append((off, one.vector[3], spot.size, spot.scale))
+    off, true, measured, scale = np.array(
+        [pair for pair in pairs if pair[0] < 2 / SIDE]
+    ).T  # what lies beside it is not it
+    assert len(true) > 0.9 * len(pairs)
+    assert len(pairs) > 0.85 * len(phantoms)
     assert np.corrcoef(true, measured)[0, 1] >= 0.95
     assert np.polyfit(true, measured, 1)[0] == pytest.approx(1, abs=0.1)
     assert np.median(measured / true) == pytest.approx(1, abs=0.05)

@@ -10,16 +10,8 @@ from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.evaluation.conditioning.metric import FIELDS
-from medgen.evaluation.conditioning.probe import (
-    Rated,
-    agreement,
-    evaluate_ratings,
-    fit,
-    held_out,
-    patch_of,
-    rate,
-    ridge,
-)
+from medgen.evaluation.conditioning.patches import RINGS, Rated, patch_of, rate, rings_of
+from medgen.evaluation.conditioning.probe import agreement, evaluate_ratings, fit, held_out, ridge
 
 
 def test_the_ridge_is_the_closed_form_at_its_penalty() -> None:
@@ -46,7 +38,7 @@ def rated(count: int, strength: float, seed: int) -> Rated:
     ratings = np.repeat(random.choice([0.0, 0.25, 0.5, 0.75, 1.0], size=(count // 2, 2)), 2, axis=0)
     features = random.normal(size=(count, 30))
     features[:, 0] += strength * ratings[:, 0]
-    return Rated(features, ratings, np.full(count, 0.1), np.arange(count) // 2)
+    return Rated(features, features[:, :16], ratings, np.full(count, 0.1), np.arange(count) // 2)
 
 
 def test_a_rating_that_shows_is_measured_and_a_blind_one_is_not() -> None:
@@ -69,14 +61,14 @@ def test_held_out_ratings_come_from_probes_that_did_not_see_the_case() -> None:
     cases = np.repeat(np.arange(40), 3)
     ratings = np.random.default_rng(4).random(40)[cases][:, None]
     marks = np.eye(40)[cases]
-    real = Rated(marks, ratings, np.full(120, 0.1), cases)
+    real = Rated(marks, marks, ratings, np.full(120, 0.1), cases)
     assert np.corrcoef(ridge(marks, ratings[:, 0])(0.1)(marks), ratings[:, 0])[0, 1] > 0.9
     assert np.corrcoef(held_out(real, 0), ratings[:, 0])[0, 1] < 0.3
 
 
 def test_few_cases_or_equal_ratings_give_no_probe() -> None:
     real = rated(200, 6.0, 5)
-    flat = Rated(real.features, np.full_like(real.ratings, 0.5), real.sizes, real.cases)
+    flat = Rated(real.features, real.rings, np.full_like(real.ratings, 0.5), real.sizes, real.cases)
     assert evaluate_ratings(real, flat, ("a", "b")) == {"a": None, "b": None}
     assert evaluate_ratings(real, real[np.arange(12)], ("a", "b")) == {"a": None, "b": None}
     equal = agreement(np.arange(9.0), np.ones(9), np.arange(9))
@@ -112,3 +104,13 @@ def test_only_slices_with_a_nodule_and_finite_values_are_rated(tmp_path: Path) -
     np.testing.assert_allclose(seen.sizes, 0.2)
     assert seen.cases.tolist() == [0, 1]
     assert seen.features.shape[0] == 2
+
+
+def test_rings_are_means_and_spreads_by_distance() -> None:
+    rows, columns = torch.meshgrid(torch.arange(48.0) - 23.5, torch.arange(48.0) - 23.5, indexing="ij")
+    radius = torch.hypot(rows, columns) / 24
+    rings = rings_of(torch.stack([radius, (radius < 0.5).float()])[:, None])
+    assert rings.shape == (2, 2 * RINGS)
+    middles = (torch.arange(RINGS) + 0.5) / RINGS
+    torch.testing.assert_close(rings[0, ::2], middles.double(), atol=0.03, rtol=0)
+    assert rings[1].tolist() == [1, 0] * 4 + [0, 0] * 4  # a flat disc of half the side

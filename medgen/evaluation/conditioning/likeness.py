@@ -1,0 +1,68 @@
+"""Whether what was found looks like a nodule: how far patches around asked nodules lie from those around known ones.
+
+A flat disc at the right place is found as well as a nodule is, or better. Its patch gives it away.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from medgen.evaluation.conditioning.patches import RINGS, Rated
+from medgen.evaluation.conditioning.scores import weights_of_like
+from medgen.evaluation.features.features import Extractor, Features
+from medgen.evaluation.fidelity.figures import compare
+from medgen.evaluation.options import FidelityOptions
+from medgen.evaluation.section import Table, number
+
+FEWEST = 20
+"""Patches a side, and cases of the real ones, which are halved for the floor."""
+FAR = 2.0
+"""Distance of samples over that of real patches among themselves from which on it is warned of."""
+DISTANCES = {"frechet_distance": "Frechet distance", "kernel_distance": "kernel distance"}
+KEPT = ("value", "low", "high", "floor", "at_floor_size")
+RING_MEANS = Extractor(f"mean and spread of {RINGS} rings", "", lambda patches: patches)
+
+
+def compare_patches(samples: Rated, known: Rated, seed: int) -> dict[str, Any] | None:
+    """The Frechet and the kernel distance of patches, known ones of the sizes asked for; None for too few."""
+    weights, _ = weights_of_like(known.sizes, known.cases, samples.sizes)
+    real = known[np.flatnonzero(weights)]
+    if len(samples.cases) < FEWEST or len(np.unique(real.cases)) < FEWEST:
+        return None
+    found = compare(_features(samples), _features(real), RING_MEANS, FidelityOptions(), seed).result
+    counts = ("samples", "reference_samples", "reference_cases", "floor_samples")
+    return {
+        "features": RING_MEANS.name,
+        **{name: found[name] for name in counts},
+        **{name: {key: found[name][key] for key in KEPT} for name in DISTANCES},
+    }
+
+
+def times_as_far(result: dict[str, Any]) -> float | None:
+    """Frechet distance of the samples over that of real patches among themselves, at equal numbers."""
+    figure = result["frechet_distance"]
+    return None if figure["floor"] is None else figure["at_floor_size"]["mean"] / figure["floor"]["mean"]
+
+
+def table_of(result: dict[str, Any]) -> Table:
+    """Of both distances, the samples beside real patches among themselves."""
+    size, counts = result["floor_samples"], f"{result['samples']} / {result['reference_samples']}"
+    rows = []
+    for name, title in DISTANCES.items():
+        figure = result[name]
+        between = "-" if figure["low"] is None else f"{number(figure['low'])} to {number(figure['high'])}"
+        parts = (number(figure[part]["mean"]) if figure[part] else "-" for part in ("at_floor_size", "floor"))
+        rows.append([title, number(figure["value"]), between, *parts])
+    columns = ("", f"all ({counts})", "95 %", f"samples ({size} / {size})", f"floor: real ({size} / {size})")
+    note = (
+        "Patches at the places asked for against those of known nodules of like size; only the last two columns, of "
+        "equal number, compare. A hit that is no nodule lies far."
+    )
+    return Table("patches around nodules", columns, rows, note)
+
+
+def _features(rated: Rated) -> Features:
+    return Features(torch.from_numpy(rated.rings), rated.cases, np.arange(len(rated.cases)))
