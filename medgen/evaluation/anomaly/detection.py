@@ -53,7 +53,8 @@ def dice_of_counts(positives: Counts, negatives: Counts) -> Values:
 
 def codes_of(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
     """Float32 -> whole numbers in the same order: sign, exponent and 7 digits of the mantissa, the rest cut off."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32) >> np.uint32(16)
+    positive_zero = np.ascontiguousarray(values, np.float32) + np.float32(0)  # -0.0 is no less than 0.0
+    bits = positive_zero.view(np.uint32) >> np.uint32(16)
     negative = bits >= CODES // 2
     return np.where(negative, CODES - 1 - bits, bits + CODES // 2).astype(np.uint16)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
@@ -75,6 +75,7 @@ def test_counts_may_be_stacked() -> None:
 
 
 @given(st.lists(FLOATS, min_size=2, max_size=40))
+@example([0.0, -0.0])
 def test_codes_keep_the_order_and_the_size(values: list[float]) -> None:
     array = np.sort(np.array(values, np.float32))
     codes = codes_of(array)
