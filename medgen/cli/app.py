@@ -279,16 +279,33 @@ def describe(error: BaseException) -> tuple[int, str]:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM raises, so that `finally` runs and temporary files go."""
+    """SIGTERM raises, so that `finally` runs and temporary files go; neither it nor Ctrl-C is lost in a destructor.
+
+    Python prints what is raised while an object is destroyed, and goes on: it is raised again a moment later.
+    """
+    lost: list[BaseException] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Terminated("terminated")
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def again(number: int, frame: FrameType | None) -> None:
+        raise lost.pop()
+
+    def ignored(report: sys.UnraisableHookArgs) -> None:
+        if isinstance(report.exc_value, KeyboardInterrupt | Terminated):
+            lost.append(report.exc_value)
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+        else:
+            hook(report)
+
+    hook, sys.unraisablehook = sys.unraisablehook, ignored
+    before = {number: signal.signal(number, act) for number, act in ((signal.SIGTERM, stop), (signal.SIGALRM, again))}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        sys.unraisablehook = hook
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _silence_stdout() -> None:

@@ -172,6 +172,31 @@ def test_signals_leave_no_output(tmp_path: Path, number: int, status: int) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+LOSES_A_SIGNAL = """
+import signal, sys, time
+from medgen.cli import app
+
+class Destroyed:
+    def __del__(self):
+        signal.raise_signal({number})
+
+def work(**_):
+    Destroyed()
+    time.sleep(0.1)
+    print("went on")
+
+app.app = work
+sys.exit(app.run([]))
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_in_a_destructor_is_not_lost(number: signal.Signals, status: int) -> None:
+    script = LOSES_A_SIGNAL.format(number=int(number))
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True)
+    assert (result.returncode, result.stdout) == (status, b"")
+
+
 def test_a_full_disk_is_74_and_leaves_nothing(make_set: Callable[..., Path]) -> None:
     path = make_set(count=40, size=128)
     result = subprocess.run(
