@@ -61,7 +61,7 @@ class VAELearner(Learner):
     """Reconstruction through the latent, a KL term, and a discriminator where the adversarial term has a weight."""
 
     model: VAE
-    opponent: PatchDiscriminator | None = None
+    discriminator: PatchDiscriminator | None = None
 
     def __init__(self, options: TrainVAEOptions) -> None:
         self.options = options
@@ -69,7 +69,7 @@ class VAELearner(Learner):
             self.model = VAE(options.network)
             if options.losses.adversarial:
                 judge = replace(options.discriminator, in_channels=options.network.in_channels)
-                self.opponent = PatchDiscriminator(judge)
+                self.discriminator = PatchDiscriminator(judge)
         self.reconstruction_loss = ReconstructionLoss(options.losses)
         if options.decoder_only:
             self.model.requires_grad_(False)
@@ -90,21 +90,21 @@ class VAELearner(Learner):
         if weights.kl:
             kl = posterior.kl().mean()
             total, parts = total + weights.kl * kl, {**parts, "kl": kl.detach()}
-        if self.opponent is not None and step.training:
-            self.opponent.requires_grad_(False)
-            against = generator_loss(self.opponent(reconstruction))
-            self.opponent.requires_grad_(True)
+        if self.discriminator is not None and step.training:
+            self.discriminator.requires_grad_(False)
+            against = generator_loss(self.discriminator(reconstruction))
+            self.discriminator.requires_grad_(True)
             balance = adaptive_weight(total, against, self.model.last_layer_weight)
             total, parts = total + weights.adversarial * balance * against, {**parts, "adversarial": against.detach()}
             self._judged = x, reconstruction.detach()
         return total, parts
 
-    def opponent_loss(self, batch: Batch, step: Step) -> Tensor:
+    def discriminator_loss(self, batch: Batch, step: Step) -> Tensor:
         """Loss of the discriminator on the images and reconstructions that `loss` has just seen."""
-        if self.opponent is None:
+        if self.discriminator is None:
             raise ValueError("there is no discriminator: the adversarial term has no weight")
         real, fake = self._judged
-        return discriminator_loss(self.opponent(real), self.opponent(fake))
+        return discriminator_loss(self.discriminator(real), self.discriminator(fake))
 
 
 def train_vae(run: Run, options: TrainVAEOptions) -> None:

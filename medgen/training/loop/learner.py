@@ -18,7 +18,7 @@ class Learner(abc.ABC):
     """A model and its loss."""
 
     model: UNet | VAE
-    opponent: nn.Module | None = None
+    discriminator: nn.Module | None = None
     """A second network with an optimizer of its own, such as a discriminator."""
     idle_weights: bool = False
     """Whether weights of the model may have no part in a loss; several processes must then look for them each time."""
@@ -27,6 +27,6 @@ class Learner(abc.ABC):
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, Parts]:
         """Scalar loss of a batch, and its parts; all randomness comes from `step`."""
 
-    def opponent_loss(self, batch: Batch, step: Step) -> Tensor:
-        """Scalar loss of the opponent; called after `loss` with the same batch, in training only."""
+    def discriminator_loss(self, batch: Batch, step: Step) -> Tensor:
+        """Scalar loss of the discriminator; called after `loss` with the same batch, in training only."""
         raise NotImplementedError

@@ -26,7 +26,7 @@ from medgen.training.loop.learner import Learner
 from medgen.training.loop.log import Log, Reporter
 from medgen.training.loop.optimizers import Optimizers
 from medgen.training.loop.options import LoopOptions
-from medgen.training.loop.resume import Progress, ResumeFile, pack, unpack
+from medgen.training.loop.resume import DISCRIMINATOR, Progress, ResumeFile, below, pack, unpack
 from medgen.training.loop.signals import StopRequest
 from medgen.training.loop.watch import TrainingFailed, Watch
 
@@ -68,9 +68,9 @@ class Loop:
             self._loss = shard(learner.model, learner.loss, self.world, self.device, self.dtype)
         else:
             self._loss = replicate(learner.model, learner.loss, self.world, learner.idle_weights)
-        self._opponent_loss: Callable[..., Any] | None = None
-        if learner.opponent is not None:
-            self._opponent_loss = replicate(learner.opponent, learner.opponent_loss, self.world)
+        self._discriminator_loss: Callable[..., Any] | None = None
+        if learner.discriminator is not None:
+            self._discriminator_loss = replicate(learner.discriminator, learner.discriminator_loss, self.world)
         self.optimizers = Optimizers(self._networks(), options, self.device, self.dtype)
         self.average = MovingAverage(learner.model, options.ema) if options.ema else None
         self.total = options.batch_size * options.accumulate * self.world.size
@@ -180,18 +180,18 @@ class Loop:
             batch = self._on_device(next(batches))
             last = part == options.accumulate - 1
             with (
-                contextlib.nullcontext() if last else gradients_stay_here(self._loss, self._opponent_loss),
+                contextlib.nullcontext() if last else gradients_stay_here(self._loss, self._discriminator_loss),
                 seeded(self.seed, "dropout", index, step.offset),
             ):
                 with autocast(self.device, self.dtype):
                     loss, parts = _call(self._loss, batch, step)
                 self.optimizers.backward(loss / options.accumulate)
                 parts = {"loss": loss.detach(), **parts}
-                if self._opponent_loss is not None:
+                if self._discriminator_loss is not None:
                     with autocast(self.device, self.dtype):
-                        against = _call(self._opponent_loss, batch, step)
+                        against = _call(self._discriminator_loss, batch, step)
                     self.optimizers.backward(against / options.accumulate)
-                    parts["opponent"] = against.detach()
+                    parts["discriminator"] = against.detach()
             for name, value in parts.items():
                 figures[name] = figures.get(name, 0) + value / options.accumulate
         self.watch.note(index, figures | self.optimizers.step(self._rate(index)))
@@ -247,13 +247,13 @@ class Loop:
     def _networks(self) -> list[nn.Module]:
         """Those that are trained, the learner's model first."""
         learner = self.learner
-        return [learner.model, *([learner.opponent] if learner.opponent is not None else [])]
+        return [learner.model, *([learner.discriminator] if learner.discriminator is not None else [])]
 
     def _save(self, done: int) -> None:
         optimizers, average = self.optimizers, self.average.state() if self.average else {}
         packed = pack(self.learner.model, optimizers.each[0], average)
         for network, optimizer in zip(optimizers.networks[1:], optimizers.each[1:], strict=True):
-            packed.update({f"opponent.{name}": tensor for name, tensor in pack(network, optimizer, {}).items()})
+            packed.update({DISCRIMINATOR + name: tensor for name, tensor in pack(network, optimizer, {}).items()})
         if optimizers.scale:
             packed |= optimizers.scale.state()
         collected = self.world.collect(packed)
@@ -270,8 +270,7 @@ class Loop:
         average = self.average.state() if self.average else {}
         unpack(packed, self.learner.model, optimizers.each[0], average)
         for network, optimizer in zip(optimizers.networks[1:], optimizers.each[1:], strict=True):
-            against = {name.removeprefix("opponent."): value for name, value in packed.items() if name[:3] == "opp"}
-            unpack(against, network, optimizer, {})
+            unpack(below(packed, DISCRIMINATOR), network, optimizer, {})
         if optimizers.scale:
             optimizers.scale.load(packed)
 

@@ -20,6 +20,8 @@ from medgen.errors import DataError, StorageError
 from medgen.training.loop.distributed import cut
 
 RESUME_SCHEMA = "medgen.resume/1"
+DISCRIMINATOR = "opponent."
+"""What names of its tensors begin with; states of medgen 0.1 call it so too."""
 
 
 class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -172,13 +174,13 @@ def unpack(
 ) -> None:
     """Put what `pack` took back in its place."""
     state = model.state_dict()
-    model.load_state_dict({name: cut(tensor, state[name]) for name, tensor in _below(packed, "model.").items()})
-    averaged = _below(packed, "average.") or _below(packed, "model.")  # one that was not kept begins with the weights
+    model.load_state_dict({name: cut(tensor, state[name]) for name, tensor in below(packed, "model.").items()})
+    averaged = below(packed, "average.") or below(packed, "model.")  # one that was not kept begins with the weights
     for name, tensor in average.items():
         tensor.copy_(cut(averaged[name], tensor))
     weights = optimizer.param_groups[0]["params"]
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _below(packed, "optimizer.").items():
+    for name, tensor in below(packed, "optimizer.").items():
         index, _, moment = name.partition(".")
         value = cut(tensor, weights[int(index)]) if tensor.ndim else tensor  # a scalar is a count of steps
         moments.setdefault(int(index), {})[moment] = value
@@ -188,7 +190,7 @@ def unpack(
 def _weights(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """All but the optimizers' moments, which may overflow without harm."""
     return {
-        name: tensor for name, tensor in packed.items() if not name.removeprefix("opponent.").startswith("optimizer.")
+        name: tensor for name, tensor in packed.items() if not name.removeprefix(DISCRIMINATOR).startswith("optimizer.")
     }
 
 
@@ -200,5 +202,6 @@ def _fresh_start() -> Iterator[None]:
         raise DataError(f"{error}; start anew with --fresh") from None
 
 
-def _below(packed: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def below(packed: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in packed.items() if name.startswith(prefix)}

@@ -90,7 +90,9 @@ class Watch:
     def _leave_out(self, index: int, figures: dict[str, float], left_out: bool) -> None:
         bad = [name for name in ("loss", "gradient_norm") if not np.isfinite(figures[name])]
         what = (
-            f"the {bad[0].replace('_', ' ')} is {figures[bad[0]]}" if bad else "the opponent's gradient is not finite"
+            f"the {bad[0].replace('_', ' ')} is {figures[bad[0]]}"
+            if bad
+            else "the discriminator's gradient is not finite"
         )
         fault = self._fault(index)
         recent = sum(index - before < HISTORY for before in self.left_out)

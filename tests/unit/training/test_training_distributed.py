@@ -61,7 +61,7 @@ class Heads(Learner):
 
 
 def judged_vae() -> VAELearner:
-    """A VAE whose loss asks for the gradient of its last layer, and which has an opponent."""
+    """A VAE whose loss asks for the gradient of its last layer, and which has a discriminator."""
     return VAELearner(
         TrainVAEOptions(
             network=VAEConfig(latent_channels=2, widths=(8, 16), blocks=1, groups=2),
@@ -237,7 +237,7 @@ def test_two_processes_end_where_one_does_with_twice_the_batch(trained: Path, tm
     assert before.keys() - moved == {"vector.null"}
 
 
-def test_shards_end_where_replicas_do_with_an_opponent_too(trained: Path) -> None:
+def test_shards_end_where_replicas_do_with_a_discriminator_too(trained: Path) -> None:
     replicated, sharded = (load_file(trained / f"vae-{layout}.safetensors") for layout in ("replicated", "sharded"))
     assert_close(replicated, sharded)
 

@@ -74,12 +74,12 @@ def test_so_does_a_loss_whose_step_was_taken() -> None:
         watching.check()
 
 
-def test_an_opponent_that_is_not_finite_is_named() -> None:
+def test_a_discriminator_that_is_not_finite_is_named() -> None:
     warnings: list[str] = []
     watching = watch(warnings)
     watching.note(0, figures(left_out=True))
     watching.check()
-    assert warnings[0].startswith("step 1: the opponent's gradient is not finite")
+    assert warnings[0].startswith("step 1: the discriminator's gradient is not finite")
 
 
 def test_a_scale_too_large_for_float16_is_no_failure_until_it_cannot_fall() -> None:
