@@ -16,7 +16,16 @@ from medgen.errors import DataError
 
 # Ids that preprocess makes: perhaps of the patient, of the pixels, perhaps a number.
 _ID = re.compile(r"(?:[0-9a-f]{12}-)?([0-9a-f]{16})(?:\.[0-9]+)?")
-_MUST_AGREE = ("kind", "intensity", "vector_fields", "label_names", "latent_scale", "latent_shift", "vae_digest")
+_MUST_AGREE = (
+    "kind",
+    "intensity",
+    "vector_fields",
+    "label_names",
+    "mask_names",
+    "latent_scale",
+    "latent_shift",
+    "vae_digest",
+)
 
 
 def join(

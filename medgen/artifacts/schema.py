@@ -4,7 +4,7 @@
 |------------|--------------|----------------------------------------------------------------------|
 | image      | (D, C, H, W) | stored values; physical = stored * scale + offset, in `unit`         |
 | latent     | (D, c, h, w) | unscaled VAE latents                                                 |
-| mask       | (D, M, H, W) | uint8, 0 or 1                                                        |
+| mask       | (D, 1, H, W) | uint8 classes, named by the header's `mask_names`; 0: background     |
 | vector     | (D, K)       | float32 conditions in [0, 1], named by the header's `vector_fields`  |
 | label      | (D,)         | int64 class, an index into the header's `label_names` if it has them |
 | normalized | (D, C, H, W) | the nearest normal version of image, in the same stored values       |
@@ -101,6 +101,7 @@ class SetHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     intensity: Intensity | None = None
     vector_fields: tuple[str, ...] = ()
     label_names: tuple[str, ...] = ()  # of the classes 0, 1, ...; empty where they have none
+    mask_names: tuple[str, ...] = ()  # of a mask's values 0 (background), 1, ...; empty: 0 and 1 without names
     latent_scale: Scale = 1.0
     latent_shift: Shift = 0.0
     vae_digest: str = ""  # of the VAE that made or decodes the latents
@@ -111,6 +112,13 @@ class SetHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def latent_space(self) -> LatentSpace:
         """What networks see of the set's latents."""
         return LatentSpace(self.latent_scale, self.latent_shift)
+
+    def facts(self) -> dict[str, Any]:
+        """The header as JSON values, without what sets written before it was kept do not tell."""
+        facts: dict[str, Any] = msgspec.to_builtins(self)
+        if not self.mask_names:
+            del facts["mask_names"]
+        return facts
 
 
 @dataclass(frozen=True)
@@ -259,7 +267,7 @@ class ContentDigest:
         self.slices = 0
         self._latents = LatentStatistics(header)
         self._old = header.schema != SET_SCHEMA
-        facts = msgspec.to_builtins(header)
+        facts = header.facts()
         if not header.label_names:  # sets written before there were names keep their digest
             del facts["label_names"]
         self._hash = hashlib.sha256(msgspec.json.encode(facts, order="sorted"))

@@ -50,7 +50,7 @@ class StreamWriter(SetWriter):
         self._file = file
         self._checksum = 0
         _widen_pipe(file)
-        self._write_blob({"part": "header", "header": msgspec.to_builtins(self.header)}, {})
+        self._write_blob({"part": "header", "header": self.header.facts()}, {})
 
     def _put(self, case: Case) -> None:
         self._write_blob({"part": "case", "case": case.facts()}, case.arrays)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 
+from medgen.artifacts.label_maps import check_mask
 from medgen.artifacts.schema import Case, ContentDigest, SetHeader, Tail
 from medgen.artifacts.synthetic import renewed
 from medgen.errors import DataError
@@ -33,6 +34,8 @@ class SetWriter(abc.ABC):
                 f"case {case.id}: vectors of {case['vector'].shape[1]} numbers, "
                 f"but the set names {len(self.header.vector_fields)} fields"
             )
+        if "mask" in case.arrays and self.header.mask_names:
+            check_mask(case, self.header.mask_names)
         self._put(case)
         self.digest.add(case)
 

@@ -31,7 +31,7 @@ def command(
 ) -> None:
     """Tell what a set or model holds and where it came from.
 
-    The network is not loaded, and of a set on disk only the tables are read; a stream is read to its end.
+    The network is not loaded, and of a set on disk only tables and masks are read; a stream is read to its end.
     """
     facts = _model_facts(Path(file)) if is_model(file) else _set_facts(file)
     typer.echo(json.dumps(facts, indent=2) if as_json else _as_text(facts))
@@ -79,6 +79,7 @@ def _model_facts(path: Path) -> dict[str, Any]:
 def _set_facts(file: str) -> dict[str, Any]:
     import msgspec
 
+    from medgen.artifacts.label_maps import MaskCounts, mask_names
     from medgen.artifacts.schema import TEXT_NAMES
     from medgen.artifacts.sets import open_set
     from medgen.artifacts.stored import StoredSet
@@ -91,6 +92,7 @@ def _set_facts(file: str) -> dict[str, Any]:
         arrays: dict[str, str] = {}
         told = {name: Counter[str]() for name in TEXT_NAMES}  # of how many slices
         labels: Counter[int] = Counter()
+        masks = MaskCounts(mask_names(reader.header))
         if isinstance(reader, StoredSet):
             for row in reader.cases:
                 splits[row.split] += 1
@@ -100,6 +102,8 @@ def _set_facts(file: str) -> dict[str, Any]:
             for name, counts in told.items():
                 counts.update(reader.texts(name) if reader.has(name) else ())
             labels.update(_numbers(reader.column("label")) if "label" in arrays else ())
+            for index in range(reader.slices if "mask" in arrays else 0):
+                masks.add(reader.read("mask", [index]))
         else:
             for case in reader:
                 splits[case.split] += 1
@@ -109,6 +113,8 @@ def _set_facts(file: str) -> dict[str, Any]:
                 for name, counts in told.items():
                     counts.update(getattr(case, name) or [""] * len(case))
                 labels.update(_numbers(case["label"]) if "label" in case.arrays else ())
+                if "mask" in case.arrays:
+                    masks.add(case["mask"])
         header, tail = reader.header, reader.tail
         facts: dict[str, Any] = {
             "artifact": "set",
@@ -129,6 +135,8 @@ def _set_facts(file: str) -> dict[str, Any]:
         if header.label_names:
             facts["label_names"] = list(header.label_names)
         facts |= _conditions(told, labels, header.label_names)
+        if "mask" in arrays:
+            facts["mask_classes"] = masks.facts()
         if header.vae_digest:
             facts["vae_digest"] = header.vae_digest
             facts["latent_scale"], facts["latent_shift"] = header.latent_scale, header.latent_shift

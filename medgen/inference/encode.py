@@ -128,6 +128,7 @@ def latent_header(images: SetHeader, facts: VAEFacts, vae_digest: str, provenanc
         intensity=images.intensity,
         vector_fields=images.vector_fields,
         label_names=images.label_names,
+        mask_names=images.mask_names,
         latent_scale=facts.latent_scale,
         latent_shift=facts.latent_shift,
         vae_digest=vae_digest,

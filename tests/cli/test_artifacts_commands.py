@@ -69,6 +69,29 @@ def test_info_counts_labels_modalities_and_texts(medgen: Run, make_set: Callable
     assert "\x1b" not in text
 
 
+@pytest.mark.parametrize("names", [(), ("background", "vessel", "disc")])
+def test_info_counts_the_classes_of_masks(
+    medgen: Run, make_set: Callable[..., Path], tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    path = tmp_path / "masked.h5"
+    with open_set(make_set(count=2)) as reader:
+        header = msgspec.structs.replace(reader.header, mask_names=names)
+        with create_set(path, header) as writer:
+            for case in reader:
+                mask = np.zeros((len(case), 1, 16, 16), np.uint8)
+                mask[0, 0, :4] = 1
+                writer.write(replace(case, arrays={**case.arrays, "mask": mask}))
+    told = medgen("info", path, "--json")
+    expected = {"background": {"slices": 4, "pixels": 0.875}, "foreground": {"slices": 2, "pixels": 0.125}}
+    if names:
+        expected = {"background": expected["background"], "vessel": expected["foreground"]}
+        expected["disc"] = {"slices": 0, "pixels": 0.0}
+    assert json.loads(told.stdout)["mask_classes"] == expected
+    stream = medgen("merge", path, "-q").stdout
+    assert json.loads(medgen("info", "--json", input=stream).stdout)["mask_classes"] == expected
+    assert f"  {names[1] if names else 'foreground'}: slices: 2; pixels: 0.125" in medgen("info", path).stdout.decode()
+
+
 @pytest.mark.parametrize("whole", [1, 2, 3, 7])
 def test_joined_shards_equal_the_whole_byte_for_byte(
     medgen: Run, make_set: Callable[..., Path], tmp_path: Path, whole: int

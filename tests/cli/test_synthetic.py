@@ -203,7 +203,7 @@ def old_set(path: Path, notes: dict[str, str], ids: tuple[str, ...], command: st
     with create_set(path, header) as writer:
         for case in cases:
             writer.write(case)
-    facts = {**msgspec.to_builtins(header), "schema": "medgen.set/1", "notes": notes}
+    facts = {**header.facts(), "schema": "medgen.set/1", "notes": notes}
     digest = old_digest(facts, cases)
     with h5py.File(path, "a") as file:
         del file["case/synthetic"], file["case/synthetic_ends"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -30,7 +30,7 @@ class StoredWriter(SetWriter):
         self._flushed = 0
         # Kept open: HDF5 swallows a failed write when a handle is dropped, and raises it when asked to flush.
         self._datasets: dict[str, h5py.Dataset] = {}
-        self._append_fact("header", self.header)
+        self._append_fact("header", self.header.facts())
 
     def _put(self, case: Case) -> None:
         start = self.digest.slices
@@ -61,7 +61,7 @@ class StoredWriter(SetWriter):
         self._flushed += len(self._rows)
         self._rows.clear()
 
-    def _append_fact(self, name: str, facts: msgspec.Struct) -> None:
+    def _append_fact(self, name: str, facts: Mapping[str, Any]) -> None:
         self._append(name, _bytes(msgspec.json.encode(facts, order="sorted")), 0)
 
     def _append_texts(self, name: str, values: Sequence[str], start: int) -> None:
@@ -92,7 +92,7 @@ class StoredWriter(SetWriter):
     def finish(self, tail: Tail) -> None:
         """Flush everything, then set `complete`."""
         self._flush_rows()
-        self._append_fact("tail", tail)
+        self._append_fact("tail", msgspec.to_builtins(tail))
         self._file.flush()
         self._file.attrs["complete"] = True
 

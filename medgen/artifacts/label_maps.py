@@ -1,0 +1,64 @@
+"""Masks as label maps: names of their values, how often each occurs, and that no value is without a name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from medgen.artifacts.schema import Array, Case, SetHeader
+from medgen.artifacts.stacks import blocks
+from medgen.errors import DataError
+
+BACKGROUND = "background"
+BINARY = (BACKGROUND, "foreground")
+"""What 0 and 1 are called where a set does not name them."""
+
+
+def mask_names(header: SetHeader) -> tuple[str, ...]:
+    """Names of the values 0, 1, ... of the masks of a set."""
+    return header.mask_names or BINARY
+
+
+def check_mask(case: Case, names: Sequence[str]) -> None:
+    """DataError unless the mask is a label map (D, 1, H, W) of the values that `names` names."""
+    mask = case.stack("mask")
+    if mask.shape[1] != 1 or mask.dtype != np.uint8:
+        raise DataError(f"case {case.id}: its mask is {mask.dtype} {mask.shape}, expected uint8 (D, 1, H, W)")
+    largest = max((int(block.max(initial=0)) for block in blocks(mask)), default=0)
+    if largest >= len(names):
+        raise DataError(f"case {case.id}: its mask holds {largest}, which is no class; {told(names)}")
+
+
+def told(names: Sequence[str]) -> str:
+    """The classes with their values, in words."""
+    return f"the classes are {', '.join(f'{value} {name}' for value, name in enumerate(names))}"
+
+
+class MaskCounts:
+    """Of how many slices and which share of all pixels each class has some."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._slices = np.zeros(256, np.int64)
+        self._pixels = np.zeros(256, np.int64)
+
+    def add(self, mask: Array) -> None:
+        """Take in a label map (D, 1, H, W)."""
+        for plane in mask:
+            pixels = np.bincount(plane.reshape(-1), minlength=256)
+            self._pixels += pixels
+            self._slices += pixels > 0
+
+    def facts(self) -> dict[str, Any]:
+        """By the name of the class; a value without a name stands as its number."""
+        known = len(self._names)
+        whole = max(1, int(self._pixels.sum()))
+        return {
+            self._names[value] if value < known else str(value): {
+                "slices": int(self._slices[value]), "pixels": float(f"{self._pixels[value] / whole:.3g}")
+            }
+            for value in range(256)
+            if value < known or self._pixels[value]
+        }  # fmt: skip
