@@ -72,9 +72,20 @@ def diffusion_loss(
     noise: Tensor,
     t: Tensor,
     min_snr_gamma: float | None = None,
+    emphasis: Tensor | None = None,
 ) -> Tensor:
-    """Weighted mean squared error of each sample, (B,), in at least float32."""
+    """Weighted mean squared error of each sample, (B,), in at least float32.
+
+    emphasis (B, 1, ...): what each place counts for in the mean of its sample; None = all alike.
+    """
     dtype = torch.promote_types(output.dtype, torch.float32)
     error = output.to(dtype) - target(objective, schedule, x0, noise, t).to(dtype)
     weight = loss_weight(objective, schedule, t, min_snr_gamma).to(error)
-    return weight * error.square().flatten(1).mean(1)
+    return weight * mean_over_places(error.square(), emphasis)
+
+
+def mean_over_places(errors: Tensor, emphasis: Tensor | None = None) -> Tensor:
+    """Mean of each sample's errors (B, C, ...) with these weights (B, 1, ...): (B,)."""
+    if emphasis is None:
+        return errors.flatten(1).mean(1)
+    return (errors * emphasis).flatten(1).mean(1) / emphasis.flatten(1).mean(1)

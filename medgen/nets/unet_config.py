@@ -15,6 +15,17 @@ Count = Annotated[int, Meta(ge=1)]
 Size = Annotated[int, Meta(ge=0)]
 
 
+class SideConfig(Options, frozen=True):
+    """Shape of the side network, by which a UNet sees a mask."""
+
+    classes: Count = 1
+    """Channels of the mask: its classes but the background."""
+    factor: Literal[1, 2, 4, 8] = 1
+    """Side of the mask / side of the UNet's input."""
+    hint_width: Count = 16
+    """Channels of the mask's features at its own resolution; they double before each halving."""
+
+
 class UNetConfig(Options, frozen=True):
     """Shape of a UNet; n widths mean n levels and a downsampling factor of 2^(n-1)."""
 
@@ -40,6 +51,8 @@ class UNetConfig(Options, frozen=True):
     """Octaves of waves by which the vector is also drawn onto the grid, where it speaks of places; 0 = not drawn."""
     context_width: Size = 0
     """Width of the context tokens for cross-attention at every level; 0 = none."""
+    side: SideConfig | None = None
+    """The side network that takes a mask; none = the UNet takes no mask."""
     gated_skips: bool = False
     heads: Annotated[tuple[str, ...], Meta(min_length=1)] = ("output",)
     """Names of the outputs, each with out_channels; the first is the default."""
@@ -57,6 +70,8 @@ class UNetConfig(Options, frozen=True):
             raise ConfigError(f"heads {', '.join(self.heads)} are not distinct; give each output a name of its own")
         if self.down_depth and self.dims == 2:
             raise ConfigError("down_depth needs dims = 3: a 2-D image has no depth")
+        if self.side and self.dims == 3:
+            raise ConfigError("side needs dims = 2: masks are of slices")
         kinds = [*zip(self.widths, self.attention, strict=True), (self.widths[-1], self.mid_attention)]
         for width, kind in kinds:
             if kind != "none" or self.context_width:

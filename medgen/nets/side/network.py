@@ -1,0 +1,44 @@
+"""A side network: a copy of a UNet's way down and middle that sees a mask, and speaks to the UNet by residuals.
+
+ControlNet (Zhang et al. 2023): whatever the trunk has learned stays as it is, because each residual passes a 1 x 1
+convolution of zeros. Any trunk will do that has a way down and a middle, and adds residuals to what they make.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from medgen.nets.blocks import convolution, zeroed
+from medgen.nets.side.hint import DenseHint
+from medgen.nets.unet_config import SideConfig, UNetConfig
+from medgen.nets.unet_trunk import DownPath, Middle
+
+
+class SideNetwork(nn.Module):
+    """Residuals for the skips and the middle of a UNet, in the order of `UNet.forward`; all zero at first."""
+
+    def __init__(self, config: UNetConfig, side: SideConfig) -> None:
+        super().__init__()
+        self.hint = DenseHint(side.classes, side.hint_width, side.factor, config.widths[0])
+        self.down = DownPath(config)
+        self.middle = Middle(config)
+        widths = [*self.down.skip_widths, config.widths[-1]]
+        self.outputs = nn.ModuleList(zeroed(convolution(2, width, width, kernel=1)) for width in widths)
+
+    def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None, mask: Tensor) -> list[Tensor]:
+        """Residuals for x (B, C, h, w) under a mask (B, classes, h factor, w factor).
+
+        embedding (B, time_width) and tokens (B, L, context_width) are the trunk's own.
+        """
+        return self.residuals(x, embedding, tokens, self.hint(mask))
+
+    def residuals(self, x: Tensor, embedding: Tensor, tokens: Tensor | None, hint: Tensor) -> list[Tensor]:
+        """Residuals for x (B, C, h, w) under features of a hint (B, widths[0], h, w)."""
+        skips = self.down(x, embedding, tokens, hint)
+        seen = [*skips, self.middle(skips[-1], embedding, tokens)]
+        return [output(h) for output, h in zip(self.outputs, seen, strict=True)]
+
+    def begin_as(self, down: nn.Module, middle: nn.Module) -> None:
+        """Take the weights of the trunk's way down and middle, which the side network goes out from."""
+        self.down.load_state_dict(down.state_dict())
+        self.middle.load_state_dict(middle.state_dict())

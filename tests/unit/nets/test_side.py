@@ -1,0 +1,127 @@
+"""Dense Hint Input and the side network: closed forms, and silent until trained."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from msgspec.structs import replace
+from torch.nn import functional as F
+
+from medgen.config import convert
+from medgen.errors import ConfigError, DataError
+from medgen.nets.side.hint import DenseHint, HintBlock, PatchMerging
+from medgen.nets.side.network import SideNetwork
+from medgen.nets.unet import UNet
+from medgen.nets.unet_config import SideConfig, UNetConfig
+
+SIDE = SideConfig(classes=2, factor=2, hint_width=4)
+TRUNK = UNetConfig(
+    in_channels=3, out_channels=3, widths=(8, 16), blocks=1, attention=("none", "full"), head_width=8, time_width=32,
+    groups=4,
+)  # fmt: skip
+TIME = torch.tensor([1.0, 700.0])
+
+
+def randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+X, MASK = randn(2, 3, 8, 8), (randn(2, 2, 16, 16, seed=1) > 0).float()
+
+
+def awake(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """The network with its zeroed layers made random."""
+    torch.manual_seed(seed)
+    for weight in network.parameters():
+        if not weight.any():
+            torch.nn.init.normal_(weight, std=0.1)
+    return network.eval()
+
+
+def test_hint_block_has_the_stated_form() -> None:
+    torch.manual_seed(0)
+    block, x = HintBlock(5), randn(2, 5, 6, 7)
+    first = F.conv2d(x, block.conv1.weight, block.conv1.bias, padding=1)
+    second = F.conv2d(F.silu(first), block.conv2.weight, block.conv2.bias, padding=1)
+    torch.testing.assert_close(block(x), F.silu(x + second))
+
+
+def test_patch_merging_normalizes_and_reduces_each_patch_of_four() -> None:
+    torch.manual_seed(0)
+    merging, x = PatchMerging(3), randn(2, 3, 4, 6)
+    torch.nn.init.normal_(merging.norm.weight)
+    torch.nn.init.normal_(merging.norm.bias)
+    out = merging(x)
+    assert out.shape == (2, 6, 2, 3)
+    for sample, row, column in [(0, 0, 0), (1, 1, 2), (0, 1, 1)]:
+        patch = x[sample, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].flatten()  # (12,)
+        normalized = (patch - patch.mean()) / (patch.var(correction=0) + merging.norm.eps).sqrt()
+        expected = merging.reduce.weight @ (normalized * merging.norm.weight + merging.norm.bias)
+        torch.testing.assert_close(out[sample, :, row, column], expected)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+def test_the_hint_follows_the_downsampling_and_is_silent_at_first(factor: int) -> None:
+    hint = DenseHint(3, 4, factor, 10)
+    mask = torch.ones(2, 3, 2 * factor, 3 * factor)
+    assert hint(mask).shape == (2, 10, 2, 3)
+    assert not hint(mask).any()
+    assert awake(hint)(mask).any()
+
+
+def test_the_full_hint_has_the_published_layers() -> None:
+    """conv 3-16, Res16, conv 16-32, Res32, merge, conv 64-64, Res64, merge, ..., Res256, conv 256-320."""
+    hint = DenseHint(3, 16, 8, 320)
+    kinds: list[tuple[str, int]] = []
+    for layer in hint.body:
+        width = layer.conv1.out_channels if isinstance(layer, HintBlock) else getattr(layer, "out_channels", 0)
+        kinds.append((type(layer).__name__, width or layer.reduce.out_features))
+    assert hint.entry.weight.shape == (16, 3, 3, 3)
+    assert kinds == [
+        ("HintBlock", 16), ("Conv2d", 32), ("HintBlock", 32),
+        ("PatchMerging", 64), ("Conv2d", 64), ("HintBlock", 64),
+        ("PatchMerging", 128), ("Conv2d", 128), ("HintBlock", 128),
+        ("PatchMerging", 256), ("Conv2d", 256), ("HintBlock", 256),
+    ]  # fmt: skip
+    assert hint.exit.weight.shape == (320, 256, 3, 3)
+
+
+def test_a_mask_that_cannot_be_halved_is_refused() -> None:
+    with pytest.raises(DataError, match="12 x 10 pixels does not fit the network: sides must be multiples of 4"):
+        DenseHint(1, 4, 4, 8)(torch.zeros(1, 1, 12, 10))
+
+
+def test_a_new_side_network_leaves_the_trunk_as_it_is_to_the_bit() -> None:
+    trunk, side = awake(UNet(TRUNK)), SideNetwork(TRUNK, SIDE)
+    embedding = randn(2, 32)
+    residuals = side(X, embedding, None, MASK)
+    assert torch.equal(trunk(X, TIME, residuals=residuals), trunk(X, TIME))
+    assert not torch.equal(trunk(X, TIME, residuals=awake(side)(X, embedding, None, MASK)), trunk(X, TIME))
+
+
+def test_it_begins_as_a_copy_of_the_trunk() -> None:
+    trunk, side = awake(UNet(TRUNK)), SideNetwork(TRUNK, SIDE)
+    side.begin_as(trunk.down, trunk.middle)
+    for output in side.outputs:  # let through what they get
+        torch.nn.init.dirac_(output.weight)
+    embedding = randn(2, 32)
+    skips = trunk.down(X, embedding, None)
+    expected = [*skips, trunk.middle(skips[-1], embedding, None)]
+    for residual, skip in zip(side(X, embedding, None, MASK), expected, strict=True):
+        torch.testing.assert_close(residual, skip)
+    side.down.input.weight.data.zero_()  # a copy: the trunk does not change with it
+    assert trunk.down.input.weight.any()
+
+
+def test_every_weight_of_it_learns() -> None:
+    side = awake(SideNetwork(TRUNK, SIDE))
+    sum(residual.square().mean() for residual in side(X, randn(2, 32), None, MASK)).backward()
+    for name, weight in side.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.abs().sum() > 0, name
+
+
+def test_volumes_have_no_side_network() -> None:
+    with pytest.raises(ConfigError, match="side needs dims = 2"):
+        convert(UNetConfig, {"dims": 3, "side": {}}, "test")
+    assert replace(TRUNK, side=SIDE).side == SIDE
