@@ -31,6 +31,18 @@ def check_mask(case: Case, names: Sequence[str]) -> None:
         raise DataError(f"case {case.id}: its mask holds {largest}, which is no class; {told(names)}")
 
 
+def one_hot(labels: Array, names: Sequence[str]) -> Array:
+    """Label maps (B, 1, H, W) -> what a network sees, float32 (B, len(names) - 1, H, W): 1 in the channel of the class.
+
+    Background is where all channels are 0. DataError for a value without a name.
+    """
+    if (largest := int(labels.max(initial=0))) >= len(names):
+        raise DataError(f"a mask holds {largest}, which is no class; {told(names)}")
+    classes = np.arange(1, len(names), dtype=labels.dtype).reshape(-1, 1, 1)
+    channels: Array = (labels == classes).astype(np.float32)
+    return channels
+
+
 def told(names: Sequence[str]) -> str:
     """The classes with their values, in words."""
     return f"the classes are {', '.join(f'{value} {name}' for value, name in enumerate(names))}"

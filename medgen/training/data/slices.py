@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from msgspec import Meta
 
+from medgen.artifacts.label_maps import mask_names, one_hot
 from medgen.artifacts.schema import Array
 from medgen.artifacts.stored import CaseRow, StoredSet
 from medgen.config import Options
@@ -17,6 +18,7 @@ from medgen.errors import DataError
 from medgen.training.data.sampler import Sampler
 from medgen.training.data.step import Batch
 
+MASK_AREA = "mask_area"
 StoredType = Literal["int16", "uint8", "uint16", "float32"]
 
 
@@ -24,9 +26,12 @@ class Balance(Options, frozen=True):
     """Draw a share of the samples where a condition is on, in training and in validation."""
 
     field: str
-    """Name of the vector field that tells the two groups apart: above 0 or not."""
+    """Name of the vector field that tells the two groups apart: above 0 or not; mask_area: the share of the pixels that
+    belong to a class of the mask."""
     fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.6
     """Share of samples where it is above 0."""
+    at_most: Annotated[float, Meta(gt=0)] | None = None
+    """The largest value that still counts as above 0, to draw small lesions more often; none = no limit."""
 
 
 class Source(Protocol):
@@ -46,7 +51,8 @@ class Slices:
     """The slices of one split in the order of a sampler: `x` (B, C, H, W) and, where the set has it, `vector` (B, K).
 
     `x` is the image in [-1, 1] or the latent shifted and scaled as the header says: what a network sees. Of the
-    split's slices only those that `among` (slices of the set,) marks take part.
+    split's slices only those that `among` (slices of the set,) marks take part. `masks` adds `mask` (B, M, H, W), with
+    a channel for each class but the background.
     """
 
     def __init__(
@@ -56,8 +62,11 @@ class Slices:
         seed: int,
         balance: Balance | None = None,
         among: npt.NDArray[np.bool_] | None = None,
+        *,
+        masks: bool = False,
     ) -> None:
         self._stored = stored
+        self._masks = masks
         self._rows = rows_of(stored, split)
         samples = np.concatenate([np.arange(row.start, row.start + row.count) for row in self._rows])
         if among is not None:
@@ -68,9 +77,10 @@ class Slices:
         if balance is not None:
             group, fraction = self._group(balance), balance.fraction
             if group.all() or not group.any():
+                limit = "" if balance.at_most is None else f" and at most {balance.at_most:g}"
                 raise DataError(
-                    f"split '{split}': '{balance.field}' is {'always' if group.all() else 'never'} above 0, so the "
-                    "samples cannot be balanced by it; leave out the balance options"
+                    f"split '{split}': '{balance.field}' is {'always' if group.all() else 'never'} above 0{limit}, so "
+                    "the samples cannot be balanced by it; leave out the balance options"
                 )
         self.sampler = Sampler(self.samples, seed, group=group, fraction=fraction)
 
@@ -86,6 +96,9 @@ class Slices:
         batch = {"x": torch.from_numpy(self._network_values(samples))}
         if self._vectors is not None:
             batch["vector"] = torch.from_numpy(self._vectors[samples])
+        if self._masks:
+            names = mask_names(self._stored.header)
+            batch["mask"] = torch.from_numpy(one_hot(self._stored.read("mask", samples), names))
         return batch
 
     def faulty(self, positions: Sequence[int]) -> str | None:
@@ -107,14 +120,25 @@ class Slices:
         return header.latent_space.seen(self._stored.read("latent", samples).astype(np.float32))
 
     def _group(self, balance: Balance) -> npt.NDArray[np.bool_]:
+        values = self._values(balance.field)
+        most = np.inf if balance.at_most is None else balance.at_most
+        inside: npt.NDArray[np.bool_] = (values > 0) & (values <= most)
+        return inside
+
+    def _values(self, field: str) -> Array:
+        """The number by which samples are told apart, (N,)."""
         fields = self._stored.header.vector_fields
-        if self._vectors is None or balance.field not in fields:
-            raise DataError(
-                f"cannot balance by '{balance.field}': the set has "
-                + (f"the vector fields {', '.join(fields)}" if fields else "no vectors; label it in preprocess")
-            )
-        above: npt.NDArray[np.bool_] = self._vectors[self.samples, fields.index(balance.field)] > 0
-        return above
+        if self._vectors is not None and field in fields:
+            values: Array = self._vectors[self.samples, fields.index(field)]
+            return values
+        if field == MASK_AREA:
+            if not self._stored.has("mask"):
+                raise DataError(f"cannot balance by '{MASK_AREA}': the set has no masks; preprocess it with --masks")
+            return np.array([np.mean(self._stored.read("mask", [sample]) > 0) for sample in self.samples])
+        raise DataError(
+            f"cannot balance by '{field}': the set has "
+            + (f"the vector fields {', '.join(fields)}" if fields else "no vectors; label it in preprocess")
+        )
 
 
 def has_split(stored: StoredSet, split: str) -> bool:
