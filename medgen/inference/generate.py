@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -23,6 +23,7 @@ from medgen.errors import DataError
 from medgen.inference.conditions import Vectors
 from medgen.models.trained import Denoiser, FrozenVAE, check_pair
 from medgen.nets.compute import Precision
+from medgen.nets.condition import Condition
 
 
 class GenerateOptions(SamplingOptions, frozen=True):
@@ -36,13 +37,6 @@ class GenerateOptions(SamplingOptions, frozen=True):
     batch_size: Annotated[int, msgspec.Meta(ge=1)] = 16
     split_name: Literal["", "train", "val", "test"] = ""
     """The split that the samples belong to; "" = none, so that nothing trains on them unasked."""
-
-
-class Condition(NamedTuple):
-    """What a batch is asked for: vectors (B, K) or None, and where (B,) they count."""
-
-    vector: Tensor | None
-    keep: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -97,7 +91,7 @@ class Generator:
         schedule = Schedule(convert(ScheduleConfig, facts.schedule, "the model's schedule"))
         noise = NoiseStream(options.seed, indices, facts.shape, self.denoiser.device)
         x0 = sample(
-            self._guided(len(indices), vectors, negative),
+            self._guided(vectors, negative),
             noise.initial(),
             schedule,
             objective_of(facts.objective),
@@ -113,28 +107,23 @@ class Generator:
             raise DataError(f"sample {index} is not finite; the model diverged in training, or guidance is too large")
         return x0
 
-    def _guided(self, count: int, vectors: Vectors | None, negative: Vectors | None) -> Any:
+    def _guided(self, vectors: Vectors | None, negative: Vectors | None) -> Callable[[Tensor, Tensor], Tensor]:
         """The network as samplers want it, `denoise(x, t)`."""
-        device = self.denoiser.device
-
-        def denoise(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-            return self.denoiser(x, t, vector=condition.vector, keep=condition.keep)
-
         if vectors is None:
-            return lambda x, t: denoise(x, t, Condition(None, None))
-        asked = torch.from_numpy(vectors).to(device)
-        keep = torch.ones(count, dtype=torch.bool, device=device)
+            return self.denoiser
+        asked = Condition(vector=torch.from_numpy(vectors)).to(self.denoiser.device)
         if negative is None:
-            unwanted = Condition(torch.zeros_like(asked), torch.zeros_like(keep))
+            unwanted = asked.null()
         else:
-            unwanted = Condition(torch.from_numpy(negative).to(device).expand_as(asked), keep)
+            rows = torch.from_numpy(negative).expand(len(vectors), -1)
+            unwanted = Condition(vector=rows).to(self.denoiser.device)
         return guide(
-            denoise,
-            Condition(asked, keep),
+            self.denoiser,
+            asked,
             unwanted,
             self.options.guidance,
             self.options.guidance_rescale,
-            join=_join,
+            join=Condition.joined,
         )
 
     def _stored(self, images: Tensor) -> Array:
@@ -149,9 +138,3 @@ def objective_of(name: str) -> Objective:
     except msgspec.ValidationError:
         raise DataError(f"the model predicts '{name}', which this version does not know") from None
     return objective
-
-
-def _join(first: Condition, second: Condition) -> Condition:
-    if first.vector is None or second.vector is None or first.keep is None or second.keep is None:
-        raise ValueError("only full conditions can be joined")
-    return Condition(torch.cat([first.vector, second.vector]), torch.cat([first.keep, second.keep]))

@@ -29,6 +29,7 @@ from medgen.inference.sliding import Sliding
 from medgen.inference.thin_volume import ThinVolume, combine, slabs, volume_of
 from medgen.models.trained import FrozenVAE, Interpolator
 from medgen.nets.compute import Precision
+from medgen.nets.condition import Condition
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -165,7 +166,7 @@ class Interpolation:
             return torch.stack(windows).transpose(1, 2).to(device)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            return self.denoiser(network_input(x, known, spots), t, vector=lengths)
+            return self.denoiser(network_input(x, known, spots), t, Condition(vector=lengths))
 
         def correct(step: int, time: float, x0: Tensor) -> Tensor:
             windows = zip(starts, x0.transpose(1, 2), strict=True)

@@ -18,6 +18,7 @@ from medgen.models.facts import DenoiserFacts, Facts, InterpolatorFacts, LatentF
 from medgen.models.kinds import KINDS
 from medgen.models.precision import Choice, choose, measured_kernels
 from medgen.nets.compute import Precision, channels_last
+from medgen.nets.condition import NOTHING, Condition
 from medgen.nets.kernels import DEFAULT, Kernels, use_kernels
 from medgen.nets.unet import UNet
 from medgen.nets.vae import VAE, Posterior
@@ -139,24 +140,22 @@ class TrainedUNet(Trained[UNet, FactsT]):
         self,
         x: Tensor,
         t: Tensor,
+        condition: Condition = NOTHING,
         *,
-        vector: Tensor | None = None,
-        keep: Tensor | None = None,
         head: str | None = None,
     ) -> Tensor:
         """Answer to x (B, c, *S) at t (B,), with the arguments of `UNet.forward`: (B, c', *S), float32."""
         output: Tensor = self.network(
             self._prepared(x),
             _padded(t.to(self.device), like=x),
-            vector=None if vector is None else _padded(vector.to(self.device), like=x),
-            keep=None if keep is None else _padded(keep.to(self.device), like=x),
+            condition.to(self.device).each(lambda part: _padded(part, like=x)),
             head=head,
         )
         return output[: len(x)].float()
 
 
 class Denoiser(TrainedUNet[DenoiserFacts]):
-    """What `generate` samples with: x (B, c, h, w) under a vector (B, K), or none where keep (B,) is False."""
+    """What `generate` samples with: x (B, c, h, w) under a condition."""
 
     kind = "denoiser"
 

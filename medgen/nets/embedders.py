@@ -63,8 +63,8 @@ class VectorEmbedder(nn.Module):
         )
         self.null = nn.Parameter(torch.randn(width) * 0.02)
 
-    def forward(self, vector: Tensor | None, keep: Tensor | None, batch: int) -> Tensor:
-        """Map vector (B, K), None = all null, to (B, width); keep (B,) bool, False = null."""
+    def forward(self, vector: Tensor | None, present: Tensor | None, batch: int) -> Tensor:
+        """Map vector (B, K), None = all null, to (B, width); present (B,) bool, False = null."""
         if vector is None:
             return self.null.expand(batch, -1)
         if vector.shape != (batch, self.size):
@@ -72,9 +72,9 @@ class VectorEmbedder(nn.Module):
                 f"condition vector has shape {tuple(vector.shape)}, expected ({batch}, {self.size}): one row a sample"
             )
         embedding: Tensor = self.mlp(vector.to(self.null.dtype))
-        if keep is None:
+        if present is None:
             return embedding
-        return torch.where(keep[:, None], embedding, self.null.to(embedding.dtype))
+        return torch.where(present[:, None], embedding, self.null.to(embedding.dtype))
 
 
 class VectorMap(nn.Module):
@@ -92,12 +92,12 @@ class VectorMap(nn.Module):
         # Silent at first: otherwise the drawing is noise that the network must learn to look through.
         self.weigh = zeroed(nn.Linear(size * (1 + 2 * octaves), width * dims * (1 + 2 * octaves)))
 
-    def forward(self, vector: Tensor, keep: Tensor | None, shape: tuple[int, ...]) -> Tensor:
-        """Map vector (B, K) in [0, 1] to (B, width, *shape); keep (B,) bool, False = null."""
+    def forward(self, vector: Tensor, present: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+        """Map vector (B, K) in [0, 1] to (B, width, *shape); present (B,) bool, False = null."""
         weights = self.weigh(with_octaves(vector, self.octaves).to(self.weigh.weight.dtype))
         weights = weights.unflatten(1, (self.width, -1))  # (B, width, F)
-        if keep is not None:
-            weights = weights * keep[:, None, None]
+        if present is not None:
+            weights = weights * present[:, None, None]
         axes = [(torch.arange(side, device=vector.device, dtype=torch.float32) + 0.5) / side for side in shape]
         places = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1).T  # (P, dims), edge to edge in [0, 1]
         waves = with_octaves(places, self.octaves).to(weights.dtype)  # (P, F)

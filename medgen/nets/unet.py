@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from medgen.errors import ConfigError, DataError
 from medgen.nets.blocks import convolution, zeroed
+from medgen.nets.condition import NOTHING, Condition
 from medgen.nets.embedders import TimeEmbedder, VectorEmbedder, VectorMap
 from medgen.nets.unet_config import UNetConfig
 from medgen.nets.unet_trunk import DownPath, Middle, UpPath
@@ -21,8 +22,12 @@ class UNet(nn.Module):
     """Network of a diffusion model: noisy input, time and conditions to a prediction of the same shape.
 
     The null condition ("no condition", for classifier-free guidance) is learned: an embedding of its own for the
-    vector and a token of its own for the context. `keep` False replaces a sample's vector and context by them.
+    vector and a token of its own for the tokens, which stand in where the condition is not present. A mask acts through
+    the side network, whose residuals are zero there.
     """
+
+    side: nn.Module | None
+    """Maps x, the embedding (B, time_width), the tokens and a mask (B, M, H, W) to residuals for `forward`."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -42,6 +47,7 @@ class UNet(nn.Module):
         self.head_times = nn.ModuleList(TimeEmbedder(width, config.time_width) for _ in config.heads[1:])
         self.down = DownPath(config)
         self.middle = Middle(config)
+        self.side = None
         self.up = UpPath(config, self.down.skip_widths)
         self.outputs = nn.ModuleList(
             nn.Sequential(
@@ -56,27 +62,26 @@ class UNet(nn.Module):
         self,
         x: Tensor,
         time: Tensor,
+        condition: Condition = NOTHING,
         *,
-        vector: Tensor | None = None,
-        keep: Tensor | None = None,
-        context: Tensor | None = None,
         residuals: Sequence[Tensor] | None = None,
         head: str | None = None,
     ) -> Tensor:
         """Map x (B, C, [D,] H, W) to (B, out_channels, [D,] H, W).
 
-        time: (B,) or one number, in [0, 1000). vector: (B, K) in [0, 1]; None = null for all. keep: (B,) bool,
-        False = null. context: (B, L, context_width); None = null for all. residuals: added to the skips, in the
-        order in which the way down makes them (input convolution; then for each level, finest first, its blocks and
-        its downsampling), and last to the middle's output. head: which output; None = the first.
+        time: (B,) or one number, in [0, 1000). condition: what each sample is to show. residuals: added to the skips,
+        in the order in which the way down makes them (input convolution; then for each level, finest first, its blocks
+        and its downsampling), and last to the middle's output; None = those of the condition's mask, if it has one.
+        head: which output; None = the first.
         """
         self._check_input(x)
         x = x.to(self.down.input.weight.dtype)
         index = self._head_index(head)
-        embedding = self._embed(x.shape[0], time, vector, keep, index)
-        tokens = self._tokens(x.shape[0], context, keep)
-        drawing = None if self.vector_map is None or vector is None else self.vector_map(vector, keep, x.shape[2:])
-        skips = self.down(x, embedding, tokens, drawing)
+        embedding = self._embed(x.shape[0], time, condition, index)
+        tokens = self._tokens(x.shape[0], condition)
+        if residuals is None:
+            residuals = self._residuals(x, embedding, tokens, condition)
+        skips = self.down(x, embedding, tokens, self._drawing(x, condition))
         h = self.middle(skips[-1], embedding, tokens)
         if residuals is not None:
             if len(residuals) != len(skips) + 1:
@@ -89,31 +94,52 @@ class UNet(nn.Module):
         out: Tensor = self.outputs[index](h)
         return out
 
-    def _embed(self, batch: int, time: Tensor, vector: Tensor | None, keep: Tensor | None, head: int) -> Tensor:
+    def _embed(self, batch: int, time: Tensor, condition: Condition, head: int) -> Tensor:
         """Embedding of the head's time and of the vector, (B, time_width), with the SiLU every block begins with."""
         embedder = self.time if head == 0 else self.head_times[head - 1]
         embedding: Tensor = embedder(time.reshape(-1).expand(batch))
         if self.vector is not None:
-            embedding = embedding + self.vector(vector, keep, batch)
-        elif vector is not None:
+            embedding = embedding + self.vector(condition.vector, condition.present, batch)
+        elif condition.vector is not None:
             raise ConfigError("a condition vector was given to a network without one; train it with vector_size > 0")
         return F.silu(embedding)
 
-    def _tokens(self, batch: int, context: Tensor | None, keep: Tensor | None) -> Tensor | None:
-        """Context tokens (B, L, context_width) with the null token where there is no condition."""
+    def _drawing(self, x: Tensor, condition: Condition) -> Tensor | None:
+        """The vector drawn onto the grid of x, (B, width, *S), where the network draws it."""
+        if self.vector_map is None or condition.vector is None:
+            return None
+        drawing: Tensor = self.vector_map(condition.vector, condition.present, x.shape[2:])
+        return drawing
+
+    def _tokens(self, batch: int, condition: Condition) -> Tensor | None:
+        """Tokens (B, L, context_width) with the null token where there is no condition."""
+        tokens = condition.tokens
         if self.null_context is None:
-            if context is not None:
+            if tokens is not None:
                 raise ConfigError(
                     "context tokens were given to a network without them; train it with context_width > 0"
                 )
             return None
-        if context is None:
+        if tokens is None:
             return self.null_context.expand(batch, -1, -1)
-        context = context.to(self.null_context.dtype)
-        if keep is None:
-            return context
+        tokens = tokens.to(self.null_context.dtype)
+        if condition.present is None:
+            return tokens
         # Attention to L copies of one token equals attention to that token alone.
-        return torch.where(keep[:, None, None], context, self.null_context)
+        return torch.where(condition.present[:, None, None], tokens, self.null_context)
+
+    def _residuals(
+        self, x: Tensor, embedding: Tensor, tokens: Tensor | None, condition: Condition
+    ) -> Sequence[Tensor] | None:
+        """What the side network makes of the mask, and nothing where there is no condition."""
+        if condition.mask is None:
+            return None
+        if self.side is None:
+            raise ConfigError("a mask was given to a network without a side network; train one that takes masks")
+        residuals: Sequence[Tensor] = self.side(x, embedding, tokens, condition.mask.to(x.dtype))
+        if condition.present is None:
+            return residuals
+        return [residual * condition.present.view(-1, *[1] * (residual.ndim - 1)) for residual in residuals]
 
     def _head_index(self, head: str | None) -> int:
         if head is None:

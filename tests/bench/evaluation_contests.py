@@ -15,7 +15,7 @@ from medgen.evaluation.features.features import Features
 from medgen.evaluation.fidelity.frechet import frechet_between
 from medgen.evaluation.fidelity.kernel_distance import subset_distances
 from medgen.evaluation.reconstruction.pair_scores import PairScores, Place
-from medgen.nets.similarity import ms_ssim, ssim
+from medgen.nets.perception.similarity import ms_ssim, ssim
 
 from .table import OURS, Contest
 

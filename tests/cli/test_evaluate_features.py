@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from medgen.cli.app import run
-from medgen.nets.inception import InceptionV3
+from medgen.nets.perception.inception import InceptionV3
 
 MakeSet = Callable[..., Path]
 

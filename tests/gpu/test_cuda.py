@@ -7,7 +7,7 @@ import torch
 
 from medgen.diffusion.sampling import SamplingOptions, sample
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
-from medgen.nets.features import FixedFeatures
+from medgen.nets.perception.features import FixedFeatures
 from medgen.nets.unet import UNet
 from medgen.nets.unet_config import UNetConfig
 from medgen.nets.vae import VAE, VAEConfig

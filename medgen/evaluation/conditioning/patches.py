@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medgen.artifacts.stored import StoredSet
-from medgen.nets.features import FixedFeatures
+from medgen.nets.perception.features import FixedFeatures
 
 Values = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]

@@ -21,8 +21,8 @@ from medgen.errors import DataError
 from medgen.evaluation.features.features import Extractor
 from medgen.evaluation.options import TorchScriptOptions
 from medgen.nets.compute import exact_float32, lay_channels_last
-from medgen.nets.features import FixedFeatures
-from medgen.nets.inception import InceptionV3
+from medgen.nets.perception.features import FixedFeatures
+from medgen.nets.perception.inception import InceptionV3
 
 ZIP = b"PK\x03\x04"
 GRID = 4

@@ -15,7 +15,7 @@ from medgen.diffusion.slice_profile import ProfileShape, coverage, cubic_matrix,
 from medgen.evaluation.interpolation.thin_pairs import Flags, Slices, Trio
 from medgen.evaluation.intervals import ANYTHING, mean_interval
 from medgen.evaluation.reconstruction.pair_scores import RANGES
-from medgen.nets.similarity import ssim
+from medgen.nets.perception.similarity import ssim
 
 Values = npt.NDArray[np.float64]
 

@@ -19,7 +19,7 @@ from medgen.evaluation.options import ReconstructionOptions
 from medgen.evaluation.pairing import MEASURED, REFERENCE, UNNAMED, Pairing
 from medgen.evaluation.reconstruction.pair_scores import PairScores, Place
 from medgen.evaluation.section import Distribution, Gallery, Score, Section, Table, number
-from medgen.nets.lpips import LPIPS
+from medgen.nets.perception.lpips import LPIPS
 
 BATCH = 32
 BETTER: dict[str, Literal["higher", "lower"]] = {

@@ -15,7 +15,7 @@ from medgen.artifacts.schema import Intensity
 from medgen.evaluation.intervals import ANYTHING, mean_interval
 from medgen.evaluation.pictures import picture
 from medgen.evaluation.section import Picture
-from medgen.nets.similarity import MS_SSIM_WEIGHTS, ms_ssim, scales_that_fit, ssim, ssim_map
+from medgen.nets.perception.similarity import MS_SSIM_WEIGHTS, ms_ssim, scales_that_fit, ssim, ssim_map
 
 WORST = 4
 """Pairs kept for the eye."""

@@ -14,6 +14,7 @@ from medgen.diffusion.objectives import diffusion_loss
 from medgen.diffusion.schedules import Schedule
 from medgen.errors import DataError, UsageError
 from medgen.models.facts import DenoiserFacts
+from medgen.nets.condition import Condition
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.training.data.slices import common_spacing, stored_type
 from medgen.training.data.step import Batch, Step, seeded
@@ -39,14 +40,13 @@ class DenoiserLearner(Learner):
         options, x0 = self.options, batch["x"]
         t = step.own(self.schedule.sample_times(step.total, step.generator("time"))).to(x0.device)
         noise = step.noise(x0)
-        output = self.model(
-            self.schedule.add_noise(x0, noise, t), t, vector=batch.get("vector"), keep=self.keep(step).to(x0.device)
-        )
+        condition = Condition(vector=batch.get("vector"), present=self.present(step).to(x0.device))
+        output = self.model(self.schedule.add_noise(x0, noise, t), t, condition)
         errors = diffusion_loss(output, options.objective, self.schedule, x0, noise, t, options.min_snr_gamma)
         return errors.mean(), {}
 
-    def keep(self, step: Step) -> Tensor:
-        """Which samples keep their condition, (B,) bool: drawn for each sample; in validation all."""
+    def present(self, step: Step) -> Tensor:
+        """Which samples see their condition, (B,) bool: drawn for each sample; in validation all."""
         if not step.training:
             return torch.ones(step.count, dtype=torch.bool)
         draws = torch.rand(step.total, generator=step.generator("keep"))

@@ -15,6 +15,7 @@ from medgen.diffusion.thin_grid import PLACES, SCALES, network_input
 from medgen.errors import ConfigError, DataError, UsageError
 from medgen.models.facts import InterpolatorFacts, check_intensity
 from medgen.models.trained import FrozenVAE
+from medgen.nets.condition import Condition
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.nets.vae import VAEConfig
 from medgen.training.data.step import Batch, Step, seeded
@@ -52,7 +53,7 @@ class InterpolatorLearner(Learner):
         t = step.own(self.schedule.sample_times(step.total, step.generator("time"))).to(x0.device)
         noise = step.noise(x0)
         seen = network_input(self.schedule.add_noise(x0, noise, t), guess, batch["places"])
-        output = self.model(seen, t, vector=batch["scales"])
+        output = self.model(seen, t, Condition(vector=batch["scales"]))
         errors = diffusion_loss(output, options.objective, self.schedule, x0, noise, t, options.min_snr_gamma)
         return errors.mean(), {}
 

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from medgen.config import Options
 from medgen.errors import ConfigError
-from medgen.nets.features import FixedFeatures, perceptual_distance
-from medgen.nets.similarity import ssim
+from medgen.nets.perception.features import FixedFeatures, perceptual_distance
+from medgen.nets.perception.similarity import ssim
 from medgen.training.loop.learner import Parts
 from medgen.training.loop.options import Weight
 

@@ -17,7 +17,7 @@ from medgen.errors import ConfigError, DataError
 from medgen.models.facts import VAEFacts
 from medgen.nets.compute import autocast
 from medgen.nets.discriminator import DiscriminatorConfig, PatchDiscriminator
-from medgen.nets.similarity import ssim
+from medgen.nets.perception.similarity import ssim
 from medgen.nets.vae import VAE, VAEConfig, to_grey
 from medgen.training.data.augment import random_crop, random_flip
 from medgen.training.data.slices import Slices, stored_type

@@ -21,7 +21,7 @@ from medgen.evaluation.features.extractors import (
     torchscript_extractor,
 )
 from medgen.evaluation.options import TorchScriptOptions
-from medgen.nets.inception import InceptionV3
+from medgen.nets.perception.inception import InceptionV3
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 SIGNED = TorchScriptOptions()

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from medgen.nets.compute import channels_last, exact_float32, lay_channels_last
-from medgen.nets.features import FixedFeatures
-from medgen.nets.inception import InceptionV3
-from medgen.nets.lpips import LPIPS
-from medgen.nets.similarity import ms_ssim, ssim
+from medgen.nets.perception.features import FixedFeatures
+from medgen.nets.perception.inception import InceptionV3
+from medgen.nets.perception.lpips import LPIPS
+from medgen.nets.perception.similarity import ms_ssim, ssim
 
 NEW = hasattr(torch.backends.cudnn, "conv")
 LOOSE: list[tuple[Any, str, object]] = (

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from medgen.errors import ConfigError, DataError
-from medgen.nets.features import FixedFeatures, filter_bank, perceptual_distance
+from medgen.nets.perception.features import FixedFeatures, filter_bank, perceptual_distance
 
 
 def generator(seed: int = 0) -> torch.Generator:

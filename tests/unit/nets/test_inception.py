@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from medgen.errors import DataError
-from medgen.nets.inception import CLASSES, FEATURES, InceptionV3, resize
+from medgen.nets.perception.inception import CLASSES, FEATURES, InceptionV3, resize
 
 
 def formula(network: InceptionV3) -> dict[str, Tensor]:

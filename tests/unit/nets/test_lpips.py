@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from medgen.errors import DataError
-from medgen.nets.lpips import LPIPS
+from medgen.nets.perception.lpips import LPIPS
 
 
 def random_weights(backbone: str) -> dict[str, torch.Tensor]:

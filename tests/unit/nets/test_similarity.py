@@ -10,7 +10,7 @@ from skimage.metrics import structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure as torchmetrics_ssim
 
 from medgen.errors import DataError
-from medgen.nets.similarity import MS_SSIM_WEIGHTS, ms_ssim, scales_that_fit, ssim
+from medgen.nets.perception.similarity import MS_SSIM_WEIGHTS, ms_ssim, scales_that_fit, ssim
 
 
 def pair(*shape: int, noise: float = 0.2) -> tuple[torch.Tensor, torch.Tensor]:

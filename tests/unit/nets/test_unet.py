@@ -8,6 +8,7 @@ import torch
 
 from medgen.config import convert, plain
 from medgen.errors import ConfigError, DataError
+from medgen.nets.condition import Condition
 from medgen.nets.unet import UNet, UNetConfig
 
 TINY = UNetConfig(
@@ -56,7 +57,7 @@ def differs(a: torch.Tensor, b: torch.Tensor) -> bool:
 X = randn(3, 3, 8, 8)
 TIME = torch.tensor([1.0, 250.0, 999.0])
 VECTOR = torch.rand(3, 6, generator=torch.Generator().manual_seed(5))
-CONTEXT = randn(3, 4, 5, seed=6)
+TOKENS = randn(3, 4, 5, seed=6)
 
 
 @pytest.mark.parametrize(
@@ -105,8 +106,9 @@ def test_gradient_reaches_every_parameter(config):
     network = build(config)
     x = randn(2, 3, *([2] if config.dims == 3 else []), 8, 8)
     keep = torch.tensor([True, False])
+    condition = Condition(vector=VECTOR[:2], tokens=TOKENS[:2], present=keep)
     for head in config.heads:
-        network(x, TIME[:2], vector=VECTOR[:2], keep=keep, context=CONTEXT[:2], head=head).square().mean().backward()
+        network(x, TIME[:2], condition, head=head).square().mean().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
@@ -123,29 +125,29 @@ def test_null_vector_semantics():
     network = build(msgspec.structs.replace(TINY, vector_size=6))
     null = network(X, TIME)
     nobody = torch.zeros(3, dtype=torch.bool)
-    torch.testing.assert_close(network(X, TIME, vector=VECTOR, keep=nobody), null, atol=1e-6, rtol=1e-6)
-    healthy = network(X, TIME, vector=torch.zeros(3, 6))
+    torch.testing.assert_close(network(X, TIME, Condition(vector=VECTOR, present=nobody)), null, atol=1e-6, rtol=1e-6)
+    healthy = network(X, TIME, Condition(vector=torch.zeros(3, 6)))
     assert differs(healthy, null)
-    assert differs(network(X, TIME, vector=VECTOR), healthy)
-    mixed = network(X, TIME, vector=VECTOR, keep=torch.tensor([True, False, True]))
+    assert differs(network(X, TIME, Condition(vector=VECTOR)), healthy)
+    mixed = network(X, TIME, Condition(vector=VECTOR, present=torch.tensor([True, False, True])))
     torch.testing.assert_close(mixed[1], null[1])
-    torch.testing.assert_close(mixed[0], network(X, TIME, vector=VECTOR)[0])
+    torch.testing.assert_close(mixed[0], network(X, TIME, Condition(vector=VECTOR))[0])
 
 
 def test_null_context_semantics():
     network = build(msgspec.structs.replace(TINY, context_width=5))
     null = network(X, TIME)
-    full = network(X, TIME, context=CONTEXT)
+    full = network(X, TIME, Condition(tokens=TOKENS))
     assert differs(full, null)
-    mixed = network(X, TIME, context=CONTEXT, keep=torch.tensor([True, False, True]))
+    mixed = network(X, TIME, Condition(tokens=TOKENS, present=torch.tensor([True, False, True])))
     torch.testing.assert_close(mixed[1], null[1], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(mixed[0], full[0], atol=1e-5, rtol=1e-5)
 
 
 def test_samples_do_not_depend_on_the_rest_of_the_batch():
     network = build(EVERYTHING)
-    together = network(X, TIME, vector=VECTOR, context=CONTEXT)
-    alone = network(X[1:2], TIME[1:2], vector=VECTOR[1:2], context=CONTEXT[1:2])
+    together = network(X, TIME, Condition(vector=VECTOR, tokens=TOKENS))
+    alone = network(X[1:2], TIME[1:2], Condition(vector=VECTOR[1:2], tokens=TOKENS[1:2]))
     torch.testing.assert_close(together[1:2], alone, atol=1e-5, rtol=1e-5)
 
 
@@ -221,27 +223,25 @@ def test_dropout_acts_in_training_only():
 def test_half_precision_and_channels_last_stay_close(config):
     network = build(config)
     x = X if config.dims == 2 else X[:, :, None]
-    conditions = {"vector": VECTOR, "context": CONTEXT, "keep": torch.tensor([True, False, True])}
+    condition = Condition(vector=VECTOR, tokens=TOKENS, present=torch.tensor([True, False, True]))
     with torch.no_grad():
-        expected = network(x, TIME, **conditions)
+        expected = network(x, TIME, condition)
         tolerance = 0.05 * expected.abs().max().item()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            torch.testing.assert_close(network(x, TIME, **conditions).float(), expected, atol=tolerance, rtol=0)
+            torch.testing.assert_close(network(x, TIME, condition).float(), expected, atol=tolerance, rtol=0)
         layout = torch.channels_last if config.dims == 2 else torch.channels_last_3d
         network = network.to(memory_format=layout)
-        torch.testing.assert_close(
-            network(x.to(memory_format=layout), TIME, **conditions), expected, atol=1e-4, rtol=1e-4
-        )
-        half = network.bfloat16()(x, TIME, **conditions)
+        torch.testing.assert_close(network(x.to(memory_format=layout), TIME, condition), expected, atol=1e-4, rtol=1e-4)
+        half = network.bfloat16()(x, TIME, condition)
         assert half.dtype == torch.bfloat16
         torch.testing.assert_close(half.float(), expected, atol=2 * tolerance, rtol=0)
 
 
 def test_traces_without_graph_breaks():
     network = build(EVERYTHING)
-    conditions = {"vector": VECTOR, "context": CONTEXT, "keep": torch.tensor([True, False, True])}
+    condition = Condition(vector=VECTOR, tokens=TOKENS, present=torch.tensor([True, False, True]))
     compiled = torch.compile(network, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(X, TIME, **conditions), network(X, TIME, **conditions))
+    torch.testing.assert_close(compiled(X, TIME, condition), network(X, TIME, condition))
 
 
 def test_wrong_inputs_are_refused_with_the_remedy():
@@ -255,9 +255,9 @@ def test_wrong_inputs_are_refused_with_the_remedy():
     with pytest.raises(DataError, match="multiples of 2"):
         build(in_3d(TINY, down_depth=True))(torch.zeros(1, 3, 3, 8, 8), TIME[:1])
     with pytest.raises(ConfigError, match="vector_size"):
-        network(X, TIME, vector=VECTOR)
+        network(X, TIME, Condition(vector=VECTOR))
     with pytest.raises(ConfigError, match="context_width"):
-        network(X, TIME, context=CONTEXT)
+        network(X, TIME, Condition(tokens=TOKENS))
 
 
 @pytest.mark.parametrize(

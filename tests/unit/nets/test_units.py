@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medgen.nets.blocks import ResidualBlock
+from medgen.nets.condition import Condition
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.nets.unet_trunk import Unit
 from medgen.nets.units import recompute_units, units
@@ -38,7 +39,8 @@ def call(network: nn.Module, dims: int) -> Tensor:
         return reconstruction.square().mean() + posterior.kl().mean()
     vector, context = torch.rand(2, 2, generator=draw), torch.randn(2, 3, 4, generator=draw)
     keep = torch.tensor([True, False])
-    return network(x, torch.tensor([3.0, 700.0]), vector=vector, context=context, keep=keep).square().mean()
+    condition = Condition(vector=vector, tokens=context, present=keep)
+    return network(x, torch.tensor([3.0, 700.0]), condition).square().mean()
 
 
 def gradients(network: nn.Module, dims: int) -> tuple[dict[str, Tensor], int]:

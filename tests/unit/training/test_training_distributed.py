@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.distributed import fsdp
 
 from medgen.errors import Terminated, UnavailableError
+from medgen.nets.condition import Condition
 from medgen.nets.discriminator import DiscriminatorConfig
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.nets.units import units
@@ -55,8 +56,9 @@ class Heads(Learner):
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, Parts]:
         x, head = batch["x"], ("even", "odd")[step.index % 2]
-        once = self.model(x, torch.tensor(1.0), vector=batch["vector"], head=head)
-        twice = self.model(once + step.noise(x), torch.tensor(2.0), vector=batch["vector"], head=head)
+        condition = Condition(vector=batch["vector"])
+        once = self.model(x, torch.tensor(1.0), condition, head=head)
+        twice = self.model(once + step.noise(x), torch.tensor(2.0), condition, head=head)
         return (once + twice - x).square().mean(), {"twice": twice.detach().square().mean()}
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from medgen.errors import ConfigError
-from medgen.nets.similarity import ssim
+from medgen.nets.perception.similarity import ssim
 from medgen.training.learners.losses import (
     ReconstructionLoss,
     VAELosses,

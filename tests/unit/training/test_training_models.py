@@ -18,6 +18,7 @@ from medgen.diffusion.sampling import SamplingOptions, sample
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
 from medgen.errors import ConfigError, DataError
 from medgen.models.facts import DenoiserFacts, VAEFacts
+from medgen.nets.condition import Condition
 from medgen.nets.unet import UNet, UNetConfig
 from medgen.nets.vae import VAE, VAEConfig
 from medgen.training.data.slices import Slices
@@ -145,7 +146,7 @@ def test_a_denoiser_follows_its_vector(
 
     def answers(condition: torch.Tensor | None) -> torch.Tensor:
         def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-            return network(x, t, vector=condition)
+            return network(x, t, Condition(vector=condition))
 
         with torch.inference_mode():
             x0 = sample(denoise, noise, schedule, options.objective, SamplingOptions(steps=12))
@@ -161,14 +162,14 @@ def test_conditions_are_dropped_for_each_sample_on_its_own(
     small_diffusion: Callable[..., TrainDiffusionOptions],
 ) -> None:
     learner = DenoiserLearner(small_diffusion(condition_dropout=0.3))
-    kept = torch.stack([learner.keep(Step(0, index, 0, 16, 16)) for index in range(400)]).float()  # (steps, B)
+    kept = torch.stack([learner.present(Step(0, index, 0, 16, 16)) for index in range(400)]).float()  # (steps, B)
     assert float(kept.mean()) == pytest.approx(0.7, abs=4 * np.sqrt(0.21 / 6400))
     # Batch means scatter as independent samples do; drawn by the batch, their variance would be 16 times as large.
     assert float(kept.mean(1).var()) == pytest.approx(0.21 / 16, rel=0.3)
     assert abs(float(torch.corrcoef(kept[:, :2].T)[0, 1])) < 0.2
-    halves = torch.cat([learner.keep(Step(0, 7, offset, 8, 16)) for offset in (0, 8)])
+    halves = torch.cat([learner.present(Step(0, 7, offset, 8, 16)) for offset in (0, 8)])
     assert torch.equal(halves, kept[7].bool())
-    assert learner.keep(Step(0, 0, 0, 16, 16, "validation")).all()
+    assert learner.present(Step(0, 0, 0, 16, 16, "validation")).all()
 
 
 def test_images_and_unlabelled_sets_can_be_trained_on(

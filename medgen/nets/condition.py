@@ -1,0 +1,80 @@
+"""What a network is asked to show, as tensors: one thing, whatever its parts are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from medgen.errors import DataError
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What each sample of a batch is to show; None for a part means that nothing is asked of it.
+
+    "No condition" (null) has a meaning of its own to a network, which learns it for classifier-free guidance.
+    """
+
+    vector: Tensor | None = None
+    """(B, K), numbers in [0, 1]."""
+    mask: Tensor | None = None
+    """(B, M, H, W), 1 where a pixel belongs to class k + 1 and 0 elsewhere; background has no channel."""
+    tokens: Tensor | None = None
+    """(B, L, context_width), a row a word."""
+    present: Tensor | None = None
+    """(B,) bool, where the condition counts; False = null for all parts of the sample. None = it counts everywhere."""
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Condition:
+        """The condition with `change` applied to every tensor of it."""
+        return Condition(**{name: change(part) for name, part in self._given().items()})
+
+    def to(self, device: torch.device) -> Condition:
+        """The condition on `device`."""
+        return self.each(lambda part: part.to(device))
+
+    def of(self, rows: Sequence[int]) -> Condition:
+        """The condition of these samples of the batch."""
+        return self.each(lambda part: part[list(rows)])
+
+    def dropped(self, present: Tensor) -> Condition:
+        """The condition where `present` (B,) bool is True as well, and null elsewhere."""
+        before = self.present
+        both = present if before is None else before & present
+        return Condition(**{**self._given(), "present": both})
+
+    def null(self) -> Condition:
+        """No condition for any sample of the batch, in the same shapes, so that it can be joined with this one."""
+        given = self._given()
+        if not given:
+            return self
+        first = next(iter(given.values()))
+        return self.dropped(torch.zeros(len(first), dtype=torch.bool, device=first.device))
+
+    def joined(self, other: Condition) -> Condition:
+        """Both batches as one, for guidance by one call of the network; both must have the same parts."""
+        ours, theirs = self._counted(), other._counted()
+        if ours.keys() != theirs.keys():
+            raise DataError(
+                f"a condition of {', '.join(ours) or 'nothing'} cannot be joined with one of "
+                f"{', '.join(theirs) or 'nothing'}; give both the same parts"
+            )
+        return Condition(**{name: torch.cat([part, theirs[name]]) for name, part in ours.items()})
+
+    def _given(self) -> dict[str, Tensor]:
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def _counted(self) -> dict[str, Tensor]:
+        """The tensors, and where the condition counts in any case."""
+        given = self._given()
+        if given and self.present is None:
+            first = next(iter(given.values()))
+            given["present"] = torch.ones(len(first), dtype=torch.bool, device=first.device)
+        return given
+
+
+NOTHING = Condition()
+"""No condition for any sample."""
