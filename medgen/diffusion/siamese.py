@@ -22,11 +22,6 @@ def image_weight(progress: float) -> float:
     return progress
 
 
-def mixed(mask: Tensor, image: Tensor, weight: float) -> Tensor:
-    """Features of the image branch: sg(mask) + weight * image, all (B, ...)."""
-    return mask.detach() + weight * image
-
-
 def consistency(
     mask_output: Tensor,
     image_output: Tensor,

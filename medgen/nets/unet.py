@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,39 @@ from medgen.errors import ConfigError, DataError
 from medgen.nets.blocks import convolution, zeroed
 from medgen.nets.condition import NOTHING, Condition
 from medgen.nets.embedders import TimeEmbedder, VectorEmbedder, VectorMap
+from medgen.nets.side.network import SideNetwork
 from medgen.nets.unet_config import UNetConfig
 from medgen.nets.unet_trunk import DownPath, Middle, UpPath
 
 __all__ = ["UNet", "UNetConfig"]
+
+
+class Seen(NamedTuple):
+    """What a UNet has made of a noisy input before the way up."""
+
+    embedding: Tensor
+    """Of the time and the vector, (B, time_width)."""
+    tokens: Tensor | None
+    """(B, L, context_width)."""
+    present: Tensor | None
+    """Where the condition counts, (B,) bool; None = everywhere."""
+    features: list[Tensor]
+    """The skips, finest first, and the middle."""
+
+    def repeated(self, times: int) -> Seen:
+        """The same batch so many times, one after another."""
+
+        def repeat(part: Tensor) -> Tensor:
+            return part.repeat(times, *[1] * (part.ndim - 1))
+
+        tokens, present = (None if part is None else repeat(part) for part in (self.tokens, self.present))
+        return Seen(repeat(self.embedding), tokens, present, [repeat(feature) for feature in self.features])
+
+    def where_present(self, residual: Tensor) -> Tensor:
+        """A residual (B, C, *S), zero where there is no condition."""
+        if self.present is None:
+            return residual
+        return residual * self.present.view(-1, *[1] * (residual.ndim - 1))
 
 
 class UNet(nn.Module):
@@ -25,9 +55,6 @@ class UNet(nn.Module):
     vector and a token of its own for the tokens, which stand in where the condition is not present. A mask acts through
     the side network, whose residuals are zero there.
     """
-
-    side: nn.Module | None
-    """Maps x, the embedding (B, time_width), the tokens and a mask (B, M, H, W) to residuals for `forward`."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -47,7 +74,7 @@ class UNet(nn.Module):
         self.head_times = nn.ModuleList(TimeEmbedder(width, config.time_width) for _ in config.heads[1:])
         self.down = DownPath(config)
         self.middle = Middle(config)
-        self.side = None
+        self.side = SideNetwork(config, config.side) if config.side else None
         self.up = UpPath(config, self.down.skip_widths)
         self.outputs = nn.ModuleList(
             nn.Sequential(
@@ -74,24 +101,32 @@ class UNet(nn.Module):
         and its downsampling), and last to the middle's output; None = those of the condition's mask, if it has one.
         head: which output; None = the first.
         """
+        seen = self.see(x, time, condition, head=head)
+        if residuals is None:
+            residuals = self._residuals(x, seen, condition)
+        return self.answer(seen, residuals, head=head)
+
+    def see(self, x: Tensor, time: Tensor, condition: Condition = NOTHING, *, head: str | None = None) -> Seen:
+        """The way down and the middle; arguments as in `forward`."""
         self._check_input(x)
         x = x.to(self.down.input.weight.dtype)
-        index = self._head_index(head)
-        embedding = self._embed(x.shape[0], time, condition, index)
+        embedding = self._embed(x.shape[0], time, condition, self._head_index(head))
         tokens = self._tokens(x.shape[0], condition)
-        if residuals is None:
-            residuals = self._residuals(x, embedding, tokens, condition)
         skips = self.down(x, embedding, tokens, self._drawing(x, condition))
-        h = self.middle(skips[-1], embedding, tokens)
+        middle = self.middle(skips[-1], embedding, tokens)
+        return Seen(embedding, tokens, condition.present, [*skips, middle])
+
+    def answer(self, seen: Seen, residuals: Sequence[Tensor] | None = None, *, head: str | None = None) -> Tensor:
+        """The way up, with residuals as in `forward` where the condition is present: (B, out_channels, [D,] H, W)."""
+        features = seen.features
         if residuals is not None:
-            if len(residuals) != len(skips) + 1:
+            if len(residuals) != len(features):
                 raise DataError(
-                    f"{len(residuals)} residuals given, expected {len(skips) + 1}: one a skip and the middle"
+                    f"{len(residuals)} residuals given, expected {len(features)}: one a skip and the middle"
                 )
-            skips = [skip + residual for skip, residual in zip(skips, residuals, strict=False)]
-            h = h + residuals[-1]
-        h = self.up(h, skips, embedding, tokens)
-        out: Tensor = self.outputs[index](h)
+            features = [feature + seen.where_present(r) for feature, r in zip(features, residuals, strict=True)]
+        h = self.up(features[-1], features[:-1], seen.embedding, seen.tokens)
+        out: Tensor = self.outputs[self._head_index(head)](h)
         return out
 
     def _embed(self, batch: int, time: Tensor, condition: Condition, head: int) -> Tensor:
@@ -128,18 +163,14 @@ class UNet(nn.Module):
         # Attention to L copies of one token equals attention to that token alone.
         return torch.where(condition.present[:, None, None], tokens, self.null_context)
 
-    def _residuals(
-        self, x: Tensor, embedding: Tensor, tokens: Tensor | None, condition: Condition
-    ) -> Sequence[Tensor] | None:
-        """What the side network makes of the mask, and nothing where there is no condition."""
+    def _residuals(self, x: Tensor, seen: Seen, condition: Condition) -> list[Tensor] | None:
+        """What the side network makes of the mask; None without a mask."""
         if condition.mask is None:
             return None
         if self.side is None:
             raise ConfigError("a mask was given to a network without a side network; train one that takes masks")
-        residuals: Sequence[Tensor] = self.side(x, embedding, tokens, condition.mask.to(x.dtype))
-        if condition.present is None:
-            return residuals
-        return [residual * condition.present.view(-1, *[1] * (residual.ndim - 1)) for residual in residuals]
+        residuals: list[Tensor] = self.side(x, seen.embedding, seen.tokens, condition.mask)
+        return residuals
 
     def _head_index(self, head: str | None) -> int:
         if head is None:

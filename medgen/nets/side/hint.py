@@ -9,7 +9,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medgen.errors import DataError
 from medgen.nets.blocks import convolution, zeroed
 
 
@@ -49,7 +48,6 @@ class DenseHint(nn.Module):
 
     def __init__(self, channels: int, width: int, factor: int, out_width: int) -> None:
         super().__init__()
-        self.factor = factor
         self.entry = convolution(2, channels, width)
         layers: list[nn.Module] = [HintBlock(width), convolution(2, width, 2 * width), HintBlock(2 * width)]
         width *= 2
@@ -61,11 +59,6 @@ class DenseHint(nn.Module):
 
     def forward(self, hint: Tensor) -> Tensor:
         """Map a hint (B, C, H, W) to (B, out_width, H/factor, W/factor)."""
-        if any(side % self.factor for side in hint.shape[2:]):
-            raise DataError(
-                f"a mask of {' x '.join(map(str, hint.shape[2:]))} pixels does not fit the network: sides must be "
-                f"multiples of {self.factor}"
-            )
         return self.features(self.entry(hint))
 
     def features(self, entered: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from medgen.errors import DataError
 from medgen.nets.blocks import convolution, zeroed
 from medgen.nets.side.hint import DenseHint
 from medgen.nets.unet_config import SideConfig, UNetConfig
@@ -19,6 +20,7 @@ class SideNetwork(nn.Module):
 
     def __init__(self, config: UNetConfig, side: SideConfig) -> None:
         super().__init__()
+        self.config = side
         self.hint = DenseHint(side.classes, side.hint_width, side.factor, config.widths[0])
         self.down = DownPath(config)
         self.middle = Middle(config)
@@ -30,11 +32,17 @@ class SideNetwork(nn.Module):
 
         embedding (B, time_width) and tokens (B, L, context_width) are the trunk's own.
         """
-        return self.residuals(x, embedding, tokens, self.hint(mask))
+        side = self.config
+        if mask.shape != (len(x), side.classes, *(side.factor * length for length in x.shape[2:])):
+            raise DataError(
+                f"a mask of shape {tuple(mask.shape)} does not fit: expected {side.classes} channels, and sides "
+                f"{side.factor} times those of what the network sees, {' x '.join(map(str, x.shape[2:]))}"
+            )
+        return self.residuals(x, embedding, tokens, self.hint(mask.to(self.hint.entry.weight.dtype)))
 
     def residuals(self, x: Tensor, embedding: Tensor, tokens: Tensor | None, hint: Tensor) -> list[Tensor]:
         """Residuals for x (B, C, h, w) under features of a hint (B, widths[0], h, w)."""
-        skips = self.down(x, embedding, tokens, hint)
+        skips = self.down(x.to(self.down.input.weight.dtype), embedding, tokens, hint)
         seen = [*skips, self.middle(skips[-1], embedding, tokens)]
         return [output(h) for output, h in zip(self.outputs, seen, strict=True)]
 

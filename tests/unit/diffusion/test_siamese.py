@@ -7,7 +7,7 @@ import torch
 
 from medgen.diffusion.objectives import Objective, diffusion_loss, loss_weight, mean_over_places, target, to_x0
 from medgen.diffusion.schedules import Schedule, ScheduleConfig
-from medgen.diffusion.siamese import consistency, emphasis, mixed, reseen
+from medgen.diffusion.siamese import consistency, emphasis, reseen
 
 SCHEDULE = Schedule(ScheduleConfig())
 T = torch.tensor([0, 150, 900])
@@ -36,15 +36,6 @@ def test_consistency_is_weighted_as_the_branches_are(objective: Objective) -> No
         consistency(right + error, right, objective, SCHEDULE, T, 5.0), of_branch, rtol=1e-4, atol=1e-5
     )
     assert loss_weight(objective, SCHEDULE, T, 5.0)[0] != 1
-
-
-def test_mixed_features_have_no_gradient_of_the_mask() -> None:
-    mask, image = randn(0).requires_grad_(), randn(1).requires_grad_()
-    mix = mixed(mask, image, 0.25)
-    torch.testing.assert_close(mix, mask + 0.25 * image)
-    mix.sum().backward()
-    assert mask.grad is None
-    torch.testing.assert_close(image.grad, torch.full_like(image, 0.25))
 
 
 @pytest.mark.parametrize("objective", ["eps", "x0", "v"])

@@ -7,8 +7,9 @@ import torch
 from msgspec.structs import replace
 from torch.nn import functional as F
 
-from medgen.config import convert
+from medgen.config import convert, plain
 from medgen.errors import ConfigError, DataError
+from medgen.nets.condition import Condition
 from medgen.nets.side.hint import DenseHint, HintBlock, PatchMerging
 from medgen.nets.side.network import SideNetwork
 from medgen.nets.unet import UNet
@@ -19,6 +20,7 @@ TRUNK = UNetConfig(
     in_channels=3, out_channels=3, widths=(8, 16), blocks=1, attention=("none", "full"), head_width=8, time_width=32,
     groups=4,
 )  # fmt: skip
+SIDED = replace(TRUNK, side=SIDE)
 TIME = torch.tensor([1.0, 700.0])
 
 
@@ -86,17 +88,43 @@ def test_the_full_hint_has_the_published_layers() -> None:
     assert hint.exit.weight.shape == (320, 256, 3, 3)
 
 
-def test_a_mask_that_cannot_be_halved_is_refused() -> None:
-    with pytest.raises(DataError, match="12 x 10 pixels does not fit the network: sides must be multiples of 4"):
-        DenseHint(1, 4, 4, 8)(torch.zeros(1, 1, 12, 10))
+@pytest.mark.parametrize("shape", [(2, 2, 8, 8), (2, 1, 16, 16), (1, 2, 16, 16)])
+def test_a_mask_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match="expected 2 channels, and sides 2 times those of what the network sees, 8 x 8"):
+        UNet(SIDED)(X, TIME, Condition(mask=torch.zeros(shape)))
+    with pytest.raises(ConfigError, match="a mask was given to a network without a side network"):
+        UNet(TRUNK)(X, TIME, Condition(mask=MASK))
 
 
 def test_a_new_side_network_leaves_the_trunk_as_it_is_to_the_bit() -> None:
-    trunk, side = awake(UNet(TRUNK)), SideNetwork(TRUNK, SIDE)
-    embedding = randn(2, 32)
-    residuals = side(X, embedding, None, MASK)
-    assert torch.equal(trunk(X, TIME, residuals=residuals), trunk(X, TIME))
-    assert not torch.equal(trunk(X, TIME, residuals=awake(side)(X, embedding, None, MASK)), trunk(X, TIME))
+    sided = UNet(SIDED)
+    trunk = awake(UNet(TRUNK))
+    sided.load_state_dict(trunk.state_dict(), strict=False)
+    sided.side.begin_as(sided.down, sided.middle)
+    answer = sided(X, TIME, Condition(mask=MASK))
+    assert answer.any()
+    assert torch.equal(answer, trunk(X, TIME))
+    awake(sided.side)
+    assert not torch.equal(sided(X, TIME, Condition(mask=MASK)), trunk(X, TIME))
+
+
+def test_where_the_condition_is_not_present_the_trunk_stands_alone() -> None:
+    sided = awake(UNet(SIDED))
+    here = Condition(mask=MASK, present=torch.tensor([True, False]))
+    torch.testing.assert_close(sided(X, TIME, here)[0], sided(X, TIME, Condition(mask=MASK))[0])
+    torch.testing.assert_close(sided(X, TIME, here)[1], sided(X, TIME)[1])
+    assert (sided(X, TIME, here)[0] - sided(X, TIME)[0]).abs().max() > 1e-4
+
+
+def test_it_traces_without_graph_breaks_and_runs_in_half_precision() -> None:
+    sided = awake(UNet(SIDED))
+    condition = Condition(mask=MASK, present=torch.tensor([True, False]))
+    expected = sided(X, TIME, condition)
+    compiled = torch.compile(sided, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(X, TIME, condition), expected)
+    half = sided.bfloat16()(X, TIME, condition)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), expected, atol=0.1 * expected.detach().abs().max().item(), rtol=0)
 
 
 def test_it_begins_as_a_copy_of_the_trunk() -> None:
@@ -124,4 +152,5 @@ def test_every_weight_of_it_learns() -> None:
 def test_volumes_have_no_side_network() -> None:
     with pytest.raises(ConfigError, match="side needs dims = 2"):
         convert(UNetConfig, {"dims": 3, "side": {}}, "test")
-    assert replace(TRUNK, side=SIDE).side == SIDE
+    assert convert(UNetConfig, plain(SIDED), "test") == SIDED
+    assert "side" not in plain(TRUNK)  # models without masks keep their bytes
