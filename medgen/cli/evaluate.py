@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ import typer
 
 from medgen.cli.flags import Given, takes
 from medgen.cli.options import Device, Force, console_of, listed
-from medgen.evaluation.options import EvaluateOptions
+from medgen.evaluation.options import METRICS_SAID, EvaluateOptions
 
 if TYPE_CHECKING:
     from medgen.cli.console import Console
@@ -83,15 +84,9 @@ def command(
 ) -> None:
     """Measure images: fidelity, copies, conditions, reconstruction, interpolation, anomalies.
 
-    Reconstruction compares images pair by pair: with the cases of equal id in --reference, or with what --vae makes of
-    them. Fidelity is how far the images lie from those of --reference in features, beside how far real ones lie from
-    each other. Memorization finds copies: samples nearer to an image of --training than any of --reference, which was
-    held out. Conditioning asks whether each sample shows the nodule its vector asks for; its measuring rule is fitted
-    to one half of --reference and tried on the other. Interpolation compares thin slices made of --thick with those of
-    --reference, place by place in mm, beside linear and cubic interpolation and what --vae leaves of the truth. Anomaly
-    holds the maps and scores of anomaly-map against masks and labels, beside what --vae and the nearest image of
-    --training would find; its threshold is fitted on the normal images of the validation split, or of a --reference of
-    maps. Files are read as preprocess reads them, to the size and window of the sets beside them.
+    {metrics}
+
+    Files are read as preprocess reads them, to the size and window of the sets beside them.
     """
     options = given.resolve(EvaluateOptions)
     import contextlib
@@ -161,7 +156,6 @@ def command(
             inputs = Inputs(
                 one.stored,
                 bank,
-                options,
                 console.progress,
                 reference=against.get(REFERENCE),
                 training=against.get(TRAINING),
@@ -170,12 +164,13 @@ def command(
                 maps=ComparableMaps.like(one.stored.header),
                 whole=one.images.stored,
                 pairing=pairing,
+                seed=options.seed,
             )
-            results.append(evaluate(one.name, inputs))
+            results.append(evaluate(one.name, inputs, options))
         pairs = compare(results, options.seed)
         _print(console, results, pairs)
         provenance = provenance_of(options, materials)
-        numbers = as_json(results, provenance, comparison_json(pairs) if pairs else None)
+        numbers = as_json(results, options, provenance, comparison_json(pairs) if pairs else None)
         if console.page is not None:
             from medgen.report.evaluation_page import report
 
@@ -194,6 +189,9 @@ def command(
             temporary.write_text(text, encoding="utf-8")
     if left_out := console.report.get("left_out"):
         raise SomeItemsFailed(f"{len(left_out)} items were left out, each named above; the rest was measured")
+
+
+command.__doc__ = inspect.cleandoc(command.__doc__ or "").replace("{metrics}", METRICS_SAID)
 
 
 def _print(console: Console, results: Sequence[Evaluated], pairs: Sequence[Pair]) -> None:

@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     import torch
 
     from medgen.evaluation.features.features import Extractor
-    from medgen.evaluation.options import EvaluateOptions
+    from medgen.evaluation.options import SharedOptions
 
 
-def open_extractor(options: EvaluateOptions, device: torch.device) -> Extractor:
+def open_extractor(options: SharedOptions, device: torch.device) -> Extractor:
     """Built in, a VAE of medgen, or another file."""
     from medgen.artifacts.model_record import read_record
     from medgen.errors import DataError, InputMissingError

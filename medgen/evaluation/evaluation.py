@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,34 +16,10 @@ from medgen.artifacts.stored import StoredSet
 from medgen.artifacts.synthetic import counted
 from medgen.config import did_you_mean, plain
 from medgen.errors import UsageError
-from medgen.evaluation.anomaly import metric as anomaly
-from medgen.evaluation.conditioning import metric as conditioning
-from medgen.evaluation.fidelity import metric as fidelity
 from medgen.evaluation.inputs import Inputs
-from medgen.evaluation.interpolation import metric as interpolation
-from medgen.evaluation.memorization import metric as memorization
-from medgen.evaluation.options import EvaluateOptions
-from medgen.evaluation.reconstruction import metric as reconstruction
+from medgen.evaluation.options import SharedOptions
+from medgen.evaluation.registry import METRICS
 from medgen.evaluation.section import Section
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One kind of measurement: whether its inputs are there, and the measurement itself."""
-
-    lacking: Callable[[Inputs], str]
-    measure: Callable[[Inputs], Section]
-
-
-METRICS = {
-    "reconstruction": Metric(reconstruction.lacking, reconstruction.measure),
-    "fidelity": Metric(fidelity.lacking, fidelity.measure),
-    "memorization": Metric(memorization.lacking, memorization.measure),
-    "conditioning": Metric(conditioning.lacking, conditioning.measure),
-    "interpolation": Metric(interpolation.lacking, interpolation.measure),
-    "anomaly": Metric(anomaly.lacking, anomaly.measure),
-}
-
 
 LIBRARIES = ("torch", "numpy", "scipy")
 """Whose versions can change a number."""
@@ -75,15 +51,13 @@ class Evaluated:
 def choose(names: Sequence[str] | None, inputs: Inputs) -> list[str]:
     """The metrics to take: those named, or all for which the inputs suffice; UsageError with the remedy if none do."""
     lacking = {name: metric.lacking(inputs) for name, metric in METRICS.items()}
-    if names is None and inputs.thick is not None and not lacking["interpolation"]:
-        return ["interpolation"]  # what else is measured of it must be asked for: the reference is of other slices
-    if names is None and not lacking["anomaly"]:
-        return ["anomaly"]  # a VAE and training images are given for its baselines
     if names is None:
-        chosen = [name for name, reason in lacking.items() if not reason]
+        unasked = [one for one in METRICS.values() if one.chosen != "when named"]
+        chosen = [one for one in unasked if not lacking[one.name]]
         if not chosen:
-            raise UsageError(f"nothing to measure: {'; '.join(f'{name} {lacking[name]}' for name in METRICS)}")
-        return chosen
+            raise UsageError(f"nothing to measure: {'; '.join(f'{one.name} {lacking[one.name]}' for one in unasked)}")
+        alone = [one for one in chosen if one.chosen == "alone"]
+        return [one.name for one in alone[:1] or chosen]
     for name in names:
         if name not in METRICS:
             hint = did_you_mean(name, METRICS, f"metrics: {', '.join(METRICS)}")
@@ -93,19 +67,22 @@ def choose(names: Sequence[str] | None, inputs: Inputs) -> list[str]:
     return list(names)
 
 
-def evaluate(name: str, inputs: Inputs) -> Evaluated:
+def evaluate(name: str, inputs: Inputs, options: SharedOptions) -> Evaluated:
     """Take the chosen metrics of one set."""
-    chosen = choose(inputs.options.metrics, inputs)
-    return Evaluated(name, inputs, [METRICS[metric].measure(inputs) for metric in chosen])
+    chosen = [METRICS[metric] for metric in choose(options.metrics, inputs)]
+    return Evaluated(name, inputs, [metric.measure(inputs, options.of(metric)) for metric in chosen])
 
 
-def provenance_of(options: EvaluateOptions, materials: Sequence[Material]) -> Provenance:
+def provenance_of(options: SharedOptions, materials: Sequence[Material]) -> Provenance:
     """The graph that ends in this evaluation."""
     return derive("evaluate", shareable(options), seed=options.seed, inputs=[one.item for one in materials])
 
 
 def as_json(
-    evaluated: Sequence[Evaluated], provenance: Provenance, comparison: Mapping[str, Any] | None = None
+    evaluated: Sequence[Evaluated],
+    options: SharedOptions,
+    provenance: Provenance,
+    comparison: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Every number, and what was compared with what."""
     inputs = evaluated[0].inputs
@@ -114,7 +91,7 @@ def as_json(
         "version": __version__,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         "provenance": provenance.id,
-        "options": shareable(inputs.options),
+        "options": shareable(options),
         "features": {"name": inputs.bank.extractor.name, "digest": inputs.bank.extractor.digest},
         "reference": identity(inputs.reference),
         "training": identity(inputs.training),
@@ -131,7 +108,7 @@ def as_json(
     }
 
 
-def shareable(options: EvaluateOptions) -> dict[str, Any]:
+def shareable(options: SharedOptions) -> dict[str, Any]:
     """The options, with files by what they hold and not by their names; how these were read, their provenance tells."""
     shared = plain(options)
     del shared["reading"]
@@ -139,8 +116,10 @@ def shareable(options: EvaluateOptions) -> dict[str, Any]:
         shared["features"] = _content(options.features)
     if options.pair_by.lower().endswith(".csv"):
         shared["pair_by"] = _content(options.pair_by)
-    if options.reconstruction.lpips:
-        shared["reconstruction"]["lpips"] = _content(options.reconstruction.lpips)
+    for metric in METRICS.values():
+        for name in metric.files:
+            if file := getattr(options.of(metric), name):
+                shared[metric.name][name] = _content(file)
     return shared
 
 

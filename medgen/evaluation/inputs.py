@@ -13,7 +13,6 @@ from torch import Tensor
 
 from medgen.artifacts.stored import StoredSet
 from medgen.evaluation.features.features import FeatureBank
-from medgen.evaluation.options import EvaluateOptions
 from medgen.evaluation.pairing import UNNAMED, Pairing
 
 Images = npt.NDArray[np.float32]
@@ -58,7 +57,6 @@ class Inputs:
 
     stored: StoredSet
     bank: FeatureBank
-    options: EvaluateOptions
     progress: Progress
     reference: StoredSet | None = None
     """Real images, or the truth that the set should equal."""
@@ -72,6 +70,8 @@ class Inputs:
     """Which cases of these sets show the same."""
     whole: StoredSet | None = None
     """The set with all its splits, where `stored` is one of them."""
+    seed: int = 0
+    """Of everything random."""
 
 
 def slice_names(stored: StoredSet) -> list[str]:

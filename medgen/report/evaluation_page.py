@@ -11,7 +11,8 @@ from medgen.artifacts.provenance import Provenance, Step
 from medgen.artifacts.stored import StoredSet
 from medgen.evaluation import comparison
 from medgen.evaluation.comparison import Pair
-from medgen.evaluation.evaluation import METRICS, Evaluated, Material
+from medgen.evaluation.evaluation import Evaluated, Material
+from medgen.evaluation.registry import METRICS
 from medgen.evaluation.section import Gallery, Section, Table
 from medgen.report.examples import examples
 from medgen.report.html import counted, figures, flattened, render
@@ -143,7 +144,7 @@ def _comparison(pairs: Sequence[Pair], evaluated: Sequence[Evaluated]) -> list[P
 
 def _examples(evaluated: Sequence[Evaluated], reference: Material | None) -> list[Gallery]:
     real = (reference.name, reference.item) if reference and isinstance(reference.item, StoredSet) else None
-    seed = evaluated[0].inputs.options.seed
+    seed = evaluated[0].inputs.seed
     return examples([(one.name, one.inputs.stored) for one in evaluated], real, seed)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medgen.artifacts.schema import MAP_CHANNELS
+from medgen.evaluation.anomaly.declaration import AnomalyEvaluationOptions
 from medgen.evaluation.anomaly.detection import RESOLUTION
 from medgen.evaluation.anomaly.sources import Detector, chunks, read_images, sources_of
 from medgen.evaluation.anomaly.tables import tables_of
@@ -21,18 +22,9 @@ MAIN = "normalizer"
 PICTURED = 4
 
 
-def lacking(inputs: Inputs) -> str:
-    """What is missing, with the remedy; "" for nothing."""
-    if inputs.stored.header.kind != "map":
-        return "needs anomaly maps: make them with anomaly-map"
-    if not (inputs.stored.has("label") or inputs.stored.has("mask")):
-        return "needs labels or masks to hold the maps against: preprocess with --labels or --masks"
-    return ""
-
-
-def measure(inputs: Inputs) -> Section:
+def measure(inputs: Inputs, options: AnomalyEvaluationOptions) -> Section:
     """Fit thresholds on held-out normal slices, and test all detectors on the others."""
-    options, stored, reference = inputs.options.anomaly, inputs.stored, inputs.reference
+    stored, reference = inputs.stored, inputs.reference
     held_out = reference if reference is not None and reference.header.kind == "map" else None
     roles = roles_of(stored, stored if inputs.whole is None else inputs.whole, held_out, options)
     tallies: dict[str, Tally] = {}
@@ -52,16 +44,14 @@ def measure(inputs: Inputs) -> Section:
             detectors += source.detectors
             tallies.update({detector.name: tally for detector, tally in zip(source.detectors, own, strict=True)})
     kinds = sorted(set(roles.test.kinds[roles.test_rows].tolist()) - {options.normal})
-    results = {
-        detector.name: _result(tallies[detector.name], kinds, detector, inputs.options.seed) for detector in detectors
-    }
-    result = {**_setting(inputs, roles, kinds), "detectors": results}
+    results = {detector.name: _result(tallies[detector.name], kinds, detector, inputs.seed) for detector in detectors}
+    result = {**_setting(options, roles, kinds), "detectors": results}
     return Section(
         "anomaly",
         "Anomaly maps",
         result,
         tables_of(result, {detector.name: detector.title for detector in detectors}),
-        _warnings(inputs, roles, result),
+        _warnings(inputs, options, roles, result),
         [_distribution(tallies[MAIN])],
         _galleries(roles, tallies[MAIN]),
         _scores(roles, tallies[MAIN]),
@@ -91,9 +81,9 @@ def _result(tally: Tally, kinds: list[str], detector: Detector, seed: int) -> di
     return result
 
 
-def _setting(inputs: Inputs, roles: Roles, kinds: list[str]) -> dict[str, Any]:
+def _setting(options: AnomalyEvaluationOptions, roles: Roles, kinds: list[str]) -> dict[str, Any]:
     """What was compared, and what guessing would reach."""
-    options, truth, rows = inputs.options.anomaly, roles.test, roles.test_rows
+    truth, rows = roles.test, roles.test_rows
     ill = truth.ill[rows]
     outlined = truth.outlined[rows] if truth.stored.has("mask") else np.zeros(len(rows), bool)
     marked = sum(
@@ -114,11 +104,11 @@ def _setting(inputs: Inputs, roles: Roles, kinds: list[str]) -> dict[str, Any]:
     }
 
 
-def _warnings(inputs: Inputs, roles: Roles, result: dict[str, Any]) -> list[str]:
+def _warnings(inputs: Inputs, options: AnomalyEvaluationOptions, roles: Roles, result: dict[str, Any]) -> list[str]:
     told = []
     if not len(roles.fit_rows):
         told.append(
-            f"no normal slice in the split '{inputs.options.anomaly.fit_split}', so no threshold could be fitted: "
+            f"no normal slice in the split '{options.fit_split}', so no threshold could be fitted: "
             "Dice and lesions found need maps of held-out normal images (or give them as --reference)"
         )
     if not 0 < result["ill"] < result["slices"]:

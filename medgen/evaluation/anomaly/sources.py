@@ -123,7 +123,7 @@ def _nearest(inputs: Inputs, roles: Roles, advance: Callable[[int], object]) -> 
     shapes = [tuple(one.read("image", [0]).shape[1:]) for one in (training, inputs.stored)]
     if shapes[0] != shapes[1]:
         raise DataError(f"the training images are {shapes[0]}, those of the maps {shapes[1]}; preprocess both alike")
-    candidates, read = normal_rows(training, inputs.options.anomaly.normal), read_images(training)
+    candidates, read = normal_rows(training, roles.test.normal), read_images(training)
     found: dict[tuple[int, int], int] = {}
     for truth, rows in ((roles.fit, roles.fit_rows), (roles.test, roles.test_rows)):
         nearest = nearest_rows(rows, read_images(truth.stored), candidates, read, advance)

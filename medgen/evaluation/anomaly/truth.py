@@ -10,7 +10,7 @@ import numpy.typing as npt
 from medgen.artifacts.classes import normal_class
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
-from medgen.evaluation.options import AnomalyEvaluationOptions
+from medgen.evaluation.anomaly.declaration import AnomalyEvaluationOptions
 
 Bools = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]

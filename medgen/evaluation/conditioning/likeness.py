@@ -13,8 +13,8 @@ import torch
 from medgen.evaluation.conditioning.patches import RINGS, Rated
 from medgen.evaluation.conditioning.scores import weights_of_like
 from medgen.evaluation.features.features import Extractor, Features
+from medgen.evaluation.fidelity.declaration import FidelityOptions
 from medgen.evaluation.fidelity.figures import compare
-from medgen.evaluation.options import FidelityOptions
 from medgen.evaluation.section import Table, number
 
 FEWEST = 20

@@ -14,6 +14,7 @@ import numpy as np
 from medgen.artifacts.schema import GENERATED, SPACING_NOTE
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
+from medgen.evaluation.conditioning.declaration import FIELDS
 from medgen.evaluation.conditioning.likeness import FAR, compare_patches, times_as_far
 from medgen.evaluation.conditioning.likeness import table_of as patches_table
 from medgen.evaluation.conditioning.nodules import find_spots
@@ -24,22 +25,10 @@ from medgen.evaluation.conditioning.scores import LIKE, RATES, evaluate
 from medgen.evaluation.inputs import Inputs, slice_names
 from medgen.evaluation.section import Score, Section, Table, interval, number, percent
 
-FIELDS = ("has_nodule", "x", "y", "size")
-
-
-def lacking(inputs: Inputs) -> str:
-    """What is missing, with the remedy; "" for nothing."""
-    header = inputs.stored.header
-    if not set(FIELDS) <= set(header.vector_fields):
-        return f"needs a set whose vectors name {', '.join(FIELDS)}: generate it with --vector or --like"
-    if header.intensity is None or header.intensity.unit != "HU":
-        return "measures nodules in CT: it needs a set in HU"
-    return ""
-
 
 def measure(inputs: Inputs) -> Section:
     """Measure the samples, the reference's known nodules, and shuffled conditions; patches and ratings by features."""
-    stored, real, seed = inputs.stored, inputs.reference, inputs.options.seed
+    stored, real, seed = inputs.stored, inputs.reference, inputs.seed
     known = real if real is not None and set(FIELDS) <= set(real.header.vector_fields) else None
     total = stored.slices + (known.slices if known is not None else 0)
     with inputs.progress(total, "slices") as advance:

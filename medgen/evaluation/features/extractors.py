@@ -19,7 +19,7 @@ from medgen.artifacts.schema import as_bytes
 from medgen.artifacts.tensors.foreign import read_weights
 from medgen.errors import DataError
 from medgen.evaluation.features.features import Extractor
-from medgen.evaluation.options import TorchScriptOptions
+from medgen.evaluation.features.options import TorchScriptOptions
 from medgen.nets.compute import exact_float32, lay_channels_last
 from medgen.nets.perception.features import FixedFeatures
 from medgen.nets.perception.inception import InceptionV3

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 
 from medgen.evaluation.features.features import Extractor, Features
+from medgen.evaluation.fidelity.declaration import FidelityOptions
 from medgen.evaluation.fidelity.frechet import frechet_between
 from medgen.evaluation.fidelity.inception_score import inception_score, score, weighted_scores
 from medgen.evaluation.fidelity.kernel_distance import kernel_distance, subset_distances, weighted_distances
 from medgen.evaluation.fidelity.neighbourhoods import Neighbourhoods, Part, neighbourhoods, of_parts
 from medgen.evaluation.intervals import around, fraction_interval, half_samples, half_weights, halves
-from medgen.evaluation.options import FidelityOptions
 
 REPEATS = 5
 """Random splits of the reference, over which the floor is averaged."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from medgen.evaluation.features.features import Extractor, Features
+from medgen.evaluation.fidelity.declaration import FidelityOptions
 from medgen.evaluation.fidelity.figures import NEIGHBOURHOOD, Comparison, compare, names_of
 from medgen.evaluation.groups import groups
 from medgen.evaluation.inputs import Inputs, slice_names
@@ -30,21 +31,16 @@ NOTE = (
 )
 
 
-def lacking(inputs: Inputs) -> str:
-    """What is missing, with the remedy; "" for nothing."""
-    return "" if inputs.reference is not None else "needs real images: give --reference SET"
-
-
-def measure(inputs: Inputs) -> Section:
+def measure(inputs: Inputs, options: FidelityOptions) -> Section:
     """The set against the reference, overall and in the groups that the options name."""
     stored, real, bank = inputs.stored, inputs.reference, inputs.bank
-    options, extractor = inputs.options.fidelity, bank.extractor
+    extractor = bank.extractor
     if real is None:
         raise ValueError("fidelity needs a reference")
     by = {field: groups(stored, real, field) for field in options.by}  # before the work, as it may be refused
     with inputs.progress(stored.slices + real.slices, "slices") as advance:
         samples, others = bank.of(stored, advance), bank.of(real, advance)
-    whole = compare(samples, others, extractor, options, inputs.options.seed)
+    whole = compare(samples, others, extractor, options, inputs.seed)
     grouped: dict[str, dict[str, Any]] = {}
     for field, parts in by.items():
         grouped[field] = {}
@@ -52,7 +48,7 @@ def measure(inputs: Inputs) -> Section:
             ours, reals = _among(samples, mine), _among(others, theirs)
             result: dict[str, Any] = {"samples": len(ours), "reference_samples": len(reals)}
             if min(len(ours), len(reals)) >= 2:
-                result = compare(ours, reals, extractor, options, inputs.options.seed).result
+                result = compare(ours, reals, extractor, options, inputs.seed).result
             grouped[field][group] = result
     width = int(samples.values.shape[1])
     result = {

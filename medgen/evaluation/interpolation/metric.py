@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medgen.errors import UsageError
 from medgen.evaluation.inputs import Inputs
+from medgen.evaluation.interpolation.declaration import InterpolationOptions
 from medgen.evaluation.interpolation.thin_pairs import Flags, Trio, Trios, batches, find_trios
 from medgen.evaluation.interpolation.thin_scores import KINDS, Calibration, Measurement, SliceScores
 from medgen.evaluation.pictures import picture
@@ -30,13 +30,6 @@ PLACES = {
 }
 
 
-def lacking(inputs: Inputs) -> str:
-    """What is missing, with the remedy; "" for nothing."""
-    if inputs.thick is None:
-        return "needs the thick slices: give --thick, and the thin truth as --reference"
-    return "needs the thin truth: give --reference" if inputs.reference is None else ""
-
-
 @dataclass
 class Findings:
     """All that is collected in one pass over the cases."""
@@ -49,12 +42,11 @@ class Findings:
     coronal: list[list[Picture]] = field(default_factory=list)
 
 
-def measure(inputs: Inputs) -> Section:
+def measure(inputs: Inputs, options: InterpolationOptions) -> Section:
     """Compare slice by slice at equal places in mm: the set, cubic and linear interpolation, and the VAE's ceiling."""
     if inputs.thick is None or inputs.reference is None:
-        raise UsageError(f"interpolation {lacking(inputs)}")
+        raise ValueError("interpolation needs thick slices and the thin truth")
     trios = find_trios(inputs.stored, inputs.thick, inputs.reference, inputs.pairing)
-    options = inputs.options.interpolation
     findings = Findings(SliceScores(trios.cases[0].truth.intensity), Measurement(options.profile, options.thickness))
     patients: dict[str, int] = {}
     with inputs.progress(sum(len(trio.numbers) for trio in trios.cases), "slices") as advance:
@@ -110,7 +102,7 @@ def _through(inputs: Inputs, truth: Tensor, trio: Trio) -> Tensor:
 
 
 def _result(trios: Trios, findings: Findings, inputs: Inputs) -> dict[str, Any]:
-    scores, seed = findings.scores, inputs.options.seed
+    scores, seed = findings.scores, inputs.seed
     kinds = np.array(scores.kinds)
     result: dict[str, Any] = {
         "cases": len(trios.cases),

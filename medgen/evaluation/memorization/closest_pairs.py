@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medgen.evaluation.inputs import slice_names
+from medgen.evaluation.memorization.declaration import MemorizationOptions
 from medgen.evaluation.memorization.nearest_images import FLIPS, Collection, Matches, compared_size
-from medgen.evaluation.options import MemorizationOptions
 from medgen.evaluation.pictures import picture
 from medgen.evaluation.section import Gallery
 

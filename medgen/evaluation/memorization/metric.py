@@ -19,8 +19,8 @@ from medgen.evaluation.features.features import key_of
 from medgen.evaluation.inputs import Inputs, slice_names
 from medgen.evaluation.intervals import share_interval
 from medgen.evaluation.memorization.closest_pairs import PairSource, gallery
+from medgen.evaluation.memorization.declaration import MemorizationOptions
 from medgen.evaluation.memorization.nearest_images import FLIPS, Collection, Matches, collect, nearest_images
-from medgen.evaluation.options import MemorizationOptions
 from medgen.evaluation.section import Distribution, Score, Section, Table, number, percent
 
 LEAK_SPREADS = 5.0
@@ -47,15 +47,6 @@ class Rule:
     """(H,) held-out images that are copies themselves, and taught nothing."""
 
 
-def lacking(inputs: Inputs) -> str:
-    """What is missing, with the remedy; "" for nothing."""
-    if inputs.training is None:
-        return "needs what the generator learned from: give --training SET"
-    if inputs.reference is None:
-        return "needs real images that were held out of training: give --reference SET"
-    return ""
-
-
 @dataclass(frozen=True)
 class Findings:
     """What was compared, and what lay nearest."""
@@ -75,10 +66,10 @@ class Findings:
     """Of as many training images among themselves."""
 
 
-def measure(inputs: Inputs) -> Section:
+def measure(inputs: Inputs, options: MemorizationOptions) -> Section:
     """Hold each sample against the training images, beside each held-out image, and against the other samples."""
-    options, extractor = inputs.options.memorization, inputs.bank.extractor
-    findings = _compare(inputs)
+    extractor = inputs.bank.extractor
+    findings = _compare(inputs, options)
     ours, found, honest = findings.ours, findings.found, findings.honest
     rule = learn_rule(honest, options)
     relative, theirs = found.relative(rule.least), honest.relative(rule.least)
@@ -132,17 +123,16 @@ def measure(inputs: Inputs) -> Section:
     return Section("memorization", "Memorization", result, tables, warnings, distributions, galleries, scores)
 
 
-def _compare(inputs: Inputs) -> Findings:
+def _compare(inputs: Inputs, options: MemorizationOptions) -> Findings:
     """All searches; what does not depend on the samples is done once for all sets."""
     stored, training, reference, bank = inputs.stored, inputs.training, inputs.reference, inputs.bank
     if training is None or reference is None:
         raise ValueError("memorization needs a training set and held-out images")
-    options = inputs.options.memorization
     with inputs.progress(stored.slices + training.slices + reference.slices, "slices described") as advance:
         ours, known, held_out = (collect(one, bank, advance) for one in (stored, training, reference))
     held_out, in_training = _without(held_out, {row.id for row in training.cases})
     several = min(_cases(ours), _cases(known)) > 1
-    some = _as_many(known, ours, np.random.default_rng(inputs.options.seed))
+    some = _as_many(known, ours, np.random.default_rng(inputs.seed))
     steps = len(ours) + len(held_out) + several * (len(ours) + len(some))
     with inputs.progress(steps, "images compared") as advance:
         return Findings(

@@ -18,8 +18,8 @@ from medgen.artifacts.stored import StoredSet
 from medgen.evaluation.distances import distances, on_grid
 from medgen.evaluation.features.features import FeatureBank, Features, key_of
 from medgen.evaluation.memorization.alignment import align, small, unlikeness
+from medgen.evaluation.memorization.declaration import MemorizationOptions
 from medgen.evaluation.memorization.spectrum import mirrored, spectrum
-from medgen.evaluation.options import MemorizationOptions
 
 FLIPS: dict[str, tuple[int, ...]] = {"none": (), "left-right": (-1,), "up-down": (-2,), "both": (-2, -1)}
 BATCH = 64

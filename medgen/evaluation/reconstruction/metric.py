@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from medgen.artifacts.schema import Array, Intensity
-from medgen.artifacts.stored import CaseRow, StoredSet
+from medgen.artifacts.stored import StoredSet
 from medgen.artifacts.tensors.foreign import read_weights
 from medgen.errors import DataError, UsageError
 from medgen.evaluation.inputs import Inputs, slice_names
-from medgen.evaluation.options import ReconstructionOptions
-from medgen.evaluation.pairing import MEASURED, REFERENCE, UNNAMED, Pairing
+from medgen.evaluation.pairing import UNNAMED, Pairing
+from medgen.evaluation.reconstruction.declaration import ReconstructionOptions
 from medgen.evaluation.reconstruction.pair_scores import PairScores, Place
+from medgen.evaluation.reconstruction.pairs import pairs_of
 from medgen.evaluation.section import Distribution, Gallery, Score, Section, Table, number
 from medgen.nets.perception.lpips import LPIPS
 
@@ -44,16 +45,9 @@ TITLES = {
 }
 
 
-def lacking(inputs: Inputs) -> str:
-    """What is missing, with the remedy; "" for nothing."""
-    if inputs.vae is None and not (inputs.reference and _pairs(inputs.stored, inputs.reference, inputs.pairing)):
-        return "needs pairs: give --vae, or a --reference that holds the same cases"
-    return ""
-
-
-def measure(inputs: Inputs) -> Section:
+def measure(inputs: Inputs, options: ReconstructionOptions) -> Section:
     """Score the set against its reconstruction by the VAE, or else against the reference's cases of equal id."""
-    stored, options = inputs.stored, inputs.options.reconstruction
+    stored = inputs.stored
     network = load_lpips(options)
     scores = PairScores(intensity_of(inputs.reference or stored, "the set"), network)
     truth = stored if inputs.vae is not None or inputs.reference is None else inputs.reference
@@ -63,7 +57,7 @@ def measure(inputs: Inputs) -> Section:
             pairing = compare_with_model(stored, inputs.vae.reconstruct, scores, advance, foreground)
         else:
             pairing = compare_sets(stored, truth, scores, advance, foreground, inputs.pairing)
-    result = {**pairing, **scores.result(inputs.options.seed), "foreground": options.foreground}
+    result = {**pairing, **scores.result(inputs.seed), "foreground": options.foreground}
     if inputs.vae is not None:
         result["vae_digest"] = inputs.vae.digest
     if network is not None:
@@ -190,7 +184,7 @@ def compare_sets(
             f"the set has window {ours.window} {ours.unit} and the reference {theirs.window} {theirs.unit}; "
             "preprocess both with one window"
         )
-    paired = _pairs(stored, reference, pairing)
+    paired = pairs_of(stored, reference, pairing)
     if not paired:
         raise DataError(
             "no case of the set is in the reference: reconstruction compares cases of equal id, or as --pair-by says"
@@ -212,22 +206,6 @@ def compare_sets(
             advance(len(depths))
     unpaired = {"set": len(stored) - len(paired), "reference": len(reference) - len(paired)}
     return {"cases": len(paired), "unpaired_cases": unpaired}
-
-
-def _pairs(stored: StoredSet, reference: StoredSet, pairing: Pairing) -> list[tuple[CaseRow, CaseRow]]:
-    """Cases of both sets; DataError where several could be meant."""
-    paired = []
-    for row in stored.cases:
-        partners = pairing.partners(row, MEASURED, reference.cases, REFERENCE)
-        if pairing.names is None:  # series of one frame of reference show the same patient, but not the same slices
-            partners = [one for one in partners if one.id == row.id]
-        if len(partners) > 1:
-            raise DataError(
-                f"case {row.id}: pairs with {len(partners)} cases of the reference, such as {partners[0].id} and "
-                f"{partners[1].id}; name the pairs in a CSV for --pair-by"
-            )
-        paired += [(row, one) for one in partners]
-    return paired
 
 
 def compare_with_model(

@@ -16,11 +16,11 @@ from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
-from medgen.evaluation.anomaly.metric import lacking, measure
+from medgen.evaluation.anomaly.declaration import ANOMALY, AnomalyEvaluationOptions
+from medgen.evaluation.anomaly.metric import measure
 from medgen.evaluation.anomaly.sources import normal_rows
 from medgen.evaluation.evaluation import choose
 from medgen.evaluation.inputs import Inputs, Reconstructor
-from medgen.evaluation.options import AnomalyEvaluationOptions, EvaluateOptions
 from medgen.inference.anomaly import AnomalyOptions, map_cases, map_header, normal_maps
 from medgen.inference.calibration import calibrate
 from medgen.inference.comparable_maps import ComparableMaps
@@ -72,14 +72,16 @@ def make_maps(
     return path
 
 
-def inputs_of(stored: StoredSet, options: AnomalyEvaluationOptions | None = None, **more: Any) -> Inputs:
-    chosen = EvaluateOptions(anomaly=options or AnomalyEvaluationOptions())
-    return Inputs(stored, None, chosen, silent, maps=ComparableMaps.like(stored.header), **more)  # type: ignore[arg-type]
+OPTIONS = AnomalyEvaluationOptions()
 
 
-def measured(path: Path, options: AnomalyEvaluationOptions | None = None, **more: Any) -> dict[str, Any]:
+def inputs_of(stored: StoredSet, **more: Any) -> Inputs:
+    return Inputs(stored, None, silent, maps=ComparableMaps.like(stored.header), **more)  # type: ignore[arg-type]
+
+
+def measured(path: Path, options: AnomalyEvaluationOptions = OPTIONS, **more: Any) -> dict[str, Any]:
     with open_set(path, random_access=True) as stored:
-        return measure(inputs_of(stored, options, **more)).result
+        return measure(inputs_of(stored, **more), options).result
 
 
 def test_good_maps_find_what_is_ill(tmp_path: Path) -> None:
@@ -155,12 +157,12 @@ def test_maps_of_normal_images_may_come_as_reference(tmp_path: Path) -> None:
 
 def test_a_chosen_split_is_tested_and_the_threshold_stays(tmp_path: Path) -> None:
     with open_set(make_maps(tmp_path / "maps.h5", seed=5), random_access=True) as stored:
-        whole = measure(inputs_of(stored)).result
-        part = measure(inputs_of(stored.only("test"), whole=stored)).result
+        whole = measure(inputs_of(stored), OPTIONS).result
+        part = measure(inputs_of(stored.only("test"), whole=stored), OPTIONS).result
     assert part["held_out_normal"] == whole["held_out_normal"] == 16
     assert part["detectors"] == whole["detectors"]
     with open_set(tmp_path / "maps.h5", random_access=True) as stored, pytest.raises(DataError, match="left to test"):
-        measure(inputs_of(stored.only("val"), whole=stored))
+        measure(inputs_of(stored.only("val"), whole=stored), OPTIONS)
 
 
 def test_baselines_stand_in_the_same_table_and_are_mapped_alike(tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ def test_baselines_stand_in_the_same_table_and_are_mapped_alike(tmp_path: Path) 
         assert normal_rows(training).tolist() == [index for index in range(30) if index % 3 and index % 2]
         with pytest.raises(DataError, match="does not say which cases are normal"):
             normal_rows(training, "fine")
-        section = measure(inputs_of(stored, vae=copies, training=training))
+        section = measure(inputs_of(stored, vae=copies, training=training), OPTIONS)
     detectors = section.result["detectors"]
     assert list(detectors) == [
         *("normalizer", "normalizer_pixel", "normalizer_gradient", "normalizer_laplacian"),
@@ -215,7 +217,7 @@ def test_without_held_out_normal_images_there_is_no_threshold(tmp_path: Path) ->
             if case.split == "test":
                 writer.write(case)
     with open_set(tmp_path / "b.h5", random_access=True) as stored:
-        section = measure(inputs_of(stored))
+        section = measure(inputs_of(stored), OPTIONS)
     found = section.result["detectors"]["normalizer"]
     assert found["dice"] is found["threshold"] is found["lesion_recall"] is None
     assert found["pixel_auroc"]["value"] > 0.99
@@ -232,7 +234,7 @@ def test_contradictions_and_gaps_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="labelled 'normal', yet its mask marks pixels"):
         measured(tmp_path / "b.h5")
     with open_set(path, random_access=True) as stored:
-        assert lacking(inputs_of(stored)) == ""
+        assert ANOMALY.lacking(inputs_of(stored)) == ""
         assert choose(None, inputs_of(stored)) == ["anomaly"]
 
 

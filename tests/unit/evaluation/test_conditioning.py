@@ -9,7 +9,8 @@ import pytest
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import GENERATED, SPACING_NOTE, Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
-from medgen.evaluation.conditioning.metric import FIELDS, observe
+from medgen.evaluation.conditioning.declaration import FIELDS
+from medgen.evaluation.conditioning.metric import observe
 from medgen.evaluation.conditioning.nodules import Spot
 from medgen.evaluation.conditioning.rule import Measured, Rule, best_cut, calibrate, hits
 from medgen.evaluation.conditioning.scores import evaluate, rates_of_like, score, weights_of_like

@@ -11,8 +11,8 @@ from medgen.artifacts.schema import Intensity
 from medgen.artifacts.sets import open_set
 from medgen.evaluation.features.extractors import builtin_extractor
 from medgen.evaluation.features.features import Extractor, Features, extract
+from medgen.evaluation.fidelity.declaration import FidelityOptions
 from medgen.evaluation.fidelity.figures import compare
-from medgen.evaluation.options import FidelityOptions
 
 EXTRACTOR = Extractor("test", "0" * 64, lambda x: x.flatten(1))
 OPTIONS = FidelityOptions(subsets=20)

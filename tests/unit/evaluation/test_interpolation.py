@@ -22,9 +22,9 @@ from medgen.evaluation.evaluation import choose
 from medgen.evaluation.features.extractors import builtin_extractor
 from medgen.evaluation.features.features import FeatureBank
 from medgen.evaluation.inputs import Advance, Inputs, Reconstructor
+from medgen.evaluation.interpolation.declaration import InterpolationOptions
 from medgen.evaluation.interpolation.metric import measure
 from medgen.evaluation.interpolation.thin_pairs import find_trios
-from medgen.evaluation.options import EvaluateOptions, InterpolationOptions
 from medgen.evaluation.section import Section
 
 SIDE = 24
@@ -75,8 +75,8 @@ def section(folder: Path, output: list[Case], thick: list[Case], truth: list[Cas
     with contextlib.ExitStack() as stack:
         stored = [stack.enter_context(open_set(path, random_access=True)) for path in paths]
         bank = FeatureBank(builtin_extractor(torch.device("cpu")))
-        options = inputs.pop("options", EvaluateOptions())
-        return measure(Inputs(stored[0], bank, options, silent, reference=stored[2], thick=stored[1], **inputs))
+        options = inputs.pop("options", InterpolationOptions())
+        return measure(Inputs(stored[0], bank, silent, reference=stored[2], thick=stored[1], **inputs), options)
 
 
 @pytest.fixture
@@ -167,14 +167,14 @@ def test_the_measurement_is_held_against_the_thick_input(tmp_path: Path, truth: 
         assert residual["set"][name] == pytest.approx(7.0, abs=1e-3)
         assert residual["truth"][name] == pytest.approx(0.0, abs=1e-3)
         assert residual["cubic"][name] > 1.0
-    gaussian = EvaluateOptions(interpolation=InterpolationOptions(profile="gaussian"))
+    gaussian = InterpolationOptions(profile="gaussian")
     other = section(tmp_path, shifted, thick, truth, options=gaussian).result["measurement"]
     assert other["profile"] == "gaussian"
     assert other["slices"] < 20  # its tails hang over the ends
     assert other["truth"]["mae"] > 1.0
     untold = [replace(case, thickness=0.0) for case in thick]
     assert section(tmp_path, shifted, untold, truth).result["measurement"] == residual
-    thinner = EvaluateOptions(interpolation=InterpolationOptions(thickness=3.0))
+    thinner = InterpolationOptions(thickness=3.0)
     assert section(tmp_path, shifted, untold, truth, options=thinner).result["measurement"]["truth"]["mae"] > 1.0
 
 
@@ -299,7 +299,7 @@ def test_sets_that_do_not_belong_together_are_refused(
 def test_thick_slices_ask_for_interpolation_alone(tmp_path: Path, truth: list[Case]) -> None:
     with open_set(write(tmp_path / "a.h5", truth), random_access=True) as stored:
         bank = FeatureBank(builtin_extractor(torch.device("cpu")))
-        both = Inputs(stored, bank, EvaluateOptions(), silent, reference=stored, thick=stored)
+        both = Inputs(stored, bank, silent, reference=stored, thick=stored)
         assert choose(None, both) == ["interpolation"]
         assert choose(["fidelity", "interpolation"], both) == ["fidelity", "interpolation"]
         assert "interpolation" not in choose(None, replace(both, thick=None))

@@ -19,10 +19,9 @@ from medgen.errors import DataError
 from medgen.evaluation.features.extractors import builtin_extractor
 from medgen.evaluation.features.features import FeatureBank
 from medgen.evaluation.inputs import Advance, Inputs
-from medgen.evaluation.memorization import metric as memorization
+from medgen.evaluation.memorization.declaration import MEMORIZATION, MemorizationOptions
 from medgen.evaluation.memorization.metric import learn_rule, measure
 from medgen.evaluation.memorization.nearest_images import FLIPS, Matches, collect, nearest_images
-from medgen.evaluation.options import EvaluateOptions, MemorizationOptions
 from medgen.evaluation.section import Section
 from medgen.phantoms.chest.anatomy import ChestAnatomy
 from medgen.phantoms.primitives import Grid
@@ -84,17 +83,15 @@ def evaluate(samples: Path, sets: Path, **options: object) -> Section:
         def opened(path: Path) -> StoredSet:
             return stack.enter_context(open_set(path, random_access=True))
 
-        settings = EvaluateOptions(memorization=MemorizationOptions(**options))  # type: ignore[arg-type]
         inputs = Inputs(
             opened(samples),
             bank,
-            settings,
             silent,
             reference=opened(sets / "reference.h5"),
             training=opened(sets / "training.h5"),
         )
-        assert memorization.lacking(inputs) == ""
-        return measure(inputs)
+        assert MEMORIZATION.lacking(inputs) == ""
+        return measure(inputs, MemorizationOptions(**options))  # type: ignore[arg-type]
 
 
 def shifted(images: torch.Tensor, down: int, right: int) -> torch.Tensor:

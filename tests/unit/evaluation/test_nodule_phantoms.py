@@ -14,13 +14,13 @@ import pytest
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
-from medgen.evaluation.conditioning.metric import FIELDS, measure
+from medgen.evaluation.conditioning.declaration import FIELDS
+from medgen.evaluation.conditioning.metric import measure
 from medgen.evaluation.conditioning.nodules import find_spots
 from medgen.evaluation.conditioning.rule import Rule
 from medgen.evaluation.features.extractors import builtin_extractor
 from medgen.evaluation.features.features import FeatureBank
 from medgen.evaluation.inputs import Advance, Inputs
-from medgen.evaluation.options import EvaluateOptions
 from medgen.evaluation.section import Section
 from medgen.phantoms.chest.anatomy import ChestAnatomy
 from medgen.phantoms.chest.nodule_placement import add_nodules
@@ -105,7 +105,7 @@ def write(path: Path, images: list[npt.NDArray[np.float64]], phantoms: list[Phan
 def conditioning(samples: Path, reference: Path) -> Section:
     with open_set(samples, random_access=True) as stored, open_set(reference, random_access=True) as known:
         bank = FeatureBank(builtin_extractor())
-        return measure(Inputs(stored, bank, EvaluateOptions(), silent, reference=known))
+        return measure(Inputs(stored, bank, silent, reference=known))
 
 
 def pasted(one: Phantom) -> npt.NDArray[np.float64]:

@@ -9,7 +9,7 @@ import torch
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
-from medgen.evaluation.conditioning.metric import FIELDS
+from medgen.evaluation.conditioning.declaration import FIELDS
 from medgen.evaluation.conditioning.patches import RINGS, Rated, patch_of, rate, rings_of
 from medgen.evaluation.conditioning.probe import agreement, evaluate_ratings, fit, held_out, ridge
 

@@ -17,7 +17,7 @@ from medgen.errors import DataError, MedgenError
 from medgen.evaluation.features.extractors import builtin_extractor
 from medgen.evaluation.features.features import FeatureBank
 from medgen.evaluation.inputs import Advance, Inputs
-from medgen.evaluation.options import EvaluateOptions, ReconstructionOptions
+from medgen.evaluation.reconstruction.declaration import ReconstructionOptions
 from medgen.evaluation.reconstruction.metric import compare_sets, compare_with_model, measure
 from medgen.evaluation.reconstruction.pair_scores import PairScores, Place
 
@@ -200,15 +200,13 @@ def test_section_names_every_score_and_pair(tmp_path: Path) -> None:
     b = write(tmp_path / "b.h5", {"one": images(2, 2, 32), "two": images(1, 3, 32)})
     with open_set(a, random_access=True) as stored, open_set(b, random_access=True) as reference:
         bank = FeatureBank(builtin_extractor())
-        options = EvaluateOptions(reconstruction=ReconstructionOptions(foreground="-500"))
-        inputs = Inputs(stored, bank, options, silent, reference=reference)
-        section = measure(inputs)
+        inputs = Inputs(stored, bank, silent, reference=reference)
+        section = measure(inputs, ReconstructionOptions(foreground="-500"))
         assert section.result["foreground"] == "-500"
         assert set(section.scores["ssim"].values) == {"one/0", "one/1", "two"}
         assert "foreground (-500) only" in section.tables[0].title
         assert {row[0] for row in section.tables[0].rows} >= {"PSNR (dB)", "SSIM", "MAE (HU)"}
         assert len(section.galleries[0].rows) == 3
         for wrong in ("bone", "mask"):
-            odd = EvaluateOptions(reconstruction=ReconstructionOptions(foreground=wrong))
             with pytest.raises(MedgenError, match="--foreground"):
-                measure(Inputs(stored, bank, odd, silent, reference=reference))
+                measure(inputs, ReconstructionOptions(foreground=wrong))

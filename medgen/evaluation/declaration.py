@@ -1,0 +1,56 @@
+"""What a metric declares: its name, what it needs, its options. Light: `medgen evaluate --help` is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Literal
+
+from medgen.config import Options
+from medgen.errors import UsageError
+
+if TYPE_CHECKING:
+    from medgen.evaluation.inputs import Inputs
+    from medgen.evaluation.section import Section
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that a metric cannot do without."""
+
+    given: Callable[[Inputs], bool]
+    remedy: str
+    """What is needed and how to give it, as it follows the metric's name."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One kind of measurement, in the folder of its name: `metric.py` there holds `measure(inputs[, options])`."""
+
+    name: str
+    about: str
+    """What it answers and from what, for the help of the command."""
+    needs: tuple[Need, ...]
+    """In the order in which they are asked for."""
+    options: type[Options] | None = None
+    files: tuple[str, ...] = ()
+    """Those of its options that name a file."""
+    chosen: Literal["with others", "alone", "when named"] = "with others"
+    """When it is measured: where its needs are given; then and nothing else; or only where `--metrics` names it."""
+
+    def lacking(self, inputs: Inputs) -> str:
+        """The first need that is not given, with the remedy; "" if all are."""
+        return next((need.remedy for need in self.needs if not need.given(inputs)), "")
+
+    def check(self, inputs: Inputs) -> None:
+        """UsageError with the remedy for the first need that is not given."""
+        if lacking := self.lacking(inputs):
+            raise UsageError(f"{self.name} {lacking}")
+
+    def measure(self, inputs: Inputs, options: Options | None) -> Section:
+        """Take the measurement; `options` are of its own type, None if it has none."""
+        self.check(inputs)
+        measure = import_module(f"medgen.evaluation.{self.name}.metric").measure
+        section: Section = measure(inputs) if options is None else measure(inputs, options)
+        return section

@@ -1,0 +1,38 @@
+"""What fidelity needs, and its options."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from medgen.config import Options, option
+from medgen.evaluation.declaration import Metric, Need
+
+
+class FidelityOptions(Options, frozen=True):
+    """How generated images are held against real ones."""
+
+    by: Annotated[
+        tuple[str, ...],
+        option(
+            "Fidelity also by modality, label, split or a vector field, each group against its own kind.",
+            metavar="FIELD,...",
+            group="Fidelity",
+        ),
+    ] = ()
+    neighbours: Annotated[int, Meta(ge=1)] = 5
+    """Rank of the neighbour whose distance is the reach of an image, for precision, recall, density and coverage."""
+    subsets: Annotated[int, Meta(ge=2)] = 100
+    """Subsets over which the kernel distance is averaged."""
+    subset_size: Annotated[int, Meta(ge=2)] = 1000
+    """Images a subset and side; at most half of the smaller side are taken."""
+
+
+FIDELITY = Metric(
+    "fidelity",
+    "Fidelity is how far the images lie from those of --reference in features, beside how far real ones lie from each "
+    "other.",
+    (Need(lambda inputs: inputs.reference is not None, "needs real images: give --reference SET"),),
+    FidelityOptions,
+)

@@ -1,0 +1,35 @@
+"""What interpolation needs, and its options."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from medgen.config import Options
+from medgen.evaluation.declaration import Metric, Need
+
+
+class InterpolationOptions(Options, frozen=True):
+    """How thin slices are held against thick ones; lengths in mm."""
+
+    profile: Literal["box", "gaussian"] = "box"
+    """Shape of the thick slices' profile."""
+    thickness: Annotated[float, Meta(gt=0)] | None = None
+    """Of thick slices that do not tell theirs; none: as far as they are apart."""
+
+
+INTERPOLATION = Metric(
+    "interpolation",
+    "Interpolation compares thin slices made of --thick with those of --reference, place by place in mm, beside linear "
+    "and cubic interpolation and what --vae leaves of the truth.",
+    (
+        Need(
+            lambda inputs: inputs.thick is not None,
+            "needs the thick slices: give --thick, and the thin truth as --reference",
+        ),
+        Need(lambda inputs: inputs.reference is not None, "needs the thin truth: give --reference"),
+    ),
+    InterpolationOptions,
+    chosen="alone",  # what else is measured of it must be asked for: the reference is of other slices
+)

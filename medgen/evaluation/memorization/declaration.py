@@ -1,0 +1,39 @@
+"""What memorization needs, and its options."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from medgen.config import Options
+from medgen.evaluation.declaration import Metric, Need
+
+
+class MemorizationOptions(Options, frozen=True):
+    """How copies of training images are looked for."""
+
+    candidates: Annotated[int, Meta(ge=1)] = 8
+    """Training cases, by each way of searching, whose most similar image is laid on the sample."""
+    margin: Annotated[float, Meta(gt=0, le=1)] = 0.9
+    """A copy lies below this share of the smallest distance that a held-out image has."""
+    shift: Annotated[float, Meta(ge=0, le=0.25)] = 0.125
+    """Shifts that are tried, up to this share of the side."""
+    side: Annotated[int, Meta(ge=16)] = 64
+    """Longest side in pixels at which images are laid on each other."""
+    pairs: Annotated[int, Meta(ge=1)] = 12
+    """Closest pairs that are shown."""
+
+
+MEMORIZATION = Metric(
+    "memorization",
+    "Memorization finds copies: samples nearer to an image of --training than any of --reference, which was held out.",
+    (
+        Need(lambda inputs: inputs.training is not None, "needs what the generator learned from: give --training SET"),
+        Need(
+            lambda inputs: inputs.reference is not None,
+            "needs real images that were held out of training: give --reference SET",
+        ),
+    ),
+    MemorizationOptions,
+)

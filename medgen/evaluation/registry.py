@@ -1,0 +1,12 @@
+"""All metrics, in the order in which they are measured and reported."""
+
+from __future__ import annotations
+
+from medgen.evaluation.anomaly.declaration import ANOMALY
+from medgen.evaluation.conditioning.declaration import CONDITIONING
+from medgen.evaluation.fidelity.declaration import FIDELITY
+from medgen.evaluation.interpolation.declaration import INTERPOLATION
+from medgen.evaluation.memorization.declaration import MEMORIZATION
+from medgen.evaluation.reconstruction.declaration import RECONSTRUCTION
+
+METRICS = {one.name: one for one in (RECONSTRUCTION, FIDELITY, MEMORIZATION, CONDITIONING, INTERPOLATION, ANOMALY)}
