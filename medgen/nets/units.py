@@ -15,11 +15,11 @@ from medgen.nets.unet_config import UNetConfig
 from medgen.nets.unet_trunk import Unit
 from medgen.nets.vae import VAEConfig
 
-UNET_SIDE, VAE_SIDE = 32, 128
+UNET_SIDE, VAE_SIDE = 32, 64
 """Of the finest level: latents, and a part of an image."""
 WORK = 2**23
 """Multiplications for a tap of a convolution there: small networks get as many rows as that takes, up to 2."""
-DEPTH = 8
+DEPTH = 4
 TOKENS = 16
 """Length of a context."""
 
@@ -44,7 +44,7 @@ def recompute_units(network: nn.Module) -> None:
 
 def samples(config: UNetConfig | VAEConfig) -> Iterator[tuple[nn.Module, tuple[Tensor | None, ...]]]:
     """A block of each level, finest first, and its upsampling, with random weights and arguments to call them with."""
-    side = UNET_SIDE if isinstance(config, UNetConfig) else VAE_SIDE // (config.dims - 1)
+    side = (UNET_SIDE if isinstance(config, UNetConfig) else VAE_SIDE) // (config.dims - 1)
     depth = (DEPTH,) if config.dims == 3 else ()
     rows = min(max(WORK // (config.widths[0] ** 2 * side**2 * math.prod(depth)), 1), 2)
     for level, width in enumerate(config.widths):

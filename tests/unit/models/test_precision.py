@@ -70,18 +70,25 @@ def test_the_shortest_of_several_passes_counts_so_that_noise_does_not_decide() -
 
     def seconds() -> Iterator[float]:
         for _ in samples(TINY):
-            yield from (2.0, 10.0, 2.5, 1.0, 3.0, 7.0)
+            yield from (0.002, 0.010, 0.0025, 0.001, 0.003, 0.007)
 
-    assert measure(TINY, False, Scripted(seconds())) == Times(6.0, 3.0)
+    assert measure(TINY, False, Scripted(seconds())) == pytest.approx((0.006, 0.003))
 
 
 def test_what_is_hopeless_is_not_measured_to_the_end() -> None:
     """Emulated bfloat16 may take twenty times as long."""
     passes = []
     one, other = (lambda: passes.append("one")), (lambda: passes.append("other"))
-    times = in_turns([(one, other)] * 2, Scripted(iter((1.0, 20.0, 1.5, 21.0) * 2)))
-    assert times == Times(2.0, 40.0)
+    times = in_turns([(one, other)] * 2, Scripted(iter((0.001, 0.020, 0.0015, 0.021) * 2)))
+    assert times == pytest.approx((0.002, 0.040))
     assert passes == ["one", "other"] * 3 * 2  # the first of three is not timed
+
+
+def test_long_passes_are_timed_once() -> None:
+    passes = []
+    one, other = (lambda: passes.append("one")), (lambda: passes.append("other"))
+    assert in_turns([(one, other)], Scripted(iter((0.3, 0.2)))) == pytest.approx((0.3, 0.2))
+    assert passes == ["one", "other"] * 2  # the first of two is not timed
 
 
 @pytest.mark.parametrize("ratio", [0.2, 0.99, 1.0, LEAD - 0.01, LEAD + 0.01, 3.0])
