@@ -37,6 +37,7 @@ class Described:
     group: str
     default: str
     repeat: bool
+    instead_of: tuple[str, ...]
 
 
 def option(
@@ -47,16 +48,21 @@ def option(
     group: str = "",
     default: str = "",
     repeat: bool = False,
+    instead_of: tuple[str, ...] = (),
     **limits: Any,
 ) -> msgspec.Meta:
     """Say what an option does, and give it a flag on the command line.
 
     `flag`: where it is not the field's name, such as `-n --count` or `--keep-aspect/--stretch`. `group`: the heading
-    above it in the help. `default`: what no value means. `repeat`: a list given item by item. `limits`: those of
-    msgspec.Meta (ge, gt, le, lt, pattern). An option without a flag is described by msgspec.Meta(description=...).
+    above it in the help. `default`: what no value means. `repeat`: a list given item by item. `instead_of`: options
+    that a list of numbers takes the place of. `limits`: those of msgspec.Meta (ge, gt, le, lt, pattern). An option
+    without a flag is described by msgspec.Meta(description=...).
     """
-    said = Described(text, flag, metavar, group, default, repeat)
+    said = Described(text, flag, metavar, group, default, repeat, instead_of)
     return msgspec.Meta(description=text, extra={"option": said}, **limits)
+
+
+SEED = option("Seed of everything random.", ge=0)
 
 
 def resolve(

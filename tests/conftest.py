@@ -23,13 +23,13 @@ from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set
 from medgen.config import plain
-from medgen.diffusion.schedules import ScheduleConfig
+from medgen.diffusion.options import ScheduleConfig
 from medgen.models.facts import DenoiserFacts, InterpolatorFacts, NormalizerFacts, VAEFacts
 from medgen.models.timing import Times
 from medgen.nets.kernels import DEFAULT
+from medgen.nets.options import UNetConfig, VAEConfig
 from medgen.nets.unet import UNet
-from medgen.nets.unet_config import UNetConfig
-from medgen.nets.vae import VAE, VAEConfig
+from medgen.nets.vae import VAE
 
 # Where CI is set, properties are tried on the same examples each time; elsewhere on new ones. How long an example takes
 # tells of what else the machine does, not of the property.

@@ -82,6 +82,8 @@ def man_page(name: str) -> str:
             ".PP",
             *([".nf", *map(_roff, words.splitlines()), ".fi"] if verbatim else [_roff(" ".join(words.split()))]),
         ]
+    if command.examples:
+        lines += [".SH EXAMPLES", ".nf", *map(_roff, command.examples), ".fi"]
     for heading, records in command.records(context).items():
         lines.append(f".SH {heading.upper()}")
         for switches, text in records:

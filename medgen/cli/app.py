@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
-import json
 import os
 import signal
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 from medgen import __version__
+from medgen.cli.command import Command, describe
 from medgen.cli.console import Console
-from medgen.cli.outputs import check_places, may_replace_report
 from medgen.config import did_you_mean
-from medgen.errors import MedgenError, PipeClosed, StorageError, Terminated, UnavailableError, UsageError
+from medgen.errors import PipeClosed, Terminated, UsageError
 from medgen.memory import keep_freed_memory
 from medgen.processors import share_processors
 from medgen.visible import visible, visible_lines
@@ -47,108 +43,6 @@ COMMANDS = {
     "merge": "Join shards or sets into one.",
     "presets": "List the presets, or print one.",
 }
-WITH_PAGE = {"evaluate": "Write everything as one page"}
-"""Commands whose --report can be a page; they write it to `console.page`."""
-GENERAL = "General"
-LAST = ["Configuration", GENERAL]
-"""Headings of the help that come last, in this order."""
-SHARED = ("force", "quiet", "verbose", "debug", "report", "help")
-"""Options that stand under the last heading, whichever command has them."""
-_ClickError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-
-
-class Command(TyperCommand):
-    """A subcommand, with the options that every one has."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        kinds, purpose = "json", "Write facts about this run as JSON"
-        if self.name in WITH_PAGE:
-            kinds, purpose = "html|json", f"{WITH_PAGE[self.name]}, or facts about this run as JSON"
-        *switches, force, report = _common_options()
-        report.metavar, report.help = f"FILE.{kinds}", f"{purpose}."
-        self._takes_force = any(parameter.name == "force" for parameter in self.params)
-        self.params += [*switches, *([] if self._takes_force else [force]), report]
-
-    def records(self, ctx: Any) -> dict[str, list[tuple[str, str]]]:
-        """Arguments and options with their help, by the heading they stand under, in the order of the headings."""
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is None:
-                continue
-            own = "Arguments" if parameter.param_type_name == "argument" else "Options"
-            group = GENERAL if parameter.name in SHARED else getattr(parameter, "rich_help_panel", None)
-            groups.setdefault(group or own, []).append(record)
-        return dict(sorted(groups.items(), key=lambda item: LAST.index(item[0]) + 1 if item[0] in LAST else 0))
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write them, each group under its heading."""
-        for heading, records in self.records(ctx).items():
-            with formatter.section(heading):
-                formatter.write_dl(records)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run with a Console in `ctx.obj`, and write the report however the run ends."""
-        check_places(self.params, ctx.params)
-        quiet, verbose = ctx.params.pop("quiet"), ctx.params.pop("verbose")
-        ctx.params.pop("debug")  # read from the arguments by `run`, which sees failures of parsing too
-        report = ctx.params.pop("report")
-        force = ctx.params["force"] if self._takes_force else ctx.params.pop("force")
-        console = ctx.obj = Console(str(self.name), quiet, verbose)
-        if report is None or not _first_process(self.params):
-            return super().invoke(ctx)
-        if Path(report).suffix.lower() == ".html":
-            if self.name not in WITH_PAGE:
-                raise UsageError(f"--report {report}: '{self.name}' writes facts as JSON; give a name ending in .json")
-            console.page = Path(report)
-            return super().invoke(ctx)
-        from medgen.artifacts.outputs.whole import atomic_file, check_output
-
-        force = force or may_replace_report(Path(report), str(self.name))
-        check_output(Path(report), force=force)
-        started = time.monotonic()
-        status, kind = 0, ""
-        try:
-            return super().invoke(ctx)
-        except BaseException as error:
-            status, kind = describe(error)[0], type(error).__name__
-            raise
-        finally:
-            # No message: files are often named after patients, and errors quote what files hold.
-            facts = {
-                "command": self.name,
-                "version": __version__,
-                "exit_status": status,
-                "error": kind,
-                "seconds": round(time.monotonic() - started, 3),
-                "warnings": console.warnings,
-                **console.report,
-            }
-            with atomic_file(Path(report), force=force) as temporary:
-                temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-
-
-def _common(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell more.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing report.")] = False,
-    report: Annotated[str | None, typer.Option("--report")] = None,
-) -> None:
-    """What every command takes besides its own."""
-
-
-def _first_process(parameters: Sequence[Any]) -> bool:
-    """Whether this process writes for all: of those that train together (they alone keep a log), the first does."""
-    return os.environ.get("RANK", "0") == "0" or all(parameter.name != "log" for parameter in parameters)
-
-
-def _common_options() -> list[Any]:
-    """As typer makes them: the classes of its options change with its versions."""
-    builder = typer.Typer(add_completion=False)
-    builder.command()(_common)
-    return typer.main.get_command(builder).params
 
 
 class LazyGroup(TyperGroup):
@@ -252,29 +146,6 @@ def run(arguments: Sequence[str]) -> int:
         if message:
             Console(name).error(message)
         return status
-
-
-def describe(error: BaseException) -> tuple[int, str]:
-    """Exit status and the one sentence for the user ("" for a silent end)."""
-    if isinstance(error, MedgenError):
-        return error.exit_code, str(error)
-    if isinstance(error, typer.Exit):
-        return error.exit_code, ""
-    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        return 130, "interrupted"
-    if isinstance(error, _ClickError):
-        return 2, " ".join(error.format_message().split())
-    if isinstance(error, BrokenPipeError):
-        return PipeClosed.exit_code, ""
-    if isinstance(error, OSError):
-        cause = os.strerror(error.errno) if error.errno else str(error)
-        if error.errno == errno.ENOSPC:
-            cause += "; free some space, or set TMPDIR to a larger disk"
-        return StorageError.exit_code, f"{error.filename}: {cause}" if error.filename else cause
-    if type(error).__name__ == "OutOfMemoryError":
-        return UnavailableError.exit_code, "device memory is full; lower --batch-size, or train with loop.checkpoint"
-    kind = type(error).__name__
-    return 70, f"internal error, please report it ({kind}: {error}); run again with --debug to see where"
 
 
 @contextlib.contextmanager

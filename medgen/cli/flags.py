@@ -64,8 +64,9 @@ class Flag:
 
     @property
     def kind(self) -> Any:
-        """Type of its value, without None and without what is said of it."""
-        return _bare(self.annotation)
+        """Type of its value, without None and without what is said of it; a switch may have words for more."""
+        bare = _bare(self.annotation)
+        return bool if bool in get_args(bare) else bare
 
     @property
     def parameter(self) -> str:
@@ -97,7 +98,8 @@ class Flag:
     def help(self, defaults: list[Any]) -> str:
         """Help with default and range; `defaults` are those of all structs that share the flag."""
         shown = self.said.default or " or ".join(dict.fromkeys(filter(None, map(self._shown, defaults))))
-        facts = "; ".join(filter(None, [f"default: {shown}" if shown else "", self.limits]))
+        required = "required" if msgspec.NODEFAULT in defaults else ""
+        facts = "; ".join(filter(None, [f"default: {shown}" if shown else required, self.limits]))
         return f"{self.said.help}  [{facts}]" if facts else self.said.help
 
     def _shown(self, default: Any) -> str:
@@ -108,7 +110,7 @@ class Flag:
             return f"{default:g}"
         if isinstance(default, tuple):
             return ",".join(f"{one:g}" if isinstance(one, float) else str(one) for one in default)
-        return "" if default is None else str(default)
+        return "" if default in (None, msgspec.NODEFAULT) else str(default)
 
     def value(self, given: Any) -> Any:
         """What was given as the struct wants it; UsageError for no list of the right length, ConfigError otherwise."""
@@ -128,12 +130,15 @@ class Flag:
         return max(self.switches.partition("/")[0].split(), key=len)
 
     def _parsed(self, given: Any) -> Any:
-        inner = get_args(self.kind)
-        if get_origin(self.kind) is Literal and given not in inner:
+        kind = self.kind
+        if get_origin(kind) in (Union, UnionType):  # a word, or a list of numbers in its place
+            kind = next(one for one in get_args(kind) if (get_origin(one) is tuple) == given.strip()[:1].isdigit())
+        inner = get_args(kind)
+        if get_origin(kind) is Literal and given not in inner:
             choices = [str(choice) for choice in inner if choice != ""]
             hint = did_you_mean(str(given), choices, f"choose from {', '.join(choices)}")
             raise ConfigError(f"{self.name} {given}{hint}")
-        if get_origin(self.kind) is not tuple:
+        if get_origin(kind) is not tuple:
             return given
         words = given if isinstance(given, list) else [word.strip() for word in given.split(",")]
         item = _bare(inner[0])
@@ -171,6 +176,7 @@ class Given:
             if typed is not None and typed != [] and key not in known:
                 raise ConfigError(f"{flag.name} does not apply here; see 'medgen {self.command} --help'")
         values = {key: known[key].value(typed) for key, (_, typed) in self.flags.items() if key in known}
+        self._check(known, values)
         options = resolve(
             kind,
             self.command,
@@ -178,12 +184,25 @@ class Given:
             preset=self.preset,
             file=self.config,
             sets=self.sets,
-            flags={**(more or {}), **values},
+            flags={**values, **{key: value for key, value in (more or {}).items() if value is not None}},
         )
         if self.print_config:
             typer.echo(to_toml(self.command, options), nl=False)
             raise typer.Exit
         return options
+
+    def _check(self, flags: Mapping[str, Flag], values: Mapping[str, Any]) -> None:
+        """UsageError for flags of which one takes the place of another, and for one that is missing."""
+        for key, value in values.items():
+            flag = flags[key]
+            others = [flags[other].name for other in flag.said.instead_of if values.get(other) is not None]
+            if others and isinstance(value, list):
+                raise UsageError(
+                    f"{flag.name} {self.flags[key][1]} takes the place of {others[0]}; leave out {others[0]}"
+                )
+            layers = self.preset, self.config, self.sets
+            if flag.default is msgspec.NODEFAULT and value is None and not any(layers):
+                raise UsageError(f"{flag.name} is missing; give {flag.name} {flag.metavar}")
 
 
 def takes(*kinds: type[Options]) -> Callable[[Body], Body]:

@@ -7,39 +7,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medgen.cli.options import (
-    EMA,
-    BatchSize,
-    ConfigFile,
-    Device,
-    Eta,
-    Force,
-    OutputSet,
-    Precision,
-    Preset,
-    PrintConfig,
-    Sampler,
-    SamplingSteps,
-    Seed,
-    Sets,
-    Shard,
-    Times,
-    configure,
-    parse_times,
-)
+from medgen.cli.flags import Given, takes
+from medgen.cli.options import Device, Force, OutputSet, Shard
 from medgen.cli.set_maker import SetMaker
+from medgen.inference.generate_options import GenerateOptions
 
 if TYPE_CHECKING:
     from medgen.artifacts.provenance import Identified
     from medgen.inference.conditions import Vectors
 
 
+CONDITIONS = "Conditions"
+
+
+@takes(GenerateOptions)
 def command(
     context: typer.Context,
+    given: Given,
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The diffusion model, from train-diffusion.")],
-    vae: Annotated[
-        Path | None, typer.Option("--vae", metavar="FILE", help="The VAE that decodes the model's latents.")
-    ] = None,
+    vae: Annotated[Path | None, typer.Option(metavar="FILE", help="The VAE that decodes the model's latents.")] = None,
     count: Annotated[
         int | None,
         typer.Option("-n", "--count", min=1, metavar="N", help="How many samples.  [default: 1, or one a condition]"),
@@ -47,72 +33,48 @@ def command(
     output: OutputSet = "-",
     vector: Annotated[
         str | None,
-        typer.Option("--vector", metavar="NAME=VALUE,...", help="One condition for all; fields not named are 0."),
-    ] = None,
-    conditions: Annotated[
-        Path | None, typer.Option("--conditions", metavar="FILE.csv", help="A row a sample, columns by field name.")
-    ] = None,
-    like: Annotated[
-        Path | None, typer.Option("--like", metavar="SET", help="Take each sample's condition from this set.")
-    ] = None,
-    like_split: Annotated[
-        str | None, typer.Option("--like-split", metavar="NAME", help="Only from the cases of this split.")
-    ] = None,
-    unconditional: Annotated[
-        bool, typer.Option("--unconditional", help="No condition (also when none is given).")
-    ] = False,
-    negative_vector: Annotated[
-        str | None, typer.Option("--negative-vector", metavar="NAME=VALUE,...", help="What guidance leads away from.")
-    ] = None,
-    guidance: Annotated[
-        float | None, typer.Option("--guidance", metavar="S", help="Scale of guidance; 1 is none.  [default: 2.0]")
-    ] = None,
-    guidance_rescale: Annotated[
-        float | None, typer.Option("--guidance-rescale", metavar="PHI", help="0 to 1, against over-exposure.")
-    ] = None,
-    steps: SamplingSteps = None,
-    sampler: Sampler = None,
-    times: Times = None,
-    eta: Eta = None,
-    split_name: Annotated[
-        str | None,
         typer.Option(
-            "--split-name", metavar="NAME", help="Put the samples into this split, such as train.  [default: none]"
+            metavar="NAME=VALUE,...",
+            help="One condition for all; fields not named are 0.",
+            rich_help_panel=CONDITIONS,
         ),
     ] = None,
-    ema: EMA = None,
-    batch_size: BatchSize = None,
-    precision: Precision = None,
-    seed: Seed = None,
+    conditions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="A row a sample, columns by field name.", rich_help_panel=CONDITIONS),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(metavar="SET", help="Take each sample's condition from this set.", rich_help_panel=CONDITIONS),
+    ] = None,
+    like_split: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only from the cases of this split.", rich_help_panel=CONDITIONS),
+    ] = None,
+    unconditional: Annotated[
+        bool,
+        typer.Option("--unconditional", help="No condition (also when none is given).", rich_help_panel=CONDITIONS),
+    ] = False,
+    negative_vector: Annotated[
+        str | None,
+        typer.Option(metavar="NAME=VALUE,...", help="What guidance leads away from.", rich_help_panel=CONDITIONS),
+    ] = None,
     device: Device = "auto",
     shard: Shard = None,
-    preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    print_config: PrintConfig = False,
     force: Force = False,
 ) -> None:
-    """Sample images under chosen conditions, in the stored values of the training images (HU for CT).
+    """Sample images under chosen conditions.
 
-    Sample i depends on the seed and i alone: the same at any batch size and shard count. Samples are marked as
-    generated and belong to no split, so that no training takes them in unasked.
+    The images are in the stored values of the training images (HU for CT). Sample i depends on the seed and i alone:
+    the same at any batch size and shard count. Samples are marked as generated and belong to no split, so that no
+    training takes them in unasked.
+
+    Examples:
+      medgen generate model.safetensors --vae vae.safetensors -n 64 -o samples.h5
+      medgen generate model.safetensors --vae vae.safetensors --vector has_nodule=1,x=0.4 -n 8 | medgen preview -o s.png
+
     """
-    from medgen.inference.generate import GenerateOptions
-
-    flags = {
-        "steps": steps,
-        "sampler": sampler,
-        "times": parse_times(times, steps),
-        "eta": eta,
-        "guidance": guidance,
-        "guidance_rescale": guidance_rescale,
-        "seed": seed,
-        "split_name": split_name,
-        "ema": ema,
-        "batch_size": batch_size,
-        "precision": precision,
-    }
-    options = configure(context, GenerateOptions, flags, preset, config, sets, print_config)
+    options = given.resolve(GenerateOptions)
 
     from medgen.artifacts.provenance import derive
     from medgen.config import plain
@@ -134,12 +96,12 @@ def command(
         inputs.append(decoder.model)
     fields = denoiser.facts.vector_fields
     asked = {"--vector": vector, "--conditions": conditions, "--like": like}
-    given = [name for name, value in asked.items() if value is not None]
-    if len(given) + unconditional > 1:
-        raise UsageError(f"{' and '.join(given)}{' and --unconditional' * unconditional} exclude each other; give one")
-    if (given or negative_vector is not None) and not fields:
-        raise UsageError(f"{model} was trained without conditions; leave out {(given or ['--negative-vector'])[0]}")
-    if negative_vector is not None and not given:
+    named = [name for name, value in asked.items() if value is not None]
+    if len(named) + unconditional > 1:
+        raise UsageError(f"{' and '.join(named)}{' and --unconditional' * unconditional} exclude each other; give one")
+    if (named or negative_vector is not None) and not fields:
+        raise UsageError(f"{model} was trained without conditions; leave out {(named or ['--negative-vector'])[0]}")
+    if negative_vector is not None and not named:
         raise UsageError("--negative-vector needs a condition to lead towards; give --vector, --conditions or --like")
     vectors = _vectors(fields, vector, conditions, like, like_split, count, inputs)
     negative = None if negative_vector is None else parse_vector(negative_vector, fields, "--negative-vector")

@@ -12,6 +12,8 @@ from medgen.cli.app import COMMANDS
 from medgen.cli.console import Console
 from medgen.config import Options, parse_setting, resolve, to_toml
 from medgen.errors import ConfigError, UsageError
+from medgen.models.options import COMPUTING
+from medgen.training.loop.options import TRAINING
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 
@@ -22,7 +24,9 @@ OutputSet = Annotated[
 OutputFile = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where the result goes.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of everything random.  [default: 0]")]
-Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where the network runs.")]
+Device = Annotated[
+    str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Where the network runs.", rich_help_panel=COMPUTING)
+]
 Preset = Annotated[
     str | None, typer.Option("--preset", metavar="NAME", help="Start from a preset (see medgen presets).")
 ]
@@ -41,7 +45,8 @@ Shard = Annotated[
     typer.Option(
         "--shard",
         metavar="I/N",
-        help="Do part I of N (from 0); a bare N takes I from JOB_COMPLETION_INDEX.",
+        help="Do part I of N (from 0); a bare N takes I from JOB_COMPLETION_INDEX.  [default: all]",
+        rich_help_panel=COMPUTING,
     ),
 ]
 CaseSplit = Annotated[
@@ -52,7 +57,6 @@ ShownSplit = Annotated[
 ]
 Precision = Annotated[str | None, typer.Option("--precision", metavar="auto|float32|bfloat16", help="Of the networks.")]
 EMA = Annotated[bool | None, typer.Option("--ema/--no-ema", help="Averaged weights, or the last.  [default: ema]")]
-TrainingSteps = Annotated[int | None, typer.Option("--steps", metavar="N", help="Updates of the weights.")]
 SamplingSteps = Annotated[
     int | None, typer.Option("--steps", metavar="N", help="Steps from noise to data.  [default: 20]")
 ]
@@ -71,14 +75,19 @@ Times = Annotated[
 Eta = Annotated[float | None, typer.Option("--eta", metavar="ETA", help="Fresh noise of ddim, 0 to 1.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Samples at once.")]
 SliceBatch = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Slices at once.")]
-LearningRate = Annotated[float | None, typer.Option("--learning-rate", metavar="R", help="Size of an update.")]
 LogFile = Annotated[
-    Path | None, typer.Option("--log", metavar="FILE.jsonl", help="Write loss, rate and speed as JSON lines.")
+    Path | None,
+    typer.Option(metavar="FILE.jsonl", help="Write loss, rate and speed as JSON lines.", rich_help_panel=TRAINING),
 ]
 TensorBoard = Annotated[
-    Path | None, typer.Option("--tensorboard", metavar="FOLDER", help="Write the same for TensorBoard.")
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Write the same for TensorBoard.", rich_help_panel=TRAINING),
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Start anew even if a stopped training could go on.")]
+CONTINUING = "Going on"
+Fresh = Annotated[
+    bool,
+    typer.Option("--fresh", help="Start anew even if a stopped training could go on.", rich_help_panel=CONTINUING),
+]
 
 ContinueWith = Annotated[
     list[str] | None,
@@ -86,9 +95,15 @@ ContinueWith = Annotated[
         "--continue-with",
         metavar="KEY=VALUE",
         help="Go on from OUTPUT.resume with another value from there: an option of the loop, or processes; repeatable.",
+        rich_help_panel=CONTINUING,
     ),
 ]
-Finish = Annotated[bool, typer.Option("--finish", help="Train no further: write the model as OUTPUT.resume has it.")]
+Finish = Annotated[
+    bool,
+    typer.Option(
+        "--finish", help="Train no further: write the model as OUTPUT.resume has it.", rich_help_panel=CONTINUING
+    ),
+]
 
 
 def console_of(context: typer.Context) -> Console:

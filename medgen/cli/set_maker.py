@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from medgen.artifacts.provenance import Identified
     from medgen.artifacts.schema import Case, ContentDigest, SetHeader
     from medgen.models.trained import Trained
-    from medgen.nets.compute import Precision
+    from medgen.nets.options import Precision
 
 Item = TypeVar("Item")
 

@@ -2,57 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
+from medgen.cli.flags import Given, takes
 from medgen.cli.options import (
-    BatchSize,
-    ConfigFile,
     ContinueWith,
     Device,
     Finish,
     Force,
     Fresh,
     InputSet,
-    LearningRate,
     LogFile,
     OutputFile,
-    Preset,
-    PrintConfig,
-    Seed,
-    Sets,
     TensorBoard,
-    TrainingSteps,
     changes_of,
-    configure,
     console_of,
 )
+from medgen.training.learners.vae_options import TrainVAEOptions
 
 
+@takes(TrainVAEOptions)
 def command(
     context: typer.Context,
+    given: Given,
     output: OutputFile,
     source: InputSet = "-",
-    init: Annotated[
-        Path | None,
-        typer.Option("--init", metavar="VAE", help="Begin from this VAE: a model file, or a diffusers folder."),
-    ] = None,
-    decoder_only: Annotated[
-        bool | None, typer.Option("--decoder-only", help="Train only what comes after the latent (with --init).")
-    ] = None,
-    steps: TrainingSteps = None,
-    batch_size: BatchSize = None,
-    learning_rate: LearningRate = None,
     log: LogFile = None,
     tensorboard: TensorBoard = None,
-    seed: Seed = None,
     device: Device = "auto",
-    preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    print_config: PrintConfig = False,
     finish: Finish = False,
     continue_with: ContinueWith = None,
     fresh: Fresh = False,
@@ -62,21 +39,18 @@ def command(
 
     Stopped at any moment, the same command goes on from the state in OUTPUT.resume. With --continue-with
     loop.learning_rate=1e-4, say, it goes on at another rate; with --finish it makes a model of what there is.
-    """
-    from medgen.training.learners.vae import TrainVAEOptions, train_vae
 
+    Examples:
+      medgen train-vae images.h5 --preset lidc-nodule -o vae.safetensors
+      medgen train-vae images.h5 --init vae.safetensors --decoder-only --steps 20000 -o finetuned.safetensors
+
+    """
     changes = changes_of(continue_with)
-    flags = {
-        "init": str(init) if init else None,
-        "decoder_only": decoder_only,
-        "loop.steps": steps,
-        "loop.batch_size": batch_size,
-        "loop.learning_rate": learning_rate,
-        "seed": seed,
-    }
     changed = {key: value for key, value in changes.items() if key != "processes"}
-    options = configure(context, TrainVAEOptions, flags | changed, preset, config, sets, print_config)
+    options = given.resolve(TrainVAEOptions, changed)
+
     from medgen.nets.compute import resolve_device
+    from medgen.training.learners.vae import train_vae
     from medgen.training.loop.continuation import Wish
     from medgen.training.loop.run import Run
 

@@ -9,22 +9,11 @@ On any path x_t = alpha x0 + sigma noise the target is one of
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from medgen.diffusion.schedules import Schedule, ScheduleConfig
-from medgen.errors import ConfigError
-
-Objective = Literal["eps", "x0", "v", "flow"]
-
-
-def check(objective: Objective, config: ScheduleConfig) -> None:
-    """ConfigError where the objective is not defined: at alpha = 0 the noise tells nothing of x0."""
-    if objective == "eps" and config.ends_in_noise:
-        cause = "a flow schedule" if config.kind == "flow" else "zero_terminal_snr"
-        raise ConfigError(f"objective 'eps' is undefined at pure noise, where {cause} ends; use 'v', 'x0' or 'flow'")
+from medgen.diffusion.options import Objective
+from medgen.diffusion.schedules import Schedule
 
 
 def target(objective: Objective, schedule: Schedule, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Literal
 
 from torch import Tensor
 
-SamplerName = Literal["dpm-solver++", "unipc", "ddim", "ddpm", "euler", "heun"]
+from medgen.diffusion.options import SamplerName
+
 StepNoise = Callable[[int], Tensor]
 """Step number -> fresh standard normal noise of x's shape."""
 Predict = Callable[[Tensor, int], tuple[Tensor, Tensor]]

@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
-from typing import Annotated
 
-import msgspec
 import torch
 from torch import Tensor
 
-from medgen.config import Options
-from medgen.diffusion.objectives import Objective, check, to_x0
-from medgen.diffusion.samplers import SAMPLERS, SamplerName, StepNoise
+from medgen.diffusion.objectives import to_x0
+from medgen.diffusion.options import Objective, SamplingOptions, check
+from medgen.diffusion.samplers import SAMPLERS, StepNoise
 from medgen.diffusion.schedules import Schedule
-from medgen.diffusion.times import Times, first_time, sampling_times
-from medgen.errors import ConfigError
+from medgen.diffusion.times import first_time, sampling_times
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """The network: x_t (B, ...) and t (B,) -> its output (B, ...)."""
 Callback = Callable[[int, float, Tensor], Tensor | None]
 """Step number, time and x0 estimate (B, ...) -> a corrected estimate, or None to leave it."""
-
-
-class SamplingOptions(Options, frozen=True):
-    """How to get from noise to data, in everything that samples."""
-
-    sampler: SamplerName = "unipc"
-    steps: Annotated[int, msgspec.Meta(ge=1)] = 20
-    """Each asks the network once, of `heun` all but the last twice."""
-    times: Times = "log-snr"
-    """How the steps divide the way; or a falling list of times in [0, T - 1], fractions too, which takes the place of
-    `steps`."""
-    eta: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
-    """Share of fresh noise in `ddim`."""
-
-    def __post_init__(self) -> None:
-        if self.eta > 0 and self.sampler != "ddim":
-            raise ConfigError(f"eta belongs to the sampler 'ddim', not to '{self.sampler}'; leave it at 0")
-        if isinstance(self.times, tuple) and not (self.times and all(a > b for a, b in pairwise((*self.times, -1)))):
-            raise ConfigError("times must fall, from noise (large) to data (0), as 999, 500.5, 100 do")
-
-    def told(self) -> str:
-        """Sampler and steps, for people."""
-        if isinstance(self.times, tuple):
-            return f"{self.sampler} at {len(self.times)} given times"
-        return f"{self.sampler} with {self.steps} {self.times} steps"
 
 
 def sample(

@@ -3,42 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
 
-import msgspec
 import torch
 from torch import Tensor
 
-from medgen.config import Options
+from medgen.diffusion.options import ScheduleConfig
 from medgen.errors import ConfigError
-
-ScheduleKind = Literal["linear", "scaled_linear", "cosine", "flow"]
-
-
-class ScheduleConfig(Options, frozen=True):
-    """How noise grows with the timestep.
-
-    `linear`, `scaled_linear` and `cosine` keep the variance (alpha^2 + sigma^2 = 1); `flow` is the straight path
-    (alpha + sigma = 1). The betas belong to the two linear kinds. `shift` multiplies sigma/alpha everywhere
-    (Hoogeboom et al. 2023; for `flow` the timestep shift of Esser et al. 2024, eq. 23). `zero_terminal_snr` makes
-    the last timestep pure noise (Lin et al. 2024), which `flow` always does.
-    """
-
-    kind: ScheduleKind = "scaled_linear"
-    steps: Annotated[int, msgspec.Meta(ge=2)] = 1000
-    beta_start: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.002
-    beta_end: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.02
-    shift: Annotated[float, msgspec.Meta(gt=0)] = 1.0
-    zero_terminal_snr: bool = False
-
-    def __post_init__(self) -> None:
-        if self.beta_end < self.beta_start:
-            raise ConfigError(f"schedule: beta_end ({self.beta_end}) must not be below beta_start ({self.beta_start})")
-
-    @property
-    def ends_in_noise(self) -> bool:
-        """Whether the last timestep holds no trace of the data (alpha = 0)."""
-        return self.kind == "flow" or self.zero_terminal_snr
 
 
 class Schedule:

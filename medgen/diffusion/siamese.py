@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medgen.diffusion.objectives import Objective, loss_weight, mean_over_places, to_x0
+from medgen.diffusion.objectives import loss_weight, mean_over_places, to_x0
+from medgen.diffusion.options import Objective
 from medgen.diffusion.schedules import Schedule
 
 

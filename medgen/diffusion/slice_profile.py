@@ -15,9 +15,9 @@ import torch
 from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
+from medgen.diffusion.options import ProfileShape
 from medgen.errors import DataError
 
-ProfileShape = Literal["box", "gaussian"]
 Positions = Tensor | Sequence[float]
 
 FWHM_IN_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))

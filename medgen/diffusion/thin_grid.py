@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from medgen.diffusion.slice_profile import Positions, ProfileShape, cubic_matrix, profile_matrix, pseudo_inverse
+from medgen.diffusion.options import ProfileShape
+from medgen.diffusion.slice_profile import Positions, cubic_matrix, profile_matrix, pseudo_inverse
 
 PLACES = 2
 """Channels of `places`."""

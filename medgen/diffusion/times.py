@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from medgen.diffusion.objectives import Objective
+from medgen.diffusion.options import Objective, Times
 from medgen.diffusion.schedules import Schedule
 from medgen.errors import ConfigError
-
-Spacing = Literal["log-snr", "karras", "angle", "trailing"]
-"""What is equal between steps: log(sigma / alpha); (sigma / alpha)^(1/7) (Karras et al. 2022, eq. 5);
-atan(sigma / alpha); or t itself, to one step behind the data (Lin et al. 2024, table 2)."""
-Times = Spacing | tuple[float, ...]
-"""A spacing, or the falling times themselves."""
 
 FAINT = 100.0
 """sigma / alpha at which nothing is seen of the data. Nearer to pure noise a step in log-SNR is wasted, and an error in

@@ -19,7 +19,7 @@ from medgen.inference.outliers import Summary, summarize
 from medgen.inference.slices import Refused, grouped, slice_keys, slice_noise
 from medgen.models.facts import VAEFacts, check_intensity
 from medgen.models.trained import FrozenVAE
-from medgen.nets.compute import Precision
+from medgen.nets.options import Precision
 
 
 class EncodeOptions(Options, frozen=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -16,27 +15,14 @@ from medgen.artifacts.schema import GENERATED, NO_SPLIT, SPACING_NOTE, Array, Ca
 from medgen.config import convert
 from medgen.diffusion.guidance import guide
 from medgen.diffusion.noise import NoiseStream
-from medgen.diffusion.objectives import Objective
-from medgen.diffusion.sampling import SamplingOptions, sample
-from medgen.diffusion.schedules import Schedule, ScheduleConfig
+from medgen.diffusion.options import Objective, ScheduleConfig
+from medgen.diffusion.sampling import sample
+from medgen.diffusion.schedules import Schedule
 from medgen.errors import DataError
 from medgen.inference.conditions import Vectors
+from medgen.inference.generate_options import GenerateOptions
 from medgen.models.trained import Denoiser, FrozenVAE, check_pair
-from medgen.nets.compute import Precision
 from medgen.nets.condition import Condition
-
-
-class GenerateOptions(SamplingOptions, frozen=True):
-    """How `generate` samples. The batch size does not change the result beyond rounding."""
-
-    guidance: Annotated[float, msgspec.Meta(ge=0)] = 2.0
-    guidance_rescale: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
-    ema: bool = True
-    precision: Precision = "auto"
-    batch_size: Annotated[int, msgspec.Meta(ge=1)] = 16
-    split_name: Literal["", "train", "val", "test"] = ""
-    """The split that the samples belong to; "" = none, so that nothing trains on them unasked."""
 
 
 @dataclass(frozen=True)

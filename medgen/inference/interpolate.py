@@ -18,9 +18,9 @@ from medgen.artifacts.stacks import blocks
 from medgen.artifacts.synthetic import altered
 from medgen.config import convert
 from medgen.diffusion.noise import sample_noise
-from medgen.diffusion.sampling import SamplingOptions, sample
-from medgen.diffusion.schedules import Schedule, ScheduleConfig
-from medgen.diffusion.slice_profile import ProfileShape
+from medgen.diffusion.options import ProfileShape, SamplingOptions, ScheduleConfig
+from medgen.diffusion.sampling import sample
+from medgen.diffusion.schedules import Schedule
 from medgen.diffusion.thin_grid import blended, network_input, window_starts
 from medgen.errors import DataError, UsageError
 from medgen.imaging.cases.options import SourceOptions
@@ -28,8 +28,8 @@ from medgen.inference.generate import objective_of
 from medgen.inference.sliding import Sliding
 from medgen.inference.thin_volume import ThinVolume, combine, slabs, volume_of
 from medgen.models.trained import FrozenVAE, Interpolator
-from medgen.nets.compute import Precision
 from medgen.nets.condition import Condition
+from medgen.nets.options import Precision
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]

@@ -15,17 +15,16 @@ from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import Array, Case, Intensity, SetHeader
 from medgen.artifacts.synthetic import altered
 from medgen.config import convert, plain
-from medgen.diffusion.objectives import Objective
+from medgen.diffusion.options import Objective, SamplingOptions, ScheduleConfig, Times
 from medgen.diffusion.samplers import StepNoise
-from medgen.diffusion.sampling import SamplingOptions, sample
-from medgen.diffusion.schedules import Schedule, ScheduleConfig
-from medgen.diffusion.times import Times
+from medgen.diffusion.sampling import sample
+from medgen.diffusion.schedules import Schedule
 from medgen.errors import DataError
 from medgen.inference.encode import check_image
 from medgen.inference.generate import objective_of
 from medgen.inference.slices import Refused, grouped, slice_keys, slice_noise
 from medgen.models.trained import FrozenVAE, NormalizerNetwork, check_pair
-from medgen.nets.compute import Precision
+from medgen.nets.options import Precision
 
 Method = Literal["diffusion", "flow", "both", "vae"]
 Level = Annotated[float, msgspec.Meta(gt=0, lt=1)]

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from medgen.artifacts.schema import Array, Case, Intensity
 from medgen.artifacts.spool import Spool
-from medgen.diffusion.slice_profile import ProfileShape, cubic_matrix, profile_matrix, pseudo_inverse, resample
+from medgen.diffusion.options import ProfileShape
+from medgen.diffusion.slice_profile import cubic_matrix, profile_matrix, pseudo_inverse, resample
 from medgen.diffusion.thin_grid import places, scales, spline_matrix, thin_positions, whole_rows
 from medgen.errors import DataError
 from medgen.inference.sliding import Sliding

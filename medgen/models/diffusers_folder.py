@@ -11,7 +11,7 @@ from torch import Tensor
 from medgen.artifacts.tensors.foreign import read_weights
 from medgen.errors import DataError, InputMissingError, StorageError
 from medgen.nets.diffusers_layout import from_diffusers
-from medgen.nets.vae import VAEConfig
+from medgen.nets.options import VAEConfig
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PICKLED = "diffusion_pytorch_model.bin"

@@ -9,9 +9,9 @@ from torch import nn
 
 from medgen.config import Options
 from medgen.models.facts import DenoiserFacts, Facts, InterpolatorFacts, NormalizerFacts, VAEFacts
+from medgen.nets.options import UNetConfig, VAEConfig
 from medgen.nets.unet import UNet
-from medgen.nets.unet_config import UNetConfig
-from medgen.nets.vae import VAE, VAEConfig
+from medgen.nets.vae import VAE
 
 
 class Kind(NamedTuple):

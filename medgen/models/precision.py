@@ -20,11 +20,10 @@ from medgen.errors import ConfigError
 from medgen.models.timing import Clock, Times, in_turns
 from medgen.nets.attention import SelfAttention
 from medgen.nets.blocks import Upsample
-from medgen.nets.compute import Precision, autocast
+from medgen.nets.compute import autocast
 from medgen.nets.kernels import DEFAULT, Kernels, use_kernels
-from medgen.nets.unet_config import UNetConfig
+from medgen.nets.options import Precision, UNetConfig, VAEConfig
 from medgen.nets.units import samples
-from medgen.nets.vae import VAEConfig
 
 LEAD = 1.25
 """How many times as fast bfloat16 must be to be taken: less is noise, or not worth its rounding."""

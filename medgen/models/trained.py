@@ -17,9 +17,10 @@ from medgen.errors import ConfigError, DataError, UsageError
 from medgen.models.facts import DenoiserFacts, Facts, InterpolatorFacts, LatentFacts, NormalizerFacts, VAEFacts
 from medgen.models.kinds import KINDS
 from medgen.models.precision import Choice, choose, measured_kernels
-from medgen.nets.compute import Precision, channels_last
+from medgen.nets.compute import channels_last
 from medgen.nets.condition import NOTHING, Condition
 from medgen.nets.kernels import DEFAULT, Kernels, use_kernels
+from medgen.nets.options import Precision
 from medgen.nets.unet import UNet
 from medgen.nets.vae import VAE, Posterior
 

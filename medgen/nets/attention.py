@@ -8,10 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medgen.errors import ConfigError
 from medgen.nets.blocks import zeroed
-
-AttentionKind = Literal["none", "linear", "full"]
+from medgen.nets.options import count_heads
 
 FEW_TOKENS = 512
 """Up to here torch's fused attention in bfloat16 on a CPU is slower than its formula, backward twice to five times."""
@@ -83,13 +81,6 @@ class CrossAttention(nn.Module):
         query = split_heads(self.query(to_tokens(self.norm(x))), self.heads)
         key, value = (split_heads(part, self.heads) for part in self.key_value(context).chunk(2, dim=-1))
         return x + to_grid(self.output(join_heads(full_attention(query, key, value, formula=self.formula))), x)
-
-
-def count_heads(width: int, head_width: int) -> int:
-    """How many heads of `head_width` channels make up `width`; ConfigError if they do not."""
-    if width % head_width:
-        raise ConfigError(f"head_width = {head_width} does not divide width {width}; choose one that divides it")
-    return width // head_width
 
 
 def to_tokens(x: Tensor) -> Tensor:

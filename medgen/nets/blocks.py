@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medgen.errors import ConfigError
-
 Conv = nn.Conv2d | nn.Conv3d
 
 
@@ -28,13 +26,6 @@ def zeroed(module: ModuleT) -> ModuleT:
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
-
-
-def check_groups(groups: int, widths: tuple[int, ...]) -> None:
-    """ConfigError unless `groups` divides every width, as GroupNorm needs."""
-    for width in widths:
-        if width % groups:
-            raise ConfigError(f"groups = {groups} does not divide width {width}; choose groups that divide every width")
 
 
 class ResidualBlock(nn.Module):

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from medgen.config import convert
 from medgen.errors import ConfigError, DataError
-from medgen.nets.vae import VAE, VAEConfig
+from medgen.nets.options import VAEConfig
+from medgen.nets.vae import VAE
 
 # Parts of a key, theirs -> ours, applied in this order.
 RENAMES = (

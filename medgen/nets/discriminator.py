@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from msgspec import Meta
 from torch import Tensor, nn
 
-from medgen.config import Options
 from medgen.errors import DataError
-
-Count = Annotated[int, Meta(ge=1)]
-
-
-class DiscriminatorConfig(Options, frozen=True):
-    """Shape of a patch discriminator; three layers see patches of 70 x 70 pixels."""
-
-    in_channels: Count = 1
-    width: Annotated[int, Meta(ge=8, multiple_of=8)] = 64
-    layers: Count = 3
+from medgen.nets.options import DiscriminatorConfig
 
 
 class PatchDiscriminator(nn.Module):

@@ -13,8 +13,8 @@ from medgen.errors import ConfigError, DataError
 from medgen.nets.blocks import convolution, zeroed
 from medgen.nets.condition import NOTHING, Condition
 from medgen.nets.embedders import TimeEmbedder, VectorEmbedder, VectorMap
+from medgen.nets.options import UNetConfig
 from medgen.nets.side.network import SideNetwork
-from medgen.nets.unet_config import UNetConfig
 from medgen.nets.unet_trunk import DownPath, Middle, UpPath
 
 __all__ = ["UNet", "UNetConfig"]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from medgen.nets.attention import AttentionKind, CrossAttention, SelfAttention
+from medgen.nets.attention import CrossAttention, SelfAttention
 from medgen.nets.blocks import AttentionGate, Downsample, ResidualBlock, Upsample, convolution
-from medgen.nets.unet_config import UNetConfig
+from medgen.nets.options import AttentionKind, UNetConfig
 
 
 class Unit(nn.Module):

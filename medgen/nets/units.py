@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from medgen.nets.blocks import ResidualBlock, Upsample
-from medgen.nets.unet_config import UNetConfig
+from medgen.nets.options import UNetConfig, VAEConfig
 from medgen.nets.unet_trunk import Unit
-from medgen.nets.vae import VAEConfig
 
 UNET_SIDE, VAE_SIDE = 32, 64
 """Of the finest level: latents, and a part of an image."""

@@ -8,50 +8,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from msgspec import Meta
 from msgspec.structs import replace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medgen.config import Options
-from medgen.errors import ConfigError, DataError
+from medgen.errors import DataError
 from medgen.nets.attention import SelfAttention
-from medgen.nets.blocks import Downsample, ResidualBlock, Upsample, check_groups, convolution
-
-Count = Annotated[int, Meta(ge=1)]
-
-
-class VAEConfig(Options, frozen=True):
-    """Shape of a VAE; n widths mean n levels and a downsampling factor of 2^(n-1) in plane."""
-
-    in_channels: Count = 1
-    out_channels: Count = 1
-    latent_channels: Count = 8
-    widths: Annotated[tuple[Count, ...], Meta(min_length=1)] = (64, 128, 256, 512)
-    blocks: Count = 2
-    """Residual units a level of the encoder; the decoder has one more."""
-    groups: Count = 8
-    norm_eps: Annotated[float, Meta(gt=0)] = 1e-6
-    mid_attention: bool = False
-    dims: Literal[2, 3] = 2
-    """3: convolutions over depth too, strides (1, 2, 2), so that depth is kept."""
-    quant_conv: bool = False
-    """1x1 convolutions right before and after the latent, as Stable Diffusion 1 and 2 have."""
-
-    def __post_init__(self) -> None:
-        check_groups(self.groups, self.widths)
-        if self.in_channels != self.out_channels:
-            raise ConfigError(
-                f"in_channels = {self.in_channels} and out_channels = {self.out_channels} differ; make them equal"
-            )
-
-    @property
-    def factor(self) -> int:
-        """Image side / latent side."""
-        return int(2 ** (len(self.widths) - 1))
+from medgen.nets.blocks import Downsample, ResidualBlock, Upsample, convolution
+from medgen.nets.options import VAEConfig
 
 
 @dataclass(frozen=True)

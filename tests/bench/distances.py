@@ -15,13 +15,13 @@ from torch import Tensor
 
 from medgen.artifacts.sets import open_set
 from medgen.diffusion.noise import sample_noise
-from medgen.diffusion.objectives import Objective, target
-from medgen.diffusion.samplers import SamplerName
-from medgen.diffusion.sampling import SamplingOptions, sample
-from medgen.diffusion.schedules import Schedule, ScheduleConfig
-from medgen.diffusion.times import Spacing
+from medgen.diffusion.objectives import target
+from medgen.diffusion.options import Objective, SamplerName, SamplingOptions, ScheduleConfig, Spacing
+from medgen.diffusion.sampling import sample
+from medgen.diffusion.schedules import Schedule
 from medgen.inference.conditions import read_csv
-from medgen.inference.generate import GenerateOptions, Generator
+from medgen.inference.generate import Generator
+from medgen.inference.generate_options import GenerateOptions
 from medgen.models.trained import Denoiser, FrozenVAE
 
 Run = Callable[[SamplerName, Spacing, int], Tensor]

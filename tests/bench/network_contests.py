@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medgen.diffusion.sampling import SamplingOptions, sample
-from medgen.diffusion.schedules import Schedule, ScheduleConfig
+from medgen.diffusion.options import SamplingOptions, ScheduleConfig
+from medgen.diffusion.sampling import sample
+from medgen.diffusion.schedules import Schedule
 from medgen.nets.compute import autocast
 
 from .networks import LATENT_CHANNELS, unet_config, unets, vae_config, vaes, volume_config, volume_unets

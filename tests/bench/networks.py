@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from medgen.nets.unet import UNet, UNetConfig
-from medgen.nets.vae import VAE, VAEConfig
+from medgen.nets.options import UNetConfig, VAEConfig
+from medgen.nets.unet import UNet
+from medgen.nets.vae import VAE
 
 from . import monai_networks
 from .monai_networks import BLOCKS, HEAD_WIDTH, LATENT_CHANNELS

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from medgen.models.precision import choose
-from medgen.nets.unet_config import UNetConfig
-from medgen.nets.vae import VAEConfig
+from medgen.nets.options import UNetConfig, VAEConfig
 
 from .table import instruction_sets
 

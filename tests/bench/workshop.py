@@ -16,7 +16,7 @@ from medgen.artifacts.model_file import save_model
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Intensity
 from medgen.config import plain
-from medgen.diffusion.schedules import ScheduleConfig
+from medgen.diffusion.options import ScheduleConfig
 from medgen.models.facts import DenoiserFacts, VAEFacts
 from medgen.nets.unet import UNet
 from medgen.nets.vae import VAE

@@ -25,10 +25,18 @@ class Cooking(Options, frozen=True):
     lid: Annotated[bool, option("Close the pot.")] = False
     spices: Annotated[tuple[str, ...], option("Which.", metavar="A,B,...")] = ("pepper",)
     range: Annotated[tuple[float, float], option("Of sizes.", flag="--size-range", metavar="LOW,HIGH")] = (1.0, 2.5)
+    stirs: Annotated[
+        Literal["often", "never"] | tuple[float, ...], option("When.", metavar="NAME|T,T", instead_of=("heat",))
+    ] = "often"
+    crust: Annotated[bool | Literal["maybe"], option("Bake a crust.")] = False
 
 
 class Baking(Options, frozen=True):
     method: Annotated[Literal["boil", "fry"], option("How.")] = "fry"
+
+
+class Serving(Options, frozen=True):
+    on: Annotated[Literal["plate", "bowl"], option("In what.")]
 
 
 def of(key: str) -> Flag:
@@ -36,7 +44,17 @@ def of(key: str) -> Flag:
 
 
 def test_a_field_is_a_flag_only_if_it_says_so() -> None:
-    assert set(flags_of(Cooking)) == {"loop.steps", "heat", "method", "salt", "lid", "spices", "range"}
+    assert set(flags_of(Cooking)) == {
+        "loop.steps",
+        "heat",
+        "method",
+        "salt",
+        "lid",
+        "spices",
+        "range",
+        "stirs",
+        "crust",
+    }
 
 
 @pytest.mark.parametrize(
@@ -49,6 +67,8 @@ def test_a_field_is_a_flag_only_if_it_says_so() -> None:
         ("lid", "--lid", None, "Close the pot."),
         ("spices", "--spices", "A,B,...", "Which.  [default: pepper]"),
         ("range", "--size-range", "LOW,HIGH", "Of sizes.  [default: 1,2.5]"),
+        ("stirs", "--stirs", "NAME|T,T", "When.  [default: often]"),
+        ("crust", "--crust", None, "Bake a crust."),
     ],
 )
 def test_the_help_says_default_range_and_choices(key: str, switches: str, metavar: str | None, text: str) -> None:
@@ -62,7 +82,13 @@ def test_structs_that_share_a_flag_show_each_default() -> None:
 
 @pytest.mark.parametrize(
     ("key", "typed", "value"),
-    [("spices", "salt, thyme", ["salt", "thyme"]), ("range", "3", [3.0, 3.0]), ("range", "1,2", [1.0, 2.0])],
+    [
+        ("spices", "salt, thyme", ["salt", "thyme"]),
+        ("range", "3", [3.0, 3.0]),
+        ("range", "1,2", [1.0, 2.0]),
+        ("stirs", "never", "never"),
+        ("stirs", "5,2.5", [5.0, 2.5]),
+    ],
 )
 def test_lists_are_typed_with_commas(key: str, typed: str, value: object) -> None:
     assert of(key).value(typed) == value
@@ -76,6 +102,8 @@ def test_lists_are_typed_with_commas(key: str, typed: str, value: object) -> Non
         ("heat", 301.0, ConfigError, "--heat 301.0: expected float <= 300"),
         ("method", "fyr", ConfigError, "--method fyr; did you mean 'fry'?"),
         ("method", "x", ConfigError, "--method x; choose from boil, fry"),
+        ("stirs", "nevr", ConfigError, "--stirs nevr; did you mean 'never'?"),
+        ("stirs", "5,b", UsageError, r"--stirs 5,b: expected NAME\|T,T"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_flag(key: str, typed: object, kind: type[Exception], message: str) -> None:
@@ -107,3 +135,26 @@ def test_a_flag_of_another_struct_is_refused() -> None:
     (given,) = _run("--steps", "7")
     with pytest.raises(ConfigError, match="--steps does not apply here"):
         given.resolve(Baking)
+
+
+def test_what_the_command_found_itself_beats_flags() -> None:
+    (given,) = _run("--steps", "7", "--crust")
+    options = given.resolve(Cooking, {"loop.steps": 8, "heat": None})
+    assert options == Cooking(loop=Loop(steps=8), crust=True)
+
+
+def test_a_list_of_numbers_takes_the_place_of_another_flag() -> None:
+    (given,) = _run("--stirs", "5,2", "--heat", "20")
+    with pytest.raises(UsageError, match=r"^--stirs 5,2 takes the place of --heat; leave out --heat"):
+        given.resolve(Cooking)
+    (given,) = _run("--stirs", "never", "--heat", "20")
+    assert given.resolve(Cooking).heat == 20
+
+
+def test_a_flag_without_default_is_asked_for_unless_a_layer_may_say_it() -> None:
+    flag = flags_of(Serving)["on"]
+    assert flag.help([flag.default]) == "In what.  [required]"
+    given = Given("phantom", {"on": (flag, None)}, None, None, (), False)
+    with pytest.raises(UsageError, match=r"^--on is missing; give --on plate\|bowl"):
+        given.resolve(Serving)
+    assert Given("phantom", {"on": (flag, None)}, None, None, ("on=bowl",), False).resolve(Serving).on == "bowl"

@@ -180,7 +180,7 @@ def test_times_may_be_a_spacing_or_fractions_and_are_remembered(tiny: Path, tmp_
     [
         ("1000,500", 78, "time 1000 lies outside [0, 999]"),
         ("10,500", 78, "times must fall"),
-        ("500,x", 2, "expected a spacing, or times"),
+        ("500,x", 2, "expected log-snr|karras|angle|trailing|T,T,..."),
     ],
 )
 def test_impossible_times_are_named(

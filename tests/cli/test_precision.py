@@ -10,7 +10,7 @@ from medgen.artifacts.sets import open_set
 from medgen.cli.app import run
 from medgen.models.timing import Times
 from medgen.nets.kernels import Kernels
-from medgen.nets.vae import VAEConfig
+from medgen.nets.options import VAEConfig
 
 
 @pytest.fixture(autouse=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medgen.diffusion.sampling import SamplingOptions, sample
-from medgen.diffusion.schedules import Schedule, ScheduleConfig
+from medgen.diffusion.options import SamplingOptions, ScheduleConfig
+from medgen.diffusion.sampling import sample
+from medgen.diffusion.schedules import Schedule
+from medgen.nets.options import UNetConfig, VAEConfig
 from medgen.nets.perception.features import FixedFeatures
 from medgen.nets.unet import UNet
-from medgen.nets.unet_config import UNetConfig
-from medgen.nets.vae import VAE, VAEConfig
+from medgen.nets.vae import VAE
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -13,11 +13,11 @@ from medgen.config import Options, load_preset, preset_names, resolve
 OPTIONS = {
     "phantom": "medgen.phantoms.options:ChestCTOptions",
     "preprocess": "medgen.imaging.cases.options:PreprocessOptions",
-    "train-vae": "medgen.training.learners.vae:TrainVAEOptions",
+    "train-vae": "medgen.training.learners.vae_options:TrainVAEOptions",
     "extract-latents": "medgen.inference.encode:EncodeOptions",
     "evaluate": "medgen.evaluation.options:EvaluateOptions",
     "train-diffusion": "medgen.training.learners.diffusion_options:TrainDiffusionOptions",
-    "generate": "medgen.inference.generate:GenerateOptions",
+    "generate": "medgen.inference.generate_options:GenerateOptions",
     "interpolate": "medgen.inference.interpolate:InterpolateOptions",
     "normalize": "medgen.inference.normalize:NormalizeOptions",
     "anomaly-map": "medgen.inference.anomaly:AnomalyOptions",

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from medgen.artifacts.schema import Intensity
-from medgen.diffusion.slice_profile import ProfileShape, coverage, cubic_matrix, linear_matrix, profile_matrix
+from medgen.diffusion.options import ProfileShape
+from medgen.diffusion.slice_profile import coverage, cubic_matrix, linear_matrix, profile_matrix
 from medgen.evaluation.interpolation.thin_pairs import Flags, Slices, Trio
 from medgen.evaluation.intervals import ANYTHING, mean_interval
 from medgen.evaluation.reconstruction.pair_scores import RANGES

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from medgen.errors import DataError
 from medgen.nets.blocks import convolution, zeroed
+from medgen.nets.options import SideConfig, UNetConfig
 from medgen.nets.side.hint import DenseHint
-from medgen.nets.unet_config import SideConfig, UNetConfig
 from medgen.nets.unet_trunk import DownPath, Middle
 
 

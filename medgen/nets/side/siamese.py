@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from medgen.nets.blocks import convolution
 from medgen.nets.condition import Condition
+from medgen.nets.options import UNetConfig
 from medgen.nets.side.network import SideNetwork
 from medgen.nets.unet import UNet
-from medgen.nets.unet_config import UNetConfig
 
 Hint = Literal["sum", "concat"]
 """What the image branch hints at: the image alone, or image and mask as channels of one hint. Its residuals are added

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from msgspec import Meta
 
 from medgen.artifacts.label_maps import mask_names, one_hot
 from medgen.artifacts.schema import Array
 from medgen.artifacts.stored import CaseRow, StoredSet
-from medgen.config import Options
 from medgen.errors import DataError
+from medgen.training.data.options import Balance
 from medgen.training.data.sampler import Sampler
 from medgen.training.data.step import Batch
 
 MASK_AREA = "mask_area"
 StoredType = Literal["int16", "uint8", "uint16", "float32"]
-
-
-class Balance(Options, frozen=True):
-    """Draw a share of the samples where a condition is on, in training and in validation."""
-
-    field: str
-    """Name of the vector field that tells the two groups apart: above 0 or not; mask_area: the share of the pixels that
-    belong to a class of the mask."""
-    fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.6
-    """Share of samples where it is above 0."""
-    at_most: Annotated[float, Meta(gt=0)] | None = None
-    """The largest value that still counts as above 0, to draw small lesions more often; none = no limit."""
 
 
 class Source(Protocol):

@@ -4,61 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 import torch
-from msgspec import Meta
 from torch import Tensor
 
 from medgen.artifacts.schema import Intensity
 from medgen.artifacts.stored import CaseRow, StoredSet
-from medgen.config import Options
-from medgen.diffusion.slice_profile import ProfileShape, coverage, profile_matrix, resample
+from medgen.diffusion.options import ProfileShape
+from medgen.diffusion.slice_profile import coverage, profile_matrix, resample
 from medgen.diffusion.thin_grid import places, scales, window_spline
 from medgen.errors import ConfigError, DataError
+from medgen.training.data.options import Range, VolumeOptions
 from medgen.training.data.sampler import Sampler
 from medgen.training.data.slices import rows_of
 from medgen.training.data.step import Batch, mix
-
-Size = Annotated[int, Meta(ge=0)]
-Positive = Annotated[float, Meta(gt=0)]
-Range = tuple[Positive, Positive]
-Part = Annotated[float, Meta(ge=0, le=1)]
 
 KNOTS = 4
 """Thick slices beyond each end of a window that its spline hears of; farther ones weigh below 1 %."""
 FINER = 1.2
 """Thick slices are at least this many times as far apart as thin ones."""
-
-
-class VolumeOptions(Options, frozen=True):
-    """How training pairs of thin and thick slices are made; lengths in mm."""
-
-    depth: Annotated[int, Meta(ge=2)] = 48
-    """Thin slices in a window."""
-    crop: Size = 0
-    """Side in pixels of random crops in plane; 0 = whole slices."""
-    thin_limit: Positive = 3.0
-    """Cases whose slices are farther apart are no targets."""
-    coarser: Range = (1.0, 1.0)
-    """Spacing of the target, over that of the case: above 1, the target is itself averaged from the case's slices."""
-    thick_spacing: Range = (3.0, 8.0)
-    """Distance of the simulated thick slices, drawn evenly in its logarithm."""
-    thickness: Range = (0.5, 1.0)
-    """Their thickness over their distance: below 1 they leave gaps, above 1 they overlap."""
-    gaussian: Part = 0.5
-    """Share of simulated slices with a Gaussian profile instead of a box."""
-    paired: Part = 0.5
-    """Share of windows taken from the case's thick partner, a series in one frame of reference, where it has one."""
-
-    def __post_init__(self) -> None:
-        for name in ("coarser", "thick_spacing", "thickness"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise ConfigError(f"volumes.{name}: {low:g}, {high:g} is not a range; give the smaller number first")
-        if self.coarser[0] < 1:
-            raise ConfigError(f"volumes.coarser = {self.coarser[0]:g}: a target cannot be finer than its case")
 
 
 @dataclass(frozen=True)

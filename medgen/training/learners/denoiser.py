@@ -15,7 +15,8 @@ from medgen.diffusion.schedules import Schedule
 from medgen.errors import DataError, UsageError
 from medgen.models.facts import DenoiserFacts
 from medgen.nets.condition import Condition
-from medgen.nets.unet import UNet, UNetConfig
+from medgen.nets.options import UNetConfig
+from medgen.nets.unet import UNet
 from medgen.training.data.slices import common_spacing, stored_type
 from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions

@@ -16,8 +16,8 @@ from medgen.errors import ConfigError, DataError, UsageError
 from medgen.models.facts import InterpolatorFacts, check_intensity
 from medgen.models.trained import FrozenVAE
 from medgen.nets.condition import Condition
-from medgen.nets.unet import UNet, UNetConfig
-from medgen.nets.vae import VAEConfig
+from medgen.nets.options import UNetConfig, VAEConfig
+from medgen.nets.unet import UNet
 from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.data.volumes import Volumes
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions

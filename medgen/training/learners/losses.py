@@ -2,41 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medgen.config import Options
-from medgen.errors import ConfigError
 from medgen.nets.perception.features import FixedFeatures, perceptual_distance
 from medgen.nets.perception.similarity import ssim
+from medgen.training.learners.vae_options import VAELosses
 from medgen.training.loop.learner import Parts
-from medgen.training.loop.options import Weight
-
-
-class VAELosses(Options, frozen=True):
-    """Weight of each term; a term of weight 0 is not computed."""
-
-    pixel: Weight = 1.0
-    pixel_norm: Literal["l1", "l2"] = "l1"
-    gradient: Weight = 0.0
-    """L1 of first differences along both axes of the plane."""
-    laplacian: Weight = 0.0
-    """L1 of the five-point Laplacian."""
-    ssim: Weight = 1.0
-    """Weight of 1 - SSIM."""
-    kl: Weight = 1e-6
-    """Weight of the KL divergence, in nats and summed over the latent of an image."""
-    perceptual: Weight = 0.0
-    """Weight of the distance between the built-in fixed features."""
-    adversarial: Weight = 0.0
-    """Weight of the patch discriminator's judgement, relative to the gradient of the other terms."""
-
-    def __post_init__(self) -> None:
-        if not any((self.pixel, self.gradient, self.laplacian, self.ssim, self.perceptual)):
-            raise ConfigError("losses: every weight of a reconstruction term is 0; give pixel, for one, a weight")
 
 
 class ReconstructionLoss:

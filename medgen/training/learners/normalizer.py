@@ -14,17 +14,20 @@ from torch.utils.checkpoint import checkpoint
 from medgen.artifacts.classes import NORMAL, normal_class
 from medgen.artifacts.provenance import Identified
 from medgen.artifacts.schema import Intensity
-from medgen.diffusion.objectives import Objective, diffusion_loss, to_x0
-from medgen.diffusion.schedules import Schedule, ScheduleConfig
+from medgen.diffusion.objectives import diffusion_loss, to_x0
+from medgen.diffusion.options import Objective, ScheduleConfig
+from medgen.diffusion.schedules import Schedule
 from medgen.errors import DataError, UsageError
 from medgen.models.facts import NormalizerFacts
 from medgen.models.trained import FrozenVAE
-from medgen.nets.unet import UNet, UNetConfig
+from medgen.nets.options import UNetConfig
+from medgen.nets.unet import UNet
 from medgen.training.data.slices import Slices, common_spacing, stored_type
 from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
-from medgen.training.learners.losses import ReconstructionLoss, VAELosses
+from medgen.training.learners.losses import ReconstructionLoss
 from medgen.training.learners.normalizer_options import NormalizerOptions
+from medgen.training.learners.vae_options import VAELosses
 from medgen.training.loop.init import read_model
 from medgen.training.loop.learner import Learner, Parts
 from medgen.training.loop.run import Sources, Training

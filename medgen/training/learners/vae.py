@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,45 +15,24 @@ from medgen.artifacts.latent_space import LatentSpace
 from medgen.errors import ConfigError, DataError
 from medgen.models.facts import VAEFacts
 from medgen.nets.compute import autocast
-from medgen.nets.discriminator import DiscriminatorConfig, PatchDiscriminator
+from medgen.nets.discriminator import PatchDiscriminator
+from medgen.nets.options import VAEConfig
 from medgen.nets.perception.similarity import ssim
-from medgen.nets.vae import VAE, VAEConfig, to_grey
+from medgen.nets.vae import VAE, to_grey
 from medgen.training.data.augment import random_crop, random_flip
 from medgen.training.data.slices import Slices, stored_type
 from medgen.training.data.step import Batch, Step, seeded
-from medgen.training.learners.losses import (
-    ReconstructionLoss,
-    VAELosses,
-    adaptive_weight,
-    discriminator_loss,
-    generator_loss,
-)
+from medgen.training.learners.losses import ReconstructionLoss, adaptive_weight, discriminator_loss, generator_loss
+from medgen.training.learners.vae_options import TrainVAEOptions
 from medgen.training.loop.init import Beginning, read_vae
 from medgen.training.loop.learner import Learner, Parts
 from medgen.training.loop.loop import Loop
-from medgen.training.loop.options import Size, TrainingOptions
 from medgen.training.loop.run import Run, start
 
 MEASURED = 512
 """Slices from which the latents' mean and standard deviation are taken."""
 UNUSED = 0.05
 """Share of the largest deviation below which a channel holds next to nothing."""
-
-
-class TrainVAEOptions(TrainingOptions, frozen=True):
-    """Options of train-vae."""
-
-    network: VAEConfig = VAEConfig()
-    losses: VAELosses = VAELosses()
-    discriminator: DiscriminatorConfig = DiscriminatorConfig()
-    decoder_only: bool | Literal["with-init"] = False
-    """Keep the encoder as it is and train what comes after the latent; with-init: where there is one to keep."""
-    init: str | None = None
-    """A VAE to begin from: a model of medgen, or a folder in the layout of diffusers."""
-    crop: Size = 0
-    """Side of random crops to train on; 0 = whole images."""
-    flip: bool = False
-    """Mirror images at random, left and right."""
 
 
 class VAELearner(Learner):

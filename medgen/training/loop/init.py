@@ -15,7 +15,7 @@ from medgen.artifacts.schema import as_bytes
 from medgen.config import OptionsT, convert
 from medgen.errors import DataError
 from medgen.models.diffusers_folder import read_diffusers_folder
-from medgen.nets.vae import VAEConfig
+from medgen.nets.options import VAEConfig
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from medgen.config import Options, plain
-from medgen.nets.compute import Precision
-from medgen.training.data.slices import Balance
+from medgen.config import SEED, Options, option, plain
+from medgen.nets.options import Precision
+from medgen.training.data.options import Balance
 
+TRAINING = "Training"
+"""Heading of these options in the help of commands."""
 Count = Annotated[int, Meta(ge=1)]
 Size = Annotated[int, Meta(ge=0)]
 Positive = Annotated[float, Meta(gt=0)]
@@ -21,13 +23,12 @@ Share = Annotated[float, Meta(ge=0, lt=1)]
 class LoopOptions(Options, frozen=True):
     """How the weights are moved; a step is one update, of batch_size * accumulate * processes samples."""
 
-    steps: Count = 10_000
-    batch_size: Count = 8
-    """Samples a process takes through the network at once."""
+    steps: Annotated[int, option("Updates of the weights.", group=TRAINING, ge=1)] = 10_000
+    batch_size: Annotated[int, option("Samples at once, in each process.", group=TRAINING, ge=1)] = 8
     accumulate: Count = 1
     """Batches whose gradients are added up before an update."""
     optimizer: Literal["adamw", "adam"] = "adamw"
-    learning_rate: Positive = 1e-4
+    learning_rate: Annotated[float, option("Size of an update.", metavar="R", group=TRAINING, gt=0)] = 1e-4
     weight_decay: Weight = 0.01
     betas: tuple[Share, Share] = (0.9, 0.999)
     warmup: Size = 0
@@ -67,7 +68,7 @@ class TrainingOptions(Options, frozen=True):
 
     loop: LoopOptions = LoopOptions()
     balance: Balance | None = None
-    seed: Size = 0
+    seed: Annotated[int, SEED] = 0
 
 
 IRRELEVANT = ("checkpoint", "validate_every", "log_every", "save_every", "save_minutes")

@@ -24,7 +24,8 @@ from medgen.errors import UsageError
 from medgen.models.facts import Facts
 from medgen.models.precision import Choice, choose
 from medgen.models.trained import FrozenVAE
-from medgen.nets.compute import Precision, machine
+from medgen.nets.compute import machine
+from medgen.nets.options import Precision
 from medgen.training.data.slices import Slices, Source, has_split
 from medgen.training.loop.continuation import Wish, continuation
 from medgen.training.loop.distributed import World, world

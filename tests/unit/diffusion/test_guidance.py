@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from medgen.diffusion.guidance import GuidanceScale, combine, guide
-from medgen.diffusion.sampling import SamplingOptions, sample
-from medgen.diffusion.schedules import Schedule, ScheduleConfig
+from medgen.diffusion.options import SamplingOptions, ScheduleConfig
+from medgen.diffusion.sampling import sample
+from medgen.diffusion.schedules import Schedule
 from medgen.diffusion.times import first_time
 
 

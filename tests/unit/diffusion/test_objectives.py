@@ -9,8 +9,9 @@ from diffusers.training_utils import compute_snr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medgen.diffusion.objectives import Objective, check, diffusion_loss, loss_weight, target, to_x0
-from medgen.diffusion.schedules import Schedule, ScheduleConfig
+from medgen.diffusion.objectives import diffusion_loss, loss_weight, target, to_x0
+from medgen.diffusion.options import Objective, ScheduleConfig, check
+from medgen.diffusion.schedules import Schedule
 from medgen.errors import ConfigError
 
 OBJECTIVES: list[Objective] = ["eps", "x0", "v", "flow"]

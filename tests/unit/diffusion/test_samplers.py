@@ -10,9 +10,10 @@ from torch import Tensor
 
 from medgen.config import convert
 from medgen.diffusion.noise import NoiseStream
-from medgen.diffusion.samplers import SAMPLERS, SamplerName
-from medgen.diffusion.sampling import SamplingOptions, sample
-from medgen.diffusion.schedules import Schedule, ScheduleConfig
+from medgen.diffusion.options import SamplerName, SamplingOptions, ScheduleConfig
+from medgen.diffusion.samplers import SAMPLERS
+from medgen.diffusion.sampling import sample
+from medgen.diffusion.schedules import Schedule
 from medgen.errors import ConfigError
 
 SHAPE = (2, 4, 4)

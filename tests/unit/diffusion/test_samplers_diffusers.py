@@ -18,10 +18,10 @@ from diffusers import (
 )
 from torch import Tensor
 
-from medgen.diffusion.objectives import Objective
-from medgen.diffusion.samplers import SamplerName, StepNoise
-from medgen.diffusion.sampling import SamplingOptions, sample
-from medgen.diffusion.schedules import Schedule, ScheduleConfig
+from medgen.diffusion.options import Objective, SamplerName, SamplingOptions, ScheduleConfig
+from medgen.diffusion.samplers import StepNoise
+from medgen.diffusion.sampling import sample
+from medgen.diffusion.schedules import Schedule
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SHAPE = (2, 3, 4, 4)

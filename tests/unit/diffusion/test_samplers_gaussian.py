@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from medgen.diffusion.noise import NoiseStream
-from medgen.diffusion.objectives import Objective, target
-from medgen.diffusion.samplers import SAMPLERS, SamplerName
-from medgen.diffusion.sampling import SamplingOptions, sample
-from medgen.diffusion.schedules import Schedule, ScheduleConfig
-from medgen.diffusion.times import Spacing, first_time
+from medgen.diffusion.objectives import target
+from medgen.diffusion.options import Objective, SamplerName, SamplingOptions, ScheduleConfig, Spacing
+from medgen.diffusion.samplers import SAMPLERS
+from medgen.diffusion.sampling import sample
+from medgen.diffusion.schedules import Schedule
+from medgen.diffusion.times import first_time
 
 MEAN = torch.tensor([0.7, -1.5], dtype=torch.float64)
 STD = torch.tensor([0.6, 1.6], dtype=torch.float64)

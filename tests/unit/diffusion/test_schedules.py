@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from medgen.config import convert
-from medgen.diffusion.schedules import Schedule, ScheduleConfig
+from medgen.diffusion.options import ScheduleConfig
+from medgen.diffusion.schedules import Schedule
 from medgen.errors import ConfigError
 
 EVERY_T = torch.arange(1000)

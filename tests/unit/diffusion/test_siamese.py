@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medgen.diffusion.objectives import Objective, diffusion_loss, loss_weight, mean_over_places, target, to_x0
-from medgen.diffusion.schedules import Schedule, ScheduleConfig
+from medgen.diffusion.objectives import diffusion_loss, loss_weight, mean_over_places, target, to_x0
+from medgen.diffusion.options import Objective, ScheduleConfig
+from medgen.diffusion.schedules import Schedule
 from medgen.diffusion.siamese import consistency, emphasis, reseen
 
 SCHEDULE = Schedule(ScheduleConfig())

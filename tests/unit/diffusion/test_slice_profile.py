@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
+from medgen.diffusion.options import ProfileShape
 from medgen.diffusion.slice_profile import (
     FWHM_IN_SIGMA,
-    ProfileShape,
     coverage,
     cubic_matrix,
     linear_matrix,

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from medgen.diffusion.schedules import Schedule, ScheduleConfig
-from medgen.diffusion.times import FAINT, Spacing, first_time, sampling_times
+from medgen.diffusion.options import ScheduleConfig, Spacing
+from medgen.diffusion.schedules import Schedule
+from medgen.diffusion.times import FAINT, first_time, sampling_times
 from medgen.errors import ConfigError
 
 SPACINGS: list[Spacing] = ["log-snr", "karras", "angle", "trailing"]

@@ -23,7 +23,8 @@ from medgen.inference.thin_volume import combine, volume_of
 from medgen.models.facts import VAEFacts
 from medgen.models.precision import choose
 from medgen.models.trained import FrozenVAE, Interpolator
-from medgen.nets.vae import Posterior, VAEConfig
+from medgen.nets.options import VAEConfig
+from medgen.nets.vae import Posterior
 
 CPU = torch.device("cpu")
 HU = Intensity()  # [-1000, 400], as the VAE of these tests

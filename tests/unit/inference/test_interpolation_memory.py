@@ -17,11 +17,11 @@ from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.config import plain
-from medgen.diffusion.schedules import ScheduleConfig
+from medgen.diffusion.options import ScheduleConfig
 from medgen.models.facts import InterpolatorFacts, VAEFacts
+from medgen.nets.options import UNetConfig, VAEConfig
 from medgen.nets.unet import UNet
-from medgen.nets.unet_config import UNetConfig
-from medgen.nets.vae import VAE, VAEConfig
+from medgen.nets.vae import VAE
 
 RATIO = 12  # thin slices a thick one
 INTERPOLATE = """

@@ -15,8 +15,9 @@ import torch
 from medgen.artifacts.model_file import open_model
 from medgen.artifacts.schema import Case, Intensity
 from medgen.artifacts.sets import open_set
+from medgen.diffusion.options import ScheduleConfig
 from medgen.diffusion.samplers import SAMPLERS
-from medgen.diffusion.schedules import Schedule, ScheduleConfig
+from medgen.diffusion.schedules import Schedule
 from medgen.errors import ConfigError, DataError, UsageError
 from medgen.inference.normalize import NormalizeOptions, Normalizer, Reconstruction, normalize
 from medgen.inference.slices import slice_noise

@@ -15,9 +15,8 @@ from medgen.models.timing import Times, in_turns
 from medgen.models.trained import Denoiser, FrozenVAE
 from medgen.nets.blocks import Upsample
 from medgen.nets.kernels import Kernels
-from medgen.nets.unet_config import UNetConfig
+from medgen.nets.options import UNetConfig, VAEConfig
 from medgen.nets.units import samples
-from medgen.nets.vae import VAEConfig
 
 CPU = torch.device("cpu")
 TINY = UNetConfig(

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from medgen.errors import ConfigError, DataError
 from medgen.nets.condition import NOTHING, Condition
-from medgen.nets.unet import UNet, UNetConfig
+from medgen.nets.options import UNetConfig
+from medgen.nets.unet import UNet
 
 CONFIG = UNetConfig(
     in_channels=2, out_channels=2, widths=(8, 16), blocks=1, attention=("none", "none"), mid_attention="none",

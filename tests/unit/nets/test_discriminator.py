@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from medgen.errors import DataError
-from medgen.nets.discriminator import DiscriminatorConfig, PatchDiscriminator
+from medgen.nets.discriminator import PatchDiscriminator
+from medgen.nets.options import DiscriminatorConfig
 
 
 def build(**options: int) -> PatchDiscriminator:

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from medgen.config import convert, plain
 from medgen.errors import ConfigError, DataError
 from medgen.nets.condition import Condition
+from medgen.nets.options import SideConfig, UNetConfig
 from medgen.nets.side.hint import DenseHint, HintBlock, PatchMerging
 from medgen.nets.side.network import SideNetwork
 from medgen.nets.unet import UNet
-from medgen.nets.unet_config import SideConfig, UNetConfig
 
 SIDE = SideConfig(classes=2, factor=2, hint_width=4)
 TRUNK = UNetConfig(

@@ -9,7 +9,8 @@ import torch
 from medgen.config import convert, plain
 from medgen.errors import ConfigError, DataError
 from medgen.nets.condition import Condition
-from medgen.nets.unet import UNet, UNetConfig
+from medgen.nets.options import UNetConfig
+from medgen.nets.unet import UNet
 
 TINY = UNetConfig(
     in_channels=3,

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from medgen.nets.blocks import ResidualBlock
 from medgen.nets.condition import Condition
-from medgen.nets.unet import UNet, UNetConfig
+from medgen.nets.options import UNetConfig, VAEConfig
+from medgen.nets.unet import UNet
 from medgen.nets.unet_trunk import Unit
 from medgen.nets.units import recompute_units, units
-from medgen.nets.vae import VAE, VAEConfig
+from medgen.nets.vae import VAE
 
 
 def unet(dims: int) -> UNet:

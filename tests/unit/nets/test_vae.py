@@ -8,7 +8,8 @@ import torch
 from medgen.config import convert, plain
 from medgen.errors import ConfigError, DataError
 from medgen.nets.blocks import ResidualBlock
-from medgen.nets.vae import VAE, Posterior, VAEConfig
+from medgen.nets.options import VAEConfig
+from medgen.nets.vae import VAE, Posterior
 
 TINY = VAEConfig(latent_channels=3, widths=(8, 16, 16), blocks=1, groups=4)
 TINY_3D = VAEConfig(latent_channels=3, widths=(8, 16, 16), blocks=1, groups=4, dims=3)

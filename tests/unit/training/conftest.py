@@ -14,10 +14,9 @@ import torch
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set
-from medgen.nets.unet import UNetConfig
-from medgen.nets.vae import VAEConfig
+from medgen.nets.options import UNetConfig, VAEConfig
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
-from medgen.training.learners.vae import TrainVAEOptions
+from medgen.training.learners.vae_options import TrainVAEOptions
 from medgen.training.loop.options import LoopOptions
 from medgen.training.loop.run import Run
 

@@ -19,14 +19,14 @@ from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set
 from medgen.config import plain
-from medgen.diffusion.schedules import ScheduleConfig
+from medgen.diffusion.options import ScheduleConfig
 from medgen.errors import ConfigError, DataError, Terminated, UsageError
 from medgen.models.facts import InterpolatorFacts
 from medgen.models.trained import FrozenVAE
-from medgen.nets.unet_config import UNetConfig
-from medgen.nets.vae import VAE, VAEConfig
+from medgen.nets.options import UNetConfig, VAEConfig
+from medgen.nets.vae import VAE
+from medgen.training.data.options import VolumeOptions
 from medgen.training.data.step import Batch, Step
-from medgen.training.data.volumes import VolumeOptions
 from medgen.training.learners.diffusion import train_diffusion
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
 from medgen.training.learners.interpolator import InterpolatorLearner

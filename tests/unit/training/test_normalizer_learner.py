@@ -18,13 +18,15 @@ from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set
 from medgen.config import convert, plain
-from medgen.diffusion.sampling import SamplingOptions, sample
-from medgen.diffusion.schedules import Schedule, ScheduleConfig
+from medgen.diffusion.options import SamplingOptions, ScheduleConfig
+from medgen.diffusion.sampling import sample
+from medgen.diffusion.schedules import Schedule
 from medgen.errors import ConfigError, DataError, Terminated, UsageError
 from medgen.models.facts import NormalizerFacts, VAEFacts
 from medgen.models.timing import Times
-from medgen.nets.unet import UNet, UNetConfig
-from medgen.nets.vae import VAE, VAEConfig
+from medgen.nets.options import UNetConfig, VAEConfig
+from medgen.nets.unet import UNet
+from medgen.nets.vae import VAE
 from medgen.training.data.step import Step
 from medgen.training.learners.diffusion import train_diffusion
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions

@@ -17,8 +17,8 @@ from medgen.training.data.step import Batch
 from medgen.training.learners.denoiser import DenoiserLearner
 from medgen.training.learners.diffusion import train_diffusion
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
-from medgen.training.learners.losses import VAELosses
-from medgen.training.learners.vae import TrainVAEOptions, train_vae
+from medgen.training.learners.vae import train_vae
+from medgen.training.learners.vae_options import TrainVAEOptions, VAELosses
 from medgen.training.loop.run import Run
 from tests.unit.training.test_training_loop import interrupting
 

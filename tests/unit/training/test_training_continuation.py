@@ -19,7 +19,8 @@ from medgen.training.data.step import Batch, Step
 from medgen.training.learners.denoiser import DenoiserLearner
 from medgen.training.learners.diffusion import train_diffusion
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
-from medgen.training.learners.vae import TrainVAEOptions, VAELearner, train_vae
+from medgen.training.learners.vae import VAELearner, train_vae
+from medgen.training.learners.vae_options import TrainVAEOptions
 from medgen.training.loop.continuation import Wish
 from medgen.training.loop.resume import State
 from medgen.training.loop.run import Run

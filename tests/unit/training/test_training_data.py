@@ -8,7 +8,8 @@ import pytest
 
 from medgen.artifacts.sets import open_set
 from medgen.errors import DataError
-from medgen.training.data.slices import Balance, Slices
+from medgen.training.data.options import Balance
+from medgen.training.data.slices import Slices
 
 
 def test_images_come_windowed_and_latents_shifted_and_scaled(images: Path, latents: Path) -> None:

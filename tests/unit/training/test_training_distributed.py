@@ -21,13 +21,12 @@ from torch.distributed import fsdp
 
 from medgen.errors import Terminated, UnavailableError
 from medgen.nets.condition import Condition
-from medgen.nets.discriminator import DiscriminatorConfig
-from medgen.nets.unet import UNet, UNetConfig
+from medgen.nets.options import DiscriminatorConfig, UNetConfig, VAEConfig
+from medgen.nets.unet import UNet
 from medgen.nets.units import units
-from medgen.nets.vae import VAEConfig
 from medgen.training.data.step import Batch, Step, seeded
-from medgen.training.learners.losses import VAELosses
-from medgen.training.learners.vae import TrainVAEOptions, VAELearner
+from medgen.training.learners.vae import VAELearner
+from medgen.training.learners.vae_options import TrainVAEOptions, VAELosses
 from medgen.training.loop.distributed import World, shard, world
 from medgen.training.loop.learner import Learner, Parts
 from medgen.training.loop.log import Log, Silent

@@ -15,12 +15,13 @@ from msgspec.structs import replace
 
 from medgen.artifacts.model_file import open_model
 from medgen.errors import ConfigError, DataError, OutputError, Terminated
-from medgen.training.data.slices import Balance
+from medgen.training.data.options import Balance
 from medgen.training.data.step import Batch, Step
 from medgen.training.learners.denoiser import DenoiserLearner
 from medgen.training.learners.diffusion import train_diffusion
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
-from medgen.training.learners.vae import TrainVAEOptions, VAELearner, train_vae
+from medgen.training.learners.vae import VAELearner, train_vae
+from medgen.training.learners.vae_options import TrainVAEOptions
 from medgen.training.loop.options import decisive
 from medgen.training.loop.resume import ResumeFile
 from medgen.training.loop.run import Run

@@ -7,7 +7,6 @@ from medgen.errors import ConfigError
 from medgen.nets.perception.similarity import ssim
 from medgen.training.learners.losses import (
     ReconstructionLoss,
-    VAELosses,
     adaptive_weight,
     as_slices,
     discriminator_loss,
@@ -15,6 +14,7 @@ from medgen.training.learners.losses import (
     gradient_difference,
     laplacian_difference,
 )
+from medgen.training.learners.vae_options import VAELosses
 
 NONE = {"pixel": 0.0, "ssim": 0.0, "kl": 0.0}
 

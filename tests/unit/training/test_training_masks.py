@@ -14,7 +14,8 @@ from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.errors import DataError
-from medgen.training.data.slices import Balance, Slices
+from medgen.training.data.options import Balance
+from medgen.training.data.slices import Slices
 
 NAMES = ("background", "polyp", "tool")
 

@@ -14,20 +14,22 @@ import torch
 from medgen.artifacts.model_file import open_model
 from medgen.artifacts.sets import open_set
 from medgen.config import convert
-from medgen.diffusion.sampling import SamplingOptions, sample
-from medgen.diffusion.schedules import Schedule, ScheduleConfig
+from medgen.diffusion.options import SamplingOptions, ScheduleConfig
+from medgen.diffusion.sampling import sample
+from medgen.diffusion.schedules import Schedule
 from medgen.errors import ConfigError, DataError
 from medgen.models.facts import DenoiserFacts, VAEFacts
 from medgen.nets.condition import Condition
-from medgen.nets.unet import UNet, UNetConfig
-from medgen.nets.vae import VAE, VAEConfig
+from medgen.nets.options import UNetConfig, VAEConfig
+from medgen.nets.unet import UNet
+from medgen.nets.vae import VAE
 from medgen.training.data.slices import Slices
 from medgen.training.data.step import Step
 from medgen.training.learners.denoiser import DenoiserLearner
 from medgen.training.learners.diffusion import train_diffusion
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
-from medgen.training.learners.losses import VAELosses
-from medgen.training.learners.vae import TrainVAEOptions, standardizing, train_vae
+from medgen.training.learners.vae import standardizing, train_vae
+from medgen.training.learners.vae_options import TrainVAEOptions, VAELosses
 from medgen.training.loop.run import Run
 
 RunOf = Callable[..., Run]

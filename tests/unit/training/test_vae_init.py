@@ -12,9 +12,10 @@ import torch
 from medgen.artifacts.model_file import open_model
 from medgen.config import convert, resolve
 from medgen.errors import ConfigError, DataError
-from medgen.nets.vae import VAE, VAEConfig, to_grey
-from medgen.training.learners.losses import VAELosses
-from medgen.training.learners.vae import TrainVAEOptions, VAELearner, train_vae
+from medgen.nets.options import VAEConfig
+from medgen.nets.vae import VAE, to_grey
+from medgen.training.learners.vae import VAELearner, train_vae
+from medgen.training.learners.vae_options import TrainVAEOptions, VAELosses
 from medgen.training.loop.run import Run
 
 RunOf = Callable[..., Run]

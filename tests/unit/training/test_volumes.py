@@ -17,7 +17,8 @@ from medgen.artifacts.sets import create_set, open_set
 from medgen.diffusion.slice_profile import profile_matrix
 from medgen.diffusion.thin_grid import spline_matrix
 from medgen.errors import ConfigError, DataError
-from medgen.training.data.volumes import VolumeOptions, Volumes
+from medgen.training.data.options import VolumeOptions
+from medgen.training.data.volumes import Volumes
 
 SIDE = 8
 Write = Callable[..., Any]

@@ -1,4 +1,4 @@
-"""Options of the UNet."""
+"""Shapes of networks, and how they compute: light enough for command files to import."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from msgspec import Meta
 
 from medgen.config import Options
 from medgen.errors import ConfigError
-from medgen.nets.attention import AttentionKind, count_heads
-from medgen.nets.blocks import check_groups
 
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+AttentionKind = Literal["none", "linear", "full"]
 Count = Annotated[int, Meta(ge=1)]
 Size = Annotated[int, Meta(ge=0)]
 
@@ -81,3 +81,55 @@ class UNetConfig(Options, frozen=True):
     def factor(self) -> int:
         """Input side / side of the coarsest level."""
         return int(2 ** (len(self.widths) - 1))
+
+
+class VAEConfig(Options, frozen=True):
+    """Shape of a VAE; n widths mean n levels and a downsampling factor of 2^(n-1) in plane."""
+
+    in_channels: Count = 1
+    out_channels: Count = 1
+    latent_channels: Count = 8
+    widths: Annotated[tuple[Count, ...], Meta(min_length=1)] = (64, 128, 256, 512)
+    blocks: Count = 2
+    """Residual units a level of the encoder; the decoder has one more."""
+    groups: Count = 8
+    norm_eps: Annotated[float, Meta(gt=0)] = 1e-6
+    mid_attention: bool = False
+    dims: Literal[2, 3] = 2
+    """3: convolutions over depth too, strides (1, 2, 2), so that depth is kept."""
+    quant_conv: bool = False
+    """1x1 convolutions right before and after the latent, as Stable Diffusion 1 and 2 have."""
+
+    def __post_init__(self) -> None:
+        check_groups(self.groups, self.widths)
+        if self.in_channels != self.out_channels:
+            raise ConfigError(
+                f"in_channels = {self.in_channels} and out_channels = {self.out_channels} differ; make them equal"
+            )
+
+    @property
+    def factor(self) -> int:
+        """Image side / latent side."""
+        return int(2 ** (len(self.widths) - 1))
+
+
+class DiscriminatorConfig(Options, frozen=True):
+    """Shape of a patch discriminator; three layers see patches of 70 x 70 pixels."""
+
+    in_channels: Count = 1
+    width: Annotated[int, Meta(ge=8, multiple_of=8)] = 64
+    layers: Count = 3
+
+
+def check_groups(groups: int, widths: tuple[int, ...]) -> None:
+    """ConfigError unless `groups` divides every width, as GroupNorm needs."""
+    for width in widths:
+        if width % groups:
+            raise ConfigError(f"groups = {groups} does not divide width {width}; choose groups that divide every width")
+
+
+def count_heads(width: int, head_width: int) -> int:
+    """How many heads of `head_width` channels make up `width`; ConfigError if they do not."""
+    if width % head_width:
+        raise ConfigError(f"head_width = {head_width} does not divide width {width}; choose one that divides it")
+    return width // head_width

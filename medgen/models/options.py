@@ -1,0 +1,10 @@
+"""What options of every command that runs trained networks have in common."""
+
+from __future__ import annotations
+
+from medgen.config import option
+
+COMPUTING = "Computing"
+"""Heading of these options in the help of commands."""
+EMA = option("Averaged weights, or the last.", group=COMPUTING)
+PRECISION = option("Of the networks.", group=COMPUTING)
