@@ -12,6 +12,8 @@ import msgspec
 
 MANIFEST = ".medgen.json"
 """Name of the file that tells it, in the folder itself."""
+LEFT_BY_VIEWERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
+"""What file browsers put into each folder that they show: nobody misses it."""
 _SCHEMA = "medgen.folder/1"
 
 
@@ -41,6 +43,8 @@ def not_ours(folder: Path) -> Path | None:
         listed = manifest.stat().st_mtime_ns
     for path in _entries(folder):
         facts = path.lstat()
+        if path.name in LEFT_BY_VIEWERS and stat.S_ISREG(facts.st_mode):
+            continue
         size = sizes.get(path.relative_to(folder).as_posix())
         if not stat.S_ISREG(facts.st_mode) or facts.st_size != size or facts.st_mtime_ns > listed:
             return path.relative_to(folder)

@@ -86,6 +86,16 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out"]
 
 
+def test_what_file_browsers_leave_keeps_no_folder(tmp_path: Path) -> None:
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        with atomic_folder(tmp_path / "out", force=True) as folder:
+            (folder / "deep").mkdir()
+        (tmp_path / "out" / "deep" / name).write_text("icons")
+    with atomic_folder(tmp_path / "out", force=True) as folder:
+        (folder / "b").write_text("2")
+    assert sorted(os.listdir(tmp_path / "out")) == [MANIFEST, "b"]
+
+
 def test_devices_pipes_and_the_wrong_kind_are_never_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for special in (tmp_path / "pipe", Path(os.devnull)):
