@@ -25,6 +25,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)
+Layer = tuple[Mapping[str, Any], str]
+"""Values from one place, and which place, for people."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ SEED = option("Seed of everything random.", ge=0)
 
 
 def resolve(
-    kind: type[OptionsT],
+    kind: type[OptionsT] | Sequence[type[OptionsT]],
     command: str,
     *,
     tables: Iterable[str],
@@ -77,22 +79,63 @@ def resolve(
 ) -> OptionsT:
     """Merge all layers for `command` and check the result against `kind`.
 
+    Of several kinds, which are tagged, the layers say which one they mean, by its tag; the first is the default.
     `tables` names every table a file may hold; `flags` maps dotted keys to values, None meaning "not given".
     Raises ConfigError naming the key, the place and, for an unknown key, the nearest known one.
     """
-    merged: dict[str, Any] = {}
+    layers: list[Layer] = []
     if preset is not None:
-        _merge_layer(merged, kind, load_preset(preset).get(command, {}), f"preset '{preset}', table [{command}]")
+        layers.append((load_preset(preset).get(command, {}), f"preset '{preset}', table [{command}]"))
     if file is not None:
-        content = _load_file(file, tables)
-        _merge_layer(merged, kind, content.get(command, {}), f"{file.name}, table [{command}]")
+        layers.append((_load_file(file, tables).get(command, {}), f"{file.name}, table [{command}]"))
     for item in sets:
         key, value = parse_setting(item, "--set")
-        _merge_layer(merged, kind, _nest(key, value), f"--set {item}")
+        layers.append((_nest(key, value), f"--set {item}"))
     for key, value in (flags or {}).items():
         if value is not None:
-            _merge_layer(merged, kind, _nest(key, value), f"command line ({key})")
-    return convert(kind, merged, f"configuration of {command}")
+            layers.append((_nest(key, value), f"command line ({key})"))
+    kinds = [kind] if isinstance(kind, type) else kind
+    meant = _meant(kinds, layers)
+    merged: dict[str, Any] = {}
+    for values, where in layers:
+        _check_owner(meant, kinds, values, where)
+        _merge_layer(merged, meant, values, where)
+    return convert(meant, merged, f"configuration of {command}")
+
+
+def _meant(kinds: Sequence[type[OptionsT]], layers: Iterable[Layer]) -> type[OptionsT]:
+    """The kind whose tag the last layer names that names one."""
+    by_tag = {kind.__struct_config__.tag: kind for kind in kinds}
+    field = kinds[0].__struct_config__.tag_field
+    meant = kinds[0]
+    for values, where in layers:
+        if field is not None and field in values:
+            tag = values[field]
+            if tag not in by_tag:
+                choices = list(map(str, by_tag))
+                hint = did_you_mean(str(tag), choices, f"choose from {', '.join(choices)}")
+                raise ConfigError(f"{where}: {field} = '{tag}'{hint}")
+            meant = by_tag[tag]
+    return meant
+
+
+def _check_owner(
+    meant: type[msgspec.Struct], kinds: Iterable[type[msgspec.Struct]], values: Iterable[str], where: str
+) -> None:
+    """ConfigError for a key that belongs to another kind than the one that is meant."""
+    for key in values:
+        owners = [str(kind.__struct_config__.tag) for kind in kinds if key in _fields(kind)]
+        if owners and key not in _fields(meant):
+            field, tag = meant.__struct_config__.tag_field, meant.__struct_config__.tag
+            raise ConfigError(
+                f"{where}: '{key}' is an option of the {field} {' and '.join(owners)}, and this is the {field} {tag}"
+            )
+
+
+def _fields(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """Types of the fields by name, with that of the tag."""
+    tag = kind.__struct_config__.tag_field
+    return {field.name: field.type for field in msgspec.structs.fields(kind)} | ({tag: str} if tag else {})
 
 
 def parse_setting(item: str, flag: str) -> tuple[str, object]:
@@ -173,7 +216,7 @@ def _load_file(file: Path, tables: Iterable[str]) -> dict[str, Any]:
 
 def _merge_layer(merged: dict[str, Any], kind: type[msgspec.Struct], layer: Mapping[str, Any], where: str) -> None:
     """Deep-merge `layer` into `merged`; every key must be a field of `kind`."""
-    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    fields = _fields(kind)
     for key, value in layer.items():
         if key not in fields:
             raise ConfigError(

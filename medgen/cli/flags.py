@@ -10,7 +10,7 @@ gives the command a flag for each field declared with `config.option`, and --pre
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -166,12 +166,17 @@ class Given:
     sets: tuple[str, ...]
     print_config: bool
 
-    def resolve(self, kind: type[OptionsT], more: Mapping[str, object] | None = None) -> OptionsT:
+    def resolve(
+        self, kind: type[OptionsT] | Sequence[type[OptionsT]], more: Mapping[str, object] | None = None
+    ) -> OptionsT:
         """Merge defaults, preset, file, `--set` and flags into `kind`; with --print-config print it and stop.
 
-        `more`: by dotted key, what the command itself was given (None: not given).
+        Of several tagged kinds, it is the one that is named. `more`: by dotted key, what the command itself was given
+        (None: not given).
         """
-        known = flags_of(kind)
+        known: dict[str, Flag] = {}
+        for one in [kind] if isinstance(kind, type) else kind:
+            known |= flags_of(one)
         for key, (flag, typed) in self.flags.items():
             if typed is not None and typed != [] and key not in known:
                 raise ConfigError(f"{flag.name} does not apply here; see 'medgen {self.command} --help'")

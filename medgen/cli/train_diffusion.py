@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from medgen.cli.flags import Given, takes
@@ -18,15 +20,22 @@ from medgen.cli.options import (
     changes_of,
     console_of,
 )
-from medgen.training.learners.diffusion_options import TrainDiffusionOptions
+from medgen.training.learners.diffusion_options import LEARNER_OPTIONS
 
 
-@takes(TrainDiffusionOptions)
+@takes(*LEARNER_OPTIONS)
 def command(
     context: typer.Context,
     given: Given,
     output: OutputFile,
     source: InputSet = "-",
+    learner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="denoiser|interpolator|normalizer",
+            help="Learn to denoise, what lies between thick slices, or to make images normal.  [default: denoiser]",
+        ),
+    ] = None,
     log: LogFile = None,
     tensorboard: TensorBoard = None,
     device: Device = "auto",
@@ -49,7 +58,7 @@ def command(
     """
     changes = changes_of(continue_with)
     changed = {key: value for key, value in changes.items() if key != "processes"}
-    options = given.resolve(TrainDiffusionOptions, changed)
+    options = given.resolve(LEARNER_OPTIONS, {**changed, "learner": learner})
 
     from medgen.nets.compute import resolve_device
     from medgen.training.learners.diffusion import train_diffusion

@@ -76,3 +76,44 @@ def test_unknown_preset_names_the_nearest() -> None:
     assert "lidc-nodule" in preset_names()
     with pytest.raises(ConfigError, match="did you mean 'lidc-nodule"):
         preset_text("lidc-nodul")
+
+
+class Fish(Options, frozen=True, tag_field="animal"):
+    length: float = 1.0
+
+
+class Pike(Fish, frozen=True, tag="pike"):
+    teeth: int = 700
+
+
+class Eel(Fish, frozen=True, tag="eel"):
+    volts: float = 0.0
+
+
+def caught(**options: object) -> Fish:
+    return resolve([Pike, Eel], "train-vae", tables=["train-vae"], **options)  # type: ignore[arg-type]
+
+
+def test_the_last_layer_that_names_a_kind_decides(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("[train-vae]\nanimal = 'eel'\nlength = 0.5\n")
+    assert caught() == Pike()
+    assert caught(file=file, sets=["volts=600"]) == Eel(length=0.5, volts=600.0)
+    assert caught(file=file, sets=["teeth=3"], flags={"animal": "pike"}) == Pike(length=0.5, teeth=3)
+    file.write_text(to_toml("train-vae", Eel(volts=1.0)))
+    assert caught(file=file) == Eel(volts=1.0)
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["volts=1"], "--set volts=1: 'volts' is an option of the animal eel, and this is the animal pike"),
+        (["volts=1", "animal=pike"], "'volts' is an option of the animal eel"),
+        (["teeht=1"], "unknown key 'teeht'; did you mean 'teeth'"),
+        (["animal=eal"], "animal = 'eal'; did you mean 'eel'"),
+        (["animal=42"], "animal = '42'; choose from pike, eel"),
+    ],
+)
+def test_options_of_another_kind_are_refused(sets: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        caught(sets=sets)

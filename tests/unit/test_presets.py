@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ OPTIONS = {
     "train-vae": "medgen.training.learners.vae_options:TrainVAEOptions",
     "extract-latents": "medgen.inference.encode:EncodeOptions",
     "evaluate": "medgen.evaluation.options:EvaluateOptions",
-    "train-diffusion": "medgen.training.learners.diffusion_options:TrainDiffusionOptions",
+    "train-diffusion": "medgen.training.learners.diffusion_options:LEARNER_OPTIONS",
     "generate": "medgen.inference.generate_options:GenerateOptions",
     "interpolate": "medgen.inference.interpolate:InterpolateOptions",
     "normalize": "medgen.inference.normalize:NormalizeOptions",
@@ -32,7 +33,7 @@ def test_every_table_is_a_command_and_its_keys_are_options(name: str) -> None:
     for command in preset:
         dental = command == "phantom" and name.startswith("dental")
         module, _, kind = (OPTIONS[command] if not dental else DENTAL).partition(":")
-        options: type[Options] = getattr(importlib.import_module(module), kind)
+        options: type[Options] | Sequence[type[Options]] = getattr(importlib.import_module(module), kind)
         resolve(options, command, tables=COMMANDS, preset=name)
 
 

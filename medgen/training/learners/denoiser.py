@@ -5,21 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
-import torch
 from msgspec.structs import replace
 from torch import Tensor
 
 from medgen.artifacts.schema import Intensity
 from medgen.diffusion.objectives import diffusion_loss
 from medgen.diffusion.schedules import Schedule
-from medgen.errors import DataError, UsageError
+from medgen.errors import DataError
+from medgen.models.condition import check_fed, fitted_to_vectors
 from medgen.models.facts import DenoiserFacts
-from medgen.nets.condition import Condition
 from medgen.nets.options import UNetConfig
 from medgen.nets.unet import UNet
+from medgen.training.data.conditions import seen_condition
 from medgen.training.data.slices import common_spacing, stored_type
 from medgen.training.data.step import Batch, Step, seeded
-from medgen.training.learners.diffusion_options import TrainDiffusionOptions
+from medgen.training.learners.diffusion_options import DenoiserOptions
 from medgen.training.loop.init import read_model
 from medgen.training.loop.learner import Learner, Parts
 from medgen.training.loop.run import Training
@@ -30,7 +30,7 @@ class DenoiserLearner(Learner):
 
     model: UNet
 
-    def __init__(self, options: TrainDiffusionOptions) -> None:
+    def __init__(self, options: DenoiserOptions) -> None:
         self.options = options
         self.schedule = Schedule(options.schedule)
         with seeded(options.seed, "weights"):
@@ -41,32 +41,23 @@ class DenoiserLearner(Learner):
         options, x0 = self.options, batch["x"]
         t = step.own(self.schedule.sample_times(step.total, step.generator("time"))).to(x0.device)
         noise = step.noise(x0)
-        condition = Condition(vector=batch.get("vector"), present=self.present(step).to(x0.device))
+        condition = seen_condition(batch, step, options.condition_dropout)
         output = self.model(self.schedule.add_noise(x0, noise, t), t, condition)
         errors = diffusion_loss(output, options.objective, self.schedule, x0, noise, t, options.min_snr_gamma)
         return errors.mean(), {}
 
-    def present(self, step: Step) -> Tensor:
-        """Which samples see their condition, (B,) bool: drawn for each sample; in validation all."""
-        if not step.training:
-            return torch.ones(step.count, dtype=torch.bool)
-        draws = torch.rand(step.total, generator=step.generator("keep"))
-        return step.own(draws >= self.options.condition_dropout)
 
-
-def train(training: Training, options: TrainDiffusionOptions) -> None:
+def train(training: Training, options: DenoiserOptions) -> None:
     """Train on the latent or image set of `training` and write the model."""
-    if options.vae is not None:
-        raise UsageError("the denoiser learns from latents as they are; leave out --vae")
     header, arrays = training.stored.header, training.stored.arrays()
     if header.kind not in ("latent", "image"):
         raise DataError(
             f"{training.run.source}: is a set of kind '{header.kind}'; train-diffusion needs latents or images"
         )
     shape, dtype = arrays[header.kind]  # (C, H, W)
-    network = replace(
-        options.network, in_channels=shape[0], out_channels=shape[0], vector_size=len(header.vector_fields)
-    )
+    check_fed(options.network, ("vector",), "denoiser")
+    network = fitted_to_vectors(options.network, header.vector_fields)
+    network = replace(network, in_channels=shape[0], out_channels=shape[0])
     options = replace(options, network=network)
     learner = DenoiserLearner(options)
     init = read_model(Path(options.init), "denoiser", UNetConfig) if options.init else None

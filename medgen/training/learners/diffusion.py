@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from medgen.training.learners import denoiser, interpolator, normalizer
-from medgen.training.learners.diffusion_options import TrainDiffusionOptions
+from medgen.training.learners.diffusion_options import (
+    DenoiserOptions,
+    InterpolatorOptions,
+    NormalizerOptions,
+    TrainDiffusionOptions,
+)
 from medgen.training.loop.run import Run, Training, start
 
-LEARNERS: dict[str, Callable[[Training, TrainDiffusionOptions], None]] = {
-    "denoiser": denoiser.train,
-    "interpolator": interpolator.train,
-    "normalizer": normalizer.train,
+LEARNERS: dict[type[TrainDiffusionOptions], Callable[[Training, Any], None]] = {
+    DenoiserOptions: denoiser.train,
+    InterpolatorOptions: interpolator.train,
+    NormalizerOptions: normalizer.train,
 }
+"""How each learner trains, by its options."""
 
 
 def train_diffusion(run: Run, options: TrainDiffusionOptions) -> None:
-    """Train on the set `run.source` what `options.learner` names, and write the model `run.output`."""
+    """Train on the set `run.source` with the learner of `options`, and write the model `run.output`."""
     with start(run, options) as training:
-        LEARNERS[options.learner](training, options)
+        LEARNERS[type(options)](training, options)

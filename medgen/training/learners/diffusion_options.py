@@ -1,8 +1,8 @@
-"""Options of train-diffusion, shared by every kind of diffusion model."""
+"""Options of train-diffusion: those of every learner, and those of each."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta
 
@@ -10,32 +10,49 @@ from medgen.config import option
 from medgen.diffusion.options import Objective, ScheduleConfig, check
 from medgen.nets.options import UNetConfig
 from medgen.training.data.options import VolumeOptions
-from medgen.training.learners.normalizer_options import NormalizerOptions
+from medgen.training.learners.normalizer_options import NormalizerLosses
 from medgen.training.loop.options import TrainingOptions
 
+THROUGH = option("The VAE, for learners that look through it.", metavar="FILE")
 
-class TrainDiffusionOptions(TrainingOptions, frozen=True):
-    """Options of train-diffusion."""
 
-    learner: Annotated[
-        Literal["denoiser", "interpolator", "normalizer"],
-        option("Learn to denoise, what lies between thick slices, or to make images normal."),
-    ] = "denoiser"
+class TrainDiffusionOptions(TrainingOptions, frozen=True, tag_field="learner"):
+    """Options that every learner of train-diffusion has; its name is the tag."""
+
     network: UNetConfig = UNetConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     objective: Annotated[Objective, option("What the network predicts.")] = "eps"
     min_snr_gamma: Annotated[float, Meta(gt=0)] | None = None
     """Limit of the signal-to-noise ratio in the loss weights; none = every timestep counts alike."""
+    init: Annotated[str, option("Begin from this model, of the same kind and shape.", metavar="MODEL")] | None = None
+
+    def __post_init__(self) -> None:
+        check(self.objective, self.schedule)
+
+
+class DenoiserOptions(TrainDiffusionOptions, frozen=True, tag="denoiser"):
+    """To denoise images or latents, under the set's vectors where it has them."""
+
     condition_dropout: Annotated[
         float,
         option("Share of samples trained without their condition; guidance needs it above 0.", metavar="P", ge=0, le=1),
     ] = 0.3
-    init: Annotated[str, option("Begin from this model, of the same kind and shape.", metavar="MODEL")] | None = None
-    vae: Annotated[str, option("The VAE, for learners that look through it.", metavar="FILE")] | None = None
-    normalizer: NormalizerOptions | None = None
-    """Losses of the learner "normalizer"; none = their defaults."""
-    volumes: VolumeOptions = VolumeOptions()
-    """Training pairs of the interpolator."""
 
-    def __post_init__(self) -> None:
-        check(self.objective, self.schedule)
+
+class InterpolatorOptions(TrainDiffusionOptions, frozen=True, tag="interpolator"):
+    """What lies between thick slices."""
+
+    vae: Annotated[str, THROUGH] | None = None
+    volumes: VolumeOptions = VolumeOptions()
+    """Training pairs."""
+
+
+class NormalizerOptions(TrainDiffusionOptions, frozen=True, tag="normalizer"):
+    """To make images normal."""
+
+    vae: Annotated[str, THROUGH] | None = None
+    normalizer: NormalizerLosses = NormalizerLosses()
+
+
+LEARNER_OPTIONS: tuple[type[TrainDiffusionOptions], ...] = (DenoiserOptions, InterpolatorOptions, NormalizerOptions)
+"""Those of every learner; the first is the default."""

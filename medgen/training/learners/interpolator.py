@@ -13,6 +13,7 @@ from medgen.diffusion.objectives import diffusion_loss
 from medgen.diffusion.schedules import Schedule
 from medgen.diffusion.thin_grid import PLACES, SCALES, network_input
 from medgen.errors import ConfigError, DataError, UsageError
+from medgen.models.condition import check_fed
 from medgen.models.facts import InterpolatorFacts, check_intensity
 from medgen.models.trained import FrozenVAE
 from medgen.nets.condition import Condition
@@ -20,7 +21,7 @@ from medgen.nets.options import UNetConfig, VAEConfig
 from medgen.nets.unet import UNet
 from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.data.volumes import Volumes
-from medgen.training.learners.diffusion_options import TrainDiffusionOptions
+from medgen.training.learners.diffusion_options import InterpolatorOptions
 from medgen.training.loop.init import read_model
 from medgen.training.loop.learner import Learner, Parts
 from medgen.training.loop.run import Sources, Training
@@ -40,7 +41,7 @@ class InterpolatorLearner(Learner):
     model: UNet
     idle_weights = True  # the null condition is never asked for
 
-    def __init__(self, options: TrainDiffusionOptions, vae: FrozenVAE, residual_std: float = 1.0) -> None:
+    def __init__(self, options: InterpolatorOptions, vae: FrozenVAE, residual_std: float = 1.0) -> None:
         self.options, self.vae, self.residual_std = options, vae, residual_std
         self.schedule = Schedule(options.schedule)
         with seeded(options.seed, "weights"):
@@ -75,7 +76,7 @@ class InterpolatorLearner(Learner):
         self.residual_std = max(sum(squares) / len(squares), 1e-12) ** 0.5
 
 
-def train(training: Training, options: TrainDiffusionOptions) -> None:
+def train(training: Training, options: InterpolatorOptions) -> None:
     """Train on the thin image set of `training` and write the model."""
     stored, run = training.stored, training.run
     if options.vae is None:
@@ -124,6 +125,7 @@ def _network(config: UNetConfig, vae: VAEConfig, shape: tuple[int, ...]) -> UNet
     """The UNet fitted to the VAE's latents; errors where volumes cannot go through it."""
     if config.dims != 3:
         raise ConfigError("the interpolator works on volumes; set network.dims = 3 (or start from its preset)")
+    check_fed(config, ("vector",), "interpolator")
     if config.down_depth:
         raise ConfigError("the interpolator keeps depth, so that windows may have any; leave out network.down_depth")
     factor = vae.factor * config.factor
@@ -133,6 +135,4 @@ def _network(config: UNetConfig, vae: VAEConfig, shape: tuple[int, ...]) -> UNet
             f"are multiples of {factor}; resize in preprocess"
         )
     channels = vae.latent_channels
-    return replace(
-        config, in_channels=2 * channels + PLACES, out_channels=channels, vector_size=SCALES, context_width=0
-    )
+    return replace(config, in_channels=2 * channels + PLACES, out_channels=channels, vector_size=SCALES)

@@ -18,15 +18,15 @@ from medgen.diffusion.objectives import diffusion_loss, to_x0
 from medgen.diffusion.options import Objective, ScheduleConfig
 from medgen.diffusion.schedules import Schedule
 from medgen.errors import DataError, UsageError
+from medgen.models.condition import check_fed
 from medgen.models.facts import NormalizerFacts
 from medgen.models.trained import FrozenVAE
 from medgen.nets.options import UNetConfig
 from medgen.nets.unet import UNet
 from medgen.training.data.slices import Slices, common_spacing, stored_type
 from medgen.training.data.step import Batch, Step, seeded
-from medgen.training.learners.diffusion_options import TrainDiffusionOptions
+from medgen.training.learners.diffusion_options import NormalizerOptions
 from medgen.training.learners.losses import ReconstructionLoss
-from medgen.training.learners.normalizer_options import NormalizerOptions
 from medgen.training.learners.vae_options import VAELosses
 from medgen.training.loop.init import read_model
 from medgen.training.loop.learner import Learner, Parts
@@ -42,8 +42,8 @@ class NormalizerLearner(Learner):
 
     model: UNet
 
-    def __init__(self, options: TrainDiffusionOptions, decode: Decode) -> None:
-        self.options = options.normalizer or NormalizerOptions()
+    def __init__(self, options: NormalizerOptions, decode: Decode) -> None:
+        self.options = options.normalizer
         self.min_snr_gamma = options.min_snr_gamma
         self.tasks: dict[str, tuple[Schedule, Objective]] = {
             "diffusion": (Schedule(options.schedule), options.objective),
@@ -119,7 +119,7 @@ def flow_path(schedule: ScheduleConfig) -> ScheduleConfig:
     return ScheduleConfig(kind="flow", steps=schedule.steps)
 
 
-def train(training: Training, options: TrainDiffusionOptions) -> None:
+def train(training: Training, options: NormalizerOptions) -> None:
     """Train on the normal cases of the latent or image set of `training` and write the model."""
     header, arrays = training.stored.header, training.stored.arrays()
     if header.kind not in ("latent", "image"):
@@ -127,10 +127,9 @@ def train(training: Training, options: TrainDiffusionOptions) -> None:
             f"{training.run.source}: is a set of kind '{header.kind}'; train-diffusion needs latents or images"
         )
     shape, dtype = arrays[header.kind]  # (C, H, W)
-    network = replace(
-        options.network, in_channels=shape[0], out_channels=shape[0], vector_size=0, vector_map=0, heads=HEADS
-    )
-    options = replace(options, network=network, normalizer=options.normalizer or NormalizerOptions())
+    check_fed(options.network, (), "normalizer")
+    network = replace(options.network, in_channels=shape[0], out_channels=shape[0], vector_map=0, heads=HEADS)
+    options = replace(options, network=network)
     others: list[Identified] = []
     vae = vae_of(training, options) if header.kind == "latent" else None
     if vae is None and options.vae is not None:
@@ -159,7 +158,7 @@ def train(training: Training, options: TrainDiffusionOptions) -> None:
     training.save(fitted, "normalizer", network, facts, fitted.figures)
 
 
-def vae_of(training: Training, options: TrainDiffusionOptions) -> FrozenVAE:
+def vae_of(training: Training, options: NormalizerOptions) -> FrozenVAE:
     """The VAE of the set's latents."""
     if options.vae is None:
         raise UsageError("the normalizer sees its latents as images too; give the VAE that made them with --vae")
@@ -168,7 +167,7 @@ def vae_of(training: Training, options: TrainDiffusionOptions) -> FrozenVAE:
     return vae
 
 
-def normal_slices(training: Training, options: TrainDiffusionOptions) -> Sources[Slices]:
+def normal_slices(training: Training, options: NormalizerOptions) -> Sources[Slices]:
     """The normal slices: all of the training split, and those of the validation split.
 
     DataError names the case of the training split that is not normal.

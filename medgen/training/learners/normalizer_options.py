@@ -37,7 +37,7 @@ class IdentityOptions(Options, frozen=True):
             raise ConfigError("identity: pixel, gradient and laplacian are all 0; set weight = 0 to leave the term out")
 
 
-class NormalizerOptions(Options, frozen=True):
+class NormalizerLosses(Options, frozen=True):
     """Weights of the normalizer's two tasks and of its identity term."""
 
     diffusion_weight: Weight = 1.0

@@ -15,7 +15,7 @@ from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set
 from medgen.nets.options import UNetConfig, VAEConfig
-from medgen.training.learners.diffusion_options import TrainDiffusionOptions
+from medgen.training.learners.diffusion_options import DenoiserOptions, TrainDiffusionOptions
 from medgen.training.learners.vae_options import TrainVAEOptions
 from medgen.training.loop.options import LoopOptions
 from medgen.training.loop.run import Run
@@ -150,7 +150,7 @@ def _small_diffusion(loop: dict[str, Any] | None = None, **changes: Any) -> Trai
         widths=(16, 32), blocks=1, attention=("none", "linear"), mid_attention="none", head_width=16, time_width=32,
         groups=8, vector_hidden=16,
     )  # fmt: skip
-    return TrainDiffusionOptions(**({"network": network, "loop": _small_loop(**(loop or {}))} | changes))
+    return DenoiserOptions(**({"network": network, "loop": _small_loop(**(loop or {}))} | changes))
 
 
 @pytest.fixture

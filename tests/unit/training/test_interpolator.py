@@ -28,7 +28,7 @@ from medgen.nets.vae import VAE
 from medgen.training.data.options import VolumeOptions
 from medgen.training.data.step import Batch, Step
 from medgen.training.learners.diffusion import train_diffusion
-from medgen.training.learners.diffusion_options import TrainDiffusionOptions
+from medgen.training.learners.diffusion_options import InterpolatorOptions
 from medgen.training.learners.interpolator import InterpolatorLearner
 from medgen.training.loop.options import LoopOptions
 from medgen.training.loop.run import Run
@@ -54,9 +54,8 @@ def thin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def options_of(tiny: Path, loop: dict[str, Any] | None = None, **changes: Any) -> TrainDiffusionOptions:
+def options_of(tiny: Path, loop: dict[str, Any] | None = None, **changes: Any) -> InterpolatorOptions:
     values: dict[str, Any] = {
-        "learner": "interpolator",
         "vae": str(tiny / "vae.safetensors"),
         "objective": "x0",
         "network": UNetConfig(
@@ -72,7 +71,7 @@ def options_of(tiny: Path, loop: dict[str, Any] | None = None, **changes: Any) -
             }
         ),
     }  # fmt: skip
-    return TrainDiffusionOptions(**(values | changes))
+    return InterpolatorOptions(**(values | changes))
 
 
 def test_stopped_and_gone_on_with_ends_in_the_same_bytes(tiny: Path, thin: Path, run_of: RunOf) -> None:

@@ -29,9 +29,9 @@ from medgen.nets.unet import UNet
 from medgen.nets.vae import VAE
 from medgen.training.data.step import Step
 from medgen.training.learners.diffusion import train_diffusion
-from medgen.training.learners.diffusion_options import TrainDiffusionOptions
+from medgen.training.learners.diffusion_options import NormalizerOptions
 from medgen.training.learners.normalizer import NormalizerLearner
-from medgen.training.learners.normalizer_options import IdentityOptions, NormalizerOptions
+from medgen.training.learners.normalizer_options import IdentityOptions, NormalizerLosses
 from medgen.training.loop.options import LoopOptions
 from medgen.training.loop.run import Run
 
@@ -50,13 +50,12 @@ def options_of(loop: dict[str, Any] | None = None, normalizer: dict[str, Any] | 
         "log_every": 1, "save_every": 0, "ema": 0.9,
     }  # fmt: skip
     made: dict[str, Any] = {
-        "learner": "normalizer",
         "network": NETWORK,
         "schedule": LINEAR,
         "loop": LoopOptions(**(values | (loop or {}))),
-        "normalizer": NormalizerOptions(**(normalizer or {})),
+        "normalizer": NormalizerLosses(**(normalizer or {})),
     }
-    return TrainDiffusionOptions(**(made | changes))
+    return NormalizerOptions(**(made | changes))
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,9 @@ from medgen.nets.condition import Condition
 from medgen.nets.options import UNetConfig, VAEConfig
 from medgen.nets.unet import UNet
 from medgen.nets.vae import VAE
+from medgen.training.data.conditions import present
 from medgen.training.data.slices import Slices
 from medgen.training.data.step import Step
-from medgen.training.learners.denoiser import DenoiserLearner
 from medgen.training.learners.diffusion import train_diffusion
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
 from medgen.training.learners.vae import standardizing, train_vae
@@ -160,18 +160,15 @@ def test_a_denoiser_follows_its_vector(
     assert float((answers(None) == 1).float().mean()) < 0.6  # a quarter of the data
 
 
-def test_conditions_are_dropped_for_each_sample_on_its_own(
-    small_diffusion: Callable[..., TrainDiffusionOptions],
-) -> None:
-    learner = DenoiserLearner(small_diffusion(condition_dropout=0.3))
-    kept = torch.stack([learner.present(Step(0, index, 0, 16, 16)) for index in range(400)]).float()  # (steps, B)
+def test_conditions_are_dropped_for_each_sample_on_its_own() -> None:
+    kept = torch.stack([present(Step(0, index, 0, 16, 16), 0.3) for index in range(400)]).float()  # (steps, B)
     assert float(kept.mean()) == pytest.approx(0.7, abs=4 * np.sqrt(0.21 / 6400))
     # Batch means scatter as independent samples do; drawn by the batch, their variance would be 16 times as large.
     assert float(kept.mean(1).var()) == pytest.approx(0.21 / 16, rel=0.3)
     assert abs(float(torch.corrcoef(kept[:, :2].T)[0, 1])) < 0.2
-    halves = torch.cat([learner.present(Step(0, 7, offset, 8, 16)) for offset in (0, 8)])
+    halves = torch.cat([present(Step(0, 7, offset, 8, 16), 0.3) for offset in (0, 8)])
     assert torch.equal(halves, kept[7].bool())
-    assert learner.present(Step(0, 0, 0, 16, 16, "validation")).all()
+    assert present(Step(0, 0, 0, 16, 16, "validation"), 0.3).all()
 
 
 def test_images_and_unlabelled_sets_can_be_trained_on(

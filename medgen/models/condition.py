@@ -1,0 +1,61 @@
+"""The parts of a condition: where each comes from, and what a network must have to take it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from msgspec.structs import replace
+from torch import Tensor
+
+from medgen.errors import ConfigError
+from medgen.nets.condition import Condition
+from medgen.nets.options import UNetConfig
+
+
+class Part(NamedTuple):
+    """A part of `Condition`, known by its name there."""
+
+    field: str
+    """Of the network's configuration: what takes the part; 0 or none = nothing does."""
+    told: str
+    """The part for people."""
+    source: str
+    """Who gives it to a network, for people."""
+
+
+PARTS = {
+    "vector": Part("vector_size", "condition vector", "a set with labels"),
+    "mask": Part("side", "mask", "a set with masks"),
+    "tokens": Part("context_width", "text", "no set so far"),
+}
+"""Every part by its name in `Condition`, which is also that of the array in a batch."""
+
+
+def condition_of(batch: Mapping[str, Tensor]) -> Condition:
+    """What a batch of samples shows, from its arrays."""
+    return Condition(**{name: batch[name] for name in PARTS if name in batch})
+
+
+def check_fed(network: UNetConfig, fed: Collection[str], learner: str) -> None:
+    """ConfigError for a part of `network` that would be trained without ever seeing what it is for.
+
+    `fed` names the parts of the condition that the learner gives the network.
+    """
+    for name, part in PARTS.items():
+        if name not in fed and getattr(network, part.field):
+            raise ConfigError(
+                f"network.{part.field}: the {learner} gives its network no {part.told}, so that what takes one would "
+                f"be trained blind (it comes from {part.source}); leave it out"
+            )
+    if network.heads != UNetConfig().heads:
+        raise ConfigError(f"network.heads: the {learner} knows its outputs and would train no other; leave it out")
+
+
+def fitted_to_vectors(network: UNetConfig, fields: Sequence[str]) -> UNetConfig:
+    """`network` with an entry for each of the set's vector fields; ConfigError if it was asked for another number."""
+    if network.vector_size not in (0, len(fields)):
+        raise ConfigError(
+            f"network.vector_size = {network.vector_size}: the set's vectors have {len(fields)} fields; leave it out"
+        )
+    return replace(network, vector_size=len(fields))

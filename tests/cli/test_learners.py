@@ -1,0 +1,50 @@
+"""`train-diffusion`: each learner takes its own options, and no network is trained blind."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from medgen.cli.app import run
+
+
+@pytest.mark.parametrize(
+    ("preset", "learner", "own"),
+    [
+        ("lidc-nodule-tiny", "denoiser", {"condition_dropout"}),
+        ("ct-interpolation-tiny", "interpolator", {"volumes"}),
+        ("dental-normalizer-tiny", "normalizer", {"normalizer"}),
+    ],
+)
+def test_a_printed_configuration_reads_back(
+    preset: str, learner: str, own: set[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train-diffusion", "--print-config", "-o", str(tmp_path / "m.safetensors")]
+    assert run([*command, "--preset", preset]) == 0
+    printed = capfd.readouterr().out
+    table = tomllib.loads(printed)["train-diffusion"]
+    assert table["learner"] == learner
+    assert {"condition_dropout", "volumes", "normalizer"} & table.keys() == own
+    file = tmp_path / "c.toml"
+    file.write_text(printed)
+    assert run([*command, "--config", str(file)]) == 0
+    assert capfd.readouterr().out == printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "volumes.depth=8"], "'volumes' is an option of the learner interpolator, and this is the learner"),
+        (["--vae", "v"], "'vae' is an option of the learner interpolator and normalizer, and this is the learner den"),
+        (["--preset", "ct-interpolation", "--learner", "denoiser"], "'volumes' is an option of the learner interpo"),
+        (["--learner", "denoizer"], "learner = 'denoizer'; did you mean 'denoiser'"),
+        (["--learner", "normalizer", "--set", "condition_dropuot=0.1"], "unknown key 'condition_dropuot'"),
+    ],
+)
+def test_options_of_another_learner_are_refused(
+    arguments: list[str], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["train-diffusion", "no.h5", "-o", str(tmp_path / "m.safetensors"), *arguments]) == 78
+    assert message in capfd.readouterr().err
