@@ -32,8 +32,9 @@ def command(
     learner: Annotated[
         str | None,
         typer.Option(
-            metavar="denoiser|interpolator|normalizer",
-            help="Learn to denoise, what lies between thick slices, or to make images normal.  [default: denoiser]",
+            metavar="denoiser|interpolator|normalizer|siamese",
+            help="Learn to denoise, what lies between thick slices, to make images normal, or to follow masks.  "
+            "[default: denoiser]",
         ),
     ] = None,
     log: LogFile = None,

@@ -65,6 +65,7 @@ class DenoiserFacts(LatentFacts, frozen=True):
     objective: str  # eps, x0, v or flow
     intensity: Intensity
     vector_fields: tuple[str, ...] = ()
+    mask_names: tuple[str, ...] = ()  # of the values 0 (background), 1, ... of masks; empty where it takes none
     spacing: tuple[float, float, float] | None = None  # (z, y, x) mm where the training set has one for all cases
     stored_dtype: Literal["int16", "uint8", "uint16", "float32"] = "int16"  # image space only; else the VAE says it
 

@@ -11,6 +11,9 @@ from medgen.errors import ConfigError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 AttentionKind = Literal["none", "linear", "full"]
+Hint = Literal["sum", "concat"]
+"""What an image branch takes in: the image alone, or image and mask as channels of one hint. What it makes of that is
+added to what the mask branch makes of the mask, either way."""
 Count = Annotated[int, Meta(ge=1)]
 Size = Annotated[int, Meta(ge=0)]
 

@@ -6,20 +6,14 @@ and middle are gone once for both; the side network and the way up take both as 
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from medgen.nets.blocks import convolution
 from medgen.nets.condition import Condition
-from medgen.nets.options import UNetConfig
+from medgen.nets.options import Hint, UNetConfig
 from medgen.nets.side.network import SideNetwork
 from medgen.nets.unet import UNet
-
-Hint = Literal["sum", "concat"]
-"""What the image branch hints at: the image alone, or image and mask as channels of one hint. Its residuals are added
-to those of the mask branch either way."""
 
 
 class Siamese(nn.Module):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from medgen.training.learners import denoiser, interpolator, normalizer
+from medgen.training.learners import denoiser, interpolator, normalizer, siamese
 from medgen.training.learners.diffusion_options import (
     DenoiserOptions,
     InterpolatorOptions,
     NormalizerOptions,
+    SiameseOptions,
     TrainDiffusionOptions,
 )
 from medgen.training.loop.run import Run, Training, start
@@ -18,6 +19,7 @@ LEARNERS: dict[type[TrainDiffusionOptions], Callable[[Training, Any], None]] = {
     DenoiserOptions: denoiser.train,
     InterpolatorOptions: interpolator.train,
     NormalizerOptions: normalizer.train,
+    SiameseOptions: siamese.train,
 }
 """How each learner trains, by its options."""
 

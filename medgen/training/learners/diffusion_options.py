@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from medgen.config import option
 from medgen.diffusion.options import Objective, ScheduleConfig, check
-from medgen.nets.options import UNetConfig
+from medgen.nets.options import Hint, UNetConfig
 from medgen.training.data.options import VolumeOptions
 from medgen.training.learners.normalizer_options import NormalizerLosses
+from medgen.training.learners.siamese_options import SiameseLosses
 from medgen.training.loop.options import TrainingOptions
 
+DROPOUT = option(
+    "Share of samples trained without their condition; guidance needs it above 0.", metavar="P", ge=0, le=1
+)
 THROUGH = option("The VAE, for learners that look through it.", metavar="FILE")
 
 
@@ -33,10 +37,7 @@ class TrainDiffusionOptions(TrainingOptions, frozen=True, tag_field="learner"):
 class DenoiserOptions(TrainDiffusionOptions, frozen=True, tag="denoiser"):
     """To denoise images or latents, under the set's vectors where it has them."""
 
-    condition_dropout: Annotated[
-        float,
-        option("Share of samples trained without their condition; guidance needs it above 0.", metavar="P", ge=0, le=1),
-    ] = 0.3
+    condition_dropout: Annotated[float, DROPOUT] = 0.3
 
 
 class InterpolatorOptions(TrainDiffusionOptions, frozen=True, tag="interpolator"):
@@ -54,5 +55,26 @@ class NormalizerOptions(TrainDiffusionOptions, frozen=True, tag="normalizer"):
     normalizer: NormalizerLosses = NormalizerLosses()
 
 
-LEARNER_OPTIONS: tuple[type[TrainDiffusionOptions], ...] = (DenoiserOptions, InterpolatorOptions, NormalizerOptions)
+class SiameseOptions(TrainDiffusionOptions, frozen=True, tag="siamese"):
+    """To denoise images or latents under masks, taught by a second branch that sees the image."""
+
+    vae: Annotated[str, THROUGH] | None = None
+    condition_dropout: Annotated[float, DROPOUT] = 0.1
+    trunk: Literal["frozen", "decoder", "all"] = "all"
+    """What of the trunk is trained beside the side network: nothing, its way up and output, or all of it."""
+    hint: Hint = "sum"
+    """What the image branch takes in beside the mask's residuals: the image, or image and mask as channels of one."""
+    lesion_weight: Annotated[float, Meta(ge=1)] = 1.0
+    """What a place inside the mask counts for in the loss, where one outside counts 1; for small lesions."""
+    flip: bool = False
+    """Mirror image and mask at random, left and right."""
+    losses: SiameseLosses = SiameseLosses()
+
+
+LEARNER_OPTIONS: tuple[type[TrainDiffusionOptions], ...] = (
+    DenoiserOptions,
+    InterpolatorOptions,
+    NormalizerOptions,
+    SiameseOptions,
+)
 """Those of every learner; the first is the default."""

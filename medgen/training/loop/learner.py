@@ -6,6 +6,7 @@ import abc
 
 from torch import Tensor, nn
 
+from medgen.nets.side.siamese import Siamese
 from medgen.nets.unet import UNet
 from medgen.nets.vae import VAE
 from medgen.training.data.step import Batch, Step
@@ -17,7 +18,7 @@ Parts = dict[str, Tensor]
 class Learner(abc.ABC):
     """A model and its loss."""
 
-    model: UNet | VAE
+    model: UNet | VAE | Siamese
     discriminator: nn.Module | None = None
     """A second network with an optimizer of its own, such as a discriminator."""
     idle_weights: bool = False

@@ -203,5 +203,6 @@ def _fresh_start() -> Iterator[None]:
 
 
 def below(packed: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, by the rest of their names."""
     """Those whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in packed.items() if name.startswith(prefix)}

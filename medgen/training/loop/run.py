@@ -33,7 +33,7 @@ from medgen.training.loop.learner import Learner
 from medgen.training.loop.log import Log, Reporter, Silent
 from medgen.training.loop.loop import Loop
 from medgen.training.loop.options import TrainingOptions, decisive
-from medgen.training.loop.resume import Identity, ResumeFile, State, resume_path
+from medgen.training.loop.resume import Identity, ResumeFile, State, below, resume_path
 
 PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
 """In the order of their numbers, which processes tell each other."""
@@ -76,11 +76,13 @@ class Training:
     device: torch.device
     reporter: Reporter
 
-    def slices(self, options: TrainingOptions) -> Sources[Slices]:
+    def slices(self, options: TrainingOptions, *, masks: bool = False) -> Sources[Slices]:
         """The set's slices, one by one: of its training split, and of its validation split if it has one."""
-        train = Slices(self.stored, "train", options.seed, options.balance)
-        validation = Slices(self.stored, "val", options.seed, options.balance) if self.validated() else None
-        return Sources(train, validation)
+
+        def of(split: str) -> Slices:
+            return Slices(self.stored, split, options.seed, options.balance, masks=masks)
+
+        return Sources(of("train"), of("val") if self.validated() else None)
 
     def validated(self) -> bool:
         """Whether there is a split to validate on; a warning if not."""
@@ -181,16 +183,27 @@ class Training:
         self.reporter.detail(f"{network} runs in {agreed}")
         return agreed
 
-    def save(self, fitted: Fitted, kind: str, network: Options, facts: Facts, figures: dict[str, float]) -> None:
-        """Write the model, then forget the resume state; figures join the facts and the report."""
+    def save(
+        self,
+        fitted: Fitted,
+        kind: str,
+        network: Options,
+        facts: Facts,
+        figures: dict[str, float],
+        part: str = "",
+    ) -> None:
+        """Write the model, then forget the resume state; figures join the facts and the report.
+
+        `part`: what the names of the weights begin with that are written, under the rest of their names.
+        """
         if self.world.first:
             weights, average = fitted.loop.weights()
             save_model(
                 self.run.output,
                 kind=kind,
                 config=plain(network),
-                weights=weights,
-                ema=average,
+                weights=below(weights, part),
+                ema=average and below(average, part),
                 facts={**msgspec.to_builtins(facts), **figures},
                 provenance=fitted.provenance,
                 inputs=fitted.inputs,

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from medgen.nets.condition import Condition
-from medgen.nets.side.siamese import Hint, Siamese
+from medgen.nets.options import Hint
+from medgen.nets.side.siamese import Siamese
 from tests.unit.nets.test_side import MASK, SIDED, TIME, X, awake, randn
 
 IMAGE = randn(2, 3, 16, 16, seed=4)

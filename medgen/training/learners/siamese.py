@@ -1,0 +1,229 @@
+"""Train a mask-conditioned denoiser by two branches that share a network (Qiu et al. 2025): pairs in, a denoiser out.
+
+The mask branch is what sampling runs; the image branch, which sees the image too, is there to teach it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import torch
+from msgspec.structs import replace
+from torch import Tensor
+
+from medgen.artifacts.label_maps import mask_names
+from medgen.artifacts.model_file import Model, open_model
+from medgen.artifacts.schema import Intensity
+from medgen.config import convert
+from medgen.diffusion.objectives import diffusion_loss
+from medgen.diffusion.schedules import Schedule
+from medgen.diffusion.siamese import consistency, emphasis, image_weight, reseen
+from medgen.errors import ConfigError, DataError
+from medgen.models.facts import DenoiserFacts, check_intensity
+from medgen.models.trained import FrozenVAE
+from medgen.nets.condition import Condition
+from medgen.nets.options import SideConfig, UNetConfig
+from medgen.nets.side.siamese import Siamese
+from medgen.training.data.augment import random_flip
+from medgen.training.data.conditions import seen_condition
+from medgen.training.data.slices import common_spacing, stored_type
+from medgen.training.data.step import Batch, Step, seeded
+from medgen.training.learners.diffusion_options import SiameseOptions
+from medgen.training.loop.learner import Learner, Parts
+from medgen.training.loop.run import Training
+
+FACTORS = (1, 2, 4, 8)
+"""Image sides / latent sides that a hint can bridge."""
+SAVED = "unet."
+"""The part of the network that sampling runs."""
+
+
+class SiameseLearner(Learner):
+    """Weighted sum of what both branches miss, of how far they are apart, and of a second look by the mask branch."""
+
+    model: Siamese
+
+    def __init__(
+        self, options: SiameseOptions, channels: int, latents: Callable[[Tensor], Tensor] = lambda images: images
+    ) -> None:
+        self.options, self.latents = options, latents
+        self.schedule = Schedule(options.schedule)
+        with seeded(options.seed, "weights"):
+            self.model = Siamese(options.network, channels, options.hint)
+        self.idle_weights = not options.losses.image  # the image's entry learns from that term alone
+        unet = self.model.unet
+        if options.trunk != "all":
+            unet.requires_grad_(False)
+            self.model.side.requires_grad_(True)
+        if options.trunk == "decoder":
+            unet.up.requires_grad_(True)
+            unet.outputs.requires_grad_(True)
+
+    def begin_from(self, trunk: Model) -> None:
+        """Take the weights of a denoiser, with its side network if it has one; else that begins as its copy."""
+        unet, weights = self.model.unet, trunk.weights()
+        side = {name.removeprefix("side."): weights.pop(name) for name in list(weights) if name.startswith("side.")}
+        missing = unet.load_state_dict(weights, strict=False)
+        wrong = [name for name in missing.missing_keys if not name.startswith("side.")] + missing.unexpected_keys
+        if wrong:
+            raise DataError(f"{trunk.path}: the weights to begin from do not fit the network: {', '.join(wrong[:5])}")
+        if side:
+            self.model.side.load_state_dict(side)
+        else:
+            self.model.side.begin_as(unet.down, unet.middle)
+
+    def loss(self, batch: Batch, step: Step) -> tuple[Tensor, Parts]:
+        """Weighted sum of the terms for images x (B, C, H, W) with masks (B, M, H, W)."""
+        options, weights = self.options, self.options.losses
+        if options.flip and step.training:
+            batch = {**batch, "x": random_flip(batch["x"], step), "mask": random_flip(batch["mask"], step)}
+        image, mask = batch["x"], batch["mask"]
+        x0 = self.latents(image)
+        t = step.own(self.schedule.sample_times(step.total, step.generator("time")))
+        near, t = t <= options.losses.augmentation_time * self.schedule.steps, t.to(x0.device)
+        noise = step.noise(x0)
+        x_t = self.schedule.add_noise(x0, noise, t)
+        condition = seen_condition(batch, step, options.condition_dropout)
+        places = emphasis(mask, x0.shape[2:], options.lesion_weight)
+        progress = step.progress if step.training else 1.0
+
+        def error(output: Tensor, rows: Tensor | slice = slice(None), truth: Tensor = x0) -> Tensor:
+            return diffusion_loss(
+                output, options.objective, self.schedule, truth[rows], noise[rows], t[rows], options.min_snr_gamma,
+                None if places is None else places[rows],
+            )  # fmt: skip
+
+        if not weights.sees_image:
+            return self._total({"mask": error(self.model.unet(x_t, t, condition)).mean()})
+        of_mask, of_image = self.model(x_t, t, condition, image, image_weight(progress))
+        terms = {
+            "mask": error(of_mask).mean(),
+            "image": error(of_image).mean(),
+            "consistency": consistency(
+                of_mask, of_image, options.objective, self.schedule, t, options.min_snr_gamma, places
+            ).mean(),
+        }
+        if weights.augmentation and progress >= weights.augmentation_from:
+            estimate, again = reseen(of_image, options.objective, self.schedule, x_t, noise, t)
+            # One row at least: where weights are sharded, all processes must call the network as often.
+            rows = torch.argsort(near, descending=True, stable=True)[: max(int(near.sum()), 1)].to(x0.device)
+            output = self.model.unet(again[rows], t[rows], _of(condition, rows))
+            errors = error(output, rows, estimate) * near.to(x0.device)[rows]
+            terms["augmentation"] = errors.sum() / len(x0)
+        return self._total(terms)
+
+    def _total(self, terms: dict[str, Tensor]) -> tuple[Tensor, Parts]:
+        total = torch.stack([getattr(self.options.losses, name) * term for name, term in terms.items()]).sum()
+        return total, {name: term.detach() for name, term in terms.items()}
+
+
+def _of(condition: Condition, rows: Tensor) -> Condition:
+    return condition.each(lambda part: part[rows])
+
+
+def train(training: Training, options: SiameseOptions) -> None:
+    """Train on the pairs of images and masks of `training` and write a denoiser that takes masks."""
+    stored, run = training.stored, training.run
+    header, arrays = stored.header, stored.arrays()
+    if header.kind != "image":
+        raise DataError(
+            f"{run.source}: is a set of kind '{header.kind}'; the siamese learner looks at images as well as at "
+            "latents: give the set of images, and the VAE with --vae"
+        )
+    if not stored.has("mask"):
+        raise DataError(f"{run.source}: has no masks to learn from; preprocess it with --masks")
+    if options.flip and header.vector_fields:
+        raise ConfigError("flip would mirror images and not the places in their vectors; set flip = false")
+    shape, dtype = arrays["image"]  # (C, H, W)
+    vae = training.load_vae(Path(options.vae), options) if options.vae else None
+    network = _network(options.network, shape, header.vector_fields, len(mask_names(header)) - 1, vae)
+    options = replace(options, network=network)
+    factor = vae.network.config.factor if vae else 1
+    facts = DenoiserFacts(
+        space="latent" if vae else "image",
+        shape=(network.in_channels, shape[1] // factor, shape[2] // factor),
+        schedule=msgspec.to_builtins(options.schedule),
+        objective=options.objective,
+        intensity=check_intensity(header, vae.facts) if vae else header.intensity or Intensity(),
+        vector_fields=header.vector_fields,
+        mask_names=mask_names(header),
+        spacing=common_spacing(stored),
+        stored_dtype=stored_type(dtype),
+    )
+    if vae:
+        facts = replace(
+            facts,
+            vae_digest=vae.model.digest,
+            latent_scale=vae.facts.latent_scale,
+            latent_shift=vae.facts.latent_shift,
+            stored_dtype="int16",
+        )
+        if options.loop.compile:
+            vae.network.compile()
+    learner = SiameseLearner(options, shape[0], vae.latents if vae else lambda images: images)
+    trunk = open_model(Path(options.init), kind="denoiser") if options.init else None
+    if trunk:
+        check_trunk(trunk, network, facts)
+        learner.begin_from(trunk)
+    elif options.trunk != "all":
+        raise ConfigError(
+            f"trunk = {options.trunk} keeps a trained trunk as it is; name that with --init, or set trunk = all"
+        )
+    sources = training.slices(options, masks=True)
+    fitted = training.fit(learner, options, sources, [trunk] if trunk else [], vae)
+    training.save(fitted, "denoiser", network, facts, fitted.figures, part=SAVED)
+
+
+def _network(
+    config: UNetConfig, shape: tuple[int, ...], vector_fields: tuple[str, ...], classes: int, vae: FrozenVAE | None
+) -> UNetConfig:
+    """The UNet fitted to images or latents and to masks; errors where it cannot be."""
+    channels, factor = shape[0], 1
+    if vae:
+        channels, factor = vae.network.config.latent_channels, vae.network.config.factor
+        if shape[0] != vae.network.config.in_channels:
+            raise DataError(
+                f"the set holds images of {shape[0]} channels, and the VAE takes {vae.network.config.in_channels}; "
+                "give the VAE that was trained on such images"
+            )
+    if factor not in FACTORS:
+        raise DataError(f"the VAE makes sides {factor} times smaller; a mask can be followed by {FACTORS} alone")
+    whole = factor * config.factor
+    if any(side % whole for side in shape[1:]):
+        raise DataError(
+            f"images of {shape[1]} x {shape[2]} do not fit: sides must be multiples of {whole}; resize in preprocess"
+        )
+    side = replace(config.side or SideConfig(), classes=classes, factor=factor)
+    return replace(
+        config, in_channels=channels, out_channels=channels, vector_size=len(vector_fields), context_width=0, side=side
+    )
+
+
+def check_trunk(trunk: Model, network: UNetConfig, facts: DenoiserFacts) -> None:
+    """DataError that names everything in which a denoiser is not the trunk of what is trained."""
+    theirs = convert(UNetConfig, trunk.config, str(trunk.path))
+    told = DenoiserFacts.read(trunk.facts, str(trunk.path))
+    pairs = [
+        (f"network.{name}", getattr(theirs, name), getattr(network, name)) for name in network.__struct_fields__
+    ] + [(name, getattr(told, name), getattr(facts, name)) for name in SHARED_FACTS]
+    unlike = [
+        f"{name} ({_short(there)} there, {_short(here)} here)"
+        for name, there, here in pairs
+        if there != here and not (name == "network.side" and there is None)
+    ]
+    if unlike:
+        raise DataError(
+            f"{trunk.path}: is no trunk for this training, since these differ: {', '.join(unlike)}; set them as they "
+            "are there, or take another --init"
+        )
+
+
+SHARED_FACTS = ("space", "schedule", "objective", "vector_fields", "vae_digest", "latent_scale", "latent_shift")
+"""What a trunk must agree in besides its shape."""
+
+
+def _short(value: object) -> str:
+    text = str(msgspec.to_builtins(value))
+    return text if len(text) <= 40 else f"{text[:37]}..."
