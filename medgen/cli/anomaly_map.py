@@ -6,21 +6,19 @@ from typing import Annotated
 
 import typer
 
-from medgen.cli.options import (
-    ConfigFile,
-    Force,
-    OutputSet,
-    Preset,
-    PrintConfig,
-    Sets,
-    Shard,
-    configure,
-)
+from medgen.cli.flags import Given, takes
+from medgen.cli.options import Force, OutputSet, Shard
 from medgen.cli.set_maker import SetMaker
+from medgen.inference.anomaly.options import CALIBRATION, MAPS, AnomalyOptions
+
+WEIGHTS = ("pixel", "gradient", "laplacian")
+"""Options that --weights gives at once."""
 
 
+@takes(AnomalyOptions)
 def command(
     context: typer.Context,
+    given: Given,
     source: Annotated[str, typer.Argument(metavar="SET", help="The images, or - for standard input.")],
     normalized: Annotated[
         str, typer.Argument(metavar="[NORMALIZED]", help="Their normal versions, from normalize.")
@@ -29,21 +27,11 @@ def command(
     weights: Annotated[
         str | None,
         typer.Option(
-            "--weights",
             metavar="P,G,L",
-            help="Of the differences in pixels, gradients and Laplacians.  [default: 1,0.5,0.3]",
+            help="Of the differences in pixels, gradients and Laplacians.  "
+            f"[default: {','.join(f'{getattr(AnomalyOptions(), name):g}' for name in WEIGHTS)}]",
+            rich_help_panel=MAPS,
         ),
-    ] = None,
-    blur: Annotated[
-        float | None,
-        typer.Option("--blur", metavar="PIXELS", help="Sigma of a Gaussian over both images beforehand."),
-    ] = None,
-    smoothing: Annotated[
-        float | None, typer.Option("--smoothing", metavar="PIXELS", help="Sigma of a Gaussian over the maps.")
-    ] = None,
-    foreground: Annotated[
-        float | None,
-        typer.Option("--foreground", metavar="F", help="Leave out what is below this share of the window."),
     ] = None,
     calibrate_by: Annotated[
         str | None,
@@ -51,45 +39,23 @@ def command(
             "--calibrate",
             metavar="MAPS",
             help="Give deviations from the normal images among these maps, pixel by pixel.",
+            rich_help_panel=CALIBRATION,
         ),
     ] = None,
-    calibration_split: Annotated[
-        str | None,
-        typer.Option("--calibration-split", metavar="NAME", help="Of those normal images.  [default: val]"),
-    ] = None,
-    score: Annotated[
-        str | None,
-        typer.Option("--score", metavar="top|quantile|mean", help="How a slice is scored.  [default: top]"),
-    ] = None,
-    score_share: Annotated[
-        float | None,
-        typer.Option("--score-share", metavar="F", help="Share of pixels for top and quantile.  [default: 0.01]"),
-    ] = None,
     shard: Shard = None,
-    preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    print_config: PrintConfig = False,
     force: Force = False,
 ) -> None:
-    """Map where images differ from their normal versions, and score each slice.
+    """Map and score where images differ from their normal versions.
 
-    Both sets are read side by side, case by case: 'medgen normalize x.h5 ... | medgen anomaly-map x.h5 - -o maps.h5'.
-    SET may hold more cases than NORMALIZED. The maps are the differences in pixels, gradients and Laplacians and their
-    weighted sum; images, masks and labels are carried over.
+    Both sets are read side by side, case by case; SET may hold more cases than NORMALIZED. The maps are the differences
+    in pixels, gradients and Laplacians and their weighted sum; images, masks and labels are carried over.
+
+    Examples:
+      medgen anomaly-map images.h5 normal.h5 -o maps.h5
+      medgen normalize x.h5 --model m.safetensors --vae vae.safetensors | medgen anomaly-map x.h5 - -o maps.h5
+
     """
-    from medgen.inference.anomaly import AnomalyOptions
-
-    flags = {
-        **_weights(weights),
-        "blur": blur,
-        "smoothing": smoothing,
-        "foreground": foreground,
-        "score": score,
-        "score_share": score_share,
-        "calibration.split": calibration_split,
-    }
-    options = configure(context, AnomalyOptions, flags, preset, config, sets, print_config)
+    options = given.resolve(AnomalyOptions, _weights(weights))
 
     from contextlib import ExitStack
 
@@ -97,8 +63,8 @@ def command(
     from medgen.artifacts.sets import open_set
     from medgen.config import plain
     from medgen.errors import DataError, UsageError
-    from medgen.inference.anomaly import map_cases, map_header, normal_maps, pairs
-    from medgen.inference.calibration import calibrate
+    from medgen.inference.anomaly.calibration import calibrate
+    from medgen.inference.anomaly.maps import map_cases, map_header, normal_maps, pairs
 
     if [source, normalized, calibrate_by].count("-") > 1:
         raise UsageError("only one set can come from standard input; name the files of the others")
@@ -143,4 +109,4 @@ def _weights(text: str | None) -> dict[str, float]:
         values = []
     if len(values) != 3:
         raise UsageError(f"--weights {text}: expected three numbers, of pixels, gradients and Laplacians")
-    return dict(zip(("pixel", "gradient", "laplacian"), values, strict=True))
+    return dict(zip(WEIGHTS, values, strict=True))

@@ -22,10 +22,14 @@ def command(
         typer.Argument(metavar="FILE...", help="Sets, models, states of trainings; - is a set on standard input."),
     ],
 ) -> None:
-    """Verify that sets, models and states of trainings are whole and undamaged.
+    """Verify that sets and models are whole and undamaged.
 
-    Every value is read, checksums and digests are recomputed, and weights must be finite. Exit 65 if any file fails;
-    each one is named.
+    States of trainings too. Every value is read, checksums and digests are recomputed, and weights must be finite. Exit
+    65 if any file fails; each one is named.
+
+    Examples:
+      medgen check images.h5 vae.safetensors model.safetensors
+
     """
     console = console_of(context)
     failures: list[MedgenError] = []

@@ -87,6 +87,11 @@ def command(
     {metrics}
 
     Files are read as preprocess reads them, to the size and window of the sets beside them.
+
+    Examples:
+      medgen evaluate samples.h5 --reference images.h5 --reference-split test -o figures.json
+      medgen evaluate a.h5 b.h5 --names old,new --reference real/ --report page.html -o figures.json
+
     """
     options = given.resolve(EvaluateOptions)
     import contextlib
@@ -103,7 +108,7 @@ def command(
     from medgen.evaluation.features.features import FeatureBank
     from medgen.evaluation.inputs import Inputs, Reconstructor
     from medgen.evaluation.pairing import MEASURED, REFERENCE, THICK, Side, pairing_of
-    from medgen.inference.comparable_maps import ComparableMaps
+    from medgen.inference.anomaly.comparable_maps import ComparableMaps
     from medgen.nets.compute import resolve_device
 
     console = console_of(context)

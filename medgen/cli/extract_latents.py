@@ -7,59 +7,37 @@ from typing import Annotated
 
 import typer
 
-from medgen.cli.options import (
-    CaseSplit,
-    ConfigFile,
-    Device,
-    Force,
-    InputSet,
-    KeepGoing,
-    OutputSet,
-    Preset,
-    PrintConfig,
-    Seed,
-    Sets,
-    Shard,
-    SliceBatch,
-    configure,
-)
+from medgen.cli.flags import Given, takes
+from medgen.cli.options import Device, Force, InputSet, KeepGoing, OutputSet, Shard
 from medgen.cli.set_maker import SetMaker, no_case
+from medgen.inference.encode_options import EncodeOptions
 
 NAMED = 10  # outliers that are named one by one
 
 
+@takes(EncodeOptions)
 def command(
     context: typer.Context,
-    vae: Annotated[Path, typer.Option("--vae", metavar="FILE", help="The VAE, from train-vae.")],
+    given: Given,
+    vae: Annotated[Path, typer.Option(metavar="FILE", help="The VAE, from train-vae.")],
     source: InputSet = "-",
     output: OutputSet = "-",
-    sample: Annotated[
-        bool | None, typer.Option("--sample/--mean", help="A draw from the posterior, or its mean.  [default: mean]")
-    ] = None,
-    split: CaseSplit = None,
-    batch_size: SliceBatch = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", metavar="auto|float32|bfloat16", help="Of the network.")
-    ] = None,
-    seed: Seed = None,
     device: Device = "auto",
     shard: Shard = None,
     keep_going: KeepGoing = False,
-    preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    print_config: PrintConfig = False,
     force: Force = False,
 ) -> None:
-    """Encode an image set into a latent set, case by case, in constant memory.
+    """Encode an image set into a latent set.
 
-    Everything but the images is carried over. The latents are stored as the VAE gives them; scale and shift stand in
-    the set's header.
+    It goes case by case, in constant memory. Everything but the images is carried over. The latents are stored as the
+    VAE gives them; scale and shift stand in the set's header.
+
+    Examples:
+      medgen extract-latents images.h5 --vae vae.safetensors -o latents.h5
+      medgen preprocess scans/ | medgen extract-latents --vae vae.safetensors -o latents.h5
+
     """
-    from medgen.inference.encode import EncodeOptions
-
-    flags = {"sample": sample, "split": split, "batch_size": batch_size, "precision": precision, "seed": seed}
-    options = configure(context, EncodeOptions, flags, preset, config, sets, print_config)
+    options = given.resolve(EncodeOptions)
 
     from contextlib import closing
 

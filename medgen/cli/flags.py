@@ -84,7 +84,10 @@ class Flag:
     @property
     def typed(self) -> Any:
         """What typer parses it as; anything but numbers and switches is parsed by `value`."""
-        return (list[str] if self.said.repeat else self.kind if self.kind in (bool, int, float) else str) | None
+        if self.said.repeat:
+            return list[str] | None
+        kind = type(get_args(self.kind)[0]) if get_origin(self.kind) is Literal else self.kind  # of words or numbers
+        return (kind if kind in (bool, int, float) else str) | None
 
     @property
     def metavar(self) -> str | None:

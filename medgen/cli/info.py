@@ -32,6 +32,11 @@ def command(
     """Tell what a set or model holds and where it came from.
 
     The network is not loaded, and of a set on disk only tables and masks are read; a stream is read to its end.
+
+    Examples:
+      medgen info model.safetensors
+      medgen preprocess scans/ | medgen info --json
+
     """
     facts = _model_facts(Path(file)) if is_model(file) else _set_facts(file)
     typer.echo(json.dumps(facts, indent=2) if as_json else _as_text(facts))

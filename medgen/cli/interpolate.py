@@ -10,36 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medgen.cli.flags import Given, takes
-from medgen.cli.options import (
-    CaseSplit,
-    Device,
-    Eta,
-    Force,
-    OutputSet,
-    Precision,
-    Sampler,
-    SamplingSteps,
-    Seed,
-    Shard,
-    Times,
-    parse_times,
-)
+from medgen.cli.options import Device, Force, OutputSet, Shard
 from medgen.cli.set_maker import SetMaker
-from medgen.imaging.cases.options import ReadsFiles
+from medgen.inference.interpolate_options import InterpolateOptions
 
 if TYPE_CHECKING:
     from medgen.artifacts.provenance import Identified
     from medgen.artifacts.schema import Case
     from medgen.artifacts.sets import SetReader
     from medgen.cli.console import Advance, Console
-    from medgen.inference.interpolate import InterpolateOptions
     from medgen.models.trained import Interpolator
 
 SPLINE = ("spacing", "thickness", "profile", "consistency", "split")
 """Settings that matter without a model."""
 
 
-@takes(ReadsFiles)
+@takes(InterpolateOptions)
 def command(
     context: typer.Context,
     given: Given,
@@ -49,73 +35,30 @@ def command(
     output: OutputSet = "-",
     model: Annotated[
         Path | None,
-        typer.Option("--model", metavar="FILE", help="The interpolator, from train-diffusion.  [default: a spline]"),
+        typer.Option(metavar="FILE", help="The interpolator, from train-diffusion.  [default: a spline]"),
     ] = None,
-    vae: Annotated[
-        Path | None, typer.Option("--vae", metavar="FILE", help="The VAE that the model was trained with.")
-    ] = None,
-    spacing: Annotated[
-        float | None, typer.Option("--spacing", metavar="MM", help="Distance of the thin slices.")
-    ] = None,
-    thickness: Annotated[
-        float | None,
-        typer.Option("--thickness", metavar="MM", help="Of the thick slices, where the input does not tell it."),
-    ] = None,
-    profile: Annotated[
-        str | None, typer.Option("--profile", metavar="box|gaussian", help="Of the thick slices.  [default: box]")
-    ] = None,
-    consistency: Annotated[
-        str | None,
-        typer.Option(
-            "--consistency",
-            metavar="end|steps|none",
-            help="Make averages over the profile equal the input: at the end, at each step too, or not.",
-        ),
-    ] = None,
+    vae: Annotated[Path | None, typer.Option(metavar="FILE", help="The VAE that the model was trained with.")] = None,
     no_consistency: Annotated[bool, typer.Option("--no-consistency", help="The same as --consistency none.")] = False,
-    window: Annotated[
+    split: Annotated[
         str | None,
-        typer.Option("--window", metavar="LOW,HIGH", help="What the model sees of values it was not trained on."),
+        typer.Option(metavar="NAME", help="Only the cases of this split (train, val, test).  [default: all]"),
     ] = None,
-    steps: SamplingSteps = None,
-    sampler: Sampler = None,
-    times: Times = None,
-    eta: Eta = None,
-    samples: Annotated[
-        int | None, typer.Option("--samples", metavar="N", help="Store the mean of N samples, and their spread.")
-    ] = None,
-    split: CaseSplit = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Windows at once.")] = None,
-    precision: Precision = None,
-    seed: Seed = None,
     device: Device = "auto",
     shard: Shard = None,
     force: Force = False,
 ) -> None:
-    """Make thin slices of thick ones, at any smaller spacing in mm.
+    """Make thin slices of thick ones, at any smaller spacing.
 
     Files are preprocessed on the way, to the size of the model's slices, and in values to --window or that of the
-    model. Averaged over the profile of the thick
-    slices, the result gives them back. Values outside the model's window are interpolated, and without a model all.
-    """
-    from medgen.inference.interpolate import InterpolateOptions
+    model. Averaged over the profile of the thick slices, the result gives them back. Values outside the model's window
+    are interpolated, and without a model all.
 
-    flags = {
-        "spacing": spacing,
-        "thickness": thickness,
-        "profile": profile,
-        "consistency": "none" if no_consistency else consistency,
-        "window": _pair(window),
-        "steps": steps,
-        "sampler": sampler,
-        "times": parse_times(times, steps),
-        "eta": eta,
-        "samples": samples,
-        "batch_size": batch_size,
-        "precision": precision,
-        "seed": seed,
-    }
-    options = given.resolve(InterpolateOptions, flags)
+    Examples:
+      medgen interpolate thick.h5 --model model.safetensors --vae vae.safetensors --spacing 1 -o thin.h5
+      medgen interpolate scan.nii.gz --spacing 1 -o spline.h5
+
+    """
+    options = given.resolve(InterpolateOptions, {"consistency": "none" if no_consistency else None})
 
     from medgen.artifacts.provenance import derive
     from medgen.config import plain
@@ -127,6 +70,8 @@ def command(
     maker = SetMaker.of(context, output, force=force, shard=shard, keep_going=options.reading.keep_going)
     if options.spacing is None:
         raise UsageError("the distance of the thin slices is missing; give it with --spacing MM")
+    if options.window and not options.window[0] < options.window[1]:
+        raise UsageError("--window {:g},{:g}: LOW must be below HIGH".format(*options.window))
     target = resolve_device(device)
     if (model is None) != (vae is None):
         raise UsageError("--model and --vae go together; leave out both to interpolate by a spline")
@@ -191,17 +136,3 @@ def _opened(
         settings = fitting(settings, None if options.window else facts.intensity, (0, *facts.plane))
     with open_images(source, console, settings) as images:
         yield images.stored
-
-
-def _pair(text: str | None) -> list[float] | None:
-    from medgen.errors import UsageError
-
-    if text is None:
-        return None
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--window {text}: expected LOW,HIGH") from None
-    if not low < high:
-        raise UsageError(f"--window {text}: LOW must be below HIGH")
-    return [low, high]

@@ -23,10 +23,16 @@ def command(
     ] = False,
     force: Force = False,
 ) -> None:
-    """Join the shards of one command, or sets of one kind, into one set.
+    """Join shards or sets into one.
 
-    Shards may come in any order; all must be there, and the result equals the unsharded one byte for byte. Each case
-    stays what it is: real, generated, or altered by a model; to mix them takes --allow-mixed.
+    They are the shards of one command, or sets of one kind. Shards may come in any order; all must be there, and the
+    result equals the unsharded one byte for byte. Each case stays what it is: real, generated, or altered by a model;
+    to mix them takes --allow-mixed.
+
+    Examples:
+      medgen merge part-0.h5 part-1.h5 part-2.h5 -o whole.h5
+      medgen merge real.h5 samples.h5 --allow-mixed -o mixed.h5
+
     """
     from medgen.artifacts.merging import join
     from medgen.artifacts.sets import create_set, open_set

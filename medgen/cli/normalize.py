@@ -7,108 +7,42 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medgen.cli.options import (
-    EMA,
-    ConfigFile,
-    Device,
-    Eta,
-    Force,
-    InputSet,
-    KeepGoing,
-    OutputSet,
-    Precision,
-    Preset,
-    PrintConfig,
-    Sampler,
-    Seed,
-    Sets,
-    Shard,
-    SliceBatch,
-    Times,
-    configure,
-    listed,
-    parse_times,
-)
+from medgen.cli.flags import Given, takes
+from medgen.cli.options import Device, Force, InputSet, KeepGoing, OutputSet, Shard
 from medgen.cli.set_maker import SetMaker, no_case
+from medgen.inference.normalize_options import NormalizeOptions
 
 if TYPE_CHECKING:
-    from medgen.inference.normalize import NormalizeOptions, Version
+    from medgen.inference.normalize import Version
 
 
+@takes(NormalizeOptions)
 def command(
     context: typer.Context,
+    given: Given,
     source: InputSet = "-",
     output: OutputSet = "-",
-    model: Annotated[
-        Path | None, typer.Option("--model", metavar="FILE", help="The normalizer, from train-diffusion.")
-    ] = None,
+    model: Annotated[Path | None, typer.Option(metavar="FILE", help="The normalizer, from train-diffusion.")] = None,
     vae: Annotated[
-        Path | None, typer.Option("--vae", metavar="FILE", help="The VAE that makes and decodes the model's latents.")
+        Path | None, typer.Option(metavar="FILE", help="The VAE that makes and decodes the model's latents.")
     ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            "--method",
-            metavar="diffusion|flow|both|vae",
-            help="Head that leads back; both: the mean; vae: encode and decode only.  [default: both]",
-        ),
-    ] = None,
-    noise_level: Annotated[
-        float | None,
-        typer.Option("--noise-level", metavar="F", help="Share of noise to lead back from, 0 to 1.  [default: 0.4]"),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option("--steps", metavar="N", help="Steps of the diffusion head.  [default: 10]")
-    ] = None,
-    flow_steps: Annotated[
-        int | None, typer.Option("--flow-steps", metavar="N", help="Steps of the flow.  [default: 4]")
-    ] = None,
-    sampler: Sampler = None,
-    times: Times = None,
-    eta: Eta = None,
-    draws: Annotated[
-        int | None, typer.Option("--draws", metavar="N", help="Draws of noise that are averaged.  [default: 1]")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", metavar="A,B", help="Only the cases of these splits (of train, val, test).")
-    ] = None,
-    ema: EMA = None,
-    batch_size: SliceBatch = None,
-    precision: Precision = None,
-    seed: Seed = None,
     device: Device = "auto",
     shard: Shard = None,
     keep_going: KeepGoing = False,
-    preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    print_config: PrintConfig = False,
     force: Force = False,
 ) -> None:
-    """Make the nearest normal version of every image, case by case, in constant memory.
+    """Make the nearest normal version of every image.
 
-    The image is noised part of the way and led back by a model that knows normal images only. Ids, labels, masks and
-    geometry are carried over. The noise of a slice depends on the seed, the case and the slice alone: the same at any
-    batch size and shard count. Compare with the original by 'medgen anomaly-map'.
+    The image is noised part of the way and led back by a model that knows normal images only, case by case, in constant
+    memory. Ids, labels, masks and geometry are carried over. The noise of a slice depends on the seed, the case and the
+    slice alone: the same at any batch size and shard count. Compare with the original by 'medgen anomaly-map'.
+
+    Examples:
+      medgen normalize images.h5 --model normalizer.safetensors --vae vae.safetensors -o normal.h5
+      medgen normalize images.h5 --model m.safetensors --vae vae.safetensors --split test --noise-level 0.3 -o n.h5
+
     """
-    from medgen.inference.normalize import NormalizeOptions
-
-    flags = {
-        "method": method,
-        "noise_level": noise_level,
-        "steps": steps,
-        "flow_steps": flow_steps,
-        "sampler": sampler,
-        "times": parse_times(times, steps, flow_steps),
-        "eta": eta,
-        "draws": draws,
-        "splits": listed(split),
-        "ema": ema,
-        "batch_size": batch_size,
-        "precision": precision,
-        "seed": seed,
-    }
-    options = configure(context, NormalizeOptions, flags, preset, config, sets, print_config)
+    options = given.resolve(NormalizeOptions)
 
     import time
     from contextlib import closing

@@ -28,6 +28,11 @@ def command(
     dental: dicom/ (panoramic X-rays), labels.csv (a row a case), lesions.csv (a row a lesion), masks/ (PNG).
     The same seed gives the same bytes, and case i does not depend on N. A chest is the same in slices of any thickness
     as long as they cover the same extent; a healthy dental case is the ill one of the same seed without its lesions.
+
+    Examples:
+      medgen phantom chest-ct -n 20 --size 128 -o phantoms/
+      medgen phantom dental -n 100 --lesions caries,fracture --healthy-fraction 0.7 -o xrays/
+
     """
     from medgen.phantoms.folder import make_folder, options_of
     from medgen.processors import processors

@@ -48,6 +48,11 @@ def command(
     by their name) is passed over unless it is named itself. A set has one scale; --series chooses between several. No
     name, id, date or UID of a patient reaches the set: cases are called after their pixels, and with a secret in
     MEDGEN_ID_KEY after a keyed hash of their patient too. Splits are by patient and do not change when data is added.
+
+    Examples:
+      medgen preprocess phantoms/dicom --labels phantoms/labels.csv --size 128 --window lung -o images.h5
+      medgen preprocess photos/ --size 256 --masks masks/ --split 0.9,0.05,0.05 -o images.h5
+
     """
     options = given.resolve(PreprocessOptions)
     part = parse_shard(shard)

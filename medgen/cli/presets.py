@@ -12,7 +12,15 @@ from medgen.config import preset_names, preset_text
 def command(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The preset to print; none lists all.")] = None,
 ) -> None:
-    """List the presets, or print one as TOML, ready to be edited and given to --config."""
+    """List the presets, or print one.
+
+    It is printed as TOML, ready to be edited and given to --config.
+
+    Examples:
+      medgen presets
+      medgen presets lidc-nodule > mine.toml
+
+    """
     if name is None:
         typer.echo("\n".join(preset_names()))
     else:

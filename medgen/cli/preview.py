@@ -7,58 +7,40 @@ from typing import Annotated
 
 import typer
 
-from medgen.cli.options import (
-    ConfigFile,
-    Force,
-    InputSet,
-    Preset,
-    PrintConfig,
-    Sets,
-    ShownSplit,
-    check_destination,
-    configure,
-    console_of,
-)
+from medgen.cli.flags import Given, takes
+from medgen.cli.options import Force, InputSet, check_destination, console_of
+from medgen.imaging.pictures.options import PreviewOptions
 
 
+@takes(PreviewOptions)
 def command(
     context: typer.Context,
+    given: Given,
     source: InputSet = "-",
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE.png", help="Where the sheet goes; - is standard output.")
     ] = "-",
-    limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="At most N tiles.  [default: 32]")] = None,
-    columns: Annotated[int | None, typer.Option("--columns", metavar="N", help="Tiles in a row.")] = None,
-    scale: Annotated[
-        float | None, typer.Option("--scale", metavar="F", help="Screen pixels a pixel.  [default: tiles of about 192]")
-    ] = None,
-    split: ShownSplit = None,
-    marks: Annotated[
-        bool | None,
-        typer.Option("--marks/--no-marks", help="Draw where conditions put findings, and masks.  [default: marks]"),
-    ] = None,
-    preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    print_config: PrintConfig = False,
     force: Force = False,
 ) -> None:
-    """Draw a labelled contact sheet of a set, as PNG.
+    """Draw a labelled contact sheet of a set.
 
-    Images are shown in the set's window, latents by their first channels as colours. Of stacks, slices with findings
-    come first; else they are spread evenly. Of anomaly maps six tiles a slice: original, normal version, differences
-    in pixels, gradients and Laplacians, and the map.
+    The sheet is a PNG. Images are shown in the set's window, latents by their first channels as colours. Of stacks,
+    slices with findings come first; else they are spread evenly. Of anomaly maps six tiles a slice: original, normal
+    version, differences in pixels, gradients and Laplacians, and the map.
+
+    Examples:
+      medgen preview images.h5 -o sheet.png
+      medgen generate model.safetensors --vae vae.safetensors -n 16 | medgen preview --columns 4 -o sheet.png
+
     """
-    from medgen.imaging.pictures.preview import PreviewOptions, make_tiles, title
-
-    flags = {"limit": limit, "columns": columns, "scale": scale, "split": split, "marks": marks}
-    options = configure(context, PreviewOptions, flags, preset, config, sets, print_config)
+    options = given.resolve(PreviewOptions)
 
     import sys
 
     from medgen.artifacts.outputs.whole import atomic_file
     from medgen.artifacts.sets import open_set
     from medgen.imaging.pictures.contact_sheet import Scale, draw_sheet
+    from medgen.imaging.pictures.preview import make_tiles, title
     from medgen.imaging.pictures.preview_maps import LEGEND, PALETTE, PANELS, make_map_tiles
 
     check_destination(output, force=force)

@@ -4,36 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Annotated
 
-import msgspec
 import numpy as np
 import torch
 from torch import Tensor
 
 from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import Array, Case, Intensity, SetHeader
-from medgen.config import Options
 from medgen.errors import DataError
+from medgen.inference.encode_options import EncodeOptions
 from medgen.inference.outliers import Summary, summarize
 from medgen.inference.slices import Refused, grouped, slice_keys, slice_noise
 from medgen.models.facts import VAEFacts, check_intensity
 from medgen.models.trained import FrozenVAE
-from medgen.nets.options import Precision
-
-
-class EncodeOptions(Options, frozen=True):
-    """How `extract-latents` encodes. Batch size and read-ahead do not change the result beyond rounding."""
-
-    sample: bool = False
-    """A draw from the posterior for each slice, instead of its mean."""
-    split: str | None = None
-    """Only cases of this split."""
-    precision: Precision = "auto"
-    batch_size: Annotated[int, msgspec.Meta(ge=1)] = 8
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
-    outliers: Annotated[float, msgspec.Meta(ge=0)] = 8.0
-    """Robust deviations from the median beyond which a case is named an outlier; 0 = none is."""
 
 
 @dataclass

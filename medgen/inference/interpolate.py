@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,54 +18,20 @@ from medgen.artifacts.stacks import blocks
 from medgen.artifacts.synthetic import altered
 from medgen.config import convert
 from medgen.diffusion.noise import sample_noise
-from medgen.diffusion.options import ProfileShape, SamplingOptions, ScheduleConfig
+from medgen.diffusion.options import ScheduleConfig
 from medgen.diffusion.sampling import sample
 from medgen.diffusion.schedules import Schedule
 from medgen.diffusion.thin_grid import blended, network_input, window_starts
 from medgen.errors import DataError, UsageError
-from medgen.imaging.cases.options import SourceOptions
 from medgen.inference.generate import objective_of
+from medgen.inference.interpolate_options import InterpolateOptions
 from medgen.inference.sliding import Sliding
 from medgen.inference.thin_volume import ThinVolume, combine, slabs, volume_of
 from medgen.models.trained import FrozenVAE, Interpolator
 from medgen.nets.condition import Condition
-from medgen.nets.options import Precision
-
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Consistency = Literal["end", "steps", "none"]
-
 
 ENCODED = 4
 """Slices that go through the VAE at once: more take memory, not less time."""
-
-
-class InterpolateOptions(SamplingOptions, frozen=True):
-    """How `interpolate` samples. Lengths in mm; the batch size does not change the result beyond rounding."""
-
-    spacing: Positive | None = None
-    """Distance of the thin slices."""
-    samples: Count = 1
-    """Samples whose mean becomes the image; with two or more their spread is stored too."""
-    consistency: Consistency = "end"
-    """Where averaging over the slice profile is made to give the thick input back; steps: at each step too."""
-    profile: ProfileShape = "box"
-    """Shape of the thick slices' profile."""
-    thickness: Positive | None = None
-    """Of the thick slices, where the input does not tell it; none: as far as they are apart."""
-    window: tuple[float, float] | None = None
-    """Which values the model sees as [-1, 1], where they mean something else than those it was trained on."""
-    depth: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Thin slices in a window; 0 = as in training."""
-    overlap: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.25
-    """Share of a window that the next one begins in."""
-    batch_size: Count = 4
-    """Windows at once."""
-    reading: SourceOptions = SourceOptions()
-    """Of an input from files."""
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
-    ema: bool = True
-    precision: Precision = "auto"
 
 
 class GuessedSlices(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Protocol
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -14,76 +14,17 @@ from torch import Tensor
 from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import Array, Case, Intensity, SetHeader
 from medgen.artifacts.synthetic import altered
-from medgen.config import convert, plain
-from medgen.diffusion.options import Objective, SamplingOptions, ScheduleConfig, Times
+from medgen.config import convert
+from medgen.diffusion.options import Objective, ScheduleConfig
 from medgen.diffusion.samplers import StepNoise
 from medgen.diffusion.sampling import sample
 from medgen.diffusion.schedules import Schedule
 from medgen.errors import DataError
 from medgen.inference.encode import check_image
 from medgen.inference.generate import objective_of
+from medgen.inference.normalize_options import NormalizeOptions
 from medgen.inference.slices import Refused, grouped, slice_keys, slice_noise
 from medgen.models.trained import FrozenVAE, NormalizerNetwork, check_pair
-from medgen.nets.options import Precision
-
-Method = Literal["diffusion", "flow", "both", "vae"]
-Level = Annotated[float, msgspec.Meta(gt=0, lt=1)]
-Steps = Annotated[int, msgspec.Meta(ge=1)]
-
-
-class NormalizeOptions(SamplingOptions, frozen=True):
-    """How `normalize` works. The batch size does not change the result beyond rounding."""
-
-    method: Method = "both"
-    """By which head: diffusion, flow, the mean of both latents; or vae, which only encodes and decodes (a baseline)."""
-    noise_level: Level = 0.4
-    """Share of noise, sigma / (alpha + sigma), that the image is taken to and led back from: for both heads the same
-    signal-to-noise ratio."""
-    times: Times = "trailing"
-    """As for everything that samples; from a level as low as this the way is nearly straight in t itself."""
-    steps: Steps = 10
-    """Of the diffusion head."""
-    flow_steps: Steps = 4
-    """Of the flow, whose way is straighter."""
-    draws: Steps = 1
-    """Draws of noise whose results are averaged, as latents."""
-    splits: tuple[Literal["train", "val", "test"], ...] = ()
-    """Only cases of these splits; none = all."""
-    ema: bool = True
-    precision: Precision = "auto"
-    batch_size: Steps = 16
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
-
-    @property
-    def heads(self) -> tuple[str, ...]:
-        """The heads that the method asks."""
-        return {"diffusion": ("diffusion",), "flow": ("flow",), "both": ("diffusion", "flow"), "vae": ()}[self.method]
-
-    def settings(self) -> dict[str, Any]:
-        """What decides the result, for the provenance."""
-        unused = {"batch_size", "seed"}
-        if "diffusion" not in self.heads:
-            unused |= {"steps"}
-        if "flow" not in self.heads:
-            unused |= {"flow_steps"}
-        if not self.heads:
-            unused |= {"noise_level", "sampler", "times", "eta", "draws", "ema"}
-        if not self.splits:
-            unused |= {"splits"}
-        return {name: value for name, value in plain(self).items() if name not in unused}
-
-    def chosen(self, cases: Iterable[Case]) -> Iterator[Case]:
-        """The cases of the splits asked for."""
-        return (case for case in cases if not self.splits or case.split in self.splits)
-
-    def told(self) -> str:
-        """The method and its steps, for people."""
-        ways = (f"{head}, {SamplingOptions.told(self.of(head))}" for head in self.heads)
-        return " and ".join(ways) or "the VAE alone"
-
-    def of(self, head: str) -> SamplingOptions:
-        """How one head leads back."""
-        return msgspec.structs.replace(self, steps=self.flow_steps) if head == "flow" else self
 
 
 class Version(Protocol):

@@ -6,6 +6,7 @@ import importlib
 import os
 import pty
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
-from medgen.cli.app import COMMANDS
+from medgen.cli.app import COMMANDS, app
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 HEAVY = ("torch", "numpy", "h5py", "pydicom", "skimage", "scipy")
@@ -34,21 +36,32 @@ def test_help_names_every_command_and_goes_to_stdout(medgen: Run) -> None:
         assert f"  {name} ".encode() in result.stdout
 
 
-def test_every_listed_command_exists_and_its_purpose_is_its_own() -> None:
-    for name in COMMANDS:
-        module = importlib.import_module(f"medgen.cli.{name.replace('-', '_')}")
-        assert module.command.__doc__, f"{name} has no help"
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_their_own_help_begins_with(name: str) -> None:
+    module = importlib.import_module(f"medgen.cli.{name.replace('-', '_')}")
+    assert module.command.__doc__.splitlines()[0] == COMMANDS[name]
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["preprocess", "--help"], ["train-diffusion", "--help"], ["presets"]]
-)
-def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_examples_that_it_would_take(name: str) -> None:
+    group = typer.main.get_command(app)
+    examples = group.get_command(None, name).examples
+    assert 1 <= len(examples) <= 3
+    for line in examples:
+        assert f"medgen {name} " in f"{line} "
+        for part in line.split(" | "):
+            medgen, called, *words = shlex.split(part.partition(" > ")[0])
+            assert medgen == "medgen"
+            group.get_command(None, called).make_context(called, words)
+
+
+def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from medgen.cli.app import run; status = run(sys.argv[1:]);"
-        f"found = [name for name in {HEAVY!r} if name in sys.modules]; sys.stderr.write(repr(found)); sys.exit(status)"
+        "import sys; from medgen.cli.app import COMMANDS, run; statuses = [run(['--help']), run(['presets'])];"
+        "statuses += [run([name, '--help']) for name in COMMANDS];"
+        f"sys.stderr.write(repr([name for name in {HEAVY!r} if name in sys.modules])); sys.exit(any(statuses))"
     )
-    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert result.stderr == b"[]"
 
 

@@ -17,7 +17,8 @@ from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.cli.app import run
-from medgen.inference.anomaly import AnomalyOptions, map_cases, map_header
+from medgen.inference.anomaly.maps import map_cases, map_header
+from medgen.inference.anomaly.options import AnomalyOptions
 
 HU = Intensity()
 SIDE = 32

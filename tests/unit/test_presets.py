@@ -15,13 +15,13 @@ OPTIONS = {
     "phantom": "medgen.phantoms.options:ChestCTOptions",
     "preprocess": "medgen.imaging.cases.options:PreprocessOptions",
     "train-vae": "medgen.training.learners.vae_options:TrainVAEOptions",
-    "extract-latents": "medgen.inference.encode:EncodeOptions",
+    "extract-latents": "medgen.inference.encode_options:EncodeOptions",
     "evaluate": "medgen.evaluation.options:EvaluateOptions",
     "train-diffusion": "medgen.training.learners.diffusion_options:LEARNER_OPTIONS",
     "generate": "medgen.inference.generate_options:GenerateOptions",
-    "interpolate": "medgen.inference.interpolate:InterpolateOptions",
-    "normalize": "medgen.inference.normalize:NormalizeOptions",
-    "anomaly-map": "medgen.inference.anomaly:AnomalyOptions",
+    "interpolate": "medgen.inference.interpolate_options:InterpolateOptions",
+    "normalize": "medgen.inference.normalize_options:NormalizeOptions",
+    "anomaly-map": "medgen.inference.anomaly.options:AnomalyOptions",
 }
 DENTAL = "medgen.phantoms.options:DentalOptions"
 

@@ -47,12 +47,6 @@ class SourceOptions(Options, frozen=True):
         return [name for name in names if getattr(self, name) != getattr(default, name)]
 
 
-class ReadsFiles(Options, frozen=True):
-    """Options of a command that reads files, beside its own."""
-
-    reading: SourceOptions = SourceOptions()
-
-
 class ReadingOptions(SourceOptions, frozen=True):
     """How files become images on a grid, in values. Lengths in mm, intensities in the unit of the source."""
 

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from medgen.artifacts.schema import Intensity
 from medgen.artifacts.stored import CaseRow, StoredSet
-from medgen.config import Options
 from medgen.errors import DataError
 from medgen.imaging.pictures.contact_sheet import Mark, Tile
+from medgen.imaging.pictures.options import PreviewOptions
 
 LONGEST_ID = 16
 Pixels = npt.NDArray[np.uint8]
-
-
-class PreviewOptions(Options, frozen=True):
-    """What a contact sheet shows."""
-
-    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 32  # tiles
-    columns: Annotated[int, msgspec.Meta(ge=1, le=100)] | None = None  # None: as suits the number of tiles
-    scale: Annotated[float, msgspec.Meta(gt=0, le=32)] | None = None  # screen pixels a pixel; None: tiles of about 192
-    split: Literal["train", "val", "test"] | None = None
-    marks: bool = True  # draw where the vector says a finding is, and the outline of masks
 
 
 @dataclass(frozen=True)

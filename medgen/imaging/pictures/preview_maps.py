@@ -10,9 +10,9 @@ from medgen.artifacts.schema import MAP_CHANNELS
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
 from medgen.imaging.pictures.contact_sheet import Tile
+from medgen.imaging.pictures.options import PreviewOptions
 from medgen.imaging.pictures.preview import (
     Pixels,
-    PreviewOptions,
     Spot,
     captions,
     choose,

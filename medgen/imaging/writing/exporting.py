@@ -7,31 +7,21 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import msgspec
 import numpy as np
 
 from medgen.artifacts.schema import TEXT_NAMES, Case, Intensity, SetHeader
-from medgen.config import Options
 from medgen.errors import DataError
 from medgen.imaging.labels.rows import RowWriter
 from medgen.imaging.writing.dicom import write_dicom
 from medgen.imaging.writing.nifti import write_case as write_nifti_case
+from medgen.imaging.writing.options import ExportOptions
 from medgen.imaging.writing.png import physical_scale, write_png
 
 CONDITIONS = "conditions.csv"
 LONGEST_NAME = 100
 _MASK = re.compile(r"_mask\d*$")
-
-
-class ExportOptions(Options, frozen=True):
-    """What is exported and how."""
-
-    to: Literal["dicom", "nifti", "png"]
-    split: Literal["train", "val", "test"] | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    bits: Literal[8, 16] = 8  # of PNG: 8 shows the window, 16 keeps the stored values
 
 
 def export_cases(

@@ -21,9 +21,10 @@ from medgen.evaluation.anomaly.metric import measure
 from medgen.evaluation.anomaly.sources import normal_rows
 from medgen.evaluation.evaluation import choose
 from medgen.evaluation.inputs import Inputs, Reconstructor
-from medgen.inference.anomaly import AnomalyOptions, map_cases, map_header, normal_maps
-from medgen.inference.calibration import calibrate
-from medgen.inference.comparable_maps import ComparableMaps
+from medgen.inference.anomaly.calibration import calibrate
+from medgen.inference.anomaly.comparable_maps import ComparableMaps
+from medgen.inference.anomaly.maps import map_cases, map_header, normal_maps
+from medgen.inference.anomaly.options import AnomalyOptions
 
 BYTES = Intensity(1.0, 0.0, "grey value", (0.0, 255.0))
 NAMES = ("caries", "fracture", "normal")

@@ -22,7 +22,8 @@ from medgen.artifacts.provenance import Provenance, derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.errors import DataError
 from medgen.imaging.writing.dicom_parts import decimal, derived_uid
-from medgen.imaging.writing.exporting import LONGEST_NAME, ExportOptions, FileNames, export_cases
+from medgen.imaging.writing.exporting import LONGEST_NAME, FileNames, export_cases
+from medgen.imaging.writing.options import ExportOptions
 
 STRAIGHT = (0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0)
 

@@ -18,8 +18,8 @@ from medgen.artifacts.sets import create_set, open_set
 from medgen.artifacts.stored import CaseRow
 from medgen.errors import DataError
 from medgen.imaging.pictures.contact_sheet import GAP, MARK, OUTLINE, Mark, Tile, default_columns, draw_sheet
+from medgen.imaging.pictures.options import PreviewOptions
 from medgen.imaging.pictures.preview import (
-    PreviewOptions,
     captions,
     choose,
     images_as_shown,

@@ -12,7 +12,7 @@ from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.errors import DataError
 from medgen.imaging.pictures.contact_sheet import Scale, draw_sheet
-from medgen.imaging.pictures.preview import PreviewOptions
+from medgen.imaging.pictures.options import PreviewOptions
 from medgen.imaging.pictures.preview_maps import LEGEND, PALETTE, PANELS, as_heat, make_map_tiles
 
 

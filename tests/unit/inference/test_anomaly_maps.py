@@ -17,17 +17,9 @@ from scipy import ndimage
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.errors import ConfigError, DataError
-from medgen.inference.anomaly import (
-    AnomalyOptions,
-    difference_maps,
-    foreground,
-    map_cases,
-    map_header,
-    normal_maps,
-    pairs,
-    score,
-)
-from medgen.inference.calibration import Calibration, CalibrationOptions, calibrate
+from medgen.inference.anomaly.calibration import Calibration, calibrate
+from medgen.inference.anomaly.maps import difference_maps, foreground, map_cases, map_header, normal_maps, pairs, score
+from medgen.inference.anomaly.options import AnomalyOptions, CalibrationOptions
 
 UNIT = Intensity(unit="", window=(-1.0, 1.0))
 rows, columns = np.mgrid[0:12, 0:16].astype(np.float32)

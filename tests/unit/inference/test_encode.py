@@ -11,7 +11,8 @@ from medgen.artifacts.model_file import open_model, save_model
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import open_set
 from medgen.errors import DataError
-from medgen.inference.encode import EncodeOptions, Encoder, check_window, latent_header
+from medgen.inference.encode import Encoder, check_window, latent_header
+from medgen.inference.encode_options import EncodeOptions
 from medgen.models.trained import FrozenVAE
 
 CPU = torch.device("cpu")

@@ -18,7 +18,8 @@ from medgen.diffusion.samplers import SAMPLERS
 from medgen.diffusion.slice_profile import profile_matrix, resample
 from medgen.diffusion.thin_grid import spline_matrix
 from medgen.errors import DataError, UsageError
-from medgen.inference.interpolate import InterpolateOptions, Interpolation
+from medgen.inference.interpolate import Interpolation
+from medgen.inference.interpolate_options import InterpolateOptions
 from medgen.inference.thin_volume import combine, volume_of
 from medgen.models.facts import VAEFacts
 from medgen.models.precision import choose

@@ -29,7 +29,8 @@ import sys, torch
 from dataclasses import replace
 from pathlib import Path
 from medgen.artifacts.sets import create_set, open_set
-from medgen.inference.interpolate import Interpolation, InterpolateOptions, Spline
+from medgen.inference.interpolate import Interpolation, Spline
+from medgen.inference.interpolate_options import InterpolateOptions
 from medgen.models.trained import Interpolator, FrozenVAE
 
 torch.set_num_threads(1)

@@ -19,7 +19,8 @@ from medgen.diffusion.options import ScheduleConfig
 from medgen.diffusion.samplers import SAMPLERS
 from medgen.diffusion.schedules import Schedule
 from medgen.errors import ConfigError, DataError, UsageError
-from medgen.inference.normalize import NormalizeOptions, Normalizer, Reconstruction, normalize
+from medgen.inference.normalize import Normalizer, Reconstruction, normalize
+from medgen.inference.normalize_options import NormalizeOptions
 from medgen.inference.slices import slice_noise
 from medgen.models.trained import FrozenVAE, NormalizerNetwork
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from medgen.artifacts.schema import SetHeader
 from medgen.config import convert
-from medgen.inference.anomaly import CALIBRATED_NOTE, NOTE, SCORE_NOTE, AnomalyOptions, MapMaker
-from medgen.inference.calibration import Maps, calibrate
+from medgen.inference.anomaly.calibration import Maps, calibrate
+from medgen.inference.anomaly.maps import CALIBRATED_NOTE, NOTE, SCORE_NOTE, MapMaker
+from medgen.inference.anomaly.options import AnomalyOptions
 
 
 @dataclass(frozen=True)

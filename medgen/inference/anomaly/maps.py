@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -16,9 +15,10 @@ from scipy import ndimage
 from medgen.artifacts.classes import normal_class
 from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import MAP_CHANNELS, Case, Intensity, SetHeader
-from medgen.config import Options, plain
-from medgen.errors import ConfigError, DataError
-from medgen.inference.calibration import Calibration, CalibrationOptions, Maps, Weight
+from medgen.config import plain
+from medgen.errors import DataError
+from medgen.inference.anomaly.calibration import Calibration, Maps
+from medgen.inference.anomaly.options import AnomalyOptions
 
 NOTE = "map"
 """Key of the header's note that says how maps were made, so that only like is compared with like."""
@@ -26,34 +26,6 @@ SCORE_NOTE = "score"
 """Key of the one that says how scores were made of them."""
 CALIBRATED_NOTE = "calibrated"
 """Key of the one that says how normal maps were summed up, where maps are deviations from these."""
-
-
-class AnomalyOptions(Options, frozen=True):
-    """How maps and scores are made. Images are compared in the network's range: the window is [-1, 1]."""
-
-    pixel: Weight = 1.0
-    gradient: Weight = 0.5
-    laplacian: Weight = 0.3
-    blur: Weight = 0.0
-    """Standard deviation in pixels of a Gaussian over both images before they are compared: noise goes, spots stay."""
-    smoothing: Weight = 0.0
-    """Standard deviation in pixels of a Gaussian over the maps; 0 = none."""
-    foreground: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
-    """Share of the window below which a pixel is background, where maps are 0; holes are filled. None = all counts."""
-    score: Literal["top", "quantile", "mean"] = "top"
-    """A slice's score: the mean of the highest pixels of the total, their lowest, or the mean of all."""
-    score_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.01
-    """Share of the (foreground) pixels that are the highest."""
-    calibration: CalibrationOptions = CalibrationOptions()
-
-    def __post_init__(self) -> None:
-        if not (self.pixel or self.gradient or self.laplacian):
-            raise ConfigError("pixel, gradient and laplacian are all 0, so the map would be empty; give one a weight")
-
-    def note(self) -> str:
-        """What the values of a map depend on, as JSON."""
-        kept = ("pixel", "gradient", "laplacian", "blur", "smoothing", "foreground")
-        return json.dumps({name: getattr(self, name) for name in kept})
 
 
 def pairs(images: Iterable[Case], normalized: Iterable[Case]) -> Iterator[tuple[Case, Case]]:

@@ -5,30 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated, Literal
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from medgen.config import Options
 from medgen.errors import DataError
+from medgen.inference.anomaly.options import CalibrationOptions
 
 Maps = npt.NDArray[np.float32]
 Plane = npt.NDArray[np.float64]
-Weight = Annotated[float, msgspec.Meta(ge=0)]
-
-
-class CalibrationOptions(Options, frozen=True):
-    """How mean and spread of normal maps are estimated."""
-
-    split: Literal["train", "val", "test"] | None = "val"
-    """Of the normal cases: they should be held out from training, and from the test. None = all."""
-    smoothing: Weight = 2.0
-    """Standard deviation, in pixels, of the Gaussian that both are smoothed with."""
-    shrinkage: Weight = 10.0
-    """Normal images that the mean over all pixels counts for, against those that were seen."""
 
 
 @dataclass(frozen=True)
