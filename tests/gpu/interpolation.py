@@ -19,11 +19,11 @@ def measure(page: Page, folder: Path, size: Size, device: torch.device) -> None:
     images = noise_set(folder / "thin.h5", (depth, 1, size.side, size.side), 6, SOFT_TISSUE)
     thick = noise_set(folder / "thick.h5", (size.thick, 1, size.side, size.side), 1, SOFT_TISSUE, spacing=6.0)
     vae, model = folder / "vae.safetensors", folder / "model.safetensors"
-    short = ["--preset", preset, "--steps", 1, "--set", "loop.warmup=0", "--device", device.type, "-q"]
+    short = ["--preset", preset, "--steps", 1, "--set", "loop.warmup=0", *size.quick, "--device", device.type, "-q"]
     medgen("train-vae", images, *short, "-o", vae, device=device)
     medgen("train-diffusion", images, *short, "--vae", vae, "-o", model, device=device)
     rows = []
-    for turn, steps in enumerate((20, 20, 10)):
+    for turn, steps in enumerate(size.sampling):
         done = medgen(
             "interpolate", thick, "--preset", preset, "--model", model, "--vae", vae, "--spacing", 1.0, "--steps",
             steps, "--device", device.type, "-o", folder / f"thin-{turn}.h5", "-q", device=device,

@@ -39,7 +39,7 @@ def measure(page: Page, folder: Path, size: Size, device: torch.device) -> None:
         if not volumes:
             medgen("extract-latents", images, "--vae", vae, "-o", latents, "-q", device=device)
         rows.append(_row(name, "train-diffusion", [images if volumes else latents, *extra], model, place, size, device))
-    page.say("Images of noise; each training with its preset's batch and precision.")
+    page.say("Images of noise; each training with its preset's precision.")
     page.table(("preset", "training", "batch", "step", "images a second", "peak memory"), rows)
 
 
@@ -49,11 +49,11 @@ def _row(
     log = folder / f"{command}.jsonl"
     done = medgen(
         command, *inputs, "--preset", preset, "--steps", size.steps, "--set", "loop.warmup=0", "--set",
-        f"loop.log_every={max(size.steps // 6, 1)}", "--log", log, "--device", device.type, "-o", output, "-q",
-        device=device,
+        f"loop.log_every={max(size.steps // 6, 1)}", *size.quick, "--log", log, "--device", device.type,
+        "-o", output, "-q", device=device,
     )  # fmt: skip
     loop = tomllib.loads(preset_text(preset))[command]["loop"]
-    batch = loop["batch_size"] * loop.get("accumulate", 1)
+    batch = int(size.quick[-1]) if size.quick else loop["batch_size"] * loop.get("accumulate", 1)
     rate = images_per_second(log)
     steps = [json.loads(line).get("step", 0) for line in log.read_text(encoding="utf-8").splitlines()]
     if max(steps) != size.steps:

@@ -46,7 +46,7 @@ def test_each_part_writes_its_page(part: str, tmp_path: Path) -> None:
         "networks": "| VAE decode",
         "commands": "uncompressed",
         "presets": "dental-normalizer",
-        "interpolation": "| 20 |",
+        "interpolation": "| 2 |",
         "nodules": '"conditioning"',
     }
     assert words[name] in text

@@ -37,10 +37,23 @@ class Size:
     """Of these, in pixels."""
     minutes: float
     """For training `lidc-nodule`."""
+    sampling: tuple[int, ...]
+    """Sampling steps of the interpolations."""
+    quick: tuple[str, ...] = ()
+    """Options that shorten trainings; the batch comes last."""
 
 
-FULL = Size("", steps=60, cases=24, thick=50, side=512, minutes=6.0)
-TINY = Size("-tiny", steps=4, cases=6, thick=4, side=32, minutes=0.0)
+FULL = Size("", steps=60, cases=24, thick=50, side=512, minutes=6.0, sampling=(20, 20, 10))
+TINY = Size(
+    "-tiny",
+    steps=2,
+    cases=6,
+    thick=4,
+    side=32,
+    minutes=0.0,
+    sampling=(2, 2, 1),
+    batch=("--set", "loop.validation_samples=4", "--batch-size", "2"),
+)
 
 
 @dataclass(frozen=True)
