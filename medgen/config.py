@@ -128,7 +128,7 @@ def _check_owner(
         if owners and key not in _fields(meant):
             field, tag = meant.__struct_config__.tag_field, meant.__struct_config__.tag
             raise ConfigError(
-                f"{where}: '{key}' is an option of the {field} {' and '.join(owners)}, and this is the {field} {tag}"
+                f"{where}: '{key}' is an option of {field} {' or '.join(owners)}, and this is {field} {tag}"
             )
 
 

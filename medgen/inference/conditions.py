@@ -15,6 +15,7 @@ from medgen.errors import DataError, MedgenError, UsageError
 from medgen.imaging.labels.rows import read_rows
 
 Vectors = npt.NDArray[np.float32]
+MASK_COLUMN = "mask"
 
 
 def parse_vector(text: str, fields: Sequence[str], option: str = "--vector") -> Vectors:
@@ -31,27 +32,39 @@ def parse_vector(text: str, fields: Sequence[str], option: str = "--vector") -> 
     return np.array([values.get(name, 0.0) for name in fields], np.float32)
 
 
-def read_csv(path: Path, fields: Sequence[str]) -> Vectors:
+def read_csv(path: Path, fields: Sequence[str], *, masks: bool = False) -> Vectors | None:
     """A CSV file with a header of field names and a row a sample -> (N, K); columns left out are 0.
 
-    DataError names the row by its line in the file.
+    None if there are no `fields`. A column `mask` is allowed where there are `masks`. DataError names the row by its
+    line in the file.
     """
     read = read_rows(path)
     if read.faults:
         raise DataError(read.faults[0][1])
     columns = {field.lower(): index for index, field in enumerate(fields)}
     for name, spelled in read.columns.items():
-        if name not in columns:
+        if name not in columns and not (masks and name == MASK_COLUMN):
             _check_name(spelled, fields, f"{path}, header", DataError)
     vectors = np.zeros((len(read.rows), len(fields)), np.float32)
     for index, (number, row) in enumerate(read.rows):
         for name, cell in row.items():
+            if name not in columns:
+                continue
             vectors[index, columns[name]] = _number(cell, name, f"{path}, row {number}", DataError)
-    return vectors
+    return vectors if fields else None
 
 
-def vectors_like(stored: StoredSet, fields: Sequence[str], count: int | None, split: str | None = None) -> Vectors:
-    """The vectors of a set's slices, (count, K): spread evenly over the set, or repeated when it has too few."""
+def slices_like(stored: StoredSet, split: str | None = None) -> list[int]:
+    """The slices of a set, or of one split of it; DataError if there are none."""
+    rows = [row for row in stored.cases if split in (None, row.split)]
+    slices = [index for row in rows for index in range(row.start, row.start + row.count)]
+    if not slices:
+        raise DataError(f"the set given to --like has no slice in split '{split}'")
+    return slices
+
+
+def vectors_like(stored: StoredSet, fields: Sequence[str], slices: Sequence[int]) -> Vectors:
+    """The vectors (N, K) of slices of a set, in the order of `fields`."""
     if not stored.has("vector"):
         raise DataError("the set given to --like has no vectors; take one that was preprocessed with labels")
     theirs = stored.header.vector_fields
@@ -60,28 +73,21 @@ def vectors_like(stored: StoredSet, fields: Sequence[str], count: int | None, sp
         raise DataError(
             f"the set given to --like lacks the vector fields {', '.join(missing)} that the model was trained on"
         )
-    rows = [row for row in stored.cases if split in (None, row.split)]
-    slices = [index for row in rows for index in range(row.start, row.start + row.count)]
-    if not slices:
-        raise DataError(f"the set given to --like has no slice in split '{split}'")
     vectors: Vectors = stored.column("vector")[slices][:, [theirs.index(name) for name in fields]].astype(np.float32)
-    return spread(vectors, count)
+    return vectors
 
 
-def spread(vectors: Vectors, count: int | None) -> Vectors:
-    """`count` rows of `vectors` (N, K), evenly spaced, or cycled when count > N; all of them for None."""
-    n = len(vectors)
-    if count is None:
-        return vectors
-    order = np.arange(count)
-    return vectors[order % n if count > n else order * n // count]
+def spread_order(n: int, count: int | None) -> npt.NDArray[np.intp]:
+    """Which of `n` rows each of `count` samples has: evenly spaced, or cycled when count > n; all of them for None."""
+    order = np.arange(n if count is None else count)
+    return order % n if len(order) > n else order * n // len(order)
 
 
 def _check_name(name: str, fields: Sequence[str], where: str, kind: type[MedgenError]) -> None:
     if name not in fields:
         match = nearest(name, fields)
         hint = f" (did you mean '{match}'?)" if match else ""
-        raise kind(f"{where}: unknown vector field '{name}'{hint}; the model's fields: {', '.join(fields)}")
+        raise kind(f"{where}: unknown vector field '{name}'{hint}; the model's fields: {', '.join(fields) or 'none'}")
 
 
 def _number(text: str, name: str, where: str, kind: type[MedgenError]) -> float:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import msgspec
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from medgen.diffusion.schedules import Schedule
 from medgen.errors import DataError
 from medgen.inference.conditions import Vectors
 from medgen.inference.generate_options import GenerateOptions
+from medgen.inference.requests import Requests, as_condition
 from medgen.models.trained import Denoiser, FrozenVAE, check_pair
 from medgen.nets.condition import Condition
 
@@ -36,48 +36,50 @@ class Generator:
     def __post_init__(self) -> None:
         check_pair(self.denoiser, self.vae)
 
-    def header(self, provenance: Provenance, *, conditional: bool) -> SetHeader:
+    def header(self, provenance: Provenance, requests: Requests) -> SetHeader:
         """The header of the generated set; its intensity takes the images back to physical values."""
         facts = self.denoiser.facts
         return SetHeader(
             kind="image",
             provenance=provenance,
             intensity=facts.intensity,
-            vector_fields=facts.vector_fields if conditional else (),
+            vector_fields=() if requests.vectors is None else facts.vector_fields,
+            mask_names=() if requests.masks is None else facts.mask_names,
             notes={SPACING_NOTE: "of all training cases"} if facts.spacing else {},
         )
 
-    def cases(self, indices: Sequence[int], vectors: Vectors | None, negative: Vectors | None = None) -> Iterator[Case]:
-        """Samples of the given indices, one case each, in order.
+    def cases(self, indices: Sequence[int], requests: Requests) -> Iterator[Case]:
+        """Samples of the given indices, one case each, in order, with what was asked of them.
 
-        `vectors` (N, K) is indexed by sample; None samples without condition. `negative` (K,) takes the place of the
-        null condition in guidance. Sample i depends on the seed and i, not on the batch.
+        Sample i depends on the seed and i, not on the batch.
         """
-        facts = self.denoiser.facts
-        spacing = facts.spacing or (1.0, 1.0, 1.0)
+        spacing = self.denoiser.facts.spacing or (1.0, 1.0, 1.0)
         for start in range(0, len(indices), self.options.batch_size):
             batch = indices[start : start + self.options.batch_size]
-            asked = None if vectors is None else vectors[list(batch)]
-            images = self._stored(self.images(batch, asked, negative))
+            asked = requests.arrays(batch)
+            images = self._stored(self.images(batch, asked, requests.negative))
             for row, index in enumerate(batch):
-                arrays = {"image": images[row : row + 1]}
-                if asked is not None:
-                    arrays["vector"] = asked[row : row + 1].astype(np.float32)
+                arrays = {"image": images} | asked
                 yield Case(
                     f"sample-{index:06d}",
-                    arrays,
+                    {name: values[row : row + 1] for name, values in arrays.items()},
                     split=self.options.split_name or NO_SPLIT,
                     spacing=spacing,
                     synthetic=GENERATED,
                 )
 
-    def images(self, indices: Sequence[int], vectors: Vectors | None, negative: Vectors | None = None) -> Tensor:
-        """Samples of `indices` under `vectors` (B, K), as images (B, C, H, W) in about [-1, 1]; DataError for NaN."""
+    def images(
+        self, indices: Sequence[int], asked: Mapping[str, Array] | None = None, negative: Vectors | None = None
+    ) -> Tensor:
+        """Samples of `indices`, as images (B, C, H, W) in about [-1, 1]; DataError for NaN.
+
+        `asked`: vector (B, K), mask (B, 1, H, W). `negative` (K,) takes the place of the null condition in guidance.
+        """
         options, facts = self.options, self.denoiser.facts
         schedule = Schedule(convert(ScheduleConfig, facts.schedule, "the model's schedule"))
         noise = NoiseStream(options.seed, indices, facts.shape, self.denoiser.device)
         x0 = sample(
-            self._guided(vectors, negative),
+            self._guided(asked or {}, negative),
             noise.initial(),
             schedule,
             objective_of(facts.objective),
@@ -93,19 +95,18 @@ class Generator:
             raise DataError(f"sample {index} is not finite; the model diverged in training, or guidance is too large")
         return x0
 
-    def _guided(self, vectors: Vectors | None, negative: Vectors | None) -> Callable[[Tensor, Tensor], Tensor]:
+    def _guided(self, asked: Mapping[str, Array], negative: Vectors | None) -> Callable[[Tensor, Tensor], Tensor]:
         """The network as samplers want it, `denoise(x, t)`."""
-        if vectors is None:
+        if not asked:
             return self.denoiser
-        asked = Condition(vector=torch.from_numpy(vectors)).to(self.denoiser.device)
-        if negative is None:
-            unwanted = asked.null()
-        else:
-            rows = torch.from_numpy(negative).expand(len(vectors), -1)
-            unwanted = Condition(vector=rows).to(self.denoiser.device)
+        condition = as_condition(asked, self.denoiser.facts.mask_names).to(self.denoiser.device)
+        unwanted = condition.null()
+        if negative is not None:
+            rows = torch.from_numpy(negative).expand(len(asked["vector"]), -1).to(self.denoiser.device)
+            unwanted = replace(condition, vector=rows)
         return guide(
             self.denoiser,
-            asked,
+            condition,
             unwanted,
             self.options.guidance,
             self.options.guidance_rescale,

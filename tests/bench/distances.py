@@ -88,7 +88,7 @@ def trained(model: Path, vae: Path, conditions: Path, count: int = 12) -> Run:
 
     def run(name: SamplerName, times: Spacing, steps: int) -> Tensor:
         options = GenerateOptions(sampler=name, times=times, steps=steps)
-        return Generator(denoiser, decoder, options).images(chosen, vectors[list(chosen)]).clamp(-1, 1)
+        return Generator(denoiser, decoder, options).images(chosen, {"vector": vectors[list(chosen)]}).clamp(-1, 1)
 
     return run
 

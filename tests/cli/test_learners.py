@@ -36,9 +36,9 @@ def test_a_printed_configuration_reads_back(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "volumes.depth=8"], "'volumes' is an option of the learner interpolator, and this is the learner"),
-        (["--vae", "v"], "'vae' is an option of the learner interpolator and normalizer, and this is the learner den"),
-        (["--preset", "ct-interpolation", "--learner", "denoiser"], "'volumes' is an option of the learner interpo"),
+        (["--set", "volumes.depth=8"], "'volumes' is an option of learner interpolator, and this is learner denoiser"),
+        (["--vae", "v"], "'vae' is an option of learner interpolator or normalizer or siamese, and this is"),
+        (["--preset", "ct-interpolation", "--learner", "denoiser"], "'volumes' is an option of learner interpolator"),
         (["--learner", "denoizer"], "learner = 'denoizer'; did you mean 'denoiser'"),
         (["--learner", "normalizer", "--set", "condition_dropuot=0.1"], "unknown key 'condition_dropuot'"),
     ],

@@ -107,8 +107,8 @@ def test_the_last_layer_that_names_a_kind_decides(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
-        (["volts=1"], "--set volts=1: 'volts' is an option of the animal eel, and this is the animal pike"),
-        (["volts=1", "animal=pike"], "'volts' is an option of the animal eel"),
+        (["volts=1"], "--set volts=1: 'volts' is an option of animal eel, and this is animal pike"),
+        (["volts=1", "animal=pike"], "'volts' is an option of animal eel"),
         (["teeht=1"], "unknown key 'teeht'; did you mean 'teeth'"),
         (["animal=eal"], "animal = 'eal'; did you mean 'eel'"),
         (["animal=42"], "animal = '42'; choose from pike, eel"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from medgen.artifacts.sets import open_set
 from medgen.errors import DataError, InputMissingError, UsageError
-from medgen.inference.conditions import parse_vector, read_csv, spread, vectors_like
+from medgen.inference.conditions import parse_vector, read_csv, slices_like, spread_order, vectors_like
 
 FIELDS = ("has_nodule", "x", "y")
 
@@ -75,7 +75,7 @@ def test_a_missing_csv_is_no_input(tmp_path: Path) -> None:
 
 @given(st.integers(1, 30), st.integers(1, 60))
 def test_spreading_covers_evenly(n: int, count: int) -> None:
-    rows = spread(np.arange(n, dtype=np.float32)[:, None], count)[:, 0].astype(int)
+    rows = spread_order(n, count)
     assert len(rows) == count
     times = np.bincount(rows, minlength=n)
     assert times.max() - times.min() <= 1
@@ -86,9 +86,10 @@ def test_spreading_covers_evenly(n: int, count: int) -> None:
 def test_like_takes_fields_by_name_and_splits(tiny: Path) -> None:
     with open_set(tiny / "images.h5", random_access=True) as stored:
         everything = stored.column("vector")
-        np.testing.assert_array_equal(vectors_like(stored, ("y", "x"), None), everything[:, [2, 1]])
-        assert len(vectors_like(stored, ("x",), None, "val")) == 5
+        np.testing.assert_array_equal(vectors_like(stored, ("y", "x"), slices_like(stored)), everything[:, [2, 1]])
+        assert slices_like(stored, "val") == [3, 6, 7, 8, 9]
+        np.testing.assert_array_equal(vectors_like(stored, ("x",), [9, 3]), everything[[9, 3], 1:2])
         with pytest.raises(DataError, match="lacks the vector fields z"):
-            vectors_like(stored, ("x", "z"), None)
+            vectors_like(stored, ("x", "z"), [0])
         with pytest.raises(DataError, match="no slice in split 'test'"):
-            vectors_like(stored, ("x",), None, "test")
+            slices_like(stored, "test")

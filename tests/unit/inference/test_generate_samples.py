@@ -13,6 +13,7 @@ from medgen.diffusion.samplers import SAMPLERS
 from medgen.errors import DataError, UsageError
 from medgen.inference.generate import Generator
 from medgen.inference.generate_options import GenerateOptions
+from medgen.inference.requests import Requests
 from medgen.models.trained import Denoiser, FrozenVAE
 
 CPU = torch.device("cpu")
@@ -27,7 +28,8 @@ def generator(tiny: Path, precision: str = "float32", **changes: object) -> Gene
 
 
 def images(tiny: Path, indices: list[int], vectors: np.ndarray | None = ASKED, **changes: object) -> np.ndarray:
-    return np.concatenate([case["image"] for case in generator(tiny, **changes).cases(indices, vectors)])
+    requests = Requests(9, vectors)
+    return np.concatenate([case["image"] for case in generator(tiny, **changes).cases(indices, requests)])
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -57,29 +59,29 @@ def test_every_sampler_gives_values_of_the_window(tiny: Path, sampler: str) -> N
 def test_the_condition_and_guidance_and_negative_condition_count(tiny: Path) -> None:
     other = ASKED.copy()
     other[:, 1] = 0.9
-    plain = generator(tiny).images([0], ASKED[:1])
-    assert not torch.equal(plain, generator(tiny).images([0], other[:1]))
-    assert not torch.equal(plain, generator(tiny, guidance=4.0).images([0], ASKED[:1]))
-    assert not torch.equal(plain, generator(tiny).images([0], ASKED[:1], other[0]))
+    plain = generator(tiny).images([0], {"vector": ASKED[:1]})
+    assert not torch.equal(plain, generator(tiny).images([0], {"vector": other[:1]}))
+    assert not torch.equal(plain, generator(tiny, guidance=4.0).images([0], {"vector": ASKED[:1]}))
+    assert not torch.equal(plain, generator(tiny).images([0], {"vector": ASKED[:1]}, other[0]))
 
 
 def test_guidance_scale_one_is_the_conditional_model_alone(tiny: Path) -> None:
-    with_negative = generator(tiny, guidance=1.0).images([0], ASKED[:1], ASKED[0] * 0)
-    assert torch.equal(with_negative, generator(tiny, guidance=1.0).images([0], ASKED[:1]))
+    with_negative = generator(tiny, guidance=1.0).images([0], {"vector": ASKED[:1]}, ASKED[0] * 0)
+    assert torch.equal(with_negative, generator(tiny, guidance=1.0).images([0], {"vector": ASKED[:1]}))
 
 
 def test_cases_hold_the_vector_asked_and_the_spacing(tiny: Path) -> None:
-    case = next(generator(tiny).cases([3], ASKED))
+    case = next(generator(tiny).cases([3], Requests(9, ASKED)))
     assert case.id == "sample-000003"
     assert case.spacing == (2.0, 0.7, 0.7)
     np.testing.assert_array_equal(case["vector"], ASKED[3:4])
-    assert "vector" not in next(generator(tiny).cases([3], None)).arrays
+    assert "vector" not in next(generator(tiny).cases([3], Requests(9))).arrays
 
 
 def test_the_header_names_fields_only_with_conditions(tiny: Path) -> None:
     made = generator(tiny)
-    assert made.header(derive("generate", {}), conditional=True).vector_fields[0] == "has_nodule"
-    header = made.header(derive("generate", {}), conditional=False)
+    assert made.header(derive("generate", {}), Requests(9, ASKED)).vector_fields[0] == "has_nodule"
+    header = made.header(derive("generate", {}), Requests(9))
     assert header.vector_fields == ()
     assert header.intensity == made.denoiser.facts.intensity
     assert SPACING_NOTE in header.notes
@@ -91,13 +93,13 @@ def test_latents_are_unscaled_before_they_are_decoded(tiny: Path, monkeypatch: p
     seen: list[torch.Tensor] = []
     monkeypatch.setattr(made.vae.network, "decode", lambda z: seen.append(z) or torch.zeros(len(z), 1, 32, 32))
     monkeypatch.setattr("medgen.inference.generate.sample", lambda *a, **k: torch.full((4, 4, 8, 8), 0.5))
-    made.images([0, 1, 2, 3], None)
+    made.images([0, 1, 2, 3])
     assert torch.allclose(seen[0], torch.tensor(0.5 / 0.5 + 0.25))
 
 
 def test_image_space_models_need_no_vae(tiny: Path) -> None:
     denoiser = Denoiser.load(tiny / "pixels.safetensors", CPU, "float32")
-    case = next(Generator(denoiser, None, OPTIONS).cases([0], None))
+    case = next(Generator(denoiser, None, OPTIONS).cases([0], Requests(1)))
     assert case["image"].shape == (1, 1, 32, 32)
     with pytest.raises(UsageError, match="leave --vae out"):
         Generator(denoiser, FrozenVAE.load(tiny / "vae.safetensors", CPU), OPTIONS)
@@ -112,4 +114,4 @@ def test_a_diverged_model_is_named_with_the_sample(tiny: Path) -> None:
     made = generator(tiny)
     made.denoiser.network.outputs[0][2].bias.data.fill_(float("nan"))  # type: ignore[index, union-attr]
     with pytest.raises(DataError, match="sample 5 is not finite"):
-        made.images([5], None)
+        made.images([5])

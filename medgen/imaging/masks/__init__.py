@@ -1,0 +1,1 @@
+"""Masks: where their files are, what they hold, and new ones made from them."""

@@ -1,0 +1,155 @@
+"""New masks from real ones: mirrored, resized, moved, turned and bent, yet whole and where they may lie.
+
+What is random is drawn once and kept as numbers, which alone decide the result (Perez-Garcia et al. 2021, TorchIO).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from medgen.config import Options
+
+LabelMap = npt.NDArray[np.uint8]
+Plane = npt.NDArray[np.bool_]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+
+KNOTS = 4
+"""Points a side at which the bending is drawn; between them it is a cubic."""
+TRIES = 6
+"""Warps that are tried, each half as strong as the one before, until one leaves the mask whole."""
+AREA = (0.5, 2.0)
+"""Area of a class over what it was, at least and at most."""
+
+
+class WarpRange(Options, frozen=True):
+    """How far a mask may be changed."""
+
+    flip: bool = False
+    """Whether half of the masks are mirrored, left and right."""
+    scale: Positive = 1.25
+    """Largest factor of its sides; the smallest is its inverse."""
+    shift: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
+    """Along each axis, over the side of the image."""
+    turn: Annotated[float, msgspec.Meta(ge=0, le=180)] = 20.0
+    """Degrees, either way."""
+    bend: Annotated[float, msgspec.Meta(ge=0, le=0.03)] = 0.02
+    """Standard deviation of the bending at its knots, over the side of the image; little enough that nothing folds."""
+
+
+class Warp(msgspec.Struct, frozen=True):
+    """One change of a mask, as numbers: `warped` makes the same of the same mask whenever it is called."""
+
+    flip: bool
+    scale: float
+    shift: tuple[float, float]
+    """(y, x), over the sides of the image."""
+    turn: float
+    """Degrees, counter-clockwise."""
+    bend: tuple[tuple[float, ...], ...]
+    """(2, KNOTS * KNOTS): y and x of the bending at its knots, row by row, over the sides of the image."""
+
+    def weakened(self, share: float) -> Warp:
+        """Between nothing (share 0) and this warp (1); mirrored or not as this one is."""
+        y, x = self.shift
+        return Warp(
+            self.flip,
+            self.scale**share,
+            (y * share, x * share),
+            self.turn * share,
+            tuple(tuple(value * share for value in axis) for axis in self.bend),
+        )
+
+
+def draw(limits: WarpRange, seed: int, index: int) -> Warp:
+    """The warp of sample `index`: a function of the seed and the index alone."""
+    random = np.random.default_rng([seed, index])
+    flip = bool(random.random() < 0.5)
+    log_scale, y, x, turn = random.uniform(-1, 1, 4)
+    bend = np.clip(random.normal(size=(2, KNOTS * KNOTS)), -2, 2) * limits.bend
+    return Warp(
+        flip and limits.flip,
+        round(float(limits.scale**log_scale), 6),
+        (round(float(y * limits.shift), 6), round(float(x * limits.shift), 6)),
+        round(float(turn * limits.turn), 6),
+        tuple(tuple(round(float(value), 6) for value in axis) for axis in bend),
+    )
+
+
+def warp_within(labels: LabelMap, warp: Warp, foreground: Plane | None = None) -> tuple[LabelMap, Warp]:
+    """A label map (H, W) after as much of `warp` as leaves it whole, and how much that was.
+
+    Whole: no class is lost or comes to hold less or more than AREA of its pixels, and nothing passes an edge of the
+    image, or the `foreground` (H, W), that did not lie there before. What an edge cut off goes on beyond it as it was
+    at the edge. If no warp will do, the map stays as it is, mirrored or not.
+    """
+    source = labels[:, ::-1] if warp.flip else labels
+    inside = None
+    if foreground is not None:  # of a mirrored image it is mirrored too
+        inside = (foreground[:, ::-1] if warp.flip else foreground) | (source > 0)
+    for attempt in range(TRIES):
+        candidate = warp.weakened(0.5**attempt)
+        around, margin = _around(source, candidate)
+        result = around[margin[0] : -margin[0], margin[1] : -margin[1]]
+        if _is_whole(source, result, inside) and _stays(source, around, margin):
+            return np.ascontiguousarray(result), candidate
+    return np.ascontiguousarray(source), warp.weakened(0.0)
+
+
+def warped(labels: LabelMap, warp: Warp) -> LabelMap:
+    """A label map (H, W) after `warp`, by nearest neighbour, in an image of the same size."""
+    source = labels[:, ::-1] if warp.flip else labels
+    around, margin = _around(source, warp)
+    return np.ascontiguousarray(around[margin[0] : -margin[0], margin[1] : -margin[1]])
+
+
+def _around(labels: LabelMap, warp: Warp) -> tuple[LabelMap, tuple[int, int]]:
+    """The map as `warp` leaves it but for mirroring, with a margin all around (H + 2 m, W + 2 n), and (m, n)."""
+    height, width = labels.shape
+    margin = (max(1, height // 4), max(1, width // 4))
+    rows = np.arange(-margin[0], height + margin[0]) + 0.5
+    columns = np.arange(-margin[1], width + margin[1]) + 0.5
+    y, x = np.meshgrid(rows, columns, indexing="ij")
+    bend = [_spread(np.array(axis), y.shape) for axis in warp.bend]
+    middle = _middle(labels)
+    y = y - middle[0] - (warp.shift[0] + bend[0]) * height
+    x = x - middle[1] - (warp.shift[1] + bend[1]) * width
+    # Where the pixel comes from: turned back and scaled back about the middle of what is drawn.
+    cos, sin = math.cos(math.radians(warp.turn)) / warp.scale, math.sin(math.radians(warp.turn)) / warp.scale
+    from_y = np.floor(cos * y + sin * x + middle[0]).astype(np.intp)
+    from_x = np.floor(-sin * y + cos * x + middle[1]).astype(np.intp)
+    return labels[np.clip(from_y, 0, height - 1), np.clip(from_x, 0, width - 1)], margin
+
+
+def _spread(knots: npt.NDArray[np.float64], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Values at knots (KNOTS * KNOTS,) -> a smooth field of `shape` (H, W)."""
+    plane = Image.fromarray(knots.reshape(KNOTS, KNOTS).astype(np.float32))
+    return np.asarray(plane.resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
+
+
+def _middle(labels: LabelMap) -> tuple[float, float]:
+    """Of the box around what is drawn, (y, x); of the image if nothing is."""
+    drawn = np.nonzero(labels)
+    if not len(drawn[0]):
+        return labels.shape[0] / 2, labels.shape[1] / 2
+    return float(drawn[0].min() + drawn[0].max() + 1) / 2, float(drawn[1].min() + drawn[1].max() + 1) / 2
+
+
+def _is_whole(before: LabelMap, after: LabelMap, inside: Plane | None) -> bool:
+    counts = np.bincount(before.reshape(-1), minlength=256)[1:].astype(float)
+    found = np.bincount(after.reshape(-1), minlength=256)[1:]
+    held = bool(((found >= AREA[0] * counts) & (found <= AREA[1] * counts)).all())
+    return held and (inside is None or not (after.astype(bool) & ~inside).any())
+
+
+def _stays(before: LabelMap, around: LabelMap, margin: tuple[int, int]) -> bool:
+    """Whether nothing has come to lie on or beyond an edge of the image at which nothing was."""
+    edges = (before[0], before[-1], before[:, 0], before[:, -1])
+    m, n = margin
+    beyond = (around[: m + 1], around[-m - 1 :], around[:, : n + 1], around[:, -n - 1 :])
+    return all(edge.any() or not part.any() for edge, part in zip(edges, beyond, strict=True))

@@ -1,0 +1,147 @@
+"""The conditions of `generate` as they are asked for: by options, by rows of a CSV file, or like those of a set."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medgen.artifacts.provenance import Identified
+from medgen.artifacts.sets import open_set
+from medgen.errors import UsageError
+from medgen.imaging.masks.warping import WarpRange
+from medgen.inference.conditions import Vectors, parse_vector, read_csv, slices_like, spread_order, vectors_like
+from medgen.inference.masks import (
+    Augmentation,
+    Masks,
+    Source,
+    Wanted,
+    masks_in_csv,
+    masks_in_files,
+    masks_of_set,
+    messages,
+    survey,
+)
+from medgen.inference.requests import Requests
+from medgen.models.trained import Denoiser
+
+PLACES = ("x", "y", "size")
+"""Fields of vectors that speak of places in the image."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What stands on the command line, as it stands there; None: not given."""
+
+    count: int | None = None
+    vector: str | None = None
+    conditions: Path | None = None
+    like: Path | None = None
+    like_split: str | None = None
+    mask: Path | None = None
+    mask_augment: bool = False
+    unconditional: bool = False
+    negative_vector: str | None = None
+
+    @contextlib.contextmanager
+    def requests(self, model: Denoiser, seed: int, reporter: Any) -> Iterator[tuple[Requests, list[Identified]]]:
+        """What samples of `model` are asked for, and the sets that this was taken from; their masks stay open.
+
+        UsageError for options that do not go together or not with the model, else DataError.
+        """
+        wanted = mask_of(model)
+        self._check(model, wanted)
+        fields = model.facts.vector_fields
+        vectors: Vectors | None = None
+        sources: Sequence[Source] = ()
+        inputs: list[Identified] = []
+        with contextlib.ExitStack() as stack:
+            if self.vector is not None:
+                vectors = parse_vector(self.vector, fields)[None]
+            if self.mask is not None and wanted:
+                sources = masks_in_files(self.mask, wanted)
+            if self.conditions is not None:
+                sources = masks_in_csv(self.conditions, wanted) if wanted else ()
+                vectors = read_csv(self.conditions, fields, masks=wanted is not None)
+            if self.like is not None:
+                stored = stack.enter_context(open_set(self.like, random_access=True))
+                inputs.append(stored)
+                slices = slices_like(stored, self.like_split)
+                vectors = vectors_like(stored, fields, slices) if fields else None
+                sources = masks_of_set(stored, slices, wanted, str(self.like)) if wanted else ()
+            given = max(len(sources), 0 if vectors is None else len(vectors))
+            order = spread_order(given, self.count) if given else range(self.count or 1)
+            if vectors is not None:
+                vectors = vectors[order if len(vectors) == given else [0] * len(order)]
+            masks = self._masks(model, sources, wanted, [int(i) for i in order], seed, reporter) if wanted else None
+            negative = None
+            if self.negative_vector is not None:
+                negative = parse_vector(self.negative_vector, fields, "--negative-vector")
+            yield Requests(len(order), vectors, masks, negative), inputs
+
+    def _masks(
+        self, model: Denoiser, sources: Sequence[Source], wanted: Wanted, order: list[int], seed: int, reporter: Any
+    ) -> Masks | None:
+        if not sources:
+            return None
+        said, warned = messages(survey(sources, wanted), wanted)
+        for message in said:
+            reporter.say(message)
+        for message in warned:
+            reporter.warn(message)
+        if not self.mask_augment:
+            return Masks(sources, wanted, order)
+        trained = model.model.provenance.steps[-1].config
+        limits = WarpRange(flip=bool(trained.get("flip", False)))
+        if not limits.flip:
+            reporter.say("masks are not mirrored, because the model was not trained with flip")
+        return Masks(sources, wanted, order, Augmentation(limits, seed))
+
+    def _check(self, model: Denoiser, wanted: Wanted | None) -> None:
+        """UsageError unless the options go together, and with the model."""
+        path, fields = model.model.path, model.facts.vector_fields
+        given = {"--vector": self.vector, "--conditions": self.conditions, "--like": self.like, "--mask": self.mask}
+        named = [name for name, value in given.items() if value is not None]
+        if len(named) + self.unconditional > 1 and (named != ["--vector", "--mask"] or self.unconditional):
+            also = " and --unconditional" * self.unconditional
+            raise UsageError(f"{' and '.join(named)}{also} exclude each other; give one")
+        if self.like_split is not None and self.like is None:
+            raise UsageError("--like-split needs --like")
+        of_vectors = ["--vector"] * (self.vector is not None) + ["--negative-vector"] * (
+            self.negative_vector is not None
+        )
+        if named and not fields and not wanted:
+            raise UsageError(f"{path} was trained without conditions; leave out {named[0]}")
+        if of_vectors and not fields:
+            told = "conditions" if not wanted else "condition vectors"
+            raise UsageError(f"{path} was trained without {told}; leave out {of_vectors[0]}")
+        if self.negative_vector is not None and not named:
+            raise UsageError(
+                "--negative-vector needs a condition to lead towards; give --vector, --conditions or --like"
+            )
+        if wanted is None and (self.mask is not None or self.mask_augment):
+            option = "--mask" if self.mask is not None else "--mask-augment"
+            raise UsageError(f"{path} was trained without masks; leave out {option}")
+        if wanted and not self.unconditional and named in ([], ["--vector"]):
+            raise UsageError(
+                f"{path} draws what a mask shows; give --mask, --like, or --conditions with a column mask "
+                "(--unconditional for images of no mask)"
+            )
+        if self.mask_augment and self.unconditional:
+            raise UsageError("--mask-augment and --unconditional exclude each other; give one")
+        if self.mask_augment and set(PLACES) & set(fields):
+            raise UsageError(
+                f"{path} has places in its vectors ({', '.join(name for name in fields if name in PLACES)}), which "
+                "would not move with the mask; leave out --mask-augment"
+            )
+
+
+def mask_of(model: Denoiser) -> Wanted | None:
+    """The masks that a model takes; None: it takes none."""
+    side = model.network.config.side
+    if side is None:
+        return None
+    _, height, width = model.facts.shape
+    return Wanted(model.facts.mask_names, (height * side.factor, width * side.factor))

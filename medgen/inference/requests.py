@@ -1,0 +1,75 @@
+"""What samples are asked to show, a row each: vectors, masks, or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+
+from medgen.artifacts.label_maps import one_hot
+from medgen.artifacts.schema import Array
+from medgen.inference.conditions import Vectors
+from medgen.inference.masks import Masks
+from medgen.models.condition import condition_of
+from medgen.nets.condition import Condition
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What each of `count` samples is asked to show; a part that is None is asked of none of them."""
+
+    count: int
+    vectors: Vectors | None = None
+    """(count, K)."""
+    masks: Masks | None = None
+    """A label map for each sample."""
+    negative: Vectors | None = None
+    """(K,), what guidance leads away from instead of the null condition."""
+
+    def arrays(self, indices: Sequence[int]) -> dict[str, Array]:
+        """What is asked of these samples as a set holds it: vector (B, K), mask (B, 1, H, W) uint8."""
+        arrays: dict[str, Array] = {}
+        if self.vectors is not None:
+            arrays["vector"] = self.vectors[list(indices)].astype(np.float32)
+        if self.masks is not None:
+            arrays["mask"] = np.stack([self.masks[index] for index in indices])[:, None]
+        return arrays
+
+    def warps(self) -> list[dict[str, Any]]:
+        """How the masks of samples were made from others, as far as they were, for the report."""
+        if self.masks is None:
+            return []
+        return [
+            {"sample": index, "mask": self.masks.order[index], **msgspec.to_builtins(warp)}
+            for index, warp in self.masks.warps.items()
+        ]
+
+    def described(self, fields: Sequence[str]) -> dict[str, Any]:
+        """For the provenance: vectors in words where all samples share them, else digests."""
+        told: dict[str, Any] = {}
+        if self.vectors is not None:
+            told["conditions"] = _told(fields, self.vectors)
+        if self.masks is not None:
+            told["masks"] = self.masks.described()
+        if self.negative is not None:
+            told["negative"] = _told(fields, self.negative[None])
+        return told
+
+
+def as_condition(arrays: Mapping[str, Array], mask_names: Sequence[str]) -> Condition:
+    """What `Requests.arrays` holds as a network wants it; the classes of masks are `mask_names`."""
+    parts = dict(arrays)
+    if "mask" in parts:
+        parts["mask"] = one_hot(parts["mask"], mask_names)
+    return condition_of({name: torch.from_numpy(part) for name, part in parts.items()})
+
+
+def _told(fields: Sequence[str], vectors: Vectors) -> dict[str, float] | str:
+    if (vectors == vectors[0]).all():
+        return {name: round(float(value), 6) for name, value in zip(fields, vectors[0], strict=True)}
+    return hashlib.sha256(vectors.tobytes()).hexdigest()[:16]
