@@ -44,16 +44,8 @@ class Size:
 
 
 FULL = Size("", steps=60, cases=24, thick=50, side=512, minutes=6.0, sampling=(20, 20, 10))
-TINY = Size(
-    "-tiny",
-    steps=2,
-    cases=6,
-    thick=4,
-    side=32,
-    minutes=0.0,
-    sampling=(2, 2, 1),
-    batch=("--set", "loop.validation_samples=4", "--batch-size", "2"),
-)
+QUICK = ("--set", "loop.validation_samples=4", "--batch-size", "2")
+TINY = Size("-tiny", steps=2, cases=6, thick=4, side=32, minutes=0.0, sampling=(2, 2, 1), quick=QUICK)
 
 
 @dataclass(frozen=True)
