@@ -9,14 +9,14 @@ import typer
 
 from medgen.cli.flags import Given, takes
 from medgen.cli.options import Force, console_of
-from medgen.phantoms.options import ChestCTOptions, DentalOptions
+from medgen.phantoms.options import ChestCTOptions, DentalOptions, EndoscopyOptions, FundusOptions
 
 
-@takes(ChestCTOptions, DentalOptions)
+@takes(ChestCTOptions, DentalOptions, FundusOptions, EndoscopyOptions)
 def command(
     context: typer.Context,
     given: Given,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="What to make: chest-ct, dental.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="What to make: chest-ct, dental, fundus, endoscopy.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to make.")],
     count: Annotated[int, typer.Option("-n", "--count", min=1, metavar="N", help="How many cases.")] = 1,
     workers: Annotated[int, typer.Option("--workers", min=0, metavar="N", help="Processes; 0: one a core.")] = 0,
@@ -26,6 +26,8 @@ def command(
 
     chest-ct: dicom/ (series in ZIPs), labels.csv (a row a slice with a nodule), nodules.csv (mm), masks/ (NIfTI).
     dental: dicom/ (panoramic X-rays), labels.csv (a row a case), lesions.csv (a row a lesion), masks/ (PNG).
+    fundus, endoscopy: images/ and masks/ (PNG; classes.csv names the values of masks), labels.csv (a row an image, with
+    patient and caption), truth.csv (what the caption says, word by word), findings.csv (a row a finding).
     The same seed gives the same bytes, and case i does not depend on N. A chest is the same in slices of any thickness
     as long as they cover the same extent; a healthy dental case is the ill one of the same seed without its lesions.
 

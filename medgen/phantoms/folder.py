@@ -12,17 +12,17 @@ from medgen.config import did_you_mean
 from medgen.errors import MedgenError, UnavailableError, UsageError
 from medgen.imaging.cases.workers import WorkerDied, Workers
 from medgen.imaging.labels.rows import RowWriter
-from medgen.phantoms.options import ChestCTOptions, DentalOptions, PhantomOptions
+from medgen.phantoms.options import ChestCTOptions, DentalOptions, EndoscopyOptions, FundusOptions, PhantomOptions
+from medgen.phantoms.pictures import Rows
 
 # Each kind is one module: TABLES (columns by file name), FOLDERS, and
-# write_case(options, index, folder) -> rows by table.
+# write_case(options, index, folder) -> rows by table. One with label maps has CLASSES, the names of their values.
 KINDS: dict[str, tuple[str, type[PhantomOptions]]] = {
     "chest-ct": ("medgen.phantoms.chest.chest_ct", ChestCTOptions),
     "dental": ("medgen.phantoms.dental.dental_xray", DentalOptions),
+    "fundus": ("medgen.phantoms.fundus.fundus", FundusOptions),
+    "endoscopy": ("medgen.phantoms.endoscopy.endoscopy", EndoscopyOptions),
 }
-
-Rows = dict[str, list[tuple[object, ...]]]
-"""Rows of the tables, by their file names."""
 
 
 def options_of(kind: str) -> type[PhantomOptions]:
@@ -55,11 +55,18 @@ def make_folder(
                 tables[name] += more
             advance()
         for name, columns in module.TABLES.items():
-            with (folder / name).open("w", newline="", encoding="utf-8") as file:
-                writer = RowWriter(file)
-                for row in (columns, *tables[name]):
-                    writer.write(row)
+            _write_table(folder / name, (columns, *tables[name]))
+        if hasattr(module, "CLASSES"):
+            classes = ((name, value) for value, name in enumerate(module.CLASSES))
+            _write_table(folder / "classes.csv", (("name", "value"), *classes))
     return {name: len(rows) for name, rows in tables.items()}
+
+
+def _write_table(file: Path, rows: Sequence[tuple[object, ...]]) -> None:
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = RowWriter(opened)
+        for row in rows:
+            writer.write(row)
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,19 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=20)]
 
 
 Lesion = Literal["caries", "periapical", "bone-loss", "fracture"]
+RetinalLesion = Literal["microaneurysm", "haemorrhage", "exudate"]
+Polyp = Literal["sessile", "flat", "pedunculated"]
 
 
 def _check_range(name: str, limits: tuple[float, float]) -> None:
     low, high = limits
     if low > high:
         raise ConfigError(f"{name}: {low:g},{high:g} is not a range; give the smaller number first")
+
+
+def _check_kinds(kinds: tuple[str, ...]) -> None:
+    if not kinds:
+        raise ConfigError("lesions: name at least one kind; for healthy cases only, set healthy_fraction to 1")
 
 
 class PhantomOptions(Options, frozen=True):
@@ -96,5 +103,41 @@ class DentalOptions(PhantomOptions, frozen=True):
         """Ranges that contradict themselves are errors."""
         for name in ("count", "severity"):
             _check_range(name, getattr(self, name))
-        if not self.lesions:
-            raise ConfigError("lesions: name at least one kind; for healthy cases only, set healthy_fraction to 1")
+        _check_kinds(self.lesions)
+
+
+class PictureOptions(PhantomOptions, frozen=True):
+    """A square picture."""
+
+    size: Annotated[int, option("Rows and columns.", metavar="PIXELS", ge=32, le=1024)] = 256
+    healthy_fraction: Annotated[
+        float, option("Share of cases without nodules or lesions.", metavar="F", ge=0, le=1)
+    ] = 0.2
+
+
+class FundusOptions(PictureOptions, frozen=True):
+    """A photograph of the retina."""
+
+    lesions: Annotated[
+        tuple[RetinalLesion, ...], option("Kinds of lesions; a case has one of them.", metavar="A,B,...")
+    ] = ("microaneurysm", "haemorrhage", "exudate")
+    frames: Annotated[int, msgspec.Meta(ge=1)] = 2  # of a patient: right and left eye in turn
+
+    def __post_init__(self) -> None:
+        """Eyes that cannot be ill are healthy by their own option."""
+        _check_kinds(self.lesions)
+
+
+class EndoscopyOptions(PictureOptions, frozen=True):
+    """A frame of a colonoscopy."""
+
+    polyps: Annotated[tuple[Polyp, ...], option("Kinds of polyps.", metavar="A,B,...")] = (
+        "sessile",
+        "flat",
+        "pedunculated",
+    )
+    frames: Annotated[int, msgspec.Meta(ge=1)] = 4  # of a patient
+
+    def __post_init__(self) -> None:
+        """Likewise."""
+        _check_kinds(self.polyps)

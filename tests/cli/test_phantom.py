@@ -237,6 +237,50 @@ def test_a_dental_folder_goes_straight_into_preprocess(medgen: Run, tmp_path: Pa
             assert case["mask"].any() == (names[int(case["label"][0])] != "normal")
 
 
+@pytest.mark.parametrize(
+    ("kind", "classes"),
+    [
+        ("fundus", ("background", "disc", "vessel", "microaneurysm", "haemorrhage", "exudate")),
+        ("endoscopy", ("background", "polyp")),
+    ],
+)
+def test_colour_pictures_go_straight_into_preprocess_with_classes_patients_and_captions(
+    medgen: Run, tmp_path: Path, kind: str, classes: tuple[str, ...]
+) -> None:
+    ask = ("-n", 8, "--size", 64, "--seed", 3)
+    one = medgen("phantom", kind, "-o", tmp_path / "x", *ask, "--workers", 2)
+    two = medgen("phantom", kind, "-o", tmp_path / "y", *ask, "--workers", 1)
+    assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
+    assert contents(tmp_path / "x") == contents(tmp_path / "y")
+    told = list(csv.DictReader((tmp_path / "x/classes.csv").open()))
+    assert [(row["name"], row["value"]) for row in told] == [(name, str(value)) for value, name in enumerate(classes)]
+    rows = list(csv.DictReader((tmp_path / "x/labels.csv").open()))
+    assert [row["path"].rpartition("_")[2] for row in rows] == [f"{index:05d}.png" for index in range(8)]
+    assert len({row["patient"] for row in rows}) == {"fundus": 4, "endoscopy": 2}[kind]
+    images = sorted(path.name for path in (tmp_path / "x/images").iterdir())
+    assert sorted(path.name for path in (tmp_path / "x/masks").iterdir()) == images
+    read = medgen(
+        "preprocess",
+        tmp_path / "x/labels.csv",
+        "--masks",
+        tmp_path / "x/masks",
+        "--size",
+        64,
+        "-o",
+        tmp_path / "set.h5",
+    )
+    assert read.returncode == 0, read.stderr
+    assert b"not used" not in read.stderr
+    with open_set(tmp_path / "set.h5", random_access=True) as stored:
+        assert len(stored) == 8
+        names = list(stored.header.label_names)
+        for case in stored:
+            assert case["image"].shape == (1, 3, 64, 64)
+            assert case.text[0].startswith(f"{kind} of the ")
+            if kind == "endoscopy":
+                assert case["mask"].any() == (names[int(case["label"][0])] != "normal")
+
+
 def test_a_kind_refuses_what_only_another_has(medgen: Run, tmp_path: Path) -> None:
     result = medgen("phantom", "dental", "-o", tmp_path / "x", "--slices", 3)
     assert result.returncode == 78

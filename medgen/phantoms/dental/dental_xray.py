@@ -16,16 +16,14 @@ from medgen.phantoms.dental.painting import paint_tooth
 from medgen.phantoms.dental.rows import Dentition
 from medgen.phantoms.dental.view import Picture, Positioning
 from medgen.phantoms.options import DentalOptions
+from medgen.phantoms.pictures import BOX_FIELDS, NORMAL, Rows, box
 from medgen.phantoms.primitives import Floats
 from medgen.phantoms.xray_detector import Detector
 
-NORMAL = "normal"
 LABEL_FIELDS = ("case", "label", "abnormal", "lesions")
-LESION_FIELDS = ("case", "lesion", "kind", "tooth", "x", "y", "width", "height", "area")
+LESION_FIELDS = ("case", "lesion", "kind", "tooth", *BOX_FIELDS)
 TABLES = {"labels.csv": LABEL_FIELDS, "lesions.csv": LESION_FIELDS}
 FOLDERS = ("dicom", "masks")
-
-Rows = dict[str, list[tuple[object, ...]]]
 
 
 @dataclass(frozen=True)
@@ -93,14 +91,8 @@ def write_case(options: DentalOptions, index: int, folder: Path) -> Rows:
     save_png(folder / "masks" / f"{name}.png", panoramic.mask.astype(np.uint8) * 255)
     return {
         "labels.csv": [(name, panoramic.kind, int(panoramic.kind != NORMAL), len(panoramic.lesions))],
-        "lesions.csv": [(name, number, *_box(lesion)) for number, lesion in enumerate(panoramic.lesions)],
+        "lesions.csv": [
+            (name, number, lesion.kind, lesion.tooth, *box(lesion.mask))
+            for number, lesion in enumerate(panoramic.lesions)
+        ],
     }
-
-
-def _box(lesion: Lesion) -> tuple[object, ...]:
-    """Kind, tooth, and the mask's box and area as fractions of the image."""
-    height, width = lesion.mask.shape
-    rows, columns = np.flatnonzero(lesion.mask.any(axis=1)), np.flatnonzero(lesion.mask.any(axis=0))
-    top, bottom, left, right = rows[0] / height, (rows[-1] + 1) / height, columns[0] / width, (columns[-1] + 1) / width
-    numbers = ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top, lesion.mask.mean())
-    return (lesion.kind, lesion.tooth, *(f"{value:.6f}" for value in numbers))

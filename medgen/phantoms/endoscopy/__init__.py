@@ -1,0 +1,1 @@
+"""The colon as an endoscope shows it."""
