@@ -28,6 +28,7 @@ class Cooking(Options, frozen=True):
     stirs: Annotated[
         Literal["often", "never"] | tuple[float, ...], option("When.", metavar="NAME|T,T", instead_of=("heat",))
     ] = "often"
+    size: Annotated[Literal[8, 16], option("Of the pot.")] = 8
     crust: Annotated[bool | Literal["maybe"], option("Bake a crust.")] = False
 
 
@@ -53,6 +54,7 @@ def test_a_field_is_a_flag_only_if_it_says_so() -> None:
         "spices",
         "range",
         "stirs",
+        "size",
         "crust",
     }
 
@@ -68,6 +70,7 @@ def test_a_field_is_a_flag_only_if_it_says_so() -> None:
         ("spices", "--spices", "A,B,...", "Which.  [default: pepper]"),
         ("range", "--size-range", "LOW,HIGH", "Of sizes.  [default: 1,2.5]"),
         ("stirs", "--stirs", "NAME|T,T", "When.  [default: often]"),
+        ("size", "--size", "8|16", "Of the pot.  [default: 8]"),
         ("crust", "--crust", None, "Bake a crust."),
     ],
 )
@@ -138,9 +141,9 @@ def test_a_flag_of_another_struct_is_refused() -> None:
 
 
 def test_what_the_command_found_itself_beats_flags() -> None:
-    (given,) = _run("--steps", "7", "--crust")
+    (given,) = _run("--steps", "7", "--crust", "--size", "16")
     options = given.resolve(Cooking, {"loop.steps": 8, "heat": None})
-    assert options == Cooking(loop=Loop(steps=8), crust=True)
+    assert options == Cooking(loop=Loop(steps=8), size=16, crust=True)
 
 
 def test_a_list_of_numbers_takes_the_place_of_another_flag() -> None:
