@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from medgen.reporting import Advance, unseen
 from medgen.visible import visible
 
 PLAIN_LINE_EVERY = 10.0  # seconds between progress lines where stderr is no terminal
-
-Advance = Callable[..., None]
 
 
 @dataclass
@@ -58,7 +57,7 @@ class Console:
     def progress(self, total: int | None, unit: str) -> Iterator[Advance]:
         """Yield `advance(count=1, note="")`; a bar on a terminal, a plain line now and then elsewhere."""
         if self.quiet:
-            yield lambda count=1, note="": None
+            yield unseen
         elif self.stream.isatty():
             with self._bar(total, unit) as advance:
                 yield advance

@@ -98,13 +98,13 @@ def command(
     import json
 
     from medgen.artifacts.outputs.whole import atomic_file, check_output
-    from medgen.cli.compared import TRAINING, Wanted, check_real, open_all, wanted
-    from medgen.cli.extractor import open_extractor
     from medgen.errors import SomeItemsFailed
     from medgen.evaluation.comparability import check_comparable
+    from medgen.evaluation.compared import TRAINING, Wanted, check_real, open_all, wanted
     from medgen.evaluation.comparison import as_json as comparison_json
     from medgen.evaluation.comparison import compare
     from medgen.evaluation.evaluation import Material, as_json, evaluate, provenance_of
+    from medgen.evaluation.features.extractors import open_extractor
     from medgen.evaluation.features.features import FeatureBank
     from medgen.evaluation.inputs import Inputs, Reconstructor
     from medgen.evaluation.pairing import MEASURED, REFERENCE, THICK, Side, pairing_of
@@ -152,7 +152,7 @@ def command(
         materials = [Material(one.part, one.name, one.stored) for one in opened]
         if vae is not None and autoencoder is not None:
             materials.append(Material("VAE", "VAE", autoencoder.model))
-        bank = FeatureBank(open_extractor(options, target))
+        bank = FeatureBank(open_extractor(options.features, options.torchscript, target))
         sides = [Side(one.part, one.images.stored.cases, one.images.files) for one in opened if one.part != TRAINING]
         pairing = pairing_of(options.pair_by, sides)
         results = []
@@ -182,7 +182,7 @@ def command(
             with atomic_file(console.page, force=force) as temporary:
                 temporary.write_text(report(results, pairs, materials, provenance, numbers), encoding="utf-8")
         if pairs_png is not None:
-            from medgen.cli.pairs_sheet import pairs_sheet
+            from medgen.report.pairs_sheet import pairs_sheet
 
             with atomic_file(pairs_png, force=force) as temporary:
                 temporary.write_bytes(pairs_sheet(results))

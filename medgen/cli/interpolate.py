@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from medgen.artifacts.provenance import Identified
     from medgen.artifacts.schema import Case
     from medgen.artifacts.sets import SetReader
-    from medgen.cli.console import Advance, Console
+    from medgen.cli.console import Console
     from medgen.models.trained import Interpolator
+    from medgen.reporting import Advance
 
 SPLINE = ("spacing", "thickness", "profile", "consistency", "split")
 """Settings that matter without a model."""
@@ -120,8 +121,8 @@ def _opened(
 ) -> Iterator[SetReader]:
     """The set at `source`; image files are preprocessed to the size of the model, and its window or the one given."""
     from medgen.artifacts.sets import open_set
-    from medgen.cli.image_source import fitting, is_set, open_images, refuse_for_sets
     from medgen.imaging.cases.options import PreprocessOptions
+    from medgen.imaging.image_source import fitting, is_set, open_images, refuse_for_sets
 
     reading = options.reading
     if is_set(source):

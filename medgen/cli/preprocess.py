@@ -74,7 +74,6 @@ def command(
         console,
         shard=part,
         force=force,
-        progress=lambda total: console.progress(total, "slices"),
     )
     console.report.update(
         cases=done.cases, slices=done.slices, left_out=list(done.places), duplicates=list(done.duplicates)

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from medgen.cli.console import Advance, Console
+from medgen.cli.console import Console
 from medgen.cli.options import check_destination, console_of, parse_shard
 from medgen.errors import DataError, SomeItemsFailed
+from medgen.reporting import Advance
 
 if TYPE_CHECKING:
     import torch

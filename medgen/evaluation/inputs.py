@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,15 +13,9 @@ from torch import Tensor
 from medgen.artifacts.stored import StoredSet
 from medgen.evaluation.features.features import FeatureBank
 from medgen.evaluation.pairing import UNNAMED, Pairing
+from medgen.reporting import Progress
 
 Images = npt.NDArray[np.float32]
-
-
-class Advance(Protocol):
-    """Tells the progress that more is done."""
-
-    def __call__(self, count: int = 1, note: str = "") -> None:
-        """`count` more are done."""
 
 
 class MapMaker(Protocol):
@@ -37,10 +30,6 @@ class MapMaker(Protocol):
 
     def calibrated_by(self, normal: Iterable[tuple[str, Images]]) -> MapMaker:
         """The same in deviations from the maps (B, 4, H, W) of normal cases, each of them from those of the others."""
-
-
-Progress = Callable[[int | None, str], AbstractContextManager[Advance]]
-"""From the number of items (None: unknown) and their unit."""
 
 
 @dataclass(frozen=True)

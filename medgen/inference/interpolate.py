@@ -29,6 +29,7 @@ from medgen.inference.sliding import Sliding
 from medgen.inference.thin_volume import ThinVolume, combine, slabs, volume_of
 from medgen.models.trained import FrozenVAE, Interpolator
 from medgen.nets.condition import Condition
+from medgen.reporting import Advance, unseen
 
 ENCODED = 4
 """Slices that go through the VAE at once: more take memory, not less time."""
@@ -79,7 +80,7 @@ class Interpolation:
     def __post_init__(self) -> None:
         self.vae.check_made(self.denoiser.facts, str(self.denoiser.model.path))
 
-    def case(self, case: Case, advance: Callable[[int], None] = lambda slices: None) -> Case:
+    def case(self, case: Case, advance: Advance = unseen) -> Case:
         """The thin case of a thick one: image, and spread where there are several samples; `advance` counts slices.
 
         All samples go on together, slab by slab, so that memory does not depend on depth; the arrays are on disk.
@@ -201,7 +202,7 @@ class Spline:
     options: InterpolateOptions
     intensity: Intensity
 
-    def case(self, case: Case, advance: Callable[[int], None] = lambda slices: None) -> Case:
+    def case(self, case: Case, advance: Advance = unseen) -> Case:
         """The thin case of a thick one."""
         volume = _volume(case, self.intensity, self.options)
         matrix = volume.cubic if self.options.consistency == "none" else volume.spline

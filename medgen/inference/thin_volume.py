@@ -5,7 +5,7 @@ Slices are (.., C, H, W) in *network units*: the model's window is [-1, 1], and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,6 +20,7 @@ from medgen.diffusion.slice_profile import cubic_matrix, profile_matrix, pseudo_
 from medgen.diffusion.thin_grid import places, scales, spline_matrix, thin_positions, whole_rows
 from medgen.errors import DataError
 from medgen.inference.sliding import Sliding
+from medgen.reporting import Advance
 
 SLAB = 16
 """Thin slices that are finished at once."""
@@ -144,7 +145,7 @@ class ThinVolume:
         x = weighted(x[None], measured, matrix)[0]
         return x + resample(measured - resample(x, matrix, dim=0), pseudo_inverse(matrix), dim=0)
 
-    def filled(self, images: Iterable[Tensor], advance: Callable[[int], None]) -> Case:
+    def filled(self, images: Iterable[Tensor], advance: Advance) -> Case:
         """The thin case, from slabs (S, n, C, H, W) of S samples: their mean, and for two or more their spread.
 
         Its arrays are on disk, in temporary files that go with them.

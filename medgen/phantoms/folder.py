@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from medgen.imaging.cases.workers import WorkerDied, Workers
 from medgen.imaging.labels.rows import RowWriter
 from medgen.phantoms.options import ChestCTOptions, DentalOptions, EndoscopyOptions, FundusOptions, PhantomOptions
 from medgen.phantoms.pictures import Rows
+from medgen.reporting import Advance, unseen
 
 # Each kind is one module: TABLES (columns by file name), FOLDERS, and
 # write_case(options, index, folder) -> rows by table. One with label maps has CLASSES, the names of their values.
@@ -41,7 +42,7 @@ def make_folder(
     *,
     workers: int,
     force: bool = False,
-    advance: Callable[[], None] = lambda: None,
+    advance: Advance = unseen,
 ) -> dict[str, int]:
     """Write `count` cases and the tables of the kind into a new folder; the number of rows of each table."""
     module = importlib.import_module(KINDS[kind][0])

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medgen.evaluation.distances import step_of
+from medgen.reporting import Advance, unseen
 
 Rows = npt.NDArray[np.int64]
 Read = Callable[[Rows], npt.NDArray[np.float32]]
@@ -16,9 +17,7 @@ Read = Callable[[Rows], npt.NDArray[np.float32]]
 BLOCK = 64  # images of either side held at once
 
 
-def nearest_rows(
-    queries: Rows, images: Read, candidates: Rows, training: Read, advance: Callable[[int], object] = lambda n: None
-) -> Rows:
+def nearest_rows(queries: Rows, images: Read, candidates: Rows, training: Read, advance: Advance = unseen) -> Rows:
     """For each query (N,) the candidate with the least mean squared difference: exact search, block by block."""
     best = np.zeros(len(queries), np.int64)
     for start in range(0, len(queries), BLOCK):

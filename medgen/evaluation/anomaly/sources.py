@@ -17,6 +17,7 @@ from medgen.errors import DataError
 from medgen.evaluation.anomaly.nearest_normal import Read, nearest_rows
 from medgen.evaluation.anomaly.truth import RENAME, Roles, Rows, Truth
 from medgen.evaluation.inputs import Images, Inputs, MapMaker
+from medgen.reporting import Advance
 
 CHUNK = 32  # slices mapped at once
 TOP_SHARE = 0.01
@@ -52,7 +53,7 @@ class Source:
     detectors: tuple[Detector, ...]
 
 
-def sources_of(inputs: Inputs, roles: Roles, advance: Callable[[int], object]) -> Iterator[Source]:
+def sources_of(inputs: Inputs, roles: Roles, advance: Advance) -> Iterator[Source]:
     """The maps of the set, and the baselines for which the inputs suffice."""
     yield Source(_stored, tuple(_detectors("normalizer", "normalizer", ("total", "pixel", "gradient", "laplacian"))))
     maker = inputs.maps
@@ -113,7 +114,7 @@ def _baseline(name: str, title: str, version: Version, maker: MapMaker, roles: R
     return Source(produce, tuple(_detectors(name, title, ("total", "pixel"))))
 
 
-def _nearest(inputs: Inputs, roles: Roles, advance: Callable[[int], object]) -> Version:
+def _nearest(inputs: Inputs, roles: Roles, advance: Advance) -> Version:
     """The training image that is nearest to each."""
     training = inputs.training
     if training is None:

@@ -24,6 +24,7 @@ from medgen.evaluation.conditioning.rule import Measured
 from medgen.evaluation.conditioning.scores import LIKE, RATES, evaluate
 from medgen.evaluation.inputs import Inputs, slice_names
 from medgen.evaluation.section import Score, Section, Table, interval, number, percent
+from medgen.reporting import Advance, unseen
 
 
 def measure(inputs: Inputs) -> Section:
@@ -148,7 +149,7 @@ def _share(result: dict[str, Any], right: str, wrong: str) -> str:
     return f"{counts[right]:.0f} of {counts[right] + counts[wrong]:.0f}"
 
 
-def observe(stored: StoredSet, advance: Callable[[int], object] = lambda n: None) -> Measured:
+def observe(stored: StoredSet, advance: Advance = unseen) -> Measured:
     """Find the spots of every slice of an image set in HU whose vectors name has_nodule, x, y and size."""
     intensity, fields = stored.header.intensity, stored.header.vector_fields
     if stored.header.kind != "image" or intensity is None or intensity.unit != "HU":

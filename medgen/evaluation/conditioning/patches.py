@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from medgen.artifacts.stored import StoredSet
 from medgen.nets.perception.features import FixedFeatures
+from medgen.reporting import Advance, unseen
 
 Values = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -47,9 +48,7 @@ class Rated:
 
 
 @torch.inference_mode()
-def rate(
-    stored: StoredSet, place: Sequence[str], ratings: Sequence[str], advance: Callable[[int], object] = lambda n: None
-) -> Rated:
+def rate(stored: StoredSet, place: Sequence[str], ratings: Sequence[str], advance: Advance = unseen) -> Rated:
     """Look at every slice with a nodule: `place` names the fields has_nodule, x, y, size, `ratings` those to learn."""
     intensity, fields = stored.header.intensity, stored.header.vector_fields
     if intensity is None:

@@ -15,11 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from medgen.artifacts.model_record import read_record
 from medgen.artifacts.schema import as_bytes
 from medgen.artifacts.tensors.foreign import read_weights
-from medgen.errors import DataError
+from medgen.errors import DataError, InputMissingError
 from medgen.evaluation.features.features import Extractor
 from medgen.evaluation.features.options import TorchScriptOptions
+from medgen.models.trained import FrozenVAE
 from medgen.nets.compute import exact_float32, lay_channels_last
 from medgen.nets.perception.features import FixedFeatures
 from medgen.nets.perception.inception import InceptionV3
@@ -27,6 +29,21 @@ from medgen.nets.perception.inception import InceptionV3
 ZIP = b"PK\x03\x04"
 GRID = 4
 """Cells a side over which the latents of a VAE are averaged."""
+
+
+def open_extractor(features: str, torchscript: TorchScriptOptions, device: torch.device) -> Extractor:
+    """The one that `--features` names: built in, a VAE of medgen, or another file."""
+    if features == "builtin":
+        return builtin_extractor(device)
+    path = Path(features)
+    if not path.is_file():
+        raise InputMissingError(f"--features {path}: neither 'builtin' nor a file")
+    try:
+        read_record(path)
+    except DataError:  # not made by medgen
+        return file_extractor(path, torchscript, device)
+    autoencoder = FrozenVAE.load(path, device, "float32")  # figures are not to depend on the processor
+    return latent_extractor(lambda images: autoencoder.encode(images).mean, autoencoder.model.digest)
 
 
 def builtin_extractor(device: torch.device | str = "cpu") -> Extractor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
+from medgen.reporting import Advance, unseen
 
 BATCH = 64
 
@@ -60,7 +61,7 @@ class FeatureBank:
     extractor: Extractor
     _known: dict[Hashable, Any] = field(default_factory=dict)
 
-    def of(self, stored: StoredSet, advance: Callable[[int], object] = lambda n: None) -> Features:
+    def of(self, stored: StoredSet, advance: Advance = unseen) -> Features:
         """The features of an image set (or of a split of it)."""
         return self.once(("features", key_of(stored)), lambda: extract(stored, self.extractor, advance))
 
@@ -78,7 +79,7 @@ def key_of(stored: StoredSet) -> Hashable:
 
 
 @torch.inference_mode()
-def extract(stored: StoredSet, extractor: Extractor, advance: Callable[[int], object] = lambda n: None) -> Features:
+def extract(stored: StoredSet, extractor: Extractor, advance: Advance = unseen) -> Features:
     """Features of all slices of an image set, read in batches."""
     intensity = stored.header.intensity
     if stored.header.kind != "image" or intensity is None:

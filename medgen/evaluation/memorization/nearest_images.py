@@ -6,7 +6,7 @@ Features and spectra of all images are held in memory, a few kilobytes an image;
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from medgen.evaluation.features.features import FeatureBank, Features, key_of
 from medgen.evaluation.memorization.alignment import align, small, unlikeness
 from medgen.evaluation.memorization.declaration import MemorizationOptions
 from medgen.evaluation.memorization.spectrum import mirrored, spectrum
+from medgen.reporting import Advance, unseen
 
 FLIPS: dict[str, tuple[int, ...]] = {"none": (), "left-right": (-1,), "up-down": (-2,), "both": (-2, -1)}
 BATCH = 64
@@ -76,7 +77,7 @@ class Matches:
         return self.distance / np.fmax(self.surroundings, least)
 
 
-def collect(stored: StoredSet, bank: FeatureBank, advance: Callable[[int], object] = lambda n: None) -> Collection:
+def collect(stored: StoredSet, bank: FeatureBank, advance: Advance = unseen) -> Collection:
     """Describe the images of a set."""
     features = bank.of(stored, advance)
 
@@ -94,7 +95,7 @@ def nearest_images(
     queries: Collection,
     gallery: Collection,
     options: MemorizationOptions,
-    advance: Callable[[int], object] = lambda n: None,
+    advance: Advance = unseen,
     *,
     same: bool = False,
 ) -> Matches:

@@ -21,6 +21,7 @@ from medgen.evaluation.reconstruction.pair_scores import PairScores, Place
 from medgen.evaluation.reconstruction.pairs import pairs_of
 from medgen.evaluation.section import Distribution, Gallery, Score, Section, Table, number
 from medgen.nets.perception.lpips import LPIPS
+from medgen.reporting import Advance, unseen
 
 BATCH = 32
 BETTER: dict[str, Literal["higher", "lower"]] = {
@@ -173,7 +174,7 @@ def compare_sets(
     stored: StoredSet,
     reference: StoredSet,
     scores: PairScores,
-    advance: Callable[[int], object] = lambda n: None,
+    advance: Advance = unseen,
     foreground: Foreground | None = None,
     pairing: Pairing = UNNAMED,
 ) -> dict[str, Any]:
@@ -212,7 +213,7 @@ def compare_with_model(
     stored: StoredSet,
     reconstruct: Callable[[Tensor], Tensor],
     scores: PairScores,
-    advance: Callable[[int], object] = lambda n: None,
+    advance: Advance = unseen,
     foreground: Foreground | None = None,
 ) -> dict[str, Any]:
     """Score what `reconstruct` (images in [-1, 1] to images) makes of each slice of a set, against the slice itself."""

@@ -14,7 +14,6 @@ from medgen.artifacts.stacks import points, uneven_origins
 from medgen.errors import DataError, MedgenError
 from medgen.imaging.cases.duplicates import Duplicates, joined
 from medgen.imaging.cases.identity import case_id, hashed_frame, split_key, telling_slice
-from medgen.imaging.cases.listener import Listener
 from medgen.imaging.cases.mending import made_up
 from medgen.imaging.cases.options import PreprocessOptions
 from medgen.imaging.cases.planning import Plan, PlannedCase
@@ -23,6 +22,7 @@ from medgen.imaging.cases.work import ReadTask, Slab
 from medgen.imaging.geometry import DepthMap, PlaneMap, plan_depth
 from medgen.imaging.labels.annotations import vector_of
 from medgen.imaging.reading.series import Stack
+from medgen.reporting import Reporter
 
 
 class Assembler:
@@ -79,7 +79,7 @@ class Assembler:
         self._ids.add(name)
         return replace(made, id=name)
 
-    def report(self, listener: Listener, *, whole: bool) -> None:
+    def report(self, listener: Reporter, *, whole: bool) -> None:
         """Tell what only shows when all cases are known, or of a shard, all its own."""
         self.duplicates.tell(self._plan.cases, listener, dropped=self._options.drop_duplicates)
         if not whole:

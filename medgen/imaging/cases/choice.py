@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from medgen.errors import DataError
 from medgen.imaging.cases.intensity import PERCENTILES, is_relative
-from medgen.imaging.cases.listener import LeftOut, Listener
+from medgen.imaging.cases.left_out import LeftOut
 from medgen.imaging.cases.options import PreprocessOptions
 from medgen.imaging.reading.series import Stack
 from medgen.imaging.reading.slices import Kind
+from medgen.reporting import Reporter
 
 NAMED = 3  # stacks that an error tells one by one
 
@@ -19,7 +20,7 @@ Scale = tuple[Kind | None, bool | None]  # and whether there is colour; None whe
 _WORDS: dict[Kind | None, str] = {"hu": "HU", "byte": "8 bits", "other": "a scale of its own"}
 
 
-def chosen(stacks: Sequence[Stack], options: PreprocessOptions, listener: Listener) -> list[Stack]:
+def chosen(stacks: Sequence[Stack], options: PreprocessOptions, listener: Reporter) -> list[Stack]:
     """The stacks that the options ask for; tells how many are passed over, and why.
 
     Captures of a screen say the modality of what it showed, but who asks for a modality does not mean them.

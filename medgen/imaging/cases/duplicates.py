@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from medgen.imaging.cases.listener import Listener, Place
+from medgen.imaging.cases.left_out import Place
 from medgen.imaging.cases.planning import PlannedCase
+from medgen.reporting import Reporter
 
 NAMED = 10  # pairs told one by one; the report has all of them
 
@@ -37,7 +38,7 @@ class Duplicates:
         self.found.append(Duplicate(case, split, first, first_split))
         return True
 
-    def tell(self, cases: Sequence[PlannedCase], listener: Listener, *, dropped: bool) -> None:
+    def tell(self, cases: Sequence[PlannedCase], listener: Reporter, *, dropped: bool) -> None:
         """Name the pairs, those across splits first, and how many there are within one."""
         across = [pair for pair in self.found if pair.split != pair.first_split]
         within = len(self.found) - len(across)

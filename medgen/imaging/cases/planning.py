@@ -12,7 +12,7 @@ from medgen.errors import DataError, InputMissingError, UsageError
 from medgen.imaging.cases.choice import chosen, of_one_scale
 from medgen.imaging.cases.identity import case_id, telling_slice
 from medgen.imaging.cases.intensity import Encoding, plan_encoding
-from medgen.imaging.cases.listener import LeftOut, Listener, Place
+from medgen.imaging.cases.left_out import LeftOut, Place
 from medgen.imaging.cases.mending import Mending, obstacle, plan_mending
 from medgen.imaging.cases.options import PreprocessOptions
 from medgen.imaging.cases.work import PassedOver, Piece, Scanned, ScanTask, TellingTask, scan, telling_digest
@@ -25,6 +25,7 @@ from medgen.imaging.labels.names import CaseNames
 from medgen.imaging.reading.archive import Entry, Found, enumerate_sources
 from medgen.imaging.reading.series import Stack, build_stacks
 from medgen.imaging.reading.slices import MaskSource, SliceFacts
+from medgen.reporting import Reporter
 
 SCAN_FILES = 32  # headers read in one task
 MAX_SLICES = 1 << 16  # of one case after resampling
@@ -66,7 +67,7 @@ class Plan:
 
 
 def make_plan(
-    inputs: Inputs, options: PreprocessOptions, workers: Workers, left_out: LeftOut, listener: Listener
+    inputs: Inputs, options: PreprocessOptions, workers: Workers, left_out: LeftOut, listener: Reporter
 ) -> Plan:
     """Scan all headers, build stacks, attach labels and masks, decide on one encoding.
 
@@ -200,7 +201,7 @@ def _scan_all(
     options: PreprocessOptions,
     workers: Workers,
     left_out: LeftOut,
-    listener: Listener,
+    listener: Reporter,
 ) -> list[SliceFacts]:
     left_out.number(found.entries)
     for name, reason in found.refused:
@@ -222,7 +223,7 @@ def _scan_all(
     return slices
 
 
-def _tell_passed_over(files: Counter[str], listener: Listener) -> None:
+def _tell_passed_over(files: Counter[str], listener: Reporter) -> None:
     """How many files were passed over, by what they hold."""
     known = [f"{what} ({count})" for what, count in sorted(files.items()) if what]
     if files:
@@ -261,7 +262,7 @@ def _below(entry: Entry, masks: str | None) -> bool:
     return path == folder or folder in path.parents
 
 
-def _tell_flaws(stack: Stack, mending: Mending | None, options: PreprocessOptions, listener: Listener) -> None:
+def _tell_flaws(stack: Stack, mending: Mending | None, options: PreprocessOptions, listener: Reporter) -> None:
     """Flaws do not hurt single slices; who trains on volumes should know of them."""
     if mending is not None:
         listener.say(f"{stack.name}: {mending.told()}")
@@ -275,7 +276,7 @@ def _tell_flaws(stack: Stack, mending: Mending | None, options: PreprocessOption
             listener.warn(f"{stack.name}: {flaw}; {kept}")
 
 
-def _tell_unlabelled(cases: Sequence[PlannedCase], listener: Listener) -> None:
+def _tell_unlabelled(cases: Sequence[PlannedCase], listener: Reporter) -> None:
     without = sum(not case.annotation.findings for case in cases)
     if without:
         listener.say(f"{without} of {len(cases)} cases have no row with a vector: they count as healthy (all zeros)")

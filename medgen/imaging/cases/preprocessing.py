@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from medgen.artifacts.provenance import derive, fingerprint
 from medgen.artifacts.schema import SetHeader
@@ -16,7 +14,7 @@ from medgen.config import plain
 from medgen.errors import DataError, MedgenError, UsageError
 from medgen.imaging.cases.assembly import Assembler, patient_of
 from medgen.imaging.cases.identity import secret_key, split_key, telling_slice, weakness
-from medgen.imaging.cases.listener import LeftOut, Listener, Place
+from medgen.imaging.cases.left_out import LeftOut, Place
 from medgen.imaging.cases.options import PreprocessOptions
 from medgen.imaging.cases.planning import Inputs, Plan, PlannedCase, make_plan, telling_piece
 from medgen.imaging.cases.splits import parse_fractions, uniform
@@ -25,6 +23,7 @@ from medgen.imaging.cases.workers import WorkerDied, Workers
 from medgen.imaging.geometry import PlaneMap, parse_size, plan_plane
 from medgen.imaging.reading.series import Stack
 from medgen.imaging.reading.slices import MAX_PIXELS
+from medgen.reporting import Reporter
 
 SLAB_SLICES = 16  # decoded in one task; bounds the memory of a worker, and keeps all of them busy on one case
 
@@ -47,15 +46,13 @@ def preprocess(
     inputs: Inputs,
     output: str,
     options: PreprocessOptions,
-    listener: Listener,
+    listener: Reporter,
     *,
     shard: tuple[int, int] = (0, 1),
     force: bool = False,
-    progress: Callable[[int], Any] = lambda total: contextlib.nullcontext(lambda count: None),
 ) -> Done:
     """Read `inputs` and write one image set to `output`.
 
-    `progress` is called once with the number of slices and returns a context manager that yields `advance(count)`.
     Raises DataError naming the first file that fails, unless `options.keep_going`.
     """
     secret = secret_key()
@@ -80,7 +77,7 @@ def preprocess(
         assembler = Assembler(plan, planes, options, secret, fractions)
         total = sum(len(case.keep) for case in plan.cases)
         stacks: list[tuple[str, Stack]] = []
-        with create_set(output, header, force=force) as writer, progress(total) as advance:
+        with create_set(output, header, force=force) as writer, listener.progress(total, "slices") as advance:
             for task, slab in workers.map(read, _tasks(plan, planes, options)):
                 outcome = assembler.take(task, _read_alone(task) if isinstance(slab, WorkerDied) else slab)
                 if isinstance(outcome, MedgenError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from medgen.imaging.writing.dicom import write_dicom
 from medgen.imaging.writing.nifti import write_case as write_nifti_case
 from medgen.imaging.writing.options import ExportOptions
 from medgen.imaging.writing.png import physical_scale, write_png
+from medgen.reporting import Advance, unseen
 
 CONDITIONS = "conditions.csv"
 LONGEST_NAME = 100
@@ -29,7 +30,7 @@ def export_cases(
     cases: Iterable[Case],
     folder: Path,
     options: ExportOptions,
-    advance: Callable[[], object] = lambda: None,
+    advance: Advance = unseen,
 ) -> tuple[int, int]:
     """Write the chosen cases into `folder`; how many cases and slices.
 

@@ -4,51 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from medgen.artifacts.outputs.whole import check_output
 from medgen.errors import OutputError, StorageError, UnavailableError
-
-
-class Reporter(Protocol):
-    """Messages and progress for people."""
-
-    report: dict[str, Any]
-
-    def say(self, message: str) -> None:
-        """Tell a result or a step."""
-
-    def detail(self, message: str) -> None:
-        """Tell something that only those want to know who asked for it."""
-
-    def warn(self, message: str) -> None:
-        """Tell what the user should know although the work goes on."""
-
-    def progress(self, total: int | None, unit: str) -> contextlib.AbstractContextManager[Callable[..., None]]:
-        """Yield `advance(count, note)`."""
-
-
-class Silent:
-    """The reporter of every process but the first."""
-
-    def __init__(self) -> None:
-        self.report: dict[str, Any] = {}
-
-    def say(self, message: str) -> None:
-        """Tell nothing."""
-
-    def detail(self, message: str) -> None:
-        """Tell nothing."""
-
-    def warn(self, message: str) -> None:
-        """Tell nothing."""
-
-    @contextlib.contextmanager
-    def progress(self, total: int | None, unit: str) -> Iterator[Callable[..., None]]:
-        """Show nothing."""
-        yield lambda count=1, note="": None
 
 
 class Log:

@@ -18,12 +18,13 @@ from medgen.errors import Terminated, UnavailableError
 from medgen.nets.compute import autocast, channels_last, lay_channels_last
 from medgen.nets.units import recompute_units
 from medgen.read_ahead import read_ahead
+from medgen.reporting import Reporter
 from medgen.training.data.slices import Source
 from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.loop.distributed import World, gathered, gradients_stay_here, replicate, shard
 from medgen.training.loop.ema import MovingAverage
 from medgen.training.loop.learner import Learner
-from medgen.training.loop.log import Log, Reporter
+from medgen.training.loop.log import Log
 from medgen.training.loop.optimizers import Optimizers
 from medgen.training.loop.options import LoopOptions
 from medgen.training.loop.resume import DISCRIMINATOR, Progress, ResumeFile, below, pack, unpack

@@ -26,11 +26,12 @@ from medgen.models.precision import Choice, choose
 from medgen.models.trained import FrozenVAE
 from medgen.nets.compute import machine
 from medgen.nets.options import Precision
+from medgen.reporting import Reporter, Silent
 from medgen.training.data.slices import Slices, Source, has_split
 from medgen.training.loop.continuation import Wish, continuation
 from medgen.training.loop.distributed import World, world
 from medgen.training.loop.learner import Learner
-from medgen.training.loop.log import Log, Reporter, Silent
+from medgen.training.loop.log import Log
 from medgen.training.loop.loop import Loop
 from medgen.training.loop.options import TrainingOptions, decisive
 from medgen.training.loop.resume import Identity, ResumeFile, State, below, resume_path

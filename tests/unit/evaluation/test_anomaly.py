@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +23,11 @@ from medgen.inference.anomaly.calibration import calibrate
 from medgen.inference.anomaly.comparable_maps import ComparableMaps
 from medgen.inference.anomaly.maps import map_cases, map_header, normal_maps
 from medgen.inference.anomaly.options import AnomalyOptions
+from medgen.reporting import Silent
 
 BYTES = Intensity(1.0, 0.0, "grey value", (0.0, 255.0))
 NAMES = ("caries", "fracture", "normal")
 SIDE = 24
-
-
-@contextmanager
-def silent(total: int | None, unit: str) -> Iterator[Any]:
-    yield lambda count=1, note="": None
 
 
 def pictures(rng: np.random.Generator, kind: str, noise: float = 4.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -77,7 +71,7 @@ OPTIONS = AnomalyEvaluationOptions()
 
 
 def inputs_of(stored: StoredSet, **more: Any) -> Inputs:
-    return Inputs(stored, None, silent, maps=ComparableMaps.like(stored.header), **more)  # type: ignore[arg-type]
+    return Inputs(stored, None, Silent().progress, maps=ComparableMaps.like(stored.header), **more)  # type: ignore[arg-type]
 
 
 def measured(path: Path, options: AnomalyEvaluationOptions = OPTIONS, **more: Any) -> dict[str, Any]:

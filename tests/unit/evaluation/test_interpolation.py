@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,16 @@ from medgen.errors import DataError, UsageError
 from medgen.evaluation.evaluation import choose
 from medgen.evaluation.features.extractors import builtin_extractor
 from medgen.evaluation.features.features import FeatureBank
-from medgen.evaluation.inputs import Advance, Inputs, Reconstructor
+from medgen.evaluation.inputs import Inputs, Reconstructor
 from medgen.evaluation.interpolation.declaration import InterpolationOptions
 from medgen.evaluation.interpolation.metric import measure
 from medgen.evaluation.interpolation.thin_pairs import find_trios
 from medgen.evaluation.section import Section
+from medgen.reporting import Silent
 
 SIDE = 24
 HU = Intensity(window=(-1000.0, 1000.0))
 Volume = np.ndarray[Any, np.dtype[np.float32]]
-
-
-@contextlib.contextmanager
-def silent(total: int | None, unit: str) -> Iterator[Advance]:
-    yield lambda count=1, note="": None
 
 
 def write(path: Path, cases: list[Case], intensity: Intensity = HU) -> Path:
@@ -76,7 +72,8 @@ def section(folder: Path, output: list[Case], thick: list[Case], truth: list[Cas
         stored = [stack.enter_context(open_set(path, random_access=True)) for path in paths]
         bank = FeatureBank(builtin_extractor(torch.device("cpu")))
         options = inputs.pop("options", InterpolationOptions())
-        return measure(Inputs(stored[0], bank, silent, reference=stored[2], thick=stored[1], **inputs), options)
+        trio = Inputs(stored[0], bank, Silent().progress, reference=stored[2], thick=stored[1], **inputs)
+        return measure(trio, options)
 
 
 @pytest.fixture
@@ -299,7 +296,7 @@ def test_sets_that_do_not_belong_together_are_refused(
 def test_thick_slices_ask_for_interpolation_alone(tmp_path: Path, truth: list[Case]) -> None:
     with open_set(write(tmp_path / "a.h5", truth), random_access=True) as stored:
         bank = FeatureBank(builtin_extractor(torch.device("cpu")))
-        both = Inputs(stored, bank, silent, reference=stored, thick=stored)
+        both = Inputs(stored, bank, Silent().progress, reference=stored, thick=stored)
         assert choose(None, both) == ["interpolation"]
         assert choose(["fidelity", "interpolation"], both) == ["fidelity", "interpolation"]
         assert "interpolation" not in choose(None, replace(both, thick=None))

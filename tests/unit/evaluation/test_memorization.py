@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +17,17 @@ from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
 from medgen.evaluation.features.extractors import builtin_extractor
 from medgen.evaluation.features.features import FeatureBank
-from medgen.evaluation.inputs import Advance, Inputs
+from medgen.evaluation.inputs import Inputs
 from medgen.evaluation.memorization.declaration import MEMORIZATION, MemorizationOptions
 from medgen.evaluation.memorization.metric import learn_rule, measure
 from medgen.evaluation.memorization.nearest_images import FLIPS, Matches, collect, nearest_images
 from medgen.evaluation.section import Section
 from medgen.phantoms.chest.anatomy import ChestAnatomy
 from medgen.phantoms.primitives import Grid
+from medgen.reporting import Silent
 
 LUNG = Intensity()
 Images = npt.NDArray[np.float32]
-
-
-@contextlib.contextmanager
-def silent(total: int | None, unit: str) -> Iterator[Advance]:
-    yield lambda count=1, note="": None
 
 
 def write(path: Path, images: Images, prefix: str, slices_a_case: int = 1, split: str = "train") -> Path:
@@ -86,7 +81,7 @@ def evaluate(samples: Path, sets: Path, **options: object) -> Section:
         inputs = Inputs(
             opened(samples),
             bank,
-            silent,
+            Silent().progress,
             reference=opened(sets / "reference.h5"),
             training=opened(sets / "training.h5"),
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +18,12 @@ from medgen.evaluation.conditioning.nodules import find_spots
 from medgen.evaluation.conditioning.rule import Rule
 from medgen.evaluation.features.extractors import builtin_extractor
 from medgen.evaluation.features.features import FeatureBank
-from medgen.evaluation.inputs import Advance, Inputs
+from medgen.evaluation.inputs import Inputs
 from medgen.evaluation.section import Section
 from medgen.phantoms.chest.anatomy import ChestAnatomy
 from medgen.phantoms.chest.nodule_placement import add_nodules
 from medgen.phantoms.primitives import Grid
+from medgen.reporting import Silent
 
 SIDE = 64
 HU = Intensity()
@@ -88,11 +87,6 @@ def test_measured_sizes_are_the_true_ones(phantoms: list[Phantom]) -> None:
     assert np.polyfit(true, scale, 1)[0] < 0.8  # what the detector answers to is no measure
 
 
-@contextlib.contextmanager
-def silent(total: int | None, unit: str) -> Iterator[Advance]:
-    yield lambda count=1, note="": None
-
-
 def write(path: Path, images: list[npt.NDArray[np.float64]], phantoms: list[Phantom], name: str) -> Path:
     header = SetHeader("image", derive("preprocess", {"of": name}), HU, vector_fields=FIELDS)
     with create_set(path, header) as writer:
@@ -105,7 +99,7 @@ def write(path: Path, images: list[npt.NDArray[np.float64]], phantoms: list[Phan
 def conditioning(samples: Path, reference: Path) -> Section:
     with open_set(samples, random_access=True) as stored, open_set(reference, random_access=True) as known:
         bank = FeatureBank(builtin_extractor())
-        return measure(Inputs(stored, bank, silent, reference=known))
+        return measure(Inputs(stored, bank, Silent().progress, reference=known))
 
 
 def pasted(one: Phantom) -> npt.NDArray[np.float64]:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +14,13 @@ from medgen.artifacts.sets import create_set, open_set
 from medgen.errors import DataError, MedgenError
 from medgen.evaluation.features.extractors import builtin_extractor
 from medgen.evaluation.features.features import FeatureBank
-from medgen.evaluation.inputs import Advance, Inputs
+from medgen.evaluation.inputs import Inputs
 from medgen.evaluation.reconstruction.declaration import ReconstructionOptions
 from medgen.evaluation.reconstruction.metric import compare_sets, compare_with_model, measure
 from medgen.evaluation.reconstruction.pair_scores import PairScores, Place
+from medgen.reporting import Silent
 
 HU = Intensity()
-
-
-@contextlib.contextmanager
-def silent(total: int | None, unit: str) -> Iterator[Advance]:
-    yield lambda count=1, note="": None
 
 
 def pair(count: int = 4, side: int = 64, noise: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -200,7 +194,7 @@ def test_section_names_every_score_and_pair(tmp_path: Path) -> None:
     b = write(tmp_path / "b.h5", {"one": images(2, 2, 32), "two": images(1, 3, 32)})
     with open_set(a, random_access=True) as stored, open_set(b, random_access=True) as reference:
         bank = FeatureBank(builtin_extractor())
-        inputs = Inputs(stored, bank, silent, reference=reference)
+        inputs = Inputs(stored, bank, Silent().progress, reference=reference)
         section = measure(inputs, ReconstructionOptions(foreground="-500"))
         assert section.result["foreground"] == "-500"
         assert set(section.scores["ssim"].values) == {"one/0", "one/1", "two"}

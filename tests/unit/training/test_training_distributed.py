@@ -24,12 +24,13 @@ from medgen.nets.condition import Condition
 from medgen.nets.options import DiscriminatorConfig, UNetConfig, VAEConfig
 from medgen.nets.unet import UNet
 from medgen.nets.units import units
+from medgen.reporting import Silent
 from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.learners.vae import VAELearner
 from medgen.training.learners.vae_options import TrainVAEOptions, VAELosses
 from medgen.training.loop.distributed import World, shard, world
 from medgen.training.loop.learner import Learner, Parts
-from medgen.training.loop.log import Log, Silent
+from medgen.training.loop.log import Log
 from medgen.training.loop.loop import Loop
 from medgen.training.loop.options import LoopOptions, TrainingOptions, decisive
 from medgen.training.loop.resume import Identity, Progress, ResumeFile

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from medgen.evaluation.evaluation import Evaluated
-    from medgen.evaluation.section import Picture
-    from medgen.imaging.pictures.contact_sheet import Tile
+import numpy as np
+
+from medgen.errors import UsageError
+from medgen.evaluation.evaluation import Evaluated
+from medgen.evaluation.section import Picture
+from medgen.imaging.pictures.contact_sheet import Tile, draw_sheet
 
 SIDE = 160
 """Smaller pictures are enlarged by whole numbers to about this many pixels."""
@@ -19,9 +21,6 @@ METRIC = "memorization"
 
 def pairs_sheet(results: Sequence[Evaluated]) -> bytes:
     """Two pairs a row, sets below each other; UsageError where memorization was not measured."""
-    from medgen.errors import UsageError
-    from medgen.imaging.pictures.contact_sheet import draw_sheet
-
     tiles, columns = [], 0
     for one in results:
         for section in one.sections:
@@ -35,12 +34,6 @@ def pairs_sheet(results: Sequence[Evaluated]) -> bytes:
 
 
 def _tile(picture: Picture, name: str) -> Tile:
-    import textwrap
-
-    import numpy as np
-
-    from medgen.imaging.pictures.contact_sheet import Tile
-
     factor = max(1, SIDE // max(picture.pixels.shape[:2]))
     enlarged = np.repeat(np.repeat(picture.pixels, factor, axis=0), factor, axis=1)
     lines = textwrap.wrap(picture.caption, max(LETTERS, LETTERS * enlarged.shape[1] // SIDE))

@@ -1,36 +1,25 @@
-"""Who is told what happens, and what becomes of what fails."""
+"""What becomes of what fails."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from medgen.errors import DataError
 from medgen.imaging.reading.archive import Entry
-
-
-class Listener(Protocol):
-    """Who is told what happens."""
-
-    def say(self, message: str) -> None:
-        """A result or a step."""
-
-    def warn(self, message: str) -> None:
-        """Something the user should know although the work goes on."""
-
+from medgen.reporting import Reporter
 
 Place = dict[str, int]
 """An item by numbers from 1, in the order of the command line and of names: a `source` and the `file` in it, a `row` of
-the table, an annotation `xml`. Names, which are often those of patients, go to the listener alone."""
+the table, an annotation `xml`. Names, which are often those of patients, go to who is told alone."""
 
 
 @dataclass
 class LeftOut:
     """What failed: raised at once, or under `keep_going` told and collected."""
 
-    listener: Listener
+    listener: Reporter
     keep_going: bool
     reasons: list[str] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)

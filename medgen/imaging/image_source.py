@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from medgen.artifacts.schema import Intensity
-    from medgen.artifacts.stored import StoredSet
-    from medgen.cli.console import Console
-    from medgen.imaging.cases.options import PreprocessOptions, ReadingOptions, SourceOptions
-    from medgen.imaging.reading.series import Stack
+import msgspec
 
-Reading = TypeVar("Reading", bound="ReadingOptions")
+from medgen.artifacts.outputs.partial import partial_folder
+from medgen.artifacts.schema import Intensity
+from medgen.artifacts.sets import open_set
+from medgen.artifacts.stored import StoredSet
+from medgen.errors import UsageError
+from medgen.imaging.cases.options import PreprocessOptions, ReadingOptions, SourceOptions
+from medgen.imaging.cases.planning import Inputs
+from medgen.imaging.cases.preprocessing import preprocess
+from medgen.imaging.reading.series import Stack
+from medgen.reporting import Reporter
+
+Reading = TypeVar("Reading", bound=ReadingOptions)
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _SET_SUFFIXES = (".h5", ".hdf5")
@@ -47,8 +54,6 @@ def is_set(source: str | Path) -> bool:
 
 def refuse_for_sets(reading: SourceOptions) -> None:
     """UsageError where `reading` asks for anything, for a set is not read anew."""
-    from medgen.errors import UsageError
-
     if changed := reading.changed():
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in changed)
         raise UsageError(f"{flags}: for files and folders, but only sets are given; preprocess them anew")
@@ -59,8 +64,6 @@ def fitting(options: Reading, intensity: Intensity | None = None, shape: tuple[i
 
     Files that do not tell their modality (NIfTI) count as CT where `intensity` is in HU.
     """
-    import msgspec
-
     changes: dict[str, str] = {}
     if intensity is not None:
         low, high = intensity.window
@@ -79,7 +82,7 @@ def fitting(options: Reading, intensity: Intensity | None = None, shape: tuple[i
 @contextlib.contextmanager
 def open_images(
     source: str | Path,
-    console: Console,
+    reporter: Reporter,
     options: PreprocessOptions | None = None,
     *,
     number: int = 1,
@@ -87,23 +90,14 @@ def open_images(
 ) -> Iterator[Images]:
     """The set at `source`; anything else goes through preprocess into a set that has no name and ends with the block.
 
-    What `options.keep_going` leaves out is told, and stands in `console.report["left_out"]` as of source `number`.
+    What `options.keep_going` leaves out is told, and stands in `reporter.report["left_out"]` as of source `number`.
     `alias` takes up what cases are called by the names of their files below `source`: equally named pictures and
     volumes of the next source are called as those of the first, so that they pair. Names of DICOM mean nothing.
     """
-    import tempfile
-
-    from medgen.artifacts.outputs.partial import partial_folder
-    from medgen.artifacts.sets import open_set
-
     if is_set(source):
         with open_set(source, random_access=True) as stored:
             yield Images(stored)
         return
-    from medgen.imaging.cases.options import PreprocessOptions
-    from medgen.imaging.cases.planning import Inputs
-    from medgen.imaging.cases.preprocessing import preprocess
-
     with contextlib.ExitStack() as stack:
         with partial_folder(Path(tempfile.gettempdir(), "medgen-images")) as folder:
             file = folder / "images.h5"
@@ -111,14 +105,13 @@ def open_images(
                 Inputs((str(source),), folder_names=False),
                 str(file),
                 options or PreprocessOptions(),
-                console,
-                progress=lambda total: console.progress(total, "slices"),
+                reporter,
             )
             stored = stack.enter_context(open_set(file, random_access=True, name=str(source)))
-        console.say(f"{source}: {done.slices} slices of {done.cases} cases")  # the open file outlives its folder
+        reporter.say(f"{source}: {done.slices} slices of {done.cases} cases")  # the open file outlives its folder
         if done.places:
             told = [{**place, "source": number} if "source" in place else place for place in done.places]
-            console.report.setdefault("left_out", []).extend(told)
+            reporter.report.setdefault("left_out", []).extend(told)
         files = done.stacks
         if alias is not None:
             files = tuple((_called(part, case, alias), part) for case, part in files)
@@ -133,7 +126,7 @@ def _called(stack: Stack, case: str, alias: dict[str, str]) -> str:
 def open_alike(
     stack: contextlib.ExitStack,
     sources: Sequence[str | Path],
-    console: Console,
+    reporter: Reporter,
     reading: ReadingOptions,
     *,
     with_splits: Sequence[str | Path] = (),
@@ -147,8 +140,6 @@ def open_alike(
     `with_splits` are split by patient, the others not; cases of those in `unpaired` keep ids of their own, although
     files of others are called the same.
     """
-    from medgen.imaging.cases.options import PreprocessOptions
-
     if all(map(is_set, sources)):
         refuse_for_sets(reading)
     opened: dict[str, Images] = {}
@@ -159,7 +150,7 @@ def open_alike(
         number = list(map(str, sources)).index(source) + 1
         options = PreprocessOptions.of(fitted, split_name=split)
         shared = None if source in map(str, unpaired) else alias
-        one = stack.enter_context(open_images(source, console, options, number=number, alias=shared))
+        one = stack.enter_context(open_images(source, reporter, options, number=number, alias=shared))
         if not opened:
             image = one.stored.arrays().get("image")
             fitted = fitting(reading, one.stored.header.intensity, image[0] if image else None)

@@ -6,14 +6,14 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from medgen.artifacts.schema import Intensity
-    from medgen.artifacts.stored import StoredSet
-    from medgen.cli.console import Console
-    from medgen.cli.image_source import Images
-    from medgen.imaging.cases.options import ReadingOptions
+from medgen.artifacts.schema import Intensity
+from medgen.artifacts.stored import StoredSet
+from medgen.errors import DataError, UsageError
+from medgen.evaluation.pairing import MEASURED
+from medgen.imaging.cases.options import ReadingOptions
+from medgen.imaging.image_source import Images, open_alike
+from medgen.reporting import Reporter
 
 TRAINING = "training"
 
@@ -42,8 +42,6 @@ class Opened:
 
 def wanted(part: str, source: str | Path | None, split: str | None) -> list[Wanted]:
     """One, or none where no source is given; UsageError for a split of nothing."""
-    from medgen.errors import UsageError
-
     if source is None and split is not None:
         raise UsageError(f"--{part}-split needs --{part}")
     return [] if source is None else [Wanted(part, source, split)]
@@ -51,8 +49,6 @@ def wanted(part: str, source: str | Path | None, split: str | None) -> list[Want
 
 def check_real(reference: Opened) -> None:
     """DataError where a model made cases of a reference: measured against these, everything looks better than it is."""
-    from medgen.errors import DataError
-
     made = sum(bool(row.synthetic) for row in reference.stored.cases)
     if made:
         raise DataError(
@@ -66,9 +62,6 @@ def names_of(everything: Sequence[Wanted], given: Sequence[str] | None = None) -
 
     Never after its file: folders and files are often named after patients. UsageError unless all measured are named.
     """
-    from medgen.errors import UsageError
-    from medgen.evaluation.pairing import MEASURED
-
     count = sum(one.part == MEASURED for one in everything)
     measured = list(given or (["the set"] if count == 1 else [f"set {number}" for number in range(1, count + 1)]))
     if len(measured) != count or len(set(measured)) != count:
@@ -80,7 +73,7 @@ def names_of(everything: Sequence[Wanted], given: Sequence[str] | None = None) -
 def open_all(
     stack: contextlib.ExitStack,
     everything: Sequence[Wanted],
-    console: Console,
+    reporter: Reporter,
     reading: ReadingOptions,
     intensity: Intensity | None = None,
     names: Sequence[str] | None = None,
@@ -90,13 +83,11 @@ def open_all(
     `intensity` is that of a model, for files where there is no set to fit; `names` are what the user calls the measured
     ones.
     """
-    from medgen.cli.image_source import open_alike
-
     sources = [one.source for one in everything]
     splits = [one.source for one in everything if one.split]
     paired = {str(one.source) for one in everything if one.part != TRAINING}
     alone = [source for source in sources if str(source) not in paired]
-    images = open_alike(stack, sources, console, reading, with_splits=splits, unpaired=alone, intensity=intensity)
+    images = open_alike(stack, sources, reporter, reading, with_splits=splits, unpaired=alone, intensity=intensity)
     opened = []
     for one, name, whole in zip(everything, names_of(everything, names), images, strict=True):
         split = one.split

@@ -12,9 +12,9 @@ from PIL import Image
 
 from medgen.artifacts.schema import Intensity
 from medgen.cli.console import Console
-from medgen.cli.image_source import fitting, is_set, open_alike, open_images
 from medgen.errors import DataError, UsageError
 from medgen.imaging.cases.options import PreprocessOptions, ReadingOptions
+from medgen.imaging.image_source import fitting, is_set, open_alike, open_images
 
 
 @pytest.fixture
