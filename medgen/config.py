@@ -185,16 +185,10 @@ def load_preset(name: str) -> dict[str, Any]:
     return tomllib.loads(preset_text(name))
 
 
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The known name that `name` was most likely meant to be."""
-    matches = difflib.get_close_matches(name, list(names), n=1)
-    return matches[0] if matches else None
-
-
 def did_you_mean(name: str, names: Iterable[str], otherwise: str = "") -> str:
     """`; did you mean 'X'?` where a known name is near, else `otherwise` after a semicolon, if there is any."""
-    match = nearest(name, names)
-    hint = f"did you mean '{match}'?" if match else otherwise
+    near = difflib.get_close_matches(name, list(names), n=1)
+    hint = f"did you mean '{near[0]}'?" if near else otherwise
     return f"; {hint}" if hint else ""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medgen.artifacts.stored import StoredSet
-from medgen.config import nearest
+from medgen.config import did_you_mean
 from medgen.errors import DataError, MedgenError, UsageError
 from medgen.imaging.labels.rows import read_rows
 
@@ -85,9 +85,8 @@ def spread_order(n: int, count: int | None) -> npt.NDArray[np.intp]:
 
 def _check_name(name: str, fields: Sequence[str], where: str, kind: type[MedgenError]) -> None:
     if name not in fields:
-        match = nearest(name, fields)
-        hint = f" (did you mean '{match}'?)" if match else ""
-        raise kind(f"{where}: unknown vector field '{name}'{hint}; the model's fields: {', '.join(fields) or 'none'}")
+        hint = did_you_mean(name, fields, f"the model's fields: {', '.join(fields) or 'none'}")
+        raise kind(f"{where}: unknown vector field '{name}'{hint}")
 
 
 def _number(text: str, name: str, where: str, kind: type[MedgenError]) -> float:

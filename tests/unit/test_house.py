@@ -128,6 +128,10 @@ def test_options_are_light(name: str) -> None:
         waiting += [imported for imported in at_import if imported in GRAPH and imported not in seen]
 
 
+def test_one_function_says_did_you_mean() -> None:
+    assert [name for name, path in PATHS.items() if "difflib" in imports_of(path)] == ["medgen.config"]
+
+
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_nothing_unpickles(path: Path) -> None:
     names = imports_of(path)

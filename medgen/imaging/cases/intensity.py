@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medgen.artifacts.schema import Intensity
-from medgen.config import nearest
+from medgen.config import did_you_mean
 from medgen.errors import ConfigError
 from medgen.imaging.reading.rescale import Physical
 from medgen.imaging.reading.slices import BYTES, Kind
@@ -110,9 +110,8 @@ def parse_window(text: str) -> tuple[float, float] | None:
         low, high = (float(part) for part in text.split(","))
     except ValueError:
         names = ["auto", *WINDOWS]
-        match = nearest(text, names)
-        hint = f"did you mean '{match}'?" if match else f"expected LOW,HIGH or one of {', '.join(names)}"
-        raise ConfigError(f"window '{text}': {hint}") from None
+        hint = did_you_mean(text, names, f"expected LOW,HIGH or one of {', '.join(names)}")
+        raise ConfigError(f"no window '{text}'{hint}") from None
     if not low < high or not np.isfinite([low, high]).all():
         raise ConfigError(f"window '{text}': LOW must be below HIGH")
     return low, high

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from medgen.artifacts.sharding import numbered
-from medgen.config import nearest
+from medgen.config import did_you_mean
 from medgen.errors import DataError
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.series import Stack
@@ -51,15 +51,13 @@ class CaseNames:
         """The stack called `name`, of this series. DataError if there is none, with the nearest name, or several."""
         found = self._series.get(name) or self._loose.get(name) or self._with_id(name)
         if not found:
-            match = nearest(name, self._loose)
-            raise DataError(f"no case '{name}' in the sources" + (f"; did you mean '{match}'?" if match else ""))
+            raise DataError(f"no case '{name}' in the sources{did_you_mean(name, self._loose)}")
         return self._only(found, name, series, "")
 
     def series(self, uid: str) -> int:
         """The stack of the series with this SeriesInstanceUID. DataError if there is none, or several."""
         if uid not in self._series:
-            match = nearest(uid, self._series)
-            raise DataError(f"no series '{uid}' in the sources" + (f"; did you mean '{match}'?" if match else ""))
+            raise DataError(f"no series '{uid}' in the sources{did_you_mean(uid, self._series)}")
         return self._only(self._series[uid], uid, "", "")
 
     def path(self, name: str, base: Path, series: str = "") -> tuple[int, int | None]:
@@ -80,8 +78,7 @@ class CaseNames:
             return index, places[0] if len(places) == 1 else None
         found = None if candidates else self._loose.get(wanted.name) or self._loose.get(stem_of(name))
         if not found:
-            match = nearest(name, list(self._files))
-            raise DataError(f"no file '{name}' in the sources" + (f"; did you mean '{match}'?" if match else ""))
+            raise DataError(f"no file '{name}' in the sources{did_you_mean(name, self._files)}")
         if len(found) > 1:
             found = {index for index in found if self._holds(index, wanted, absolute)} or found
         return self._only(found, name, series, "give more of the path, or "), None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medgen.artifacts.schema import ALTERED, GENERATED, NO_SPLIT, SPLITS
-from medgen.config import nearest
+from medgen.config import did_you_mean
 from medgen.errors import DataError
 from medgen.imaging.labels.annotations import NODULE_FIELDS, Annotation, Finding
 from medgen.imaging.labels.names import CaseNames
@@ -62,9 +62,9 @@ def unused_warning(table: Table) -> str:
     if not table.unused:
         return ""
     free = {*_KNOWN, *(() if table.path_column else _PATHS)} - set(table.columns)
-    close = {name: nearest(name.lower(), sorted(free)) for name in table.unused}
-    hints = [f"did you mean '{match}' by '{name}'?" for name, match in close.items() if match]
-    remedy = " ".join(hints) or "--vector-fields makes columns of numbers from 0 to 1 conditions"
+    hints = {name: did_you_mean(name.lower(), sorted(free)).removeprefix("; ") for name in table.unused}
+    remedy = " ".join(f"{name}: {hint}" for name, hint in hints.items() if hint)
+    remedy = remedy or "--vector-fields makes columns of numbers from 0 to 1 conditions"
     which = "column {} is unknown" if len(table.unused) == 1 else "columns {} are unknown"
     return f"{table.file}: {which.format(', '.join(table.unused))} and not used; {remedy}"
 
@@ -151,8 +151,7 @@ def _vector_fields(table: Table, wanted: Sequence[str]) -> tuple[str, ...]:
     if wanted:
         for name in wanted:
             if name.lower() not in table.columns:
-                match = nearest(name, table.columns)
-                hint = f"; did you mean '{match}'?" if match else f"; it has {', '.join(table.columns)}"
+                hint = did_you_mean(name, table.columns, f"it has {', '.join(table.columns)}")
                 raise DataError(f"{table.file}: has no column '{name}'{hint}")
         return tuple(wanted)
     missing = [name for name in NODULE_FIELDS if name not in table.columns]

@@ -230,7 +230,7 @@ def test_a_header_that_can_mean_two_things_is_refused(
 @pytest.mark.parametrize(
     ("columns", "named", "hint"),
     [
-        ("case,Lable", "column Lable is unknown and not used;", "did you mean 'label' by 'Lable'"),
+        ("case,Lable", "column Lable is unknown and not used;", "Lable: did you mean 'label'?"),
         ("case,shoe size,label", "column shoe size is unknown and not used;", "--vector-fields"),
         ("case,file,path", "column file is unknown and not used;", "--vector-fields"),  # the path is read
         ("case,,A,b", "columns (no name), A are unknown and not used;", "--vector-fields"),

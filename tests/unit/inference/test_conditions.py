@@ -21,7 +21,7 @@ def test_named_fields_are_set_and_others_are_zero() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("has_nodul=1", "unknown vector field 'has_nodul' .did you mean 'has_nodule'"),
+        ("has_nodul=1", "unknown vector field 'has_nodul'; did you mean 'has_nodule'"),
         ("x", "'x' is not name=value"),
         ("x=1.5", r"x=1.5 lies outside \[0, 1\]"),
         ("x=-0.1", "outside"),
@@ -53,7 +53,7 @@ def test_csv_columns_go_by_name(tmp_path: Path) -> None:
     [
         ("x,y\n0.1,0.2\n0.3,1.2\n", r"row 3: y=1.2 lies outside"),
         ("x,y\n0.1\n", "row 2: 1 cells, the header has 2"),
-        ("x,yy\n0.1,0.2\n", "header: unknown vector field 'yy' .did you mean 'y'"),
+        ("x,yy\n0.1,0.2\n", "header: unknown vector field 'yy'; did you mean 'y'"),
         ("x,X\n0.1,0.2\n", "columns 'x' and 'X' mean the same"),
         ("x;y\n0.1;0.2\n", "separated by semicolons; save it with commas"),
         ("x,y\n", "holds no rows"),
