@@ -35,7 +35,7 @@ def command(
         str | None,
         typer.Option(
             metavar="PLACE",
-            help="Folder or ZIP of masks, or a pattern such as masks/{stem}_m.png.",
+            help="Masks: a folder, ZIP, SEG, RTSTRUCT or NIfTI file, or a pattern such as masks/{stem}_m.png.",
             rich_help_panel=LABELS,
         ),
     ] = None,
@@ -48,6 +48,8 @@ def command(
     by their name) is passed over unless it is named itself. A set has one scale; --series chooses between several. No
     name, id, date or UID of a patient reaches the set: cases are called after their pixels, and with a secret in
     MEDGEN_ID_KEY after a keyed hash of their patient too. Splits are by patient and do not change when data is added.
+    Masks become label maps with named classes. Each image needs a mask, by --masks or a column 'mask' of the labels,
+    unless its label is 'normal' or masks are optional.
 
     Examples:
       medgen preprocess phantoms/dicom --labels phantoms/labels.csv --size 128 --window lung -o images.h5

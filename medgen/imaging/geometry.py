@@ -64,6 +64,14 @@ class AxisMap:
         inside = [index for index, centre in enumerate(centres) if 0 <= centre <= self.source]
         return slice(inside[0], inside[-1] + 1) if inside else slice(0, 0)
 
+    @property
+    def nearest(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Target pixels whose centre lies on the source, and the source pixel that lies there."""
+        covered = self.covered
+        targets = np.arange(covered.start, covered.stop) + self.place
+        sources = np.floor([self.inverse(target + 0.5) for target in targets]).astype(np.intp)
+        return targets, np.clip(sources, 0, self.source - 1)
+
 
 @dataclass(frozen=True)
 class PlaneMap:
@@ -103,9 +111,12 @@ class PlaneMap:
         """The same for a slice that lies `shift` (y, x) pixels off the one this was made for."""
         return self.moved((-shift[0], -shift[1]), (self.y.source, self.x.source))
 
-    def mask(self, values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """(H, W) of 0 and 1 -> (H', W'): 1 where at least half of the pixel is covered."""
-        return (self.image(values.astype(np.float32)[:, :, None], 0.0)[:, :, 0] >= 0.5).astype(np.uint8)
+    def labels(self, values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """(H, W) classes -> (H', W'): the class of the pixel that lies in the place of each centre; 0 outside."""
+        result = np.zeros((self.y.target, self.x.target), np.uint8)
+        (rows, from_rows), (columns, from_columns) = self.y.nearest, self.x.nearest
+        result[np.ix_(rows, columns)] = values[np.ix_(from_rows, from_columns)]
+        return result
 
     def centre(self, x: float, y: float) -> Pair:
         """A point in fractions of width and height -> the same in the target."""

@@ -268,6 +268,11 @@ def test_no_name_of_a_folder_or_file_reaches_a_page_or_a_report(
         (here / f"{JANE}-{part}" / f"{JANE}-bad.png").write_bytes(b"\x89PNG\r\n\x1a\n" + JANE.encode())
         (here / f"{JANE}-{part}" / f"{JANE}-cut.zip").write_bytes(b"PK\x03\x04" + JANE.encode())
         png(here / f"{JANE}-{part}" / f"{JANE}-copy.png", 0)
+    (here / f"{JANE}-drawn").mkdir()
+    for number in (*range(5), 9):  # one image has no mask, one mask no image
+        drawn = np.zeros(np.asarray(Image.open(here / f"{JANE}-ours" / f"{JANE}-0.png")).shape[:2], np.uint8)
+        drawn[1:3, 1:3] = 255
+        Image.fromarray(drawn).save(here / f"{JANE}-drawn" / f"{JANE}-{number}.png")
     dicom(write_slice, here / f"{JANE}-ct")
     write_slice(here / f"{JANE}-ct" / f"{JANE}.dcm", volume(0, size=8)[0], z=99, Modality=JANE, Rows=9)
     lines = [f"{JANE}-{number}.png,{JANE},ill,x\n" for number in (0, 9)]
@@ -278,7 +283,7 @@ def test_no_name_of_a_folder_or_file_reaches_a_page_or_a_report(
         (
             (f"{JANE}-ours", ()),
             (f"{JANE}-ours", ("--labels", str(here / f"{JANE}.csv"))),
-            (f"{JANE}-ours", ("--masks", str(here / f"{JANE}-theirs"))),
+            (f"{JANE}-ours", ("--masks", str(here / f"{JANE}-drawn"))),
             (f"{JANE}-ct", ("--lidc-xml", str(here / f"{JANE}.xml"))),
             (f"{JANE}-none", ()),
         )

@@ -109,7 +109,7 @@ class Assembler:
         else:
             values = depth.volume(values)
             if mask is not None:
-                mask = (depth.volume(mask.astype(np.float32)) >= 0.5).astype(np.uint8)
+                mask = mask[depth.nearest]
             if self._options.thickness is not None:
                 # Averaging makes slices thicker; interpolating leaves them as thick as they were measured.
                 thickness = max(self._options.thickness, thickness or spacing)

@@ -76,6 +76,18 @@ class PreprocessOptions(ReadingOptions, frozen=True):
         tuple[str, ...],
         option("Columns of --labels that make the vector.", metavar="A,B,C", group=LABELS, default="those of nodules"),
     ] = ()
+    mask_classes: Annotated[
+        str,
+        option(
+            "Values of masks by class; names alone for SEG, RTSTRUCT and values in order; or a JSON or CSV file.",
+            metavar="NAME=VALUE,...",
+            group=LABELS,
+            default="as the masks say",
+        ),
+    ] = ""
+    masks_optional: Annotated[
+        bool, option("Images without a mask, and empty masks, are negatives, whatever their label.", group=LABELS)
+    ] = False
     healthy_slices: (
         Annotated[
             int,

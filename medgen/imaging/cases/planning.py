@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from medgen.imaging.cases.choice import chosen, of_one_scale
 from medgen.imaging.cases.identity import case_id, telling_slice
 from medgen.imaging.cases.intensity import Encoding, plan_encoding
 from medgen.imaging.cases.left_out import LeftOut, Place
+from medgen.imaging.cases.masking import CaseMasks, named_masks, plan_classes
 from medgen.imaging.cases.mending import Mending, obstacle, plan_mending
 from medgen.imaging.cases.options import PreprocessOptions
 from medgen.imaging.cases.work import PassedOver, Piece, Scanned, ScanTask, TellingTask, scan, telling_digest
@@ -20,11 +21,12 @@ from medgen.imaging.cases.workers import Workers
 from medgen.imaging.labels import lidc
 from medgen.imaging.labels import table as csv_labels
 from medgen.imaging.labels.annotations import NODULE_FIELDS, Annotation
-from medgen.imaging.labels.masks import Masks, without_masks
 from medgen.imaging.labels.names import CaseNames
+from medgen.imaging.masks.classes import MaskClasses
+from medgen.imaging.masks.finding import SliceMasks, without_masks
 from medgen.imaging.reading.archive import Entry, Found, enumerate_sources
 from medgen.imaging.reading.series import Stack, build_stacks
-from medgen.imaging.reading.slices import MaskSource, SliceFacts
+from medgen.imaging.reading.slices import SliceFacts
 from medgen.reporting import Reporter
 
 SCAN_FILES = 32  # headers read in one task
@@ -49,7 +51,7 @@ class PlannedCase:
 
     stack: Stack
     annotation: Annotation
-    masks: list[MaskSource | None]
+    masks: SliceMasks  # empty where none are asked for
     keep: list[int]  # indices of the slices that are kept
     mending: Mending | None = None
 
@@ -64,6 +66,7 @@ class Plan:
     vector_fields: tuple[str, ...]
     classes: dict[str, int]
     labelled: bool  # whether there is a `label` array
+    mask_classes: MaskClasses | None = None  # None: no `mask` array
 
 
 def make_plan(
@@ -77,7 +80,7 @@ def make_plan(
     if table and table.fields and inputs.lidc_xml:
         raise UsageError("the labels and --lidc-xml both give vectors; use one of them")
     files = enumerate_sources(sources, folder_names=inputs.folder_names)
-    slices = _scan_all(files, sources, inputs.masks, options, workers, left_out, listener)
+    slices = _scan_all(files, sources, _none_of(inputs.masks, sources, table), options, workers, left_out, listener)
     every, copies = build_stacks(slices)
     if copies:
         listener.warn(f"{len(copies)} files are copies of others and are left aside, such as {copies[0]}")
@@ -106,11 +109,14 @@ def make_plan(
                 raise DataError(f"{file}: holds no LIDC reading of a CT")
             if reading and not lidc.annotate(reading, stacks, annotations, options.lidc_readers) and named:
                 left_out.add(f"{file}: the series it describes is not among the sources", {"xml": number})
-    masks = Masks(inputs.masks) if inputs.masks else None
+    masked = inputs.masks or (table is not None and "mask" in table.columns)
+    masks = CaseMasks(inputs.masks, table, slices, every, options.masks_optional) if masked else None
+    if masks:
+        masks.report_orphans(sources, left_out)
     cases = []
     for index, stack in enumerate(stacks):
         try:
-            found = masks.of_stack(stack) if masks else []
+            found = masks.of(stack, annotations[index]) if masks else []
             mending = plan_mending(stack) if options.mend else None
             if options.thickness is not None and stack.flaws and mending is None and len(stack.slices) > 1:
                 flaw, remedy = next(iter(stack.flaws.values())), obstacle(stack) or "give --mend"
@@ -139,6 +145,13 @@ def make_plan(
         raise UsageError(f"--train-only {options.train_only}: no case has that label: {told}")
     kind, fitting = of_one_scale([case.stack for case in cases], options, left_out)
     cases = [cases[index] for index in fitting]
+    mask_classes = None
+    if masks:
+        masked_cases = [(case.stack, case.annotation, case.masks) for case in cases]
+        sound, mask_classes = plan_classes(masked_cases, masks, inputs.masks, options, workers, left_out, listener)
+        cases = [cases[index] for index in sound]
+        if not cases:
+            raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess")
     encoding = plan_encoding(kind, options.window)
     if options.mask_background and encoding.intensity.unit != "HU":
         raise UsageError("--mask-background finds lungs in CT, but the images are no CT")
@@ -151,7 +164,7 @@ def make_plan(
         )
     colour = any(case.stack.first.colour for case in cases)
     channels = int(options.channels) if options.channels != "auto" else 3 if colour else 1
-    return Plan(cases, encoding, channels, fields, classes, labelled)
+    return Plan(cases, encoding, channels, fields, classes, labelled, mask_classes)
 
 
 def _ids(stacks: Sequence[Stack], workers: Workers) -> list[str]:
@@ -197,7 +210,7 @@ def _tables(inputs: Inputs, options: PreprocessOptions, left_out: LeftOut) -> tu
 def _scan_all(
     found: Found,
     sources: Sequence[str],
-    masks: str | None,
+    is_mask: Callable[[Entry], bool],
     options: PreprocessOptions,
     workers: Workers,
     left_out: LeftOut,
@@ -206,7 +219,7 @@ def _scan_all(
     left_out.number(found.entries)
     for name, reason in found.refused:
         left_out.add(f"{name}: {reason}", _source_of(name, sources))
-    entries = [entry for entry in found.entries if not _below(entry, masks)]
+    entries = [entry for entry in found.entries if not is_mask(entry)]
     pictures = without_masks(entries, sources)
     passed_over = Counter({"": found.skipped, "masks": len(entries) - len(pictures)})
     slices: list[SliceFacts] = []
@@ -253,13 +266,23 @@ def _scan_tasks(entries: Sequence[Entry], sources: Sequence[str], options: Prepr
         yield ScanTask(chunk, named, options.modality, options.series)
 
 
-def _below(entry: Entry, masks: str | None) -> bool:
-    """Whether a file lies in the folder of masks, and so is no image of its own."""
-    if masks is None:
-        return False
-    folder = Path(masks).resolve() if "{stem}" not in masks else Path(masks).resolve().parent
-    path = Path(entry.path).resolve()
-    return path == folder or folder in path.parents
+def _none_of(masks: str | None, sources: Sequence[str], table: csv_labels.Table | None) -> Callable[[Entry], bool]:
+    """Tells which files are no images of their own: those in the folder of masks, and those that a table names so.
+
+    A folder that holds images and masks is searched by the names of the files.
+    """
+    named = named_masks(table)
+    folder = Path(masks).resolve() if masks and "{stem}" not in masks else None
+    if masks and folder is None:
+        folder = Path(masks).resolve().parent
+    if folder in {place for source in sources for place in (Path(source).resolve(), *Path(source).resolve().parents)}:
+        folder = None
+
+    def is_mask(entry: Entry) -> bool:
+        path = Path(entry.path).resolve()
+        return path in named or path == folder or folder in path.parents
+
+    return is_mask
 
 
 def _tell_flaws(stack: Stack, mending: Mending | None, options: PreprocessOptions, listener: Reporter) -> None:

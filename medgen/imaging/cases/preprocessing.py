@@ -21,6 +21,7 @@ from medgen.imaging.cases.splits import parse_fractions, uniform
 from medgen.imaging.cases.work import Piece, ReadTask, Slab, read
 from medgen.imaging.cases.workers import WorkerDied, Workers
 from medgen.imaging.geometry import PlaneMap, parse_size, plan_plane
+from medgen.imaging.masks.sources import files_of
 from medgen.imaging.reading.series import Stack
 from medgen.imaging.reading.slices import MAX_PIXELS
 from medgen.reporting import Reporter
@@ -28,6 +29,7 @@ from medgen.reporting import Reporter
 SLAB_SLICES = 16  # decoded in one task; bounds the memory of a worker, and keeps all of them busy on one case
 
 _NOT_PROVENANCE = ("workers", "keep_going")  # what does not change the result
+_OF_MASKS = ("mask_classes", "masks_optional")  # nor these without masks
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def _tasks(plan: Plan, planes: list[PlaneMap], options: PreprocessOptions) -> It
                 encoding=plan.encoding,
                 channels=plan.channels,
                 hu=case.stack.first.kind == "hu",
-                masked=bool(case.masks),
+                mask_classes=plan.mask_classes,
                 mask_background=options.mask_background,
                 keep_physical=keep_physical or case.mending is not None,
                 nameless=not patient_of(case),
@@ -221,7 +223,8 @@ def _plane(case: PlannedCase, options: PreprocessOptions, size: tuple[int, int] 
 
 
 def _header(plan: Plan, options: PreprocessOptions) -> SetHeader:
-    config = {name: value for name, value in plain(options).items() if name not in _NOT_PROVENANCE}
+    hidden = _NOT_PROVENANCE if plan.mask_classes else (*_NOT_PROVENANCE, *_OF_MASKS)
+    config = {name: value for name, value in plain(options).items() if name not in hidden}
     notes = {}
     if options.mask_background:
         notes["background"] = "outside the lungs set to -1000 HU"
@@ -236,6 +239,7 @@ def _header(plan: Plan, options: PreprocessOptions) -> SetHeader:
         intensity=plan.encoding.intensity,
         vector_fields=plan.vector_fields,
         label_names=tuple(plan.classes),
+        mask_names=plan.mask_classes.names if plan.mask_classes else (),
         notes=notes,
     )
 
@@ -245,7 +249,7 @@ def _facts(plan: Plan) -> Iterator[str | int]:
     yield from plan.classes
     for case in plan.cases:
         yield from (f"{item.entry.size} {item.sample}" for item in case.stack.slices)
-        yield from (source.entry.size for source in case.masks[:1] if source)
+        yield from (f"{entry.size} {entry.sample()}" for entry in files_of(case.masks))
         told = case.annotation
         for facts in (told.findings, told.labels, told.texts, told.modalities):
             yield from (f"{index}: {fact}" for index, fact in sorted(facts.items()))

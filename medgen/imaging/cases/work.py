@@ -14,15 +14,16 @@ from medgen.artifacts.schema import as_bytes
 from medgen.errors import DataError, MedgenError
 from medgen.imaging.cases.intensity import Encoding
 from medgen.imaging.geometry import Pair, PlaneMap
+from medgen.imaging.masks.classes import MaskClasses
+from medgen.imaging.masks.sources import MaskSource, label_map
 from medgen.imaging.reading import formats
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.faults import NoPicture
 from medgen.imaging.reading.plain_pixels import PlainPixels
 from medgen.imaging.reading.rescale import Physical
-from medgen.imaging.reading.slices import Format, MaskSource, SliceFacts
+from medgen.imaging.reading.slices import Format, SliceFacts
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
-MASK_LEVEL = 0.5  # of a mask file's own maximum
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class ReadTask:
     encoding: Encoding
     channels: int
     hu: bool  # whether the values are Hounsfield units
-    masked: bool  # whether a mask array is wanted
+    mask_classes: MaskClasses | None  # None: no mask array is wanted
     mask_background: bool
     keep_physical: bool  # float32 instead of stored values, for work that needs the whole case
     nameless: bool  # whether nothing tells whose images these are
@@ -87,7 +88,7 @@ class ReadTask:
     def parts(self) -> Iterator[ReadTask]:
         """A task for each file of pixels, without its masks."""
         for piece in self.pieces:
-            yield replace(self, pieces=(replace(piece, masks=()),), masked=False, telling=None)
+            yield replace(self, pieces=(replace(piece, masks=()),), mask_classes=None, telling=None)
 
     def __str__(self) -> str:
         files = dict.fromkeys(
@@ -160,11 +161,11 @@ def _slab(task: ReadTask) -> Slab:
                 values = without_background(values.astype(np.float32, copy=False), task.spacing)
             planes.append(plane.image(values, fill))
         for source, plane in zip(piece.masks, maps, strict=False):
-            masks.append(_read_mask(source, plane))
+            masks.append(_mask(source, plane, task.mask_classes))
     stack = np.ascontiguousarray(np.moveaxis(np.stack(planes), 3, 1))  # (D, C, H, W)
     return Slab(
         stack.astype(np.float32, copy=False) if task.keep_physical else task.encoding.encode(stack),
-        np.stack(masks)[:, None] if task.masked else None,
+        np.stack(masks)[:, None] if task.mask_classes else None,
         digests,
         identity.digest()[:16] if task.nameless else b"",
         telling_digest(TellingTask(task.telling, task.hu)) if task.telling else b"",
@@ -216,13 +217,10 @@ def _with_channels(image: Physical, channels: int) -> Physical:
     return np.repeat(image, channels, axis=2)
 
 
-def _read_mask(source: MaskSource | None, plane: PlaneMap) -> npt.NDArray[np.uint8]:
-    """One slice's mask (H, W) in the geometry of its image; all zeros where there is none."""
-    if source is None:
+def _mask(source: MaskSource | None, plane: PlaneMap, classes: MaskClasses | None) -> npt.NDArray[np.uint8]:
+    """One slice's mask (H, W) in the geometry of its image; all background where there is none."""
+    if source is None or classes is None:
         return np.zeros((plane.y.target, plane.x.target), dtype=np.uint8)
-    values = formats.read(source.entry, source.format, (source.frame,), hu=False)[0].max(axis=2)
-    _check_size(source.entry, values.shape, plane)
-    # Masks are written as 0/1, 0/255, or as JPEG with values in between.
-    high = float(values.max())
-    full = 1.0 if high <= 1.0 else 255.0 if high > 128 else high
-    return plane.mask((values > MASK_LEVEL * full).astype(np.uint8))
+    labels = label_map(source, classes)
+    _check_size(source.entry, labels.shape, plane)
+    return plane.labels(labels)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from medgen.errors import DataError
 from medgen.imaging.geometry import PlaneMap
+from medgen.imaging.reading.archive import Entry
 
 NODULE_FIELDS = ("has_nodule", "x", "y", "size", "malignancy", "texture")
 RIM = 1e-6  # rounding
@@ -33,6 +34,7 @@ class Annotation:
     patient: str = ""
     split: str = ""
     synthetic: str = ""
+    masks: dict[int, Entry] = field(default_factory=dict)
 
 
 def vector_of(finding: Finding, fields: tuple[str, ...], plane: PlaneMap, where: str) -> npt.NDArray[np.float32]:

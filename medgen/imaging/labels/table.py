@@ -13,11 +13,12 @@ from medgen.errors import DataError
 from medgen.imaging.labels.annotations import NODULE_FIELDS, Annotation, Finding
 from medgen.imaging.labels.names import CaseNames
 from medgen.imaging.labels.rows import read_rows
+from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.series import Stack
 
 _PATHS = ("path", "filename", "file")
 _SYNONYMS = {"modal": "modality"}
-_KNOWN = ("case", "series", "slice", "label", "text", "modality", "patient", "split", "synthetic")
+_KNOWN = ("case", "series", "slice", "label", "text", "modality", "patient", "split", "synthetic", "mask")
 
 
 @dataclass
@@ -118,6 +119,8 @@ def _apply_row(
             annotation.texts[position] = row["text"]
         if row.get("modality"):
             annotation.modalities[position] = row["modality"]
+        if row.get("mask"):
+            annotation.masks[position] = _mask(table, row["mask"])
     annotation.patient = row.get("patient") or annotation.patient
     if row.get("split"):
         if row["split"] not in (*SPLITS, NO_SPLIT):
@@ -186,6 +189,13 @@ def _larger(new: Finding, old: Finding | None, fields: Sequence[str]) -> Finding
         raise DataError("this slice has a row already, and without a field 'size' none of them is the larger one")
     at = list(fields).index("size")
     return max(old, new, key=lambda finding: finding.values[at])
+
+
+def _mask(table: Table, name: str) -> Entry:
+    path = table.file.parent / name
+    if not path.is_file():
+        raise DataError(f"no such mask '{name}'")
+    return Entry(str(path), "", path.stat().st_size, 0, path.name)
 
 
 def _label(table: Table, text: str) -> int:

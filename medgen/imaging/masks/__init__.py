@@ -1,1 +1,1 @@
-"""Masks: where their files are, what they hold, and new ones made from them."""
+"""Masks: which belongs to which image, what they hold, which values are which classes, and new ones made from them."""

@@ -50,6 +50,11 @@ def read_dicom(entry: Entry, frames: Sequence[int], *, hu: bool, plain: PlainPix
     return np.stack([_physical(dataset, stored[frame, :, :, 0], frame, hu) for frame in frames])[..., None]
 
 
+def stored_frames(entry: Entry) -> npt.NDArray[Any]:
+    """All frames of a grey file as they are stored, (F, H, W)."""
+    return _decode(read_dataset(entry))[..., 0]
+
+
 def _decode(dataset: Dataset) -> npt.NDArray[Any]:
     """Stored values (F, H, W, C)."""
     frames = int(dataset.get("NumberOfFrames") or 1)

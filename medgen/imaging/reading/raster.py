@@ -21,6 +21,8 @@ from medgen.imaging.reading.slices import MAX_PIXELS, SliceFacts
 _GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 _WIDE_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
+_JPEG = b"\xff\xd8\xff"
+
 # Tags of TIFF, and what they say.
 _SUBFILE, _REDUCED = 254, 1
 _BITS = 258
@@ -36,6 +38,19 @@ def scan_raster(entry: Entry, modality: str) -> list[SliceFacts]:
 def read_raster(entry: Entry, frames: Sequence[int]) -> npt.NDArray[np.float32]:
     """Values (F, H, W, C), C = 3 for colour, 0..255 but for images of more than 8 bits; transparency lies on black."""
     return np.stack([_values(entry, frame) for frame in frames])
+
+
+def read_labels(entry: Entry, frame: int) -> npt.NDArray[np.float32]:
+    """Values (H, W, C) of a page that is a mask; of one with a palette of colours the indices, which are classes."""
+    image = _open(entry, frame)
+    if image.mode == "P" and not _grey_palette(image):
+        return np.asarray(ImageOps.exif_transpose(image), dtype=np.float32)[:, :, None]
+    return _values(entry, frame)
+
+
+def is_jpeg(entry: Entry) -> bool:
+    """Whether a file is a JPEG, whose compression changes values."""
+    return entry.head(len(_JPEG)) == _JPEG
 
 
 def _facts(entry: Entry, image: ImageFile, page: int, modality: str) -> SliceFacts:

@@ -59,15 +59,6 @@ class SliceFacts:
     plain: PlainPixels | None = None  # where the pixels lie in a DICOM file, if they need no decoder
 
 
-@dataclass(frozen=True)
-class MaskSource:
-    """Where a slice's mask is: a file and the frame in it."""
-
-    entry: Entry
-    format: Format
-    frame: int
-
-
 def defined_modality(told: str) -> str:
     """The term that a file tells as its modality; "" for any that the standard does not define, which is free text."""
     term = told.strip().upper()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medgen.errors import ConfigError
-from medgen.imaging.geometry import parse_size, plan_depth, plan_plane
+from medgen.imaging.geometry import PlaneMap, parse_size, plan_depth, plan_plane
 from medgen.imaging.labels.annotations import NODULE_FIELDS, Finding, vector_of
 
 sides = st.integers(24, 90)
@@ -89,7 +89,7 @@ def test_padding_has_the_fill_value_and_a_mask_stays_binary() -> None:
     assert np.allclose(image[8:24], 5.0)
     mask = np.zeros((20, 40), np.uint8)
     mask[5:15, 10:30] = 1
-    small = plane.mask(mask)
+    small = plane.labels(mask)
     assert set(np.unique(small)) == {0, 1}
     assert small.sum() == pytest.approx(mask.sum() * plane.x.scale * plane.y.scale, rel=0.1)
 
@@ -105,7 +105,7 @@ def test_the_box_of_a_drawn_nodule_follows(left: int, top: int, width: int, heig
     )
     plane = plan_plane((32, 48), (1.0, 1.0), size=(96, 96), keep_aspect=keep, spacing=None)
     _, x, y, size, malignancy, texture = vector_of(finding, NODULE_FIELDS, plane, "here")
-    rows, columns = np.nonzero(plane.mask(source))
+    rows, columns = np.nonzero(plane.labels(source))
     assert x * 96 == pytest.approx((columns.min() + columns.max() + 1) / 2, abs=1.0)
     assert y * 96 == pytest.approx((rows.min() + rows.max() + 1) / 2, abs=1.0)
     assert size * 96 == pytest.approx(max(np.ptp(rows), np.ptp(columns)) + 1, abs=1.01)
@@ -149,3 +149,44 @@ def test_a_wrong_size_is_refused(text: str) -> None:
 def test_size_is_width_by_height() -> None:
     assert parse_size("256x192") == (192, 256)
     assert parse_size("64") == (64, 64)
+
+
+@pytest.mark.parametrize(
+    "plane",
+    [
+        plan_plane((96, 64), (1.0, 1.0), size=(192, 128), keep_aspect=True, spacing=None),
+        plan_plane((96, 64), (1.0, 1.0), size=(50, 50), keep_aspect=True, spacing=None),
+        plan_plane((96, 64), (1.0, 1.0), size=(70, 111), keep_aspect=False, spacing=None),
+        plan_plane((96, 64), (0.8, 1.3), size=(60, 60), keep_aspect=True, spacing=1.0),
+        plan_plane((96, 64), (0.8, 1.3), size=(40, 120), keep_aspect=True, spacing=0.7),
+        plan_plane((96, 64), (1.0, 1.0), size=None, keep_aspect=True, spacing=1.37),
+        plan_plane((96, 64), (1.0, 1.0), size=(80, 80), keep_aspect=True, spacing=None).shifted((3.4, -2.2)),
+    ],
+    ids=["up", "down", "stretched", "cropped", "cropped and padded", "spacing", "mended"],
+)
+def test_labels_lie_where_the_image_does_and_hold_no_new_class(plane: PlaneMap) -> None:
+    """A checkerboard: where the resampled image is still pure, it says which square lies there."""
+    rows, columns = np.mgrid[:96, :64] // 16
+    classes = (1 + (rows * 3 + columns) % 7).astype(np.uint8)
+    labels = plane.labels(classes)
+    assert set(np.unique(labels)) <= {*range(8)}
+    for number in range(1, 8):
+        share = plane.image((classes == number).astype(np.float32)[:, :, None], 0.0)[:, :, 0]
+        assert (labels[share > 0.999] == number).all()
+        assert (labels[share < 0.001] != number).all()
+    covered = plane.image(np.ones((96, 64, 1), np.float32), 0.0)[:, :, 0] > 0.5
+    np.testing.assert_array_equal(labels > 0, covered)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 60), st.integers(1, 60), st.booleans())
+def test_labels_of_any_size_are_those_of_the_nearest_pixels(
+    h: int, w: int, height: int, width: int, keep: bool
+) -> None:
+    plane = plan_plane((h, w), (1.0, 1.0), size=(height, width), keep_aspect=keep, spacing=None)
+    numbers = (np.arange(h * w) % 255 + 1).reshape(h, w).astype(np.uint8)
+    labels = plane.labels(numbers)
+    for row in range(height):
+        for column in range(width):
+            y, x = plane.y.inverse(row + 0.5), plane.x.inverse(column + 0.5)
+            inside = 0 <= y < h and 0 <= x < w
+            assert labels[row, column] == (numbers[int(y), int(x)] if inside else 0)

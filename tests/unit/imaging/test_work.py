@@ -34,7 +34,7 @@ def task_of(path: Path, **changes: object) -> ReadTask:
         encoding=plan_encoding(facts.kind, "auto"),
         channels=1,
         hu=facts.kind == "hu",
-        masked=False,
+        mask_classes=None,
         mask_background=False,
         keep_physical=False,
         nameless=False,
