@@ -100,6 +100,7 @@ class Generator:
         if not asked:
             return self.denoiser
         condition = as_condition(asked, self.denoiser.facts.mask_names).to(self.denoiser.device)
+        condition = self.denoiser.prepared(condition)
         unwanted = condition.null()
         if negative is not None:
             rows = torch.from_numpy(negative).expand(len(asked["vector"]), -1).to(self.denoiser.device)

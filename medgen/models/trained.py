@@ -154,6 +154,15 @@ class TrainedUNet(Trained[UNet, FactsT]):
         )
         return output[: len(x)].float()
 
+    @torch.inference_mode()
+    def prepared(self, condition: Condition) -> Condition:
+        """The condition of a batch of images for many calls, with what does not change from call to call done once."""
+        if condition.mask is None:
+            return condition
+        mask = condition.mask.to(self.device)
+        padded = condition.to(self.device).each(lambda part: _padded(part, like=mask))
+        return self.network.prepared(padded).each(lambda part: part[: len(mask)])
+
 
 class Denoiser(TrainedUNet[DenoiserFacts]):
     """What `generate` samples with: x (B, c, h, w) under a condition."""

@@ -22,6 +22,8 @@ class Condition:
     """(B, K), numbers in [0, 1]."""
     mask: Tensor | None = None
     """(B, M, H, W), 1 where a pixel belongs to class k + 1 and 0 elsewhere; background has no channel."""
+    hint: Tensor | None = None
+    """(B, width, h, w), what a UNet made of the mask before many calls under it; see `UNet.prepared`."""
     tokens: Tensor | None = None
     """(B, L, context_width), a row a word."""
     present: Tensor | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -163,13 +164,33 @@ class UNet(nn.Module):
         # Attention to L copies of one token equals attention to that token alone.
         return torch.where(condition.present[:, None, None], tokens, self.null_context)
 
+    def prepared(self, condition: Condition) -> Condition:
+        """The same condition for many calls: what does not change from call to call is done, once."""
+        if condition.mask is None or self.side is None:
+            return condition
+        return replace(condition, mask=None, hint=self.side.features(condition.mask))
+
     def _residuals(self, x: Tensor, seen: Seen, condition: Condition) -> list[Tensor] | None:
-        """What the side network makes of the mask; None without a mask."""
-        if condition.mask is None:
+        """What the side network makes of the mask, or of the hint that was made of it; None without either."""
+        if condition.mask is None and condition.hint is None:
             return None
         if self.side is None:
             raise ConfigError("a mask was given to a network without a side network; train one that takes masks")
-        residuals: list[Tensor] = self.side(x, seen.embedding, seen.tokens, condition.mask)
+        rows = _rows_asked(seen.present)
+        if rows is None:
+            return self._side_residuals(self.side, x, seen.embedding, seen.tokens, condition)
+        tokens = None if seen.tokens is None else seen.tokens[rows]
+        asked = condition.each(lambda part: part[rows])
+        found = self._side_residuals(self.side, x[rows], seen.embedding[rows], tokens, asked)
+        return [part.new_zeros(len(x), *part.shape[1:]).index_copy(0, rows, part) for part in found]
+
+    @staticmethod
+    def _side_residuals(
+        side: SideNetwork, x: Tensor, embedding: Tensor, tokens: Tensor | None, condition: Condition
+    ) -> list[Tensor]:
+        if condition.hint is not None:
+            return side.residuals(x, embedding, tokens, condition.hint)
+        residuals: list[Tensor] = side(x, embedding, tokens, condition.mask)
         return residuals
 
     def _head_index(self, head: str | None) -> int:
@@ -192,3 +213,14 @@ class UNet(nn.Module):
                 f"input of {' x '.join(map(str, x.shape[2:]))} does not fit the UNet: sides must be multiples of "
                 f"{config.factor}; pad or crop it, or use fewer levels (widths)"
             )
+
+
+def _rows_asked(present: Tensor | None) -> Tensor | None:
+    """In inference, the rows of a batch of which something is asked, and as many others as make them a multiple of 4.
+
+    None = all of them. In a multiple of 4 a row comes out with the same bits in any batch; see `models/trained.py`.
+    """
+    if present is None or torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
+        return None
+    count = -(-int(present.sum()) // 4) * 4
+    return None if count >= len(present) else torch.argsort(~present, stable=True)[:count]

@@ -6,6 +6,8 @@ convolution of zeros. Any trunk will do that has a way down and a middle, and ad
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from medgen.errors import DataError
@@ -32,13 +34,22 @@ class SideNetwork(nn.Module):
 
         embedding (B, time_width) and tokens (B, L, context_width) are the trunk's own.
         """
+        self.check(mask.shape, x.shape)
+        return self.residuals(x, embedding, tokens, self.features(mask))
+
+    def check(self, mask: Sequence[int], x: Sequence[int]) -> None:
+        """DataError unless a mask of this shape belongs to an x of that one."""
         side = self.config
-        if mask.shape != (len(x), side.classes, *(side.factor * length for length in x.shape[2:])):
+        if tuple(mask) != (x[0], side.classes, *(side.factor * length for length in x[2:])):
             raise DataError(
-                f"a mask of shape {tuple(mask.shape)} does not fit: expected {side.classes} channels, and sides "
-                f"{side.factor} times those of what the network sees, {' x '.join(map(str, x.shape[2:]))}"
+                f"a mask of shape {tuple(mask)} does not fit: expected {side.classes} channels, and sides "
+                f"{side.factor} times those of what the network sees, {' x '.join(map(str, x[2:]))}"
             )
-        return self.residuals(x, embedding, tokens, self.hint(mask.to(self.hint.entry.weight.dtype)))
+
+    def features(self, mask: Tensor) -> Tensor:
+        """The hint (B, widths[0], H / factor, W / factor) of a mask (B, classes, H, W), the same at every time."""
+        hint: Tensor = self.hint(mask.to(self.hint.entry.weight.dtype))
+        return hint
 
     def residuals(self, x: Tensor, embedding: Tensor, tokens: Tensor | None, hint: Tensor) -> list[Tensor]:
         """Residuals for x (B, C, h, w) under features of a hint (B, widths[0], h, w)."""

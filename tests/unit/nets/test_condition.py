@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from medgen.errors import ConfigError, DataError
 from medgen.nets.condition import NOTHING, Condition
-from medgen.nets.options import UNetConfig
+from medgen.nets.options import SideConfig, UNetConfig
 from medgen.nets.unet import UNet
 
 CONFIG = UNetConfig(
@@ -25,8 +26,13 @@ PRESENT = torch.tensor([True, False, True])
 class Side(nn.Module):
     """Speaks to the middle alone: the share of the mask that is set, everywhere."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[int] = []
+
     def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None, mask: Tensor) -> list[Tensor]:
-        assert mask.dtype == x.dtype
+        self.calls.append(len(x))
+        mask = mask.to(x.dtype)
         assert embedding.shape == (len(x), CONFIG.time_width)
         silent = [x.new_zeros(len(x), width, 8 // factor, 8 // factor) for width, factor in ((8, 1), (8, 1), (8, 2))]
         share = mask.mean((1, 2, 3), keepdim=True)
@@ -103,3 +109,31 @@ def test_residuals_that_are_given_take_the_place_of_those_of_the_mask() -> None:
 def test_a_network_without_a_side_network_refuses_a_mask() -> None:
     with pytest.raises(ConfigError, match="without a side network"):
         network()(X, TIME, Condition(mask=MASK))
+
+
+def test_in_sampling_the_side_network_sees_those_rows_alone_that_ask_for_something() -> None:
+    side = Side()
+    unet, asked = network(side), Condition(vector=VECTOR[[0, 1, 2, 0]], mask=MASK[[0, 1, 2, 0]])
+    both, x, time = asked.joined(asked.null()), X[[0, 1, 2, 0] * 2], TIME[[0, 1, 2, 0] * 2]
+    expected = unet(x, time, both)
+    with torch.inference_mode():
+        torch.testing.assert_close(unet(x, time, both), expected)
+        late = unet(x, time, asked.null().joined(asked))
+    torch.testing.assert_close(late[4:], expected[:4])
+    assert side.calls == [8, 4, 4]
+
+
+def test_a_prepared_condition_gives_the_same_answers_with_its_features_made_once() -> None:
+    torch.manual_seed(1)
+    unet = UNet(replace(CONFIG, side=SideConfig(factor=1, hint_width=4)))
+    for parameter in unet.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    asked = Condition(vector=VECTOR, mask=MASK)
+    prepared = unet.prepared(asked)
+    assert prepared.mask is None
+    assert unet.side is not None
+    unet.side.hint.entry.weight.data.fill_(float("nan"))  # nothing looks at the mask again
+    unet_before = unet(X, TIME, prepared.joined(prepared.null()).of([0, 1, 5]))
+    assert torch.isfinite(unet_before).all()
+    assert not torch.isfinite(unet(X, TIME, asked)).all()
+    assert unet.prepared(Condition(vector=VECTOR)) == Condition(vector=VECTOR)
