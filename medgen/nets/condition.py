@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -37,9 +37,9 @@ class Condition:
         """The condition on `device`."""
         return self.each(lambda part: part.to(device))
 
-    def of(self, rows: Sequence[int]) -> Condition:
-        """The condition of these samples of the batch."""
-        return self.each(lambda part: part[list(rows)])
+    def of(self, rows: Tensor) -> Condition:
+        """The condition of these samples of the batch, by number."""
+        return self.each(lambda part: part[rows])
 
     def dropped(self, present: Tensor) -> Condition:
         """The condition where `present` (B,) bool is True as well, and null elsewhere."""

@@ -180,7 +180,7 @@ class UNet(nn.Module):
         if rows is None:
             return self._side_residuals(self.side, x, seen.embedding, seen.tokens, condition)
         tokens = None if seen.tokens is None else seen.tokens[rows]
-        asked = condition.each(lambda part: part[rows])
+        asked = condition.of(rows)
         found = self._side_residuals(self.side, x[rows], seen.embedding[rows], tokens, asked)
         return [part.new_zeros(len(x), *part.shape[1:]).index_copy(0, rows, part) for part in found]
 

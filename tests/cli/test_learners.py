@@ -37,6 +37,7 @@ def test_a_printed_configuration_reads_back(
     ("arguments", "message"),
     [
         (["--set", "volumes.depth=8"], "'volumes' is an option of learner interpolator, and this is learner denoiser"),
+        (["--preset", "ct-interpolation", "--set", "balance.field=x"], "'balance' is an option of learner denoiser or"),
         (["--vae", "v"], "'vae' is an option of learner interpolator or normalizer or siamese, and this is"),
         (["--preset", "ct-interpolation", "--learner", "denoiser"], "'volumes' is an option of learner interpolator"),
         (["--learner", "denoizer"], "learner = 'denoizer'; did you mean 'denoiser'"),

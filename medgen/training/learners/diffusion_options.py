@@ -9,7 +9,7 @@ from msgspec import Meta
 from medgen.config import option
 from medgen.diffusion.options import Objective, ScheduleConfig, check
 from medgen.nets.options import Hint, UNetConfig
-from medgen.training.data.options import VolumeOptions
+from medgen.training.data.options import Balance, VolumeOptions
 from medgen.training.learners.normalizer_options import NormalizerLosses
 from medgen.training.learners.siamese_options import SiameseLosses
 from medgen.training.loop.options import TrainingOptions
@@ -34,7 +34,13 @@ class TrainDiffusionOptions(TrainingOptions, frozen=True, tag_field="learner"):
         check(self.objective, self.schedule)
 
 
-class DenoiserOptions(TrainDiffusionOptions, frozen=True, tag="denoiser"):
+class SliceDiffusionOptions(TrainDiffusionOptions, frozen=True):
+    """Options that learners of slices have."""
+
+    balance: Balance | None = None
+
+
+class DenoiserOptions(SliceDiffusionOptions, frozen=True, tag="denoiser"):
     """To denoise images or latents, under the set's vectors where it has them."""
 
     condition_dropout: Annotated[float, DROPOUT] = 0.3
@@ -48,14 +54,14 @@ class InterpolatorOptions(TrainDiffusionOptions, frozen=True, tag="interpolator"
     """Training pairs."""
 
 
-class NormalizerOptions(TrainDiffusionOptions, frozen=True, tag="normalizer"):
+class NormalizerOptions(SliceDiffusionOptions, frozen=True, tag="normalizer"):
     """To make images normal."""
 
     vae: Annotated[str, THROUGH] | None = None
     normalizer: NormalizerLosses = NormalizerLosses()
 
 
-class SiameseOptions(TrainDiffusionOptions, frozen=True, tag="siamese"):
+class SiameseOptions(SliceDiffusionOptions, frozen=True, tag="siamese"):
     """To denoise images or latents under masks, taught by a second branch that sees the image."""
 
     vae: Annotated[str, THROUGH] | None = None

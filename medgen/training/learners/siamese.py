@@ -21,9 +21,9 @@ from medgen.diffusion.objectives import diffusion_loss
 from medgen.diffusion.schedules import Schedule
 from medgen.diffusion.siamese import consistency, emphasis, image_weight, reseen
 from medgen.errors import ConfigError, DataError
+from medgen.models.condition import check_fed, fitted_to_vectors
 from medgen.models.facts import DenoiserFacts, check_intensity
 from medgen.models.trained import FrozenVAE
-from medgen.nets.condition import Condition
 from medgen.nets.options import SideConfig, UNetConfig
 from medgen.nets.side.siamese import Siamese
 from medgen.training.data.augment import random_flip
@@ -109,7 +109,7 @@ class SiameseLearner(Learner):
             estimate, again = reseen(of_image, options.objective, self.schedule, x_t, noise, t)
             # One row at least: where weights are sharded, all processes must call the network as often.
             rows = torch.argsort(near, descending=True, stable=True)[: max(int(near.sum()), 1)].to(x0.device)
-            output = self.model.unet(again[rows], t[rows], _of(condition, rows))
+            output = self.model.unet(again[rows], t[rows], condition.of(rows))
             errors = error(output, rows, estimate) * near.to(x0.device)[rows]
             terms["augmentation"] = errors.sum() / len(x0)
         return self._total(terms)
@@ -117,10 +117,6 @@ class SiameseLearner(Learner):
     def _total(self, terms: dict[str, Tensor]) -> tuple[Tensor, Parts]:
         total = torch.stack([getattr(self.options.losses, name) * term for name, term in terms.items()]).sum()
         return total, {name: term.detach() for name, term in terms.items()}
-
-
-def _of(condition: Condition, rows: Tensor) -> Condition:
-    return condition.each(lambda part: part[rows])
 
 
 def train(training: Training, options: SiameseOptions) -> None:
@@ -196,9 +192,9 @@ def _network(
             f"images of {shape[1]} x {shape[2]} do not fit: sides must be multiples of {whole}; resize in preprocess"
         )
     side = replace(config.side or SideConfig(), classes=classes, factor=factor)
-    return replace(
-        config, in_channels=channels, out_channels=channels, vector_size=len(vector_fields), context_width=0, side=side
-    )
+    check_fed(config, ("vector", "mask"), "siamese learner")
+    config = fitted_to_vectors(config, vector_fields)
+    return replace(config, in_channels=channels, out_channels=channels, side=side)
 
 
 def check_trunk(trunk: Model, network: UNetConfig, facts: DenoiserFacts) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from medgen.config import Options, option
 from medgen.errors import ConfigError
 from medgen.nets.options import DiscriminatorConfig, VAEConfig
+from medgen.training.data.options import Balance
 from medgen.training.loop.options import Size, TrainingOptions, Weight
 
 
@@ -36,6 +37,7 @@ class VAELosses(Options, frozen=True):
 class TrainVAEOptions(TrainingOptions, frozen=True):
     """Options of train-vae."""
 
+    balance: Balance | None = None
     network: VAEConfig = VAEConfig()
     losses: VAELosses = VAELosses()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()

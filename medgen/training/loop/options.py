@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from msgspec import Meta
 
@@ -67,8 +67,19 @@ class TrainingOptions(Options, frozen=True):
     """What the options of every training begin with."""
 
     loop: LoopOptions = LoopOptions()
-    balance: Balance | None = None
     seed: Annotated[int, SEED] = 0
+
+
+class OfSlices(Protocol):
+    """Options of a training that draws slices."""
+
+    @property
+    def seed(self) -> int:
+        """Of the draw."""
+
+    @property
+    def balance(self) -> Balance | None:
+        """How often which slices are drawn; None: all alike."""
 
 
 IRRELEVANT = ("checkpoint", "validate_every", "log_every", "save_every", "save_minutes")

@@ -33,7 +33,7 @@ from medgen.training.loop.distributed import World, world
 from medgen.training.loop.learner import Learner
 from medgen.training.loop.log import Log
 from medgen.training.loop.loop import Loop
-from medgen.training.loop.options import TrainingOptions, decisive
+from medgen.training.loop.options import OfSlices, TrainingOptions, decisive
 from medgen.training.loop.resume import Identity, ResumeFile, State, below, resume_path
 
 PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
@@ -77,7 +77,7 @@ class Training:
     device: torch.device
     reporter: Reporter
 
-    def slices(self, options: TrainingOptions, *, masks: bool = False) -> Sources[Slices]:
+    def slices(self, options: OfSlices, *, masks: bool = False) -> Sources[Slices]:
         """The set's slices, one by one: of its training split, and of its validation split if it has one."""
 
         def of(split: str) -> Slices:

@@ -49,7 +49,7 @@ def network(side: nn.Module | None = None) -> UNet:
 
 
 def test_rows_are_taken_from_every_part() -> None:
-    some = FULL.dropped(PRESENT).of([2, 0])
+    some = FULL.dropped(PRESENT).of(torch.tensor([2, 0]))
     assert some.vector is not None
     assert some.mask is not None
     assert some.tokens is not None
@@ -58,7 +58,7 @@ def test_rows_are_taken_from_every_part() -> None:
     assert torch.equal(some.mask, MASK[[2, 0]])
     assert len(some.tokens) == 2
     assert some.present.tolist() == [True, True]
-    assert NOTHING.of([1, 2]) == NOTHING
+    assert NOTHING.of(torch.tensor([1, 2])) == NOTHING
 
 
 def test_what_is_dropped_stays_dropped() -> None:
@@ -133,7 +133,7 @@ def test_a_prepared_condition_gives_the_same_answers_with_its_features_made_once
     assert prepared.mask is None
     assert unet.side is not None
     unet.side.hint.entry.weight.data.fill_(float("nan"))  # nothing looks at the mask again
-    unet_before = unet(X, TIME, prepared.joined(prepared.null()).of([0, 1, 5]))
+    unet_before = unet(X, TIME, prepared.joined(prepared.null()).of(torch.tensor([0, 1, 5])))
     assert torch.isfinite(unet_before).all()
     assert not torch.isfinite(unet(X, TIME, asked)).all()
     assert unet.prepared(Condition(vector=VECTOR)) == Condition(vector=VECTOR)
