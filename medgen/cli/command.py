@@ -56,7 +56,7 @@ class Command(TyperCommand):
                 continue
             own = "Arguments" if parameter.param_type_name == "argument" else "Options"
             group = GENERAL if parameter.name in SHARED else getattr(parameter, "rich_help_panel", None)
-            groups.setdefault(group or own, []).append(record)
+            groups.setdefault(group or own, []).append((record[0], record[1] + _no_default(parameter, record[1])))
         return dict(sorted(groups.items(), key=lambda item: ORDER.get(item[0], 0)))
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
@@ -121,6 +121,12 @@ def _common(
     report: Annotated[str | None, typer.Option("--report")] = None,
 ) -> None:
     """What every command takes besides its own."""
+
+
+def _no_default(parameter: Any, text: str) -> str:
+    """What to add to the help of an option that may be left out, where nothing else tells so."""
+    takes_value = parameter.param_type_name == "option" and not parameter.is_flag
+    return "  [default: none]" if takes_value and parameter.default is None and "[" not in text else ""
 
 
 def _first_process(parameters: Sequence[Any]) -> bool:

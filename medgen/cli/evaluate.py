@@ -39,7 +39,10 @@ def command(
         ),
     ] = None,
     split: Annotated[
-        str | None, typer.Option("--split", metavar="NAME", help="Only that split of what is measured, such as test.")
+        str | None,
+        typer.Option(
+            "--split", metavar="NAME", help="Only that split of what is measured, such as test.  [default: all]"
+        ),
     ] = None,
     reference: Annotated[
         Path | None,
@@ -47,7 +50,9 @@ def command(
     ] = None,
     reference_split: Annotated[
         str | None,
-        typer.Option("--reference-split", metavar="NAME", help="Only that split of --reference, such as test."),
+        typer.Option(
+            "--reference-split", metavar="NAME", help="Only that split of --reference, such as test.  [default: all]"
+        ),
     ] = None,
     synthetic_reference: Annotated[
         bool, typer.Option("--synthetic-reference", help="Let --reference hold synthetic cases.")

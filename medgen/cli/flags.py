@@ -101,8 +101,11 @@ class Flag:
     def help(self, defaults: list[Any]) -> str:
         """Help with default and range; `defaults` are those of all structs that share the flag."""
         shown = self.said.default or " or ".join(dict.fromkeys(filter(None, map(self._shown, defaults))))
-        required = "required" if msgspec.NODEFAULT in defaults else ""
-        facts = "; ".join(filter(None, [f"default: {shown}" if shown else required, self.limits]))
+        if msgspec.NODEFAULT in defaults:
+            told = "required"
+        else:
+            told = f"default: {shown or 'none'}" if shown or self.kind is not bool else ""
+        facts = "; ".join(filter(None, [told, self.limits]))
         return f"{self.said.help}  [{facts}]" if facts else self.said.help
 
     def _shown(self, default: Any) -> str:

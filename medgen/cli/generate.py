@@ -50,7 +50,9 @@ def command(
     ] = None,
     like_split: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Only from the cases of this split.", rich_help_panel=CONDITIONS),
+        typer.Option(
+            metavar="NAME", help="Only from the cases of this split.  [default: all]", rich_help_panel=CONDITIONS
+        ),
     ] = None,
     mask: Annotated[
         Path | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pty
+import re
 import resource
 import shlex
 import signal
@@ -53,6 +54,16 @@ def test_every_command_has_examples_that_it_would_take(name: str) -> None:
             medgen, called, *words = shlex.split(part.partition(" > ")[0])
             assert medgen == "medgen"
             group.get_command(None, called).make_context(called, words)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_that_takes_a_value_shows_its_default(name: str) -> None:
+    command = typer.main.get_command(app).get_command(None, name)
+    records = command.records(command.make_context(name, [], resilient_parsing=True))
+    for heading, options in records.items():
+        for switches, text in options if heading not in ("Arguments", "Configuration", "General") else []:
+            takes_value = re.search(r"--[\w-]+ (?!/)", switches)
+            assert "[default: " in text or "[required" in text or not takes_value, (heading, switches)
 
 
 def test_help_loads_nothing_heavy() -> None:

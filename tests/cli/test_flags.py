@@ -63,7 +63,7 @@ def test_a_field_is_a_flag_only_if_it_says_so() -> None:
     ("key", "switches", "metavar", "text"),
     [
         ("loop.steps", "--steps", "N", "Updates.  [default: 100; x>=1]"),
-        ("heat", "--heat", "C", "Of the stove.  [0<x<=300]"),
+        ("heat", "--heat", "C", "Of the stove.  [default: none; 0<x<=300]"),
         ("method", "--method", "boil|fry", "How.  [default: boil]"),
         ("salt", "--salt/--no-salt", None, "Add salt.  [default: salt]"),
         ("lid", "--lid", None, "Close the pot."),

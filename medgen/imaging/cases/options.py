@@ -30,11 +30,13 @@ class SourceOptions(Options, frozen=True):
     ] = False
     channels: Annotated[Literal["auto", "1", "3"], option("Grey or colour.", group=VALUES)] = "auto"
     modality: Annotated[
-        str, option("What NIfTI, PNG and JPG files show, such as CT.", metavar="NAME", group=VALUES)
+        str,
+        option("What NIfTI, PNG and JPG files show, such as CT.", metavar="NAME", group=VALUES, default="as they tell"),
     ] = ""
     mask_background: Annotated[bool, option("Set everything outside the lungs to -1000 HU.", group=VALUES)] = False
     series: Annotated[
-        tuple[str, ...], option("Only these modalities; repeatable.", metavar="MODALITY", group=CHOICE, repeat=True)
+        tuple[str, ...],
+        option("Only these modalities; repeatable.", metavar="MODALITY", group=CHOICE, default="all", repeat=True),
     ] = ()
     min_slices: Annotated[int, option("Pass over shorter stacks, such as localizers.", group=CHOICE, ge=1)] = 1
     keep_going: Annotated[bool, option("Leave out what fails, name each, and exit 1 at the end.")] = False
@@ -100,7 +102,8 @@ class PreprocessOptions(ReadingOptions, frozen=True):
         "0.8,0.1,0.1"
     )
     split_name: Annotated[
-        Literal["", "train", "val", "test"], option("Put all cases into this split.", group=SPLITS)
+        Literal["", "train", "val", "test"],
+        option("Put all cases into this split.", group=SPLITS, default="by --split"),
     ] = ""
     train_only: Annotated[
         str,
