@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from medgen.artifacts.provenance import Identified
 from medgen.artifacts.sets import open_set
@@ -14,20 +13,21 @@ from medgen.errors import UsageError
 from medgen.imaging.masks.warping import WarpRange
 from medgen.inference.conditions import Vectors, parse_vector, read_csv, slices_like, spread_order, vectors_like
 from medgen.inference.masks import (
+    AskedMasks,
     Augmentation,
-    Masks,
-    Source,
+    MaskOrigin,
     Wanted,
+    inspect,
     masks_in_csv,
     masks_in_files,
     masks_of_set,
     messages,
-    survey,
 )
 from medgen.inference.requests import Requests
 from medgen.models.trained import Denoiser
+from medgen.reporting import Reporter
 
-PLACES = ("x", "y", "size")
+PLACE_FIELDS = ("x", "y", "size")
 """Fields of vectors that speak of places in the image."""
 
 
@@ -46,7 +46,7 @@ class Asked:
     negative_vector: str | None = None
 
     @contextlib.contextmanager
-    def requests(self, model: Denoiser, seed: int, reporter: Any) -> Iterator[tuple[Requests, list[Identified]]]:
+    def requests(self, model: Denoiser, seed: int, reporter: Reporter) -> Iterator[tuple[Requests, list[Identified]]]:
         """What samples of `model` are asked for, and the sets that this was taken from; their masks stay open.
 
         UsageError for options that do not go together or not with the model, else DataError.
@@ -55,49 +55,49 @@ class Asked:
         self._check(model, wanted)
         fields = model.facts.vector_fields
         vectors: Vectors | None = None
-        sources: Sequence[Source] = ()
+        origins: Sequence[MaskOrigin] = ()
         inputs: list[Identified] = []
         with contextlib.ExitStack() as stack:
             if self.vector is not None:
                 vectors = parse_vector(self.vector, fields)[None]
             if self.mask is not None and wanted:
-                sources = masks_in_files(self.mask, wanted)
+                origins = masks_in_files(self.mask, wanted)
             if self.conditions is not None:
-                sources = masks_in_csv(self.conditions, wanted) if wanted else ()
+                origins = masks_in_csv(self.conditions, wanted) if wanted else ()
                 vectors = read_csv(self.conditions, fields, masks=wanted is not None)
             if self.like is not None:
                 stored = stack.enter_context(open_set(self.like, random_access=True))
                 inputs.append(stored)
                 slices = slices_like(stored, self.like_split)
                 vectors = vectors_like(stored, fields, slices) if fields else None
-                sources = masks_of_set(stored, slices, wanted, str(self.like)) if wanted else ()
-            given = max(len(sources), 0 if vectors is None else len(vectors))
+                origins = masks_of_set(stored, slices, wanted, str(self.like)) if wanted else ()
+            given = max(len(origins), 0 if vectors is None else len(vectors))
             order = spread_order(given, self.count) if given else range(self.count or 1)
             if vectors is not None:
                 vectors = vectors[order if len(vectors) == given else [0] * len(order)]
-            masks = self._masks(model, sources, wanted, [int(i) for i in order], seed, reporter) if wanted else None
+            masks = self._masks(origins, wanted, [int(one) for one in order], reporter) if wanted and origins else None
+            if masks and self.mask_augment:
+                masks = replace(masks, augmentation=Augmentation(self._limits(model, reporter), seed))
             negative = None
             if self.negative_vector is not None:
                 negative = parse_vector(self.negative_vector, fields, "--negative-vector")
             yield Requests(len(order), vectors, masks, negative), inputs
 
-    def _masks(
-        self, model: Denoiser, sources: Sequence[Source], wanted: Wanted, order: list[int], seed: int, reporter: Any
-    ) -> Masks | None:
-        if not sources:
-            return None
-        said, warned = messages(survey(sources, wanted), wanted)
+    def _masks(self, origins: Sequence[MaskOrigin], wanted: Wanted, order: list[int], reporter: Reporter) -> AskedMasks:
+        found = inspect(origins, wanted)
+        said, warned = messages(found, wanted)
         for message in said:
             reporter.say(message)
         for message in warned:
             reporter.warn(message)
-        if not self.mask_augment:
-            return Masks(sources, wanted, order)
-        trained = model.model.provenance.steps[-1].config
-        limits = WarpRange(flip=bool(trained.get("flip", False)))
-        if not limits.flip:
+        return AskedMasks(origins, wanted, order, found.digest)
+
+    def _limits(self, model: Denoiser, reporter: Reporter) -> WarpRange:
+        """How far masks may be warped: they are mirrored where the training images were."""
+        flip = bool(model.model.provenance.steps[-1].config.get("flip", False))
+        if not flip:
             reporter.say("masks are not mirrored, because the model was not trained with flip")
-        return Masks(sources, wanted, order, Augmentation(limits, seed))
+        return WarpRange(flip=flip)
 
     def _check(self, model: Denoiser, wanted: Wanted | None) -> None:
         """UsageError unless the options go together, and with the model."""
@@ -131,10 +131,11 @@ class Asked:
             )
         if self.mask_augment and self.unconditional:
             raise UsageError("--mask-augment and --unconditional exclude each other; give one")
-        if self.mask_augment and set(PLACES) & set(fields):
+        if self.mask_augment and set(PLACE_FIELDS) & set(fields):
+            told = ", ".join(name for name in fields if name in PLACE_FIELDS)
             raise UsageError(
-                f"{path} has places in its vectors ({', '.join(name for name in fields if name in PLACES)}), which "
-                "would not move with the mask; leave out --mask-augment"
+                f"{path} has places in its vectors ({told}), which would not move with the mask; leave out "
+                "--mask-augment"
             )
 
 

@@ -1,4 +1,4 @@
-"""Masks that samples are asked to show, from files or from a set, as the model wants them: its classes, at its size."""
+"""Masks that samples are asked to show, from files or a set, as the model wants them: its classes, at its size."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from medgen.artifacts.label_maps import mask_names, told
+from medgen.artifacts.schema import Array
 from medgen.artifacts.stored import StoredSet
 from medgen.config import plain
 from medgen.errors import DataError
+from medgen.imaging.geometry import plan_plane
 from medgen.imaging.labels.rows import read_rows
+from medgen.imaging.masks.classes import Declared, MaskClasses, declared
+from medgen.imaging.masks.sources import PictureMask, SurveyTask, label_map, survey
 from medgen.imaging.masks.warping import Warp, WarpRange, draw, warp_within
 from medgen.imaging.reading import formats
-from medgen.imaging.reading.archive import Entry, enumerate_sources
+from medgen.imaging.reading.archive import enumerate_sources
 from medgen.imaging.reading.faults import NoPicture
-from medgen.imaging.reading.slices import Format
+from medgen.imaging.reading.raster import is_jpeg
 from medgen.inference.conditions import MASK_COLUMN
 
 LabelMap = npt.NDArray[np.uint8]
@@ -31,7 +35,12 @@ LabelMap = npt.NDArray[np.uint8]
 Plane = npt.NDArray[np.bool_]
 FULL = 255
 """What stands for the class of a mask of one class in most files, where it is not 1."""
-JPEG = b"\xff\xd8\xff"
+DARK = 0.02
+"""Share of the range of an image's values that lies no higher than its background."""
+SHOWN = 0.25
+"""Least share of an image that its foreground takes up."""
+NOWHERE = -1
+"""What stands for a class that the masks do not hold."""
 
 
 @dataclass(frozen=True)
@@ -53,22 +62,19 @@ class Wanted:
                 f"{name}: is a mask of {columns} x {rows} pixels, and the model makes images of {width} x {height}; "
                 "crop or pad it to that aspect"
             )
-        down = ((np.arange(height) + 0.5) * rows / height).astype(np.intp)
-        across = ((np.arange(width) + 0.5) * columns / width).astype(np.intp)
-        result: LabelMap = labels[np.ix_(down, across)]
-        return result
+        return plan_plane(labels.shape, (1.0, 1.0), size=self.size, keep_aspect=False, spacing=None).labels(labels)
 
 
 @dataclass(frozen=True)
-class Source:
+class MaskOrigin:
     """A label map where it lies: read anew each time, so that no number of them fills the memory."""
 
     name: str
     read: Callable[[], LabelMap]
     smeared: bool = False
     """Whether it is a JPEG, whose values are cut at half of the scale."""
-    foreground: Callable[[], Plane] | None = None
-    """Where the image that the mask was drawn on shows something, (H, W)."""
+    foreground: Callable[[], Plane | None] = lambda: None
+    """Where the image that the mask was drawn on shows something, (H, W); None where nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +86,15 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Masks:
+class AskedMasks:
     """Label maps (H, W) of the model's classes and size, one a sample."""
 
-    sources: Sequence[Source]
+    origins: Sequence[MaskOrigin]
     wanted: Wanted
     order: Sequence[int]
-    """Of each sample, its source."""
+    """Of each sample, its origin."""
+    digest: str = ""
+    """Of the label maps of all origins."""
     augmentation: Augmentation | None = None
     warps: dict[int, Warp] = field(default_factory=dict)
     """How the masks of samples were warped, as far as they were read."""
@@ -95,73 +103,74 @@ class Masks:
         return len(self.order)
 
     def __getitem__(self, index: int) -> LabelMap:
-        source = self.sources[self.order[index]]
-        labels = self.wanted.fitted(source.read(), source.name)
+        origin = self.origins[self.order[index]]
+        labels = self.wanted.fitted(origin.read(), origin.name)
         if self.augmentation is None:
             return labels
-        ground = None
-        if source.foreground is not None:
-            ground = self.wanted.fitted(source.foreground().astype(np.uint8), source.name).astype(bool)
+        ground = origin.foreground()
+        if ground is not None:
+            ground = self.wanted.fitted(ground.astype(np.uint8), origin.name).astype(bool)
         drawn = draw(self.augmentation.limits, self.augmentation.seed, index)
         labels, self.warps[index] = warp_within(labels, drawn, ground)
         return labels
 
     def described(self) -> dict[str, Any]:
         """For the provenance: a digest of the masks given, and how far they are warped."""
-        digest = hashlib.sha256(str(list(self.order)).encode())
-        for source in self.sources:
-            digest.update(self.wanted.fitted(source.read(), source.name).tobytes())
-        warping = {} if self.augmentation is None else {"warp": plain(self.augmentation.limits)}
-        return {"digest": digest.hexdigest()[:16], **warping}
+        digest = hashlib.sha256(f"{self.digest} {list(self.order)}".encode()).hexdigest()[:16]
+        return {"digest": digest} | ({} if self.augmentation is None else {"warp": plain(self.augmentation.limits)})
 
 
 @dataclass
-class Survey:
+class Inspection:
     """What was found while all masks were looked at once, for people."""
 
     resized: Counter[tuple[int, int]]
     vanished: Counter[str]
     empty: int = 0
     smeared: int = 0
+    digest: str = ""
+    """Of the label maps at the model's size."""
 
 
-def survey(sources: Sequence[Source], wanted: Wanted) -> Survey:
+def inspect(origins: Sequence[MaskOrigin], wanted: Wanted) -> Inspection:
     """Look at every mask. DataError names the one that the model cannot take."""
-    found = Survey(Counter(), Counter())
-    for source in sources:
-        before = source.read()
-        after = wanted.fitted(before, source.name)
+    found, digest = Inspection(Counter(), Counter()), hashlib.sha256()
+    for origin in origins:
+        before = origin.read()
+        after = wanted.fitted(before, origin.name)
         if before.shape != after.shape:
             found.resized[before.shape[0], before.shape[1]] += 1
             lost = set(np.unique(before).tolist()) - set(np.unique(after).tolist())
             found.vanished.update(wanted.names[number] for number in lost)
         found.empty += not after.any()
-        found.smeared += source.smeared
+        found.smeared += origin.smeared
+        digest.update(after.tobytes())
+    found.digest = digest.hexdigest()
     return found
 
 
-def messages(found: Survey, wanted: Wanted) -> tuple[list[str], list[str]]:
-    """What a survey tells, and what it warns of."""
+def messages(found: Inspection, wanted: Wanted) -> tuple[list[str], list[str]]:
+    """What an inspection tells, and what it warns of."""
     height, width = wanted.size
     said = [
         f"{count} masks of {columns} x {rows} pixels are resized to {width} x {height} by nearest neighbour"
         for (rows, columns), count in sorted(found.resized.items())
     ]
     if found.smeared:
-        said.append(f"{found.smeared} masks are JPEG, which smears values: they are cut at {FULL / 2:g}")
+        said.append(f"{found.smeared} masks are JPEG, which smears values: they are cut half-way")
     if found.empty:
         said.append(f"{found.empty} masks are empty: they ask for images of background alone")
     warned = [f"'{name}' vanishes from {count} masks at the model's size" for name, count in found.vanished.items()]
     return said, warned
 
 
-def masks_in_files(place: Path, wanted: Wanted) -> list[Source]:
+def masks_in_files(place: Path, wanted: Wanted) -> list[MaskOrigin]:
     """The label maps of a file, a folder or a ZIP, by name; each slice of a volume is one.
 
-    Their values are the numbers of classes; with one class beside the background, 255 stands for it too.
-    DataError names the file with another value.
+    Their values are those that a file of classes beside them names, or else the numbers of the model's classes, and 255
+    if there is but one beside the background. DataError names the file with another value.
     """
-    frames = []
+    pictures: list[PictureMask] = []
     for entry in enumerate_sources([str(place)]).entries:
         try:
             facts = formats.scan(entry, "")
@@ -169,15 +178,37 @@ def masks_in_files(place: Path, wanted: Wanted) -> list[Source]:
             if place.is_file():
                 raise
             continue
-        frames += [_Frame(entry, one.format, one.frame, len(facts) > 1) for one in facts]
-    if not frames:
+        pictures += [PictureMask(entry, one.format, one.frame, is_jpeg(entry)) for one in facts]
+    if not pictures:
         raise DataError(f"{place}: holds no masks")
-    return [Source(frame.name, partial(frame.labels, wanted.names), frame.smeared) for frame in frames]
+    said = declared("", str(place))
+    return [_of_picture(picture, said, wanted) for picture in pictures]
 
 
-def masks_in_csv(file: Path, wanted: Wanted) -> list[Source]:
+def _of_picture(picture: PictureMask, said: Declared | None, wanted: Wanted) -> MaskOrigin:
+    """The mask in a file. DataError for a value that is no class of the model."""
+    name, names = picture.entry.name, wanted.names
+    seen = survey(SurveyTask((picture,)))
+    if picture.smeared and len(names) != 2:
+        raise DataError(f"{name}: JPEG has smeared the numbers of {len(names)} classes; save masks as PNG")
+    numbers = dict(enumerate(names))
+    if said is not None:
+        numbers = {value: one for one, value in said.values.items() if value is not None}
+    elif len(names) == 2 and (picture.smeared or FULL in seen.values):
+        numbers = {0: names[0], FULL: names[1]}
+    for value in seen.values:
+        if numbers.get(value) not in names:
+            told_as = f" ('{numbers[value]}')" if value in numbers else ""
+            raise DataError(f"{name}: holds {value}{told_as}, which is no class of the model; {told(names)}")
+    of = {one: value for value, one in numbers.items()}
+    level = FULL / 2 if seen.peak > FULL / 2 else seen.peak / 2
+    classes = MaskClasses(names, tuple(of.get(one, NOWHERE) for one in names), level)
+    return MaskOrigin(name, partial(label_map, picture, classes), picture.smeared)
+
+
+def masks_in_csv(file: Path, wanted: Wanted) -> list[MaskOrigin]:
     """The label map that each row of a CSV file names in its column `mask`, by a path from where the file lies."""
-    sources = []
+    origins = []
     read = read_rows(file)
     if MASK_COLUMN not in read.columns:
         raise DataError(f"{file}: has no column '{MASK_COLUMN}', and the model draws what a mask shows; add one")
@@ -189,45 +220,11 @@ def masks_in_csv(file: Path, wanted: Wanted) -> list[Source]:
         found = masks_in_files(place, wanted)
         if len(found) != 1:
             raise DataError(f"{file}, row {number}: {name} holds {len(found)} masks, and a sample has one")
-        sources += found
-    return sources
+        origins += found
+    return origins
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """A slice of a file."""
-
-    entry: Entry
-    format: Format
-    frame: int
-    several: bool
-
-    @property
-    def name(self) -> str:
-        return f"{self.entry.name}, slice {self.frame}" if self.several else self.entry.name
-
-    @property
-    def smeared(self) -> bool:
-        return self.entry.head(len(JPEG)) == JPEG
-
-    def labels(self, names: Sequence[str]) -> LabelMap:
-        """Numbers of classes (H, W)."""
-        values = formats.read(self.entry, self.format, (self.frame,), hu=False)[0].max(axis=2)
-        if self.smeared:
-            if len(names) != 2:
-                raise DataError(f"{self.name}: JPEG has smeared the numbers of {len(names)} classes; save masks as PNG")
-            values = (values > FULL / 2).astype(np.float32)
-        numbers = np.rint(values).astype(np.int64)
-        if len(names) == 2:
-            numbers[numbers == FULL] = 1
-        unknown = np.unique(numbers[(numbers < 0) | (numbers >= len(names))]).tolist()
-        if unknown:
-            raise DataError(f"{self.name}: holds {unknown[0]}, which is no class of the model; {told(names)}")
-        labels: LabelMap = numbers.astype(np.uint8)
-        return labels
-
-
-def masks_of_set(stored: StoredSet, slices: Sequence[int], wanted: Wanted, name: str) -> list[Source]:
+def masks_of_set(stored: StoredSet, slices: Sequence[int], wanted: Wanted, name: str) -> list[MaskOrigin]:
     """The label maps of slices of a set, whose classes are those of the model by name.
 
     DataError if the set has no masks, and, when it is read, for one with a class that the model does not know.
@@ -256,18 +253,22 @@ def masks_of_set(stored: StoredSet, slices: Sequence[int], wanted: Wanted, name:
         result: LabelMap = table[labels]
         return result
 
-    ground = partial(foreground_of, stored) if stored.has("image") else None
+    def ground(index: int) -> Plane | None:
+        return foreground_of(stored.read("image", [index])[0]) if stored.has("image") else None
+
     return [
-        Source(f"{name}, slice {index}", partial(read, index), foreground=ground and partial(ground, index))
+        MaskOrigin(f"{name}, slice {index}", partial(read, index), foreground=partial(ground, index))
         for index in slices
     ]
 
 
-def foreground_of(stored: StoredSet, index: int) -> Plane:
-    """Where slice `index` of a set of images shows something, (H, W): all but a border of its darkest value."""
-    image = stored.read("image", [index])[0]  # (C, H, W)
-    dark = (image == image.min()).all(0)
-    outside, _ = ndimage.label(dark)
-    at_edge = np.unique(np.concatenate([outside[0], outside[-1], outside[:, 0], outside[:, -1]]))
-    ground: Plane = ~np.isin(outside, at_edge[at_edge > 0])
-    return ground
+def foreground_of(image: Array) -> Plane | None:
+    """Where an image (C, H, W) shows something: all but what is as dark as can be and reaches its edge, (H, W).
+
+    None where that would be most of the image: then nothing tells the two apart.
+    """
+    low, high = float(image.min()), float(image.max())
+    dark, _ = ndimage.label((image <= low + DARK * (high - low)).all(0))
+    at_edge = np.unique(np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]]))
+    ground: Plane = ~np.isin(dark, at_edge[at_edge > 0])
+    return ground if ground.mean() >= SHOWN else None

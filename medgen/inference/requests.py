@@ -14,7 +14,7 @@ import torch
 from medgen.artifacts.label_maps import one_hot
 from medgen.artifacts.schema import Array
 from medgen.inference.conditions import Vectors
-from medgen.inference.masks import Masks
+from medgen.inference.masks import AskedMasks
 from medgen.models.condition import condition_of
 from medgen.nets.condition import Condition
 
@@ -26,7 +26,7 @@ class Requests:
     count: int
     vectors: Vectors | None = None
     """(count, K)."""
-    masks: Masks | None = None
+    masks: AskedMasks | None = None
     """A label map for each sample."""
     negative: Vectors | None = None
     """(K,), what guidance leads away from instead of the null condition."""

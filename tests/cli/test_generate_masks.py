@@ -186,7 +186,7 @@ def test_masks_of_another_size_and_jpegs_are_fitted_and_said(
     assert abs(int(masks.sum()) - np.pi * 3.5**2) < 4
     told = capfd.readouterr().err
     assert "1 masks of 64 x 64 pixels are resized to 16 x 16 by nearest neighbour" in told
-    assert "1 masks are JPEG, which smears values: they are cut at 127.5" in told
+    assert "1 masks are JPEG, which smears values: they are cut half-way" in told
 
 
 def test_classes_that_vanish_and_empty_masks_are_told(
@@ -200,6 +200,37 @@ def test_classes_that_vanish_and_empty_masks_are_told(
     Image.fromarray(labels * 0).save(tmp_path / "b.png")
     assert run(arguments(place, "fundus", tmp_path / "b.h5", "--mask", tmp_path / "b.png")) == 0
     assert "1 masks are empty" in capfd.readouterr().err
+
+
+def test_a_file_beside_the_masks_names_their_values(
+    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    (folder / "classes.json").write_text('{"background": 0, "vessel": 1, "disc": 7, "drusen": 9}')
+    labels = disc(8, 8, 5) * 7
+    labels[:2] = 1
+    Image.fromarray(labels).save(folder / "a.png")
+    assert run(arguments(place, "fundus", tmp_path / "a.h5", "--mask", folder)) == 0
+    np.testing.assert_array_equal(held(tmp_path / "a.h5")[1][0, 0], np.select([labels == 7, labels == 1], [1, 2]))
+    labels[15] = 9
+    Image.fromarray(labels).save(folder / "b.png")
+    assert run(arguments(place, "fundus", tmp_path / "b.h5", "--mask", folder)) == 65
+    assert "b.png: holds 9 ('drusen'), which is no class of the model; the classes are 0 b" in capfd.readouterr().err
+
+
+def test_new_masks_of_a_set_stay_on_what_its_images_show(place: Path, tmp_path: Path) -> None:
+    field = disc(8, 8, 7)  # as of an endoscope, dark around
+    mask = disc(7, 7, 2)
+    header = SetHeader("image", derive("make", {}), Intensity(1.0, 0.0, "", (0.0, 255.0)))
+    with create_set(tmp_path / "round.h5", header) as writer:
+        image = np.random.default_rng(0).integers(0, 3, (SIDE, SIDE)) + 120 * field
+        writer.write(Case("a", {"image": image[None, None].astype(np.uint8), "mask": mask[None, None]}, "train"))
+    asked = ["--like", tmp_path / "round.h5", "--mask-augment", "-n", 40]
+    assert run(arguments(place, "polyps", tmp_path / "a.h5", *asked)) == 0
+    masks = held(tmp_path / "a.h5")[1][:, 0]
+    assert not (masks * (1 - field)).any()
+    assert len({one.tobytes() for one in masks}) > 20
 
 
 @pytest.mark.parametrize(
