@@ -35,7 +35,7 @@ COMMANDS = {
     "interpolate": "Make thin slices of thick ones, at any smaller spacing.",
     "normalize": "Make the nearest normal version of every image.",
     "anomaly-map": "Map and score where images differ from their normal versions.",
-    "evaluate": "Measure images: fidelity, copies, conditions, reconstruction, interpolation, anomalies.",
+    "evaluate": "Measure images: fidelity, copies, conditions, masks, utility, reconstruction and more.",
     "export": "Write a set as DICOM, NIfTI or PNG files.",
     "preview": "Draw a labelled contact sheet of a set.",
     "info": "Tell what a set or model holds and where it came from.",

@@ -87,7 +87,7 @@ def command(
     device: Device = "auto",
     force: Force = False,
 ) -> None:
-    """Measure images: fidelity, copies, conditions, reconstruction, interpolation, anomalies.
+    """Measure images: fidelity, copies, conditions, masks, utility, reconstruction and more.
 
     {metrics}
 
@@ -175,6 +175,7 @@ def command(
                 whole=one.images.stored,
                 pairing=pairing,
                 seed=options.seed,
+                device=target,
             )
             results.append(evaluate(one.name, inputs, options))
         pairs = compare(results, options.seed)

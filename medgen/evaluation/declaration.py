@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from medgen.config import Options
 from medgen.errors import UsageError
@@ -36,8 +36,10 @@ class Metric:
     options: type[Options] | None = None
     files: tuple[str, ...] = ()
     """Those of its options that name a file."""
-    chosen: Literal["with others", "alone", "when named"] = "with others"
-    """When it is measured: where its needs are given; then and nothing else; or only where `--metrics` names it."""
+    unasked: Callable[[Inputs], bool] = lambda inputs: True
+    """Whether it is measured where `--metrics` names nothing and its needs are given."""
+    alone: bool = False
+    """Whether nothing else is measured then."""
 
     def lacking(self, inputs: Inputs) -> str:
         """The first need that is not given, with the remedy; "" if all are."""

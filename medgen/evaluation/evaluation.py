@@ -52,11 +52,11 @@ def choose(names: Sequence[str] | None, inputs: Inputs) -> list[str]:
     """The metrics to take: those named, or all for which the inputs suffice; UsageError with the remedy if none do."""
     lacking = {name: metric.lacking(inputs) for name, metric in METRICS.items()}
     if names is None:
-        unasked = [one for one in METRICS.values() if one.chosen != "when named"]
+        unasked = [one for one in METRICS.values() if one.unasked(inputs)]
         chosen = [one for one in unasked if not lacking[one.name]]
         if not chosen:
             raise UsageError(f"nothing to measure: {'; '.join(f'{one.name} {lacking[one.name]}' for one in unasked)}")
-        alone = [one for one in chosen if one.chosen == "alone"]
+        alone = [one for one in chosen if one.alone]
         return [one.name for one in alone[:1] or chosen]
     for name in names:
         if name not in METRICS:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from medgen.artifacts.stored import StoredSet
@@ -61,6 +62,8 @@ class Inputs:
     """The set with all its splits, where `stored` is one of them."""
     seed: int = 0
     """Of everything random."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Where networks run that are trained on the way."""
 
 
 def slice_names(stored: StoredSet) -> list[str]:

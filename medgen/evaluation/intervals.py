@@ -59,6 +59,27 @@ def _standard_error(sums: Values, sizes: Values) -> Values:
     return np.asarray(np.sqrt(count / (count - 1) * (left**2).sum(-1)) / total)
 
 
+def crossed_interval(values: Values, cases: Rows, *, within: tuple[float, float] = ANYTHING) -> Interval:
+    """The mean of values (R, N), which R repetitions found in the same N rows, over random repetitions and cases.
+
+    Its variance is at most that of the repetitions' means over R, and that of the cases' means over their number; the
+    degrees of freedom are those of their sum (Satterthwaite 1946). Columns with NaN are left out; two repetitions and
+    two cases are the least.
+    """
+    known = np.isfinite(values).all(axis=0)
+    values, place = values[:, known], np.unique(cases[known], return_inverse=True)[1]
+    sizes = np.bincount(place).astype(np.float64)
+    value, means = float(values.mean()), values.mean(axis=1)
+    sums = np.asarray(np.bincount(place, values.mean(axis=0)), np.float64)
+    error = float(_standard_error(sums, sizes))
+    parts = np.array([means.var(ddof=1) / len(means), error**2])
+    variance, width = float(parts.sum()), 0.0
+    if variance > 0:
+        freedom = variance**2 / float((parts**2 / [len(means) - 1, len(sizes) - 1]).sum())
+        width = float(stats.t.ppf(0.975, freedom)) * variance**0.5
+    return {"value": value, "low": max(value - width, within[0]), "high": min(value + width, within[1])}
+
+
 def share_interval(hits: npt.ArrayLike, cases: Rows, weights: Values | None = None) -> Interval | None:
     """The share of rows (N,) that are hits, by Wilson's interval for as many independent trials; None for no rows.
 

@@ -6,7 +6,12 @@ from medgen.evaluation.anomaly.declaration import ANOMALY
 from medgen.evaluation.conditioning.declaration import CONDITIONING
 from medgen.evaluation.fidelity.declaration import FIDELITY
 from medgen.evaluation.interpolation.declaration import INTERPOLATION
+from medgen.evaluation.masks.declaration import MASKS
 from medgen.evaluation.memorization.declaration import MEMORIZATION
 from medgen.evaluation.reconstruction.declaration import RECONSTRUCTION
+from medgen.evaluation.utility.declaration import UTILITY
 
-METRICS = {one.name: one for one in (RECONSTRUCTION, FIDELITY, MEMORIZATION, CONDITIONING, INTERPOLATION, ANOMALY)}
+METRICS = {
+    one.name: one
+    for one in (RECONSTRUCTION, FIDELITY, MEMORIZATION, CONDITIONING, MASKS, UTILITY, INTERPOLATION, ANOMALY)
+}

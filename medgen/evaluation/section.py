@@ -5,6 +5,7 @@ A metric only measures. The command prints the tables, writes `result` as JSON, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -83,10 +84,12 @@ def number(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}g}"
 
 
-def interval(value: dict[str, float] | None, digits: int = 4) -> str:
-    """A value with its interval, `{value, low, high}`, for a table."""
+def interval(value: Mapping[str, float | None] | None, digits: int = 4) -> str:
+    """A value with its interval, `{value, low, high}`, for a table; the value alone where it has none."""
     if value is None:
         return "-"
+    if value["low"] is None:
+        return number(value["value"], digits)
     return f"{value['value']:.{digits}g} ({value['low']:.{digits}g} to {value['high']:.{digits}g})"
 
 

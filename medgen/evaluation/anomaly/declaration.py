@@ -44,5 +44,5 @@ ANOMALY = Metric(
         ),
     ),
     AnomalyEvaluationOptions,
-    chosen="alone",  # a VAE and training images are given for its baselines
+    alone=True,  # a VAE and training images are given for its baselines
 )

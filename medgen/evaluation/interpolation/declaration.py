@@ -31,5 +31,5 @@ INTERPOLATION = Metric(
         Need(lambda inputs: inputs.reference is not None, "needs the thin truth: give --reference"),
     ),
     InterpolationOptions,
-    chosen="alone",  # what else is measured of it must be asked for: the reference is of other slices
+    alone=True,  # what else is measured of it must be asked for: the reference is of other slices
 )

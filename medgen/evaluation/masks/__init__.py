@@ -1,0 +1,1 @@
+"""Whether images obey their masks."""

@@ -1,0 +1,31 @@
+"""What the faithfulness to masks needs, and its options."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from medgen.config import Options
+from medgen.evaluation.declaration import Metric
+from medgen.evaluation.segmentation.needs import PAIRS, generated
+from medgen.evaluation.segmentation.options import SegmenterOptions
+
+
+class MasksOptions(Options, frozen=True):
+    """How images are held against the masks that they were made from."""
+
+    segmenter: SegmenterOptions = SegmenterOptions(steps=400)
+    shown: Annotated[int, Meta(ge=1)] = 4
+    """Images a gallery."""
+
+
+MASKS = Metric(
+    "masks",
+    "Masks asks whether each image obeys its mask: a small segmenter learns from the real pairs of --training, or of "
+    "the train split of --reference, and looks for the masks in the images, beside what it finds in real images that "
+    "were held out (val and test).",
+    PAIRS,
+    MasksOptions,
+    unasked=generated,
+)

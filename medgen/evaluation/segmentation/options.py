@@ -1,0 +1,41 @@
+"""Options of the segmenter."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from medgen.config import Options
+from medgen.errors import ConfigError
+
+GROUP = 4
+"""Channels that the segmenter normalises together."""
+
+
+class SegmenterOptions(Options, frozen=True):
+    """The segmenter and its training."""
+
+    side: Annotated[int, Meta(ge=16, le=1024)] = 64
+    """Longest side in pixels at which it sees images; larger ones are averaged down to it."""
+    width: Annotated[int, Meta(ge=GROUP)] = 12
+    """Channels of its finest level."""
+    steps: Annotated[int, Meta(ge=10)] = 200
+    batch_size: Annotated[int, Meta(ge=1)] = 8
+    learning_rate: Annotated[float, Meta(gt=0)] = 4e-3
+    """The highest; it rises over a tenth of the steps and then falls to 0."""
+    flips: Literal["none", "left-right", "up-down", "both"] = "left-right"
+    """Mirrored views that are as likely as the image itself."""
+    rotation: Annotated[float, Meta(ge=0, le=180)] = 10.0
+    """Largest rotation, in degrees."""
+    scale: Annotated[float, Meta(ge=0, lt=1)] = 0.1
+    """Largest change of size, as a share."""
+    shift: Annotated[float, Meta(ge=0, lt=1)] = 0.05
+    """Largest shift, as a share of the side."""
+    gain: Annotated[float, Meta(ge=0, lt=1)] = 0.1
+    """Largest change of contrast and brightness, as a share of the range."""
+
+    def __post_init__(self) -> None:
+        """The width must be one that can be normalised."""
+        if self.width % GROUP:
+            raise ConfigError(f"width = {self.width}: expected a multiple of {GROUP}")

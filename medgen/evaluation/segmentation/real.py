@@ -1,0 +1,63 @@
+"""Which real pairs a segmenter learns from, and which it is tried on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from medgen.artifacts.label_maps import mask_names, told
+from medgen.artifacts.stored import StoredSet
+from medgen.errors import DataError
+from medgen.evaluation.comparability import image_shape
+from medgen.evaluation.inputs import Inputs
+
+Rows = npt.NDArray[np.int64]
+HELD_OUT = ("val", "test")
+
+
+@dataclass(frozen=True)
+class Real:
+    """Real pairs: those to learn from, and others of the same kind that were held out."""
+
+    training: StoredSet
+    reference: StoredSet
+    held_out: Rows
+    """Slices of `reference`."""
+
+
+def real_pairs(inputs: Inputs) -> Real | None:
+    """Where to learn from and what to try it on; None if the inputs lack either.
+
+    Learned from are the training images if they have masks, else the train split of the reference; held out are the
+    reference's cases of val and test that are not among these.
+    """
+    reference, training = inputs.reference, inputs.training
+    if reference is None or not reference.has("mask") or reference.header.kind != "image":
+        return None
+    if training is None or not training.has("mask"):
+        if all(row.split != "train" for row in reference.cases):
+            return None
+        training = reference.only("train")
+    known = {row.id for row in training.cases}
+    kept = [row for row in reference.cases if row.split in HELD_OUT and row.id not in known]
+    held_out = np.array([row.start + depth for row in kept for depth in range(row.count)], dtype=np.int64)
+    return Real(training, reference, held_out) if len(held_out) and training.slices else None
+
+
+def check_alike(stored: StoredSet, real: Real) -> tuple[str, ...]:
+    """Names of the classes; DataError unless all sets have the same, and images of one number of channels."""
+    names = mask_names(real.reference.header)
+    for what, other in (("the training set", real.training), ("the set", stored)):
+        if (others := mask_names(other.header)) != names:
+            raise DataError(
+                f"the masks of {what} are of other classes than those of the reference: {told(others)}, but in the "
+                f"reference {told(names)}; preprocess both with the same names of masks"
+            )
+        if image_shape(other)[0] != image_shape(real.reference)[0]:
+            raise DataError(
+                f"{what} has {image_shape(other)[0]} channels, the reference {image_shape(real.reference)[0]}; "
+                "preprocess both with one --channels"
+            )
+    return names

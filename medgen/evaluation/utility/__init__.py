@@ -1,0 +1,1 @@
+"""Whether synthetic pairs help to train a segmenter."""
