@@ -9,14 +9,35 @@ import typer
 
 from medgen.cli.flags import Given, takes
 from medgen.cli.options import Force, console_of
-from medgen.phantoms.options import ChestCTOptions, DentalOptions, EndoscopyOptions, FundusOptions
+from medgen.phantoms.options import (
+    BrainMRIOptions,
+    ChestCTOptions,
+    ChestXrayOptions,
+    DentalOptions,
+    EndoscopyOptions,
+    FundusOptions,
+    OCTOptions,
+)
 
 
-@takes(ChestCTOptions, DentalOptions, FundusOptions, EndoscopyOptions)
+@takes(
+    ChestCTOptions,
+    DentalOptions,
+    FundusOptions,
+    EndoscopyOptions,
+    ChestXrayOptions,
+    OCTOptions,
+    BrainMRIOptions,
+)
 def command(
     context: typer.Context,
     given: Given,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="What to make: chest-ct, dental, fundus, endoscopy.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND", help="What to make: chest-ct, dental, fundus, endoscopy, chest-xray, oct, brain-mri."
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to make.")],
     count: Annotated[int, typer.Option("-n", "--count", min=1, metavar="N", help="How many cases.")] = 1,
     workers: Annotated[int, typer.Option("--workers", min=0, metavar="N", help="Processes; 0: one a core.")] = 0,
@@ -24,16 +45,18 @@ def command(
 ) -> None:
     """Make procedural images with known truth, as a hospital would hand them over.
 
-    chest-ct: dicom/ (series in ZIPs), labels.csv (a row a slice with a nodule), nodules.csv (mm), masks/ (NIfTI).
+    chest-ct: dicom/ (series in ZIPs), labels.csv (a row a slice with a nodule), nodules.csv (mm), masks/ (NIfTI),
+    captions.csv and truth.csv (a row a slice: its caption, and what that says word by word).
     dental: dicom/ (panoramic X-rays), labels.csv (a row a case), lesions.csv (a row a lesion), masks/ (PNG).
-    fundus, endoscopy: images/ and masks/ (PNG; classes.csv names the values of masks), labels.csv (a row an image, with
-    patient and caption), truth.csv (what the caption says, word by word), findings.csv (a row a finding).
+    All others: images/ and masks/ (PNG; classes.csv names the values of masks), labels.csv (a row an image, with
+    patient and caption), truth.csv (what the caption says), findings.csv (a row a finding).
     The same seed gives the same bytes, and case i does not depend on N. A chest is the same in slices of any thickness
     as long as they cover the same extent; a healthy dental case is the ill one of the same seed without its lesions.
 
     Examples:
       medgen phantom chest-ct -n 20 --size 128 -o phantoms/
       medgen phantom dental -n 100 --lesions caries,fracture --healthy-fraction 0.7 -o xrays/
+      medgen phantom endoscopy -n 200 --size 256 -o polyps/
 
     """
     from medgen.phantoms.folder import make_folder, options_of

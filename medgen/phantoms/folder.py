@@ -12,7 +12,16 @@ from medgen.config import did_you_mean
 from medgen.errors import MedgenError, UnavailableError, UsageError
 from medgen.imaging.cases.workers import WorkerDied, Workers
 from medgen.imaging.labels.rows import RowWriter
-from medgen.phantoms.options import ChestCTOptions, DentalOptions, EndoscopyOptions, FundusOptions, PhantomOptions
+from medgen.phantoms.options import (
+    BrainMRIOptions,
+    ChestCTOptions,
+    ChestXrayOptions,
+    DentalOptions,
+    EndoscopyOptions,
+    FundusOptions,
+    OCTOptions,
+    PhantomOptions,
+)
 from medgen.phantoms.pictures import Rows
 from medgen.reporting import Advance, unseen
 
@@ -22,6 +31,9 @@ KINDS: dict[str, tuple[str, type[PhantomOptions]]] = {
     "chest-ct": ("medgen.phantoms.chest.chest_ct", ChestCTOptions),
     "dental": ("medgen.phantoms.dental.dental_xray", DentalOptions),
     "fundus": ("medgen.phantoms.fundus.fundus", FundusOptions),
+    "chest-xray": ("medgen.phantoms.chest.chest_xray", ChestXrayOptions),
+    "oct": ("medgen.phantoms.oct", OCTOptions),
+    "brain-mri": ("medgen.phantoms.brain_mri", BrainMRIOptions),
     "endoscopy": ("medgen.phantoms.endoscopy.endoscopy", EndoscopyOptions),
 }
 

@@ -16,6 +16,8 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=20)]
 
 Lesion = Literal["caries", "periapical", "bone-loss", "fracture"]
 RetinalLesion = Literal["microaneurysm", "haemorrhage", "exudate"]
+MacularLesion = Literal["druse", "cyst", "detachment"]
+ThoracicLesion = Literal["nodule", "consolidation", "effusion"]
 Polyp = Literal["sessile", "flat", "pedunculated"]
 
 
@@ -125,6 +127,34 @@ class FundusOptions(PictureOptions, frozen=True):
 
     def __post_init__(self) -> None:
         """Eyes that cannot be ill are healthy by their own option."""
+        _check_kinds(self.lesions)
+
+
+class OCTOptions(PictureOptions, frozen=True):
+    """A slice through the macula by optical coherence tomography."""
+
+    lesions: Annotated[
+        tuple[MacularLesion, ...], option("Kinds of lesions; a case has one of them.", metavar="A,B,...")
+    ] = ("druse", "cyst", "detachment")
+
+    def __post_init__(self) -> None:
+        """Likewise."""
+        _check_kinds(self.lesions)
+
+
+class BrainMRIOptions(PictureOptions, frozen=True):
+    """An axial slice through the head; of lesions it knows the tumour alone."""
+
+
+class ChestXrayOptions(PictureOptions, frozen=True):
+    """A chest X-ray from behind."""
+
+    lesions: Annotated[
+        tuple[ThoracicLesion, ...], option("Kinds of lesions; a case has one of them.", metavar="A,B,...")
+    ] = ("nodule", "consolidation", "effusion")
+
+    def __post_init__(self) -> None:
+        """Likewise."""
         _check_kinds(self.lesions)
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medgen.artifacts.sets import open_set
@@ -40,7 +41,7 @@ def test_same_seed_same_bytes_by_one_or_two_processes(medgen: Run, tmp_path: Pat
         listed = json.loads(files.pop(".medgen.json"))["files"]
         assert listed == {name: len(content) for name, content in files.items()}
     assert sorted(four) == sorted(
-        ["labels.csv", "nodules.csv"]
+        ["labels.csv", "nodules.csv", "captions.csv", "truth.csv"]
         + [f"dicom/case-{index:04d}.zip" for index in range(4)]
         + [f"masks/case-{index:04d}.nii.gz" for index in range(4)]
     )
@@ -273,12 +274,14 @@ def test_colour_pictures_go_straight_into_preprocess_with_classes_patients_and_c
     assert b"not used" not in read.stderr
     with open_set(tmp_path / "set.h5", random_access=True) as stored:
         assert len(stored) == 8
+        assert stored.header.mask_names == classes
         names = list(stored.header.label_names)
         for case in stored:
             assert case["image"].shape == (1, 3, 64, 64)
             assert case.text[0].startswith(f"{kind} of the ")
-            if kind == "endoscopy":
-                assert case["mask"].any() == (names[int(case["label"][0])] != "normal")
+            assert set(np.unique(case["mask"])) <= set(range(len(classes)))
+            seen = case["mask"] > (2 if kind == "fundus" else 0)  # beyond disc and vessels
+            assert seen.any() == (names[int(case["label"][0])] != "normal")
 
 
 def test_a_kind_refuses_what_only_another_has(medgen: Run, tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from medgen.imaging.writing.nifti import affine_of, write_nifti
+from medgen.phantoms.captions import FIELDS, Caption, size_word
 from medgen.phantoms.chest.anatomy import ChestAnatomy
 from medgen.phantoms.chest.ct_scanner import Reconstruction, Scanner
 from medgen.phantoms.chest.nodule_placement import add_nodules
 from medgen.phantoms.options import ChestCTOptions
+from medgen.phantoms.pictures import Rows
 from medgen.phantoms.primitives import Grid
 from medgen.phantoms.vendors import Habits, Placement, study_files
 
@@ -20,10 +22,14 @@ LABEL_FIELDS = ("case", "slice", "has_nodule", "x", "y", "size", "malignancy", "
 NODULE_FIELDS = (
     "case", "nodule", "x_mm", "y_mm", "z_mm", "diameter_mm", "malignancy", "texture", "first_slice", "last_slice",
 )  # fmt: skip
-TABLES = {"labels.csv": LABEL_FIELDS, "nodules.csv": NODULE_FIELDS}
+TABLES = {
+    "labels.csv": LABEL_FIELDS,
+    "nodules.csv": NODULE_FIELDS,
+    "captions.csv": ("path", "slice", "text", "modality"),
+    "truth.csv": ("path", "slice", *FIELDS),
+}
 FOLDERS = ("dicom", "masks")
-
-Rows = dict[str, list[tuple[object, ...]]]
+SIZES = (10.0, 20.0)  # mm, diameters: medium from, large from
 
 
 def write_case(options: ChestCTOptions, index: int, folder: Path) -> Rows:
@@ -68,9 +74,12 @@ def write_case(options: ChestCTOptions, index: int, folder: Path) -> Rows:
     direction = (0, 0, 1, 0, 1, 0, 1, 0, 0)
     affine = affine_of((options.step, pixel, pixel), places[0].origin, direction)
     write_nifti(folder / "masks" / f"{name}.nii.gz", union, affine)
+    path, captions = f"dicom/{name}.zip", [_caption(anatomy, masks, level) for level in range(options.slices)]
     return {
         "labels.csv": _labels(name, anatomy, masks, options.size),
         "nodules.csv": _nodules(name, anatomy, masks, table),
+        "captions.csv": [(path, level, one.text, one.modality) for level, one in enumerate(captions)],
+        "truth.csv": [(path, level, *one.row) for level, one in enumerate(captions)],
     }
 
 
@@ -116,6 +125,17 @@ def _labels(name: str, anatomy: ChestAnatomy, masks: list[np.ndarray], size: int
             )
         )
     return rows
+
+
+def _caption(anatomy: ChestAnatomy, masks: list[np.ndarray], level: int) -> Caption:
+    """What one slice shows; no side where both lungs have nodules in it."""
+    cut = [nodule for nodule, mask in zip(anatomy.nodules, masks, strict=True) if mask[level].any()]
+    if not cut:
+        return Caption("chest ct", "chest")
+    sides = {"left" if nodule.centre[0] > 0 else "right" for nodule in cut}
+    size = size_word(max(nodule.diameter for nodule in cut), SIZES)
+    organ, side = ("lung", sides.pop()) if len(sides) == 1 else ("chest", "")
+    return Caption("chest ct", organ, side, "nodule", size, len(cut))
 
 
 def _nodules(name: str, anatomy: ChestAnatomy, masks: list[np.ndarray], shift: np.ndarray) -> list[tuple[object, ...]]:

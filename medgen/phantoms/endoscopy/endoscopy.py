@@ -18,7 +18,7 @@ from medgen.phantoms.primitives import Floats, coverage
 
 TABLES, FOLDERS = pictures.TABLES, pictures.FOLDERS
 CLASSES = ("background", "polyp")
-LEAST_AREA = 0.005  # share of the frame that a polyp takes at least; one that hides behind a fold is moved
+LEAST_AREA = 0.01  # share of the frame that a polyp takes at least; one that hides behind a fold is moved
 TRIES = 5
 
 

@@ -11,8 +11,8 @@ from medgen.phantoms.pictures import tint
 from medgen.phantoms.primitives import Floats, coverage, enlarge, smooth_max
 
 TUBE = 22.0  # mm, the colon's radius
-SIZES = (10.0, 20.0)  # mm: small below, large from there on
-HEIGHTS = {"sessile": (0.55, 1.1), "flat": (0.12, 0.32)}
+SIZES = (12.0, 20.0)  # mm: small below, large from there on
+HEIGHTS = {"sessile": (0.55, 1.1), "flat": (0.15, 0.38)}
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Polyp:
     @staticmethod
     def draw(rng: np.random.Generator, kind: str) -> Polyp:
         """From hardly to plainly different from the mucosa around it."""
-        plain = rng.uniform(0.5, 1.0)
+        plain = rng.uniform(0.55, 1.15)
         red = rng.random() < 0.7  # else pale
         shift = (-0.02, -0.17, -0.08) if red else (0.04, 0.10, 0.15)
-        diameter = float(np.clip(rng.lognormal(np.log(15.0 if kind == "flat" else 12.0), 0.4), 7.0, 30.0))
+        diameter = float(np.clip(rng.lognormal(np.log(18.0 if kind == "flat" else 14.0), 0.35), 8.0, 32.0))
         return Polyp(
             kind=kind,
             diameter=diameter,

@@ -19,9 +19,10 @@ from msgspec.structs import replace
 from medgen.diffusion.slice_profile import profile_matrix, resample
 from medgen.errors import ConfigError
 from medgen.phantoms.chest.anatomy import ChestAnatomy
-from medgen.phantoms.chest.chest_ct import FOLDERS, LABEL_FIELDS, Rows, write_case
+from medgen.phantoms.chest.chest_ct import FOLDERS, LABEL_FIELDS, write_case
 from medgen.phantoms.chest.ct_scanner import Reconstruction, Scanner
 from medgen.phantoms.options import ChestCTOptions
+from medgen.phantoms.pictures import Rows
 from medgen.phantoms.primitives import Grid
 
 SMALL = ChestCTOptions(scout_fraction=0.0, size=96, slices=10, diameter=(15.0, 40.0), healthy_fraction=0.0)
@@ -239,3 +240,25 @@ def test_ranges_upside_down_are_refused(bad: dict[str, tuple[float, float]]) -> 
 def test_columns_of_labels_are_the_contract() -> None:
     assert ",".join(LABEL_FIELDS) == "case,slice,has_nodule,x,y,size,malignancy,texture"
     assert next(csv.reader([",".join(LABEL_FIELDS)])) == list(LABEL_FIELDS)
+
+
+def test_captions_say_of_each_slice_what_its_labels_and_nodules_say(tmp_path: Path) -> None:
+    for name in ("dicom", "masks"):
+        (tmp_path / name).mkdir()
+    options = ChestCTOptions(size=48, slices=8, healthy_fraction=0.0, diameter=(20.0, 40.0), seed=2)
+    sides = set()
+    for index in range(4):
+        rows = write_case(options, index, tmp_path)
+        ill = {row[1] for row in rows["labels.csv"]}
+        assert [row[:2] for row in rows["captions.csv"]] == [(f"dicom/case-{index:04d}.zip", at) for at in range(8)]
+        for (_, level, text, modality), truth in zip(rows["captions.csv"], rows["truth.csv"], strict=True):
+            assert modality == truth[2] == "chest ct"
+            assert (truth[5] == "nodule") == (level in ill) == ("nodule" in str(text))
+            cut = [
+                row
+                for row in rows["nodules.csv"]
+                if row[8] != "" and int(str(row[8])) <= int(str(level)) <= int(str(row[9]))
+            ]
+            assert truth[7] == len(cut)
+            sides.add(truth[4])
+    assert sides == {"", "left", "right"}

@@ -14,11 +14,12 @@ from PIL import Image
 from scipy import ndimage
 
 from medgen.errors import ConfigError
-from medgen.phantoms.dental.dental_xray import FOLDERS, LABEL_FIELDS, LESION_FIELDS, Rows, draw, write_case
+from medgen.phantoms.dental.dental_xray import FOLDERS, LABEL_FIELDS, LESION_FIELDS, draw, write_case
 from medgen.phantoms.dental.files import MAKERS, image_file
 from medgen.phantoms.dental.rows import Dentition
 from medgen.phantoms.dental.teeth import maps_of
 from medgen.phantoms.options import DentalOptions
+from medgen.phantoms.pictures import Rows
 
 KINDS = ("caries", "periapical", "bone-loss", "fracture")
 SMALL = DentalOptions(size=96, view="half", healthy_fraction=0.0)

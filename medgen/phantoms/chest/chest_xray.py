@@ -1,0 +1,91 @@
+"""`phantom chest-xray`: the chest of the CT phantom in projection, with nodules, consolidations and effusions."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from medgen.phantoms import pictures
+from medgen.phantoms.captions import Caption, size_word
+from medgen.phantoms.chest.anatomy import ChestAnatomy
+from medgen.phantoms.chest.nodule_placement import add_nodules
+from medgen.phantoms.options import ChestXrayOptions
+from medgen.phantoms.pictures import NORMAL, Finding, Mask, Picture, Rows
+from medgen.phantoms.primitives import Floats, Grid, enlarge
+from medgen.phantoms.xray_detector import Detector
+
+TABLES, FOLDERS = pictures.TABLES, pictures.FOLDERS
+CLASSES = ("background", "nodule", "consolidation", "effusion")
+LARGEST = 96  # planes and columns that are computed; larger pictures are enlarged
+TOP, FIELD = 140.0, 320.0  # mm: height of the picture's upper edge, and its width and height
+UNIT = 112.0  # mm of water that attenuate by 1
+DIAMETERS = {"nodule": (12.0, 34.0), "consolidation": (50.0, 95.0)}
+SIZES = {"nodule": (18.0, 26.0), "consolidation": (64.0, 80.0), "effusion": (40.0, 60.0)}  # mm: medium from, large from
+
+
+def draw(options: ChestXrayOptions, index: int) -> Picture:
+    """The X-ray number `index`; with all chests healthy, the same options give the same person and exposure."""
+    build, ill, exposure = (np.random.default_rng([options.seed, index, part]) for part in range(3))
+    anatomy = ChestAnatomy.draw(build)
+    kind, level, side = NORMAL, -1e3, 1 if ill.random() < 0.5 else -1
+    if ill.random() >= options.healthy_fraction:
+        kind = str(ill.choice(options.lesions))
+    if kind in DIAMETERS:
+        count = int(ill.integers(1, 4)) if kind == "nodule" else 1
+        anatomy = add_nodules(ill, anatomy, count, DIAMETERS[kind], (-75.0, 70.0))
+        side = 1 if anatomy.nodules and anatomy.nodules[0].centre[0] > 0 else -1
+        texture = 4.6 if kind == "nodule" else 2.4
+        alike = (one for one in anatomy.nodules if one.centre[0] * side > 0)  # a caption names one side
+        nodules = tuple(dataclasses.replace(one, texture=texture) for one in alike)
+        anatomy = dataclasses.replace(anatomy, nodules=nodules)
+    if kind == "effusion":
+        level = float(ill.uniform(20.0, 80.0))
+    size = min(options.size, LARGEST)
+    path, depth = _project(anatomy, size, side, level)
+    if options.size > size:
+        path, depth = (enlarge(one, options.size, options.size) for one in (path, depth))
+    image = Detector.draw(exposure).expose(exposure, path / np.float32(UNIT), FIELD / options.size)
+    masks: list[Mask] = [depth > 3.0] if kind != NORMAL else []
+    labels = np.zeros(image.shape, np.uint8)
+    for mask in masks:
+        labels[mask] = CLASSES.index(kind)
+    shown = tuple(Finding(kind, mask) for mask in masks if mask.any())
+    lengths = [nodule.diameter for nodule in anatomy.nodules] or [level]
+    caption = Caption("chest x-ray", "chest")
+    if shown:
+        hand, size_of = "left" if side > 0 else "right", size_word(max(lengths), SIZES[kind])
+        caption = Caption("chest x-ray", "lung", hand, kind, size_of, len(lengths))
+    return Picture(np.clip(image, 0.0, 1.0), labels, shown, kind if shown else NORMAL, caption)
+
+
+def _project(anatomy: ChestAnatomy, size: int, side: int, level: float) -> tuple[Floats, Floats]:
+    """Millimetres of water along y through the chest, and of what is ill in it: (size, size), head up."""
+    grid = Grid(size, FIELD / size)
+    path, depth = np.zeros((size, size), np.float32), np.zeros((size, size), np.float32)
+    for row in range(size):
+        z = TOP - (row + 0.5) * grid.pixel
+        hu, covers = anatomy.plane(z, grid)
+        hu = np.where(grid.y > anatomy.table_y - 2.0, np.float32(-1000.0), hu)  # nobody lies on a table
+        for cover in covers:
+            depth[row] += cover.sum(axis=0) * grid.pixel
+        lungs = np.asarray(anatomy.shapes.lungs(grid.x, grid.y, np.float32(z))) < 0
+        apex = (
+            anatomy.shapes.apex - 40.0 * (np.abs(np.abs(grid.x) - 48.0) / 56.0) ** 2.5
+        )  # rounded as seen from the front
+        hu = np.where(lungs & (z > apex), np.float32(20.0), hu)
+        if z < anatomy.shapes.dome[0] + level:  # water stands highest at the wall, as a meniscus
+            height = anatomy.shapes.dome[0] + level * (0.35 + 0.65 * np.clip(np.abs(grid.x) / 115.0, 0.0, 1.2) ** 2)
+            height = height + 0.2 * grid.y
+            wet = lungs & (grid.x * side > 0) & (z < height)
+            hu = np.where(wet, np.float32(8.0), hu)
+            depth[row] += wet.sum(axis=0) * grid.pixel
+        bone = np.maximum(hu - 150.0, 0.0)
+        path[row] = np.maximum(1.0 + (hu + 1.5 * bone) / 1000.0, 0.0).sum(axis=0) * grid.pixel
+    return path, depth
+
+
+def write_case(options: ChestXrayOptions, index: int, folder: Path) -> Rows:
+    """Write image and mask number `index` into `folder`; the rows it adds to each of `TABLES`."""
+    return draw(options, index).write(index, index, folder)
