@@ -9,7 +9,7 @@ from pathlib import Path
 
 from medgen.artifacts.provenance import Identified
 from medgen.artifacts.sets import open_set
-from medgen.errors import UsageError
+from medgen.errors import DataError, UsageError
 from medgen.imaging.masks.warping import WarpRange
 from medgen.inference.conditions import Vectors, parse_vector, read_csv, slices_like, spread_order, vectors_like
 from medgen.inference.masks import (
@@ -140,9 +140,13 @@ class Asked:
 
 
 def mask_of(model: Denoiser) -> Wanted | None:
-    """The masks that a model takes; None: it takes none."""
+    """The masks that a model takes; None: it takes none. DataError if its file does not say which."""
     side = model.network.config.side
     if side is None:
         return None
+    names = model.facts.mask_names
+    if len(names) != side.classes + 1:
+        told = f"names {len(names)} classes of masks and takes {side.classes + 1}"
+        raise DataError(f"{model.model.path}: {told}; train it again")
     _, height, width = model.facts.shape
-    return Wanted(model.facts.mask_names, (height * side.factor, width * side.factor))
+    return Wanted(names, (height * side.factor, width * side.factor))

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from medgen.artifacts.label_maps import mask_names, told
+from medgen.artifacts.label_maps import BINARY, mask_names, told
 from medgen.artifacts.schema import Array
 from medgen.artifacts.stored import StoredSet
 from medgen.config import plain
@@ -51,6 +51,11 @@ class Wanted:
     """Of its classes; the background is the first."""
     size: tuple[int, int]
     """Height and width in pixels."""
+
+    def called(self, theirs: Sequence[str]) -> tuple[str, ...]:
+        """Other masks' classes by the model's names: a single class that has no name here or there is the same."""
+        alone = len(theirs) == len(self.names) == len(BINARY)
+        return self.names if alone and BINARY in (tuple(theirs), self.names) else tuple(theirs)
 
     def fitted(self, labels: LabelMap, name: str) -> LabelMap:
         """The map at the model's size, by nearest neighbour; DataError if it has another aspect. `name` is its file."""
@@ -193,7 +198,8 @@ def _of_picture(picture: PictureMask, said: Declared | None, wanted: Wanted) -> 
         raise DataError(f"{name}: JPEG has smeared the numbers of {len(names)} classes; save masks as PNG")
     numbers = dict(enumerate(names))
     if said is not None:
-        numbers = {value: one for one, value in said.values.items() if value is not None}
+        values = [(one, value) for one, value in said.values.items() if value is not None]
+        numbers = dict(zip([value for _, value in values], wanted.called([one for one, _ in values]), strict=True))
     elif len(names) == 2 and (picture.smeared or FULL in seen.values):
         numbers = {0: names[0], FULL: names[1]}
     for value in seen.values:
@@ -231,12 +237,8 @@ def masks_of_set(stored: StoredSet, slices: Sequence[int], wanted: Wanted, name:
     """
     if not stored.has("mask"):
         raise DataError(f"{name}: has no masks; take a set that was preprocessed with --masks")
-    theirs = mask_names(stored.header)
-    nameless = not stored.header.mask_names and len(wanted.names) == 2
-    known: dict[int, int] = {}
-    for number, one in enumerate(theirs):
-        if nameless or one in wanted.names:
-            known[number] = number if nameless else wanted.names.index(one)
+    theirs = wanted.called(mask_names(stored.header))
+    known = {number: wanted.names.index(one) for number, one in enumerate(theirs) if one in wanted.names}
 
     def read(index: int) -> LabelMap:
         labels = stored.read("mask", [index])[0, 0]

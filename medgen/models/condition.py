@@ -55,7 +55,6 @@ def check_fed(network: UNetConfig, fed: Collection[str], learner: str) -> None:
 def fitted_to_vectors(network: UNetConfig, fields: Sequence[str]) -> UNetConfig:
     """`network` with an entry for each of the set's vector fields; ConfigError if it was asked for another number."""
     if network.vector_size not in (0, len(fields)):
-        raise ConfigError(
-            f"network.vector_size = {network.vector_size}: the set's vectors have {len(fields)} fields; leave it out"
-        )
+        told = f"the set's vectors have {len(fields)} fields" if fields else "the set has no vectors"
+        raise ConfigError(f"network.vector_size = {network.vector_size}: {told}; leave it out")
     return replace(network, vector_size=len(fields))

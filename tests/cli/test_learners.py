@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,4 +49,22 @@ def test_options_of_another_learner_are_refused(
     arguments: list[str], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["train-diffusion", "no.h5", "-o", str(tmp_path / "m.safetensors"), *arguments]) == 78
+    assert message in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["network.context_width=64"], "network.context_width: the denoiser gives its network no text, so that"),
+        (["network.side.classes=1"], "network.side: the denoiser gives its network no mask"),
+        (["network.vector_size=9"], "network.vector_size = 9: the set's vectors have 2 fields; leave it out"),
+        (["learner=normalizer", "network.context_width=64"], "network.context_width: the normalizer gives"),
+    ],
+)
+def test_a_part_of_the_network_that_would_see_nothing_is_refused(
+    settings: list[str], message: str, make_set: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked = [word for setting in settings for word in ("--set", setting)]
+    source = make_set(count=2, size=16)
+    assert run(["train-diffusion", str(source), "-o", str(tmp_path / "m.safetensors"), *asked]) == 78
     assert message in capfd.readouterr().err
