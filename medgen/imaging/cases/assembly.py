@@ -79,19 +79,19 @@ class Assembler:
         self._ids.add(name)
         return replace(made, id=name)
 
-    def report(self, listener: Reporter, *, whole: bool) -> None:
+    def report(self, reporter: Reporter, *, whole: bool) -> None:
         """Tell what only shows when all cases are known, or of a shard, all its own."""
-        self.duplicates.tell(self._plan.cases, listener, dropped=self._options.drop_duplicates)
+        self.duplicates.tell(self._plan.cases, reporter, dropped=self._options.drop_duplicates)
         if not whole:
             return
         if self._moved:
-            listener.say(
+            reporter.say(
                 f"{self._moved} cases kept out of the training split, which is for '{self._options.train_only}'"
             )
         wanted = [name for name, part in zip(SPLITS, self._fractions, strict=True) if part > 0]
         missing = [name for name in wanted if name not in self._splits]
         if missing and not self._options.split_name and len(self._plan.cases) > 1:
-            listener.warn(
+            reporter.warn(
                 f"no patient fell into {' and '.join(missing)}: add patients, or choose other --split fractions"
             )
 

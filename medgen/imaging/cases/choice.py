@@ -20,7 +20,7 @@ Scale = tuple[Kind | None, bool | None]  # and whether there is colour; None whe
 _WORDS: dict[Kind | None, str] = {"hu": "HU", "byte": "8 bits", "other": "a scale of its own"}
 
 
-def chosen(stacks: Sequence[Stack], options: PreprocessOptions, listener: Reporter) -> list[Stack]:
+def chosen(stacks: Sequence[Stack], options: PreprocessOptions, reporter: Reporter) -> list[Stack]:
     """The stacks that the options ask for; tells how many are passed over, and why.
 
     Captures of a screen say the modality of what it showed, but who asks for a modality does not mean them.
@@ -37,7 +37,7 @@ def chosen(stacks: Sequence[Stack], options: PreprocessOptions, listener: Report
         (scans, long, f"stacks of fewer than {options.min_slices} slices"),
     ):
         if len(few) < len(many):
-            listener.say(f"{len(many) - len(few)} {what} passed over")
+            reporter.say(f"{len(many) - len(few)} {what} passed over")
     return long
 
 
@@ -79,7 +79,7 @@ def of_one_scale(stacks: Sequence[Stack], options: PreprocessOptions, left_out: 
             left_out.add(reason, left_out.place(stack.first.entry))
     shallow = sum(stack.first.kind == "byte" for stack in most)
     if usual[0] == "other" and shallow:
-        left_out.listener.warn(
+        left_out.reporter.warn(
             f"{shallow} of {len(most)} cases have 8 bits, the others of their modality more: each case is scaled by "
             "percentiles of its own"
         )

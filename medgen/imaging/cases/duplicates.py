@@ -38,29 +38,29 @@ class Duplicates:
         self.found.append(Duplicate(case, split, first, first_split))
         return True
 
-    def tell(self, cases: Sequence[PlannedCase], listener: Reporter, *, dropped: bool) -> None:
+    def tell(self, cases: Sequence[PlannedCase], reporter: Reporter, *, dropped: bool) -> None:
         """Name the pairs, those across splits first, and how many there are within one."""
         across = [pair for pair in self.found if pair.split != pair.first_split]
         within = len(self.found) - len(across)
         differ = sum(cases[pair.case].annotation.labels != cases[pair.first].annotation.labels for pair in self.found)
         if dropped:
             if self.found:
-                listener.say(f"{len(self.found)} cases were dropped that show exactly the pixels of an earlier one")
+                reporter.say(f"{len(self.found)} cases were dropped that show exactly the pixels of an earlier one")
         elif across:
-            listener.warn(
+            reporter.warn(
                 f"{len(across)} cases show exactly the pixels of a case of another split, so that what is measured "
                 "there was learned; --drop-duplicates keeps the first of each"
             )
         if within and not dropped:
-            listener.warn(f"{within} cases show exactly the pixels of another case of their split")
+            reporter.warn(f"{within} cases show exactly the pixels of another case of their split")
         if differ:
-            listener.warn(f"{differ} of the cases with equal pixels are labelled differently")
+            reporter.warn(f"{differ} of the cases with equal pixels are labelled differently")
         named = [*across, *(pair for pair in self.found if pair not in across)]
         for pair in named[:NAMED]:
             one, other = cases[pair.case].stack.name, cases[pair.first].stack.name
-            listener.say(f"equal pixels: {one} ({pair.split}) and {other} ({pair.first_split})")
+            reporter.say(f"equal pixels: {one} ({pair.split}) and {other} ({pair.first_split})")
         if len(named) > NAMED:
-            listener.say(f"... and {len(named) - NAMED} more")
+            reporter.say(f"... and {len(named) - NAMED} more")
 
     def placed(self, places: Sequence[Place]) -> list[dict[str, object]]:
         """All pairs, by the places of their cases."""

@@ -19,7 +19,7 @@ the table, an annotation `xml`. Names, which are often those of patients, go to 
 class LeftOut:
     """What failed: raised at once, or under `keep_going` told and collected."""
 
-    listener: Reporter
+    reporter: Reporter
     keep_going: bool
     reasons: list[str] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
@@ -42,4 +42,4 @@ class LeftOut:
             raise DataError(f"{reason} (--keep-going leaves such items out)")
         self.reasons.append(reason)
         self.places.append(place)
-        self.listener.warn(f"left out: {reason}")
+        self.reporter.warn(f"left out: {reason}")

@@ -87,7 +87,7 @@ def plan_classes(
     options: PreprocessOptions,
     workers: Workers,
     left_out: LeftOut,
-    listener: Reporter,
+    reporter: Reporter,
 ) -> tuple[list[int], MaskClasses]:
     """Look at all masks: the indices of the cases whose masks are sound, and the classes of the set."""
     tasks = [SurveyTask(tuple(mask for mask in found if mask)) for _, _, found in cases]
@@ -108,7 +108,7 @@ def plan_classes(
     said = declared(options.mask_classes, place)
     classes = _decided(said, seen, tasks)
     if said and said.told_by != "--mask-classes":
-        listener.say(f"the classes of masks are named by {said.told_by}")
+        reporter.say(f"the classes of masks are named by {said.told_by}")
     unread: Counter[str] = Counter()
     shared: Counter[str] = Counter()
     for index, what in seen.items():
@@ -129,8 +129,8 @@ def plan_classes(
         raise DataError(f"no mask shows any class but the background; {told_classes(classes)}")
     for number, name in enumerate(classes.names[1:], 1):
         if not any(number in _shown(what, classes) for what in seen.values()):
-            listener.warn(f"no mask shows the class {name}{did_you_mean(name, unread)}")
-    _tell(classes, masks, unread, shared, any(what.peak for what in seen.values()), listener)
+            reporter.warn(f"no mask shows the class {name}{did_you_mean(name, unread)}")
+    _tell(classes, masks, unread, shared, any(what.peak for what in seen.values()), reporter)
     return sorted(sound), classes
 
 
@@ -177,17 +177,17 @@ def _tell(
     unread: Mapping[str, int],
     shared: Mapping[str, int],
     smeared: bool,
-    listener: Reporter,
+    reporter: Reporter,
 ) -> None:
-    listener.say(f"of masks, {told_classes(classes)}")
+    reporter.say(f"of masks, {told_classes(classes)}")
     if smeared:
-        listener.say(f"masks in JPEG, which blurs values, were cut at {classes.level:g}")
+        reporter.say(f"masks in JPEG, which blurs values, were cut at {classes.level:g}")
     if unread:
-        listener.say(f"left out of the masks, for --mask-classes does not name them: {', '.join(sorted(unread))}")
+        reporter.say(f"left out of the masks, for --mask-classes does not name them: {', '.join(sorted(unread))}")
     for pair, count in shared.items():
-        listener.say(f"{pair} share {count} pixels: the later one of --mask-classes is on top")
+        reporter.say(f"{pair} share {count} pixels: the later one of --mask-classes is on top")
     if masks.missing:
-        listener.say(f"{masks.missing} images have no mask: they count as negatives, background throughout")
+        reporter.say(f"{masks.missing} images have no mask: they count as negatives, background throughout")
 
 
 def named_masks(table: Table | None) -> set[Path]:

@@ -70,7 +70,7 @@ class Plan:
 
 
 def make_plan(
-    inputs: Inputs, options: PreprocessOptions, workers: Workers, left_out: LeftOut, listener: Reporter
+    inputs: Inputs, options: PreprocessOptions, workers: Workers, left_out: LeftOut, reporter: Reporter
 ) -> Plan:
     """Scan all headers, build stacks, attach labels and masks, decide on one encoding.
 
@@ -80,11 +80,11 @@ def make_plan(
     if table and table.fields and inputs.lidc_xml:
         raise UsageError("the labels and --lidc-xml both give vectors; use one of them")
     files = enumerate_sources(sources, folder_names=inputs.folder_names)
-    slices = _scan_all(files, sources, _none_of(inputs.masks, sources, table), options, workers, left_out, listener)
+    slices = _scan_all(files, sources, _none_of(inputs.masks, sources, table), options, workers, left_out, reporter)
     every, copies = build_stacks(slices)
     if copies:
-        listener.warn(f"{len(copies)} files are copies of others and are left aside, such as {copies[0]}")
-    stacks = chosen(every, options, listener)
+        reporter.warn(f"{len(copies)} files are copies of others and are left aside, such as {copies[0]}")
+    stacks = chosen(every, options, reporter)
     if not stacks:
         enough = f", no stack of {options.min_slices} or more slices" if options.min_slices > 1 else ""
         raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess{enough}")
@@ -136,7 +136,7 @@ def make_plan(
         except (DataError, InputMissingError) as error:
             left_out.add(str(error), left_out.place(stack.first.entry))
             continue
-        _tell_flaws(stack, mending, options, listener)
+        _tell_flaws(stack, mending, options, reporter)
         cases.append(PlannedCase(stack, annotations[index], found, [], mending))
     if not cases:
         raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess")
@@ -148,7 +148,7 @@ def make_plan(
     mask_classes = None
     if masks:
         masked_cases = [(case.stack, case.annotation, case.masks) for case in cases]
-        sound, mask_classes = plan_classes(masked_cases, masks, inputs.masks, options, workers, left_out, listener)
+        sound, mask_classes = plan_classes(masked_cases, masks, inputs.masks, options, workers, left_out, reporter)
         cases = [cases[index] for index in sound]
         if not cases:
             raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess")
@@ -156,10 +156,10 @@ def make_plan(
     if options.mask_background and encoding.intensity.unit != "HU":
         raise UsageError("--mask-background finds lungs in CT, but the images are no CT")
     if fields:
-        _tell_unlabelled(cases, listener)
+        _tell_unlabelled(cases, reporter)
     silent = sum(case.stack.first.format == "nifti" and not case.stack.first.modality for case in cases)
     if silent and encoding.per_case and options.window == "auto":
-        listener.say(
+        reporter.say(
             f"{silent} NIfTI volumes do not say what they show: each is scaled by percentiles; --modality CT keeps HU"
         )
     colour = any(case.stack.first.colour for case in cases)
@@ -201,7 +201,7 @@ def _tables(inputs: Inputs, options: PreprocessOptions, left_out: LeftOut) -> tu
     for number, fault in table.faults if table else ():
         left_out.add(fault, {"row": number})
     if table and (unused := csv_labels.unused_warning(table)):
-        left_out.listener.warn(unused)
+        left_out.reporter.warn(unused)
     if not sources:
         raise DataError(f"{', '.join(inputs.sources)}: names no image that is there")
     return sources, table
@@ -214,7 +214,7 @@ def _scan_all(
     options: PreprocessOptions,
     workers: Workers,
     left_out: LeftOut,
-    listener: Reporter,
+    reporter: Reporter,
 ) -> list[SliceFacts]:
     left_out.number(found.entries)
     for name, reason in found.refused:
@@ -232,16 +232,16 @@ def _scan_all(
                 passed_over[outcome.holds] += 1
             else:
                 slices += outcome
-    _tell_passed_over(+passed_over, listener)
+    _tell_passed_over(+passed_over, reporter)
     return slices
 
 
-def _tell_passed_over(files: Counter[str], listener: Reporter) -> None:
+def _tell_passed_over(files: Counter[str], reporter: Reporter) -> None:
     """How many files were passed over, by what they hold."""
     known = [f"{what} ({count})" for what, count in sorted(files.items()) if what]
     if files:
         told = f": {', '.join(known)}" if known else ""
-        listener.say(f"{files.total()} files that hold no picture of a patient were passed over{told}")
+        reporter.say(f"{files.total()} files that hold no picture of a patient were passed over{told}")
 
 
 def _source_of(name: str, sources: Sequence[str]) -> Place:
@@ -285,10 +285,10 @@ def _none_of(masks: str | None, sources: Sequence[str], table: csv_labels.Table 
     return is_mask
 
 
-def _tell_flaws(stack: Stack, mending: Mending | None, options: PreprocessOptions, listener: Reporter) -> None:
+def _tell_flaws(stack: Stack, mending: Mending | None, options: PreprocessOptions, reporter: Reporter) -> None:
     """Flaws do not hurt single slices; who trains on volumes should know of them."""
     if mending is not None:
-        listener.say(f"{stack.name}: {mending.told()}")
+        reporter.say(f"{stack.name}: {mending.told()}")
     elif stack.first.position is not None:
         kept = "its slices are kept as they are"
         if options.mend:
@@ -296,10 +296,10 @@ def _tell_flaws(stack: Stack, mending: Mending | None, options: PreprocessOption
         elif set(stack.flaws) & set(MENDABLE) and not obstacle(stack):
             kept += " (--mend resamples them)"
         for flaw in stack.flaws.values():
-            listener.warn(f"{stack.name}: {flaw}; {kept}")
+            reporter.warn(f"{stack.name}: {flaw}; {kept}")
 
 
-def _tell_unlabelled(cases: Sequence[PlannedCase], listener: Reporter) -> None:
+def _tell_unlabelled(cases: Sequence[PlannedCase], reporter: Reporter) -> None:
     without = sum(not case.annotation.findings for case in cases)
     if without:
-        listener.say(f"{without} of {len(cases)} cases have no row with a vector: they count as healthy (all zeros)")
+        reporter.say(f"{without} of {len(cases)} cases have no row with a vector: they count as healthy (all zeros)")

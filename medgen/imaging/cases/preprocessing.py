@@ -48,7 +48,7 @@ def preprocess(
     inputs: Inputs,
     output: str,
     options: PreprocessOptions,
-    listener: Reporter,
+    reporter: Reporter,
     *,
     shard: tuple[int, int] = (0, 1),
     force: bool = False,
@@ -59,7 +59,7 @@ def preprocess(
     """
     secret = secret_key()
     if told := weakness():
-        listener.warn(told)
+        reporter.warn(told)
     size = parse_size(options.size)
     fractions = parse_fractions(options.split)
     if options.healthy_slices is not None and options.thickness is not None:
@@ -68,9 +68,9 @@ def preprocess(
         raise UsageError("--healthy-slices picks single slices, --mend needs all of them; use one of the two")
     if options.drop_duplicates and shard[1] > 1:
         raise UsageError("--drop-duplicates must see all cases, a shard sees only its own; use one of the two")
-    left_out = LeftOut(listener, options.keep_going)
+    left_out = LeftOut(reporter, options.keep_going)
     with Workers(options.workers) as workers:
-        plan = make_plan(inputs, options, workers, left_out, listener)
+        plan = make_plan(inputs, options, workers, left_out, reporter)
         for case in plan.cases:
             case.keep = _kept_slices(case, plan, options)
         planes = _planes(plan, options, size, left_out)
@@ -79,7 +79,7 @@ def preprocess(
         assembler = Assembler(plan, planes, options, secret, fractions)
         total = sum(len(case.keep) for case in plan.cases)
         stacks: list[tuple[str, Stack]] = []
-        with create_set(output, header, force=force) as writer, listener.progress(total, "slices") as advance:
+        with create_set(output, header, force=force) as writer, reporter.progress(total, "slices") as advance:
             for task, slab in workers.map(read, _tasks(plan, planes, options)):
                 outcome = assembler.take(task, _read_alone(task) if isinstance(slab, WorkerDied) else slab)
                 if isinstance(outcome, MedgenError):
@@ -90,7 +90,7 @@ def preprocess(
                 advance(sum(len(piece.frames) for piece in task.pieces))
             if plan.cases and not writer.digest.cases:
                 raise DataError(f"all {len(plan.cases)} cases failed; the first: {left_out.reasons[0]}")
-    assembler.report(listener, whole=shard[1] == 1)
+    assembler.report(reporter, whole=shard[1] == 1)
     duplicates = tuple(assembler.duplicates.placed([left_out.place(case.stack.first.entry) for case in plan.cases]))
     return Done(
         writer.digest.cases,
