@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from medgen.cli.console import Console
-from medgen.cli.info import is_model, is_state
 from medgen.cli.options import console_of
 from medgen.errors import DataError, MedgenError
 
@@ -48,6 +47,8 @@ def command(
 
 
 def _verify(file: str, console: Console) -> str:
+    from medgen.report.contents import is_model, is_state
+
     if is_model(file):
         return _verify_model(Path(file))
     return _verify_state(Path(file)) if is_state(file) else _verify_set(file, console)
