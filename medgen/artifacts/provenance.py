@@ -11,7 +11,7 @@ import msgspec
 from medgen import __version__
 
 
-class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ProvenanceStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One command that ran: what it was, how it was set, what it read (ids of other steps or of raw sources)."""
 
     id: str
@@ -25,7 +25,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All steps that led to an artifact, oldest first; the last one made it."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[ProvenanceStep, ...]
 
     @property
     def id(self) -> str:
@@ -57,13 +57,13 @@ def derive(
     `config` must hold neither paths nor anything that does not change the result (device, workers);
     `sources` identifies raw files (see `fingerprint`).
     """
-    steps: dict[str, Step] = {}
+    steps: dict[str, ProvenanceStep] = {}
     parents: list[str] = [sources] if sources else []
     for item in inputs:
         parents.append(item.provenance.id)
         steps.update({step.id: step for step in item.provenance.steps})
     content = msgspec.json.encode([command, __version__, config, seed, parents], order="sorted")
-    made = Step(hashlib.sha256(content).hexdigest()[:16], command, __version__, config, seed, tuple(parents))
+    made = ProvenanceStep(hashlib.sha256(content).hexdigest()[:16], command, __version__, config, seed, tuple(parents))
     steps[made.id] = made
     return Provenance(tuple(steps.values()))
 

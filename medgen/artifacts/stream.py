@@ -25,7 +25,7 @@ from medgen.artifacts.schema import READABLE_SCHEMAS, Array, Case, ContentDigest
 from medgen.artifacts.spool import Spool
 from medgen.artifacts.stacks import Stack, block_length, blocks
 from medgen.artifacts.synthetic import synthetic_in_old_set
-from medgen.artifacts.tensors.layout import KEY, Entry, head
+from medgen.artifacts.tensors.layout import KEY, TensorEntry, head
 from medgen.artifacts.writer import SetWriter
 from medgen.errors import DataError
 
@@ -34,7 +34,7 @@ _DTYPES = {
     "I8": np.int8, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "BOOL": np.bool_,
 }  # fmt: skip
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
-_CHECKSUM = Entry("checksum", "U32", (1,), 4)  # little end first; of all bytes before it but other checksums
+_CHECKSUM = TensorEntry("checksum", "U32", (1,), 4)  # little end first; of all bytes before it but other checksums
 _LONGEST_HEADER = 64 << 20
 _F_SETPIPE_SZ = 1031
 _PIPE_BYTES = 1 << 20
@@ -61,7 +61,7 @@ class StreamWriter(SetWriter):
 
     def _write_blob(self, facts: Mapping[str, Any], arrays: Mapping[str, Stack]) -> None:
         entries = [
-            Entry(name, _NAMES[stack.dtype], stack.shape, math.prod(stack.shape) * stack.dtype.itemsize)
+            TensorEntry(name, _NAMES[stack.dtype], stack.shape, math.prod(stack.shape) * stack.dtype.itemsize)
             for name, stack in sorted(arrays.items())
         ]
         self._write(head(msgspec.json.encode(facts, order="sorted").decode(), [*entries, _CHECKSUM]))

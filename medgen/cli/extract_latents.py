@@ -44,7 +44,7 @@ def command(
     from medgen.artifacts.provenance import derive
     from medgen.artifacts.sets import open_set
     from medgen.config import plain
-    from medgen.inference.encode import Encoder, check_window, latent_header
+    from medgen.inference.encode import SetEncoder, check_window, latent_header
     from medgen.inference.outliers import find_outliers, overall
     from medgen.models.trained import FrozenVAE
     from medgen.nets.compute import resolve_device
@@ -60,7 +60,7 @@ def command(
         inputs = [reader, autoencoder.model]
         provenance = derive("extract-latents", settings, seed=options.seed if options.sample else None, inputs=inputs)
         header = latent_header(reader.header, autoencoder.facts, autoencoder.model.digest, provenance)
-        encoder = Encoder(autoencoder, intensity, options, maker.leave_out)
+        encoder = SetEncoder(autoencoder, intensity, options, maker.leave_out)
         chosen = (case for case in maker.take(reader) if options.split in (None, case.split))
         nothing = no_case("encoded", chosen=bool(options.split))
         with maker.console.progress(None, "slices") as advance, closing(read_ahead(chosen)) as cases:

@@ -64,13 +64,13 @@ def command(
     prepare()
 
     from medgen.errors import SomeItemsFailed
-    from medgen.imaging.cases.planning import Inputs
+    from medgen.imaging.cases.planning import Sources
     from medgen.imaging.cases.preprocessing import preprocess
 
     console = console_of(context)
     check_destination(output, force=force)
     done = preprocess(
-        Inputs(tuple(sources), labels, tuple(lidc_xml or ()), masks),
+        Sources(tuple(sources), labels, tuple(lidc_xml or ()), masks),
         output,
         options,
         console,

@@ -17,7 +17,7 @@ from medgen.artifacts.sets import open_set
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import UsageError
 from medgen.imaging.cases.options import PreprocessOptions, ReadingOptions, SourceOptions
-from medgen.imaging.cases.planning import Inputs
+from medgen.imaging.cases.planning import Sources
 from medgen.imaging.cases.preprocessing import preprocess
 from medgen.imaging.reading.series import Stack
 from medgen.reporting import Reporter
@@ -102,7 +102,7 @@ def open_images(
         with partial_folder(Path(tempfile.gettempdir(), "medgen-images")) as folder:
             file = folder / "images.h5"
             done = preprocess(
-                Inputs((str(source),), folder_names=False),
+                Sources((str(source),), folder_names=False),
                 str(file),
                 options or PreprocessOptions(),
                 reporter,

@@ -20,7 +20,7 @@ from medgen.models.trained import FrozenVAE
 
 
 @dataclass
-class Encoder:
+class SetEncoder:
     """Turns image cases into latent cases. Which of them lie far from the rest is known afterwards."""
 
     vae: FrozenVAE

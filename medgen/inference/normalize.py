@@ -84,10 +84,10 @@ class Normalizer:
                 return slice_noise(options.seed, [f"{key}/{draw}" for key in keys], x0.shape[1:], 1 + step)
 
             for head in options.heads:
-                total += self._led_back(head, x0, noise, fresh)
+                total += self._denoised(head, x0, noise, fresh)
         return self._decode(total / (options.draws * len(options.heads))).to(images.device)
 
-    def _led_back(self, head: str, x0: Tensor, noise: Tensor, fresh: StepNoise) -> Tensor:
+    def _denoised(self, head: str, x0: Tensor, noise: Tensor, fresh: StepNoise) -> Tensor:
         """x0 (B, c, h, w) after noise and denoising by one head, which may add fresh noise."""
         schedule, objective, start = self._path(head)
         times = torch.full((len(x0),), start, dtype=torch.float64, device=x0.device)

@@ -40,7 +40,7 @@ class Posterior:
         return 0.5 * terms.flatten(1).sum(dim=1)  # (B,)
 
 
-class Middle(nn.Module):
+class Bottleneck(nn.Module):
     """Residual unit, optional self-attention with one head, residual unit."""
 
     def __init__(self, config: VAEConfig) -> None:
@@ -87,7 +87,7 @@ class Encoder(nn.Module):
             last = level == len(widths) - 1
             down = nn.Identity() if last else Downsample(dims, width, trailing_pad=True)
             self.levels.append(Level(config, widths[max(level - 1, 0)], width, config.blocks, down))
-        self.middle = Middle(config)
+        self.middle = Bottleneck(config)
         self.norm = nn.GroupNorm(config.groups, widths[-1], config.norm_eps)
         self.output = convolution(dims, widths[-1], 2 * config.latent_channels)
 
@@ -105,7 +105,7 @@ class Decoder(nn.Module):
         super().__init__()
         dims, widths = config.dims, config.widths[::-1]
         self.input = convolution(dims, config.latent_channels, widths[0])
-        self.middle = Middle(config)
+        self.middle = Bottleneck(config)
         self.levels = nn.Sequential()
         for level, width in enumerate(widths):
             last = level == len(widths) - 1

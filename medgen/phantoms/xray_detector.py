@@ -11,7 +11,7 @@ from medgen.phantoms.primitives import Floats
 
 
 @dataclass(frozen=True)
-class Detector:
+class XrayDetector:
     """How one X-ray was taken and processed."""
 
     noise: float  # relative standard deviation of the quanta behind an attenuation of 1
@@ -25,10 +25,10 @@ class Detector:
     fog: float  # unevenness of film
 
     @staticmethod
-    def draw(rng: np.random.Generator) -> Detector:
+    def draw(rng: np.random.Generator) -> XrayDetector:
         """Two thirds digital, one third film that was scanned."""
         film = rng.random() < 0.33
-        return Detector(
+        return XrayDetector(
             noise=rng.uniform(0.012, 0.03) * (1.2 if film else 1.0),
             blur=rng.uniform(0.22, 0.38) if film else rng.uniform(0.10, 0.24),
             grain=rng.uniform(0.2, 0.35) if film else rng.uniform(0.08, 0.2),

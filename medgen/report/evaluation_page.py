@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from medgen.artifacts.provenance import Provenance, Step
+from medgen.artifacts.provenance import Provenance, ProvenanceStep
 from medgen.artifacts.stored import StoredSet
 from medgen.evaluation import comparison
 from medgen.evaluation.comparison import Pair
@@ -162,12 +162,12 @@ def _provenance(materials: Sequence[Material], provenance: Provenance) -> list[P
     return [("paragraph", text), *(("step", _step(one, names, digests)) for one in steps)]
 
 
-def in_order(steps: Iterable[Step]) -> list[Step]:
+def in_order(steps: Iterable[ProvenanceStep]) -> list[ProvenanceStep]:
     """The steps, each after its inputs."""
     known = {step.id: step for step in steps}
-    order: dict[str, Step] = {}
+    order: dict[str, ProvenanceStep] = {}
 
-    def put(step: Step) -> None:
+    def put(step: ProvenanceStep) -> None:
         for parent in step.inputs:
             if parent in known and parent not in order:
                 put(known[parent])
@@ -178,7 +178,7 @@ def in_order(steps: Iterable[Step]) -> list[Step]:
     return list(order.values())
 
 
-def _step(step: Step, names: Mapping[str, str], digests: Mapping[str, str]) -> dict[str, Any]:
+def _step(step: ProvenanceStep, names: Mapping[str, str], digests: Mapping[str, str]) -> dict[str, Any]:
     facts = {"inputs": ", ".join(step.inputs) or "none", "medgen": step.version}
     facts |= {"seed": str(step.seed)} if step.seed is not None else {}
     facts |= {"digest": digests[step.id]} if step.id in digests else {}

@@ -83,7 +83,7 @@ def test_only_one_split(tiny: Path, tmp_path: Path) -> None:
         (["--vae", "{tiny}/none.safetensors"], 66, "no such file"),
         (["--shard", "3/2"], 2, "--shard 3/2"),
         (["--split", "none"], 65, "no case was encoded"),
-        (["--batch-size", "0"], 78, "batch_size"),
+        (["--batch-size", "0"], 78, "--batch-size"),
         (["--device", "gpu"], 2, "expected auto, cpu, cuda"),
         (["-o", "{tiny}/images.h5"], 2, "is an input too"),
         (["-o", "/nowhere/z.h5"], 73, "does not exist"),

@@ -170,7 +170,7 @@ def test_the_preview_has_six_panels_a_slice(tiny: Path, images: Path, tmp_path: 
         (["normalize", "IMAGES", "--vae", "VAE"], 2, "give --model FILE"),
         (["normalize", "IMAGES", "--model", "MODEL"], 2, "give the VAE"),
         (["normalize", "IMAGES", "--model", "MODEL", "--vae", "VAE", "--method", "vae"], 2, "no --model"),
-        (["normalize", "IMAGES", "--model", "MODEL", "--vae", "VAE", "--noise-level", "1.5"], 78, "noise_level"),
+        (["normalize", "IMAGES", "--model", "MODEL", "--vae", "VAE", "--noise-level", "1.5"], 78, "--noise-level"),
         (["normalize", "IMAGES", "--model", "MODEL", "--vae", "VAE", "--method", "flows"], 78, "method"),
         (
             ["normalize", "IMAGES", "--model", "MODEL", "--vae", "VAE", "--noise-level", "0.9999"],

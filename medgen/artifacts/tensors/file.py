@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medgen.artifacts.schema import as_bytes
 from medgen.artifacts.tensors.header import TensorHeader, sealed
-from medgen.artifacts.tensors.layout import Entry, head
+from medgen.artifacts.tensors.layout import TensorEntry, head
 from medgen.errors import DataError
 
 _NAMES = {
@@ -27,7 +27,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
     # Ours, and not safetensors' writer: that one puts another file in the place of `path`, and hides why it failed.
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     order = sorted(plain, key=lambda name: (-plain[name].element_size(), name))  # each aligned to its type
-    entries = [Entry(name, _NAMES[plain[name].dtype], plain[name].shape, plain[name].nbytes) for name in order]
+    entries = [TensorEntry(name, _NAMES[plain[name].dtype], plain[name].shape, plain[name].nbytes) for name in order]
     checksums = {name: checksum(name, plain[name]) for name in order}
     with path.open("wb") as file:
         file.write(head(sealed(facts, checksums), entries))

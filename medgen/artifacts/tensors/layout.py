@@ -10,7 +10,7 @@ KEY = "medgen"
 """The one key of the metadata that all facts stand under: of several the order would not be fixed."""
 
 
-class Entry(NamedTuple):
+class TensorEntry(NamedTuple):
     """Type, shape and length in bytes of one array."""
 
     name: str
@@ -19,7 +19,7 @@ class Entry(NamedTuple):
     size: int
 
 
-def head(facts: str, entries: Iterable[Entry]) -> bytes:
+def head(facts: str, entries: Iterable[TensorEntry]) -> bytes:
     """Everything before the data of `entries`, which follow in this order; `facts` is JSON."""
     header: dict[str, Any] = {"__metadata__": {KEY: facts}}
     offset = 0

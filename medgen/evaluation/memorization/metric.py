@@ -58,7 +58,7 @@ class Findings:
     """Reference images that were left out because they belong to training cases."""
     found: Matches
     """Of our samples among the training images."""
-    honest: Matches
+    baseline: Matches
     """Of held-out images among them."""
     alike: Matches | None
     """Of our samples among themselves."""
@@ -70,18 +70,18 @@ def measure(inputs: Inputs, options: MemorizationOptions) -> Section:
     """Hold each sample against the training images, beside each held-out image, and against the other samples."""
     extractor = inputs.bank.extractor
     findings = _compare(inputs, options)
-    ours, found, honest = findings.ours, findings.found, findings.honest
-    rule = learn_rule(honest, options)
-    relative, theirs = found.relative(rule.least), honest.relative(rule.least)
+    ours, found, baseline = findings.ours, findings.found, findings.baseline
+    rule = learn_rule(baseline, options)
+    relative, theirs = found.relative(rule.least), baseline.relative(rule.least)
     result = {
         "rule": _rule(rule, findings.held_out, options),
         "copies": _share(relative < rule.threshold, ours),
-        "nearer_in_features": _share(found.feature_distance < honest.feature_distance[~rule.leaked].min(), ours),
+        "nearer_in_features": _share(found.feature_distance < baseline.feature_distance[~rule.leaked].min(), ours),
         "duplicates": None,
         "relative_distance": _quantiles(relative),
         "held_out_relative_distance": _quantiles(theirs),
         "feature_distance": _quantiles(found.feature_distance),
-        "held_out_feature_distance": _quantiles(honest.feature_distance),
+        "held_out_feature_distance": _quantiles(baseline.feature_distance),
         "samples": len(ours),
         "training": _counts(findings.known),
         "held_out": {**_counts(findings.held_out), "in_training": findings.in_training},
@@ -113,7 +113,7 @@ def measure(inputs: Inputs, options: MemorizationOptions) -> Section:
         Distribution(
             "Distance to the nearest training image in features",
             f"distance, {extractor.name}",
-            {"samples": found.feature_distance, "held out": honest.feature_distance},
+            {"samples": found.feature_distance, "held out": baseline.feature_distance},
         ),
     ]
     names = slice_names(ours.stored)
@@ -138,7 +138,7 @@ def _compare(inputs: Inputs, options: MemorizationOptions) -> Findings:
         return Findings(
             *(ours, known, held_out, in_training),
             found=nearest_images(ours, known, options, advance),
-            honest=bank.once(
+            baseline=bank.once(
                 ("held out", key_of(training), key_of(reference), options),
                 lambda: nearest_images(held_out, known, options, advance),
             ),
@@ -211,7 +211,7 @@ def _leaks(rule: Rule, findings: Findings) -> list[dict[str, str]]:
     return [
         {
             "held_out": theirs[held_out.features.slices[row]],
-            "training": names[known.features.slices[findings.honest.row[row]]],
+            "training": names[known.features.slices[findings.baseline.row[row]]],
         }
         for row in np.flatnonzero(rule.leaked)
     ]

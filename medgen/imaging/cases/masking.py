@@ -13,7 +13,7 @@ from medgen.imaging.cases.left_out import LeftOut
 from medgen.imaging.cases.options import PreprocessOptions
 from medgen.imaging.cases.workers import Workers
 from medgen.imaging.labels.annotations import Annotation
-from medgen.imaging.labels.table import Table
+from medgen.imaging.labels.table import LabelTable
 from medgen.imaging.masks.classes import Declared, MaskClasses, decide, declared, told_classes
 from medgen.imaging.masks.finding import Masks, SliceMasks, is_picture, masks_of_rows
 from medgen.imaging.masks.sources import Seen, SurveyTask, layers_of, survey
@@ -30,7 +30,7 @@ class CaseMasks:
     def __init__(
         self,
         place: str | None,
-        table: Table | None,
+        table: LabelTable | None,
         pictures: Sequence[SliceFacts],
         stacks: Sequence[Stack],
         optional: bool,
@@ -190,7 +190,7 @@ def _tell(
         reporter.say(f"{masks.missing} images have no mask: they count as negatives, background throughout")
 
 
-def named_masks(table: Table | None) -> set[Path]:
+def named_masks(table: LabelTable | None) -> set[Path]:
     """The files that the column `mask` of a table names, which are no images."""
     if table is None or "mask" not in table.columns:
         return set()

@@ -34,7 +34,7 @@ MAX_SLICES = 1 << 16  # of one case after resampling
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Sources:
     """What the command line names: image sources, and what belongs to them."""
 
     sources: tuple[str, ...]
@@ -70,7 +70,7 @@ class Plan:
 
 
 def make_plan(
-    inputs: Inputs, options: PreprocessOptions, workers: Workers, left_out: LeftOut, reporter: Reporter
+    inputs: Sources, options: PreprocessOptions, workers: Workers, left_out: LeftOut, reporter: Reporter
 ) -> Plan:
     """Scan all headers, build stacks, attach labels and masks, decide on one encoding.
 
@@ -183,7 +183,9 @@ def telling_piece(stack: Stack) -> Piece:
     return Piece(item.entry, item.format, (item.frame,), plain=item.plain)
 
 
-def _tables(inputs: Inputs, options: PreprocessOptions, left_out: LeftOut) -> tuple[list[str], csv_labels.Table | None]:
+def _tables(
+    inputs: Sources, options: PreprocessOptions, left_out: LeftOut
+) -> tuple[list[str], csv_labels.LabelTable | None]:
     """The sources, with a CSV replaced by the files it names; and the table of labels, which may be that CSV."""
     sources: list[str] = []
     labels = inputs.labels
@@ -266,7 +268,7 @@ def _scan_tasks(entries: Sequence[Entry], sources: Sequence[str], options: Prepr
         yield ScanTask(chunk, named, options.modality, options.series)
 
 
-def _none_of(masks: str | None, sources: Sequence[str], table: csv_labels.Table | None) -> Callable[[Entry], bool]:
+def _none_of(masks: str | None, sources: Sequence[str], table: csv_labels.LabelTable | None) -> Callable[[Entry], bool]:
     """Tells which files are no images of their own: those in the folder of masks, and those that a table names so.
 
     A folder that holds images and masks is searched by the names of the files.

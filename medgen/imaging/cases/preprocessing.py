@@ -16,7 +16,7 @@ from medgen.imaging.cases.assembly import Assembler, patient_of
 from medgen.imaging.cases.identity import secret_key, split_key, telling_slice, weakness
 from medgen.imaging.cases.left_out import LeftOut, Place
 from medgen.imaging.cases.options import PreprocessOptions
-from medgen.imaging.cases.planning import Inputs, Plan, PlannedCase, make_plan, telling_piece
+from medgen.imaging.cases.planning import Plan, PlannedCase, Sources, make_plan, telling_piece
 from medgen.imaging.cases.splits import parse_fractions, uniform
 from medgen.imaging.cases.work import Piece, ReadTask, Slab, read
 from medgen.imaging.cases.workers import WorkerDied, Workers
@@ -45,7 +45,7 @@ class Done:
 
 
 def preprocess(
-    inputs: Inputs,
+    inputs: Sources,
     output: str,
     options: PreprocessOptions,
     reporter: Reporter,

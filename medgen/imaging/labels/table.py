@@ -22,7 +22,7 @@ _KNOWN = ("case", "series", "slice", "label", "text", "modality", "patient", "sp
 
 
 @dataclass
-class Table:
+class LabelTable:
     """The rows of a labels file, each with its number in the file, and what its columns mean."""
 
     file: Path
@@ -39,14 +39,14 @@ class Table:
         return next((name for name in _PATHS if name in self.columns), "")
 
 
-def read_table(file: Path, fields: Sequence[str] = ()) -> Table:
+def read_table(file: Path, fields: Sequence[str] = ()) -> LabelTable:
     """Read a CSV with a header line, whose columns are matched without case; rows are counted as lines of the file.
 
     `fields`: columns of the vector; if empty, the nodule fields if they are there. DataError names the column.
     """
     read = read_rows(file, _SYNONYMS)
     columns = tuple(read.columns)
-    table = Table(file, columns, read.rows, read.faults)
+    table = LabelTable(file, columns, read.rows, read.faults)
     if not {"case", "series"} & set(columns) and not table.path_column:
         raise DataError(f"{file}: needs a column 'case', 'path' or 'series'; it has {', '.join(columns)}")
     table.fields = _vector_fields(table, fields)
@@ -58,7 +58,7 @@ def read_table(file: Path, fields: Sequence[str] = ()) -> Table:
     return table
 
 
-def unused_warning(table: Table) -> str:
+def unused_warning(table: LabelTable) -> str:
     """One sentence about the columns that nothing reads; "" if there are none."""
     if not table.unused:
         return ""
@@ -71,7 +71,7 @@ def unused_warning(table: Table) -> str:
 
 
 def apply(
-    table: Table, stacks: Sequence[Stack], names: CaseNames, annotations: Mapping[int, Annotation]
+    table: LabelTable, stacks: Sequence[Stack], names: CaseNames, annotations: Mapping[int, Annotation]
 ) -> list[tuple[int, DataError]]:
     """Write every row into the annotation of its stack; returns the rows that cannot be used, and why."""
     errors: list[tuple[int, DataError]] = []
@@ -85,7 +85,7 @@ def apply(
 
 
 def _apply_row(
-    table: Table,
+    table: LabelTable,
     row: Mapping[str, str],
     where: str,
     stacks: Sequence[Stack],
@@ -132,7 +132,7 @@ def _apply_row(
         annotation.synthetic = row["synthetic"]
 
 
-def image_paths(table: Table) -> tuple[list[str], list[tuple[int, str]]]:
+def image_paths(table: LabelTable) -> tuple[list[str], list[tuple[int, str]]]:
     """The files that a table used as source names, relative to its folder, each once; and the rows that name none."""
     if not table.path_column:
         raise DataError(f"{table.file}: as a source it needs a column 'path'; or give it as --labels")
@@ -150,7 +150,7 @@ def image_paths(table: Table) -> tuple[list[str], list[tuple[int, str]]]:
     return list(paths), faults
 
 
-def _vector_fields(table: Table, wanted: Sequence[str]) -> tuple[str, ...]:
+def _vector_fields(table: LabelTable, wanted: Sequence[str]) -> tuple[str, ...]:
     if wanted:
         for name in wanted:
             if name.lower() not in table.columns:
@@ -191,14 +191,14 @@ def _larger(new: Finding, old: Finding | None, fields: Sequence[str]) -> Finding
     return max(old, new, key=lambda finding: finding.values[at])
 
 
-def _mask(table: Table, name: str) -> Entry:
+def _mask(table: LabelTable, name: str) -> Entry:
     path = table.file.parent / name
     if not path.is_file():
         raise DataError(f"no such mask '{name}'")
     return Entry(str(path), "", path.stat().st_size, 0, path.name)
 
 
-def _label(table: Table, text: str) -> int:
+def _label(table: LabelTable, text: str) -> int:
     if table.classes:
         return table.classes[text]
     return int(text)

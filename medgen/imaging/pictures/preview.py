@@ -19,7 +19,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Spot:
+class ShownSlice:
     """One slice of a set: its case, its place in the case, and its place in the set's arrays."""
 
     row: CaseRow
@@ -75,7 +75,9 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def choose(rows: list[CaseRow], options: PreviewOptions, findings: npt.NDArray[np.bool_] | None = None) -> list[Spot]:
+def choose(
+    rows: list[CaseRow], options: PreviewOptions, findings: npt.NDArray[np.bool_] | None = None
+) -> list[ShownSlice]:
     """At most `limit` slices, spread evenly over cases and within each; those with a finding (per slice) come first."""
     rows = [row for row in rows if options.split in (None, row.split) and row.count]
     if not rows:
@@ -92,7 +94,7 @@ def choose(rows: list[CaseRow], options: PreviewOptions, findings: npt.NDArray[n
             if 0 < len(with_finding) < each:
                 places = np.sort(np.concatenate([with_finding, _others(places, with_finding, each)]))
         for place in places[_spread(len(places), min(each, len(places)))]:
-            spots.append(Spot(row, int(place), row.start + int(place)))
+            spots.append(ShownSlice(row, int(place), row.start + int(place)))
     return spots
 
 
@@ -138,7 +140,7 @@ def mark_of(fields: tuple[str, ...], vector: npt.NDArray[np.float32] | None) -> 
     return Mark(values["x"], values["y"], values.get("size", 0.0))
 
 
-def captions(spot: Spot, fields: tuple[str, ...], vector: npt.NDArray[np.float32] | None, text: str) -> list[str]:
+def captions(spot: ShownSlice, fields: tuple[str, ...], vector: npt.NDArray[np.float32] | None, text: str) -> list[str]:
     """The lines below a tile: which slice, and its condition."""
     case_id = spot.row.id if len(spot.row.id) <= LONGEST_ID else spot.row.id[: LONGEST_ID - 1] + "…"
     lines = [f"{case_id}  slice {spot.slice}" if spot.row.count > 1 else case_id]
@@ -158,7 +160,7 @@ def _short(name: str) -> str:
     return name if len(name) <= 4 else name[:3]
 
 
-def tile_size(picture: Pixels, spot: Spot, options: PreviewOptions, kind: str) -> tuple[int, int]:
+def tile_size(picture: Pixels, spot: ShownSlice, options: PreviewOptions, kind: str) -> tuple[int, int]:
     """(width, height) of a tile in screen pixels; pixels that are not square are stretched."""
     height, width = picture.shape[:2]
     stretch = 1.0 if kind == "latent" else spot.row.spacing[1] / spot.row.spacing[2]

@@ -13,7 +13,7 @@ from medgen.imaging.pictures.contact_sheet import Tile
 from medgen.imaging.pictures.options import PreviewOptions
 from medgen.imaging.pictures.preview import (
     Pixels,
-    Spot,
+    ShownSlice,
     captions,
     choose,
     images_as_shown,
@@ -71,7 +71,7 @@ def fewer(options: PreviewOptions) -> PreviewOptions:
     return msgspec.structs.replace(options, limit=max(1, options.limit // PANELS))
 
 
-def told(stored: StoredSet, spot: Spot) -> str:
+def told(stored: StoredSet, spot: ShownSlice) -> str:
     """Label and score of a slice, in words."""
     parts = []
     if stored.has("label"):

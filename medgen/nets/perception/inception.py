@@ -20,7 +20,7 @@ FEATURES = 2048
 CLASSES = 1008
 
 
-class Unit(nn.Module):
+class ConvUnit(nn.Module):
     """Convolution without bias, batch normalisation, ReLU."""
 
     def __init__(
@@ -47,13 +47,13 @@ class BlockA(nn.Module):
 
     def __init__(self, width: int, pooled: int) -> None:
         super().__init__()
-        self.branch1x1 = Unit(width, 64, 1)
-        self.branch5x5_1 = Unit(width, 48, 1)
-        self.branch5x5_2 = Unit(48, 64, 5, padded=True)
-        self.branch3x3dbl_1 = Unit(width, 64, 1)
-        self.branch3x3dbl_2 = Unit(64, 96, 3, padded=True)
-        self.branch3x3dbl_3 = Unit(96, 96, 3, padded=True)
-        self.branch_pool = Unit(width, pooled, 1)
+        self.branch1x1 = ConvUnit(width, 64, 1)
+        self.branch5x5_1 = ConvUnit(width, 48, 1)
+        self.branch5x5_2 = ConvUnit(48, 64, 5, padded=True)
+        self.branch3x3dbl_1 = ConvUnit(width, 64, 1)
+        self.branch3x3dbl_2 = ConvUnit(64, 96, 3, padded=True)
+        self.branch3x3dbl_3 = ConvUnit(96, 96, 3, padded=True)
+        self.branch_pool = ConvUnit(width, pooled, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, width, 35, 35) to (B, 224 + pooled, 35, 35)."""
@@ -67,10 +67,10 @@ class BlockB(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.branch3x3 = Unit(width, 384, 3, stride=2)
-        self.branch3x3dbl_1 = Unit(width, 64, 1)
-        self.branch3x3dbl_2 = Unit(64, 96, 3, padded=True)
-        self.branch3x3dbl_3 = Unit(96, 96, 3, stride=2)
+        self.branch3x3 = ConvUnit(width, 384, 3, stride=2)
+        self.branch3x3dbl_1 = ConvUnit(width, 64, 1)
+        self.branch3x3dbl_2 = ConvUnit(64, 96, 3, padded=True)
+        self.branch3x3dbl_3 = ConvUnit(96, 96, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, width, 35, 35) to (B, 480 + width, 17, 17)."""
@@ -84,16 +84,16 @@ class BlockC(nn.Module):
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
         row, column = (1, 7), (7, 1)
-        self.branch1x1 = Unit(width, 192, 1)
-        self.branch7x7_1 = Unit(width, inner, 1)
-        self.branch7x7_2 = Unit(inner, inner, row, padded=True)
-        self.branch7x7_3 = Unit(inner, 192, column, padded=True)
-        self.branch7x7dbl_1 = Unit(width, inner, 1)
-        self.branch7x7dbl_2 = Unit(inner, inner, column, padded=True)
-        self.branch7x7dbl_3 = Unit(inner, inner, row, padded=True)
-        self.branch7x7dbl_4 = Unit(inner, inner, column, padded=True)
-        self.branch7x7dbl_5 = Unit(inner, 192, row, padded=True)
-        self.branch_pool = Unit(width, 192, 1)
+        self.branch1x1 = ConvUnit(width, 192, 1)
+        self.branch7x7_1 = ConvUnit(width, inner, 1)
+        self.branch7x7_2 = ConvUnit(inner, inner, row, padded=True)
+        self.branch7x7_3 = ConvUnit(inner, 192, column, padded=True)
+        self.branch7x7dbl_1 = ConvUnit(width, inner, 1)
+        self.branch7x7dbl_2 = ConvUnit(inner, inner, column, padded=True)
+        self.branch7x7dbl_3 = ConvUnit(inner, inner, row, padded=True)
+        self.branch7x7dbl_4 = ConvUnit(inner, inner, column, padded=True)
+        self.branch7x7dbl_5 = ConvUnit(inner, 192, row, padded=True)
+        self.branch_pool = ConvUnit(width, 192, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, width, 17, 17) to (B, 768, 17, 17)."""
@@ -108,12 +108,12 @@ class BlockD(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.branch3x3_1 = Unit(width, 192, 1)
-        self.branch3x3_2 = Unit(192, 320, 3, stride=2)
-        self.branch7x7x3_1 = Unit(width, 192, 1)
-        self.branch7x7x3_2 = Unit(192, 192, (1, 7), padded=True)
-        self.branch7x7x3_3 = Unit(192, 192, (7, 1), padded=True)
-        self.branch7x7x3_4 = Unit(192, 192, 3, stride=2)
+        self.branch3x3_1 = ConvUnit(width, 192, 1)
+        self.branch3x3_2 = ConvUnit(192, 320, 3, stride=2)
+        self.branch7x7x3_1 = ConvUnit(width, 192, 1)
+        self.branch7x7x3_2 = ConvUnit(192, 192, (1, 7), padded=True)
+        self.branch7x7x3_3 = ConvUnit(192, 192, (7, 1), padded=True)
+        self.branch7x7x3_4 = ConvUnit(192, 192, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, width, 17, 17) to (B, 512 + width, 8, 8)."""
@@ -128,15 +128,15 @@ class BlockE(nn.Module):
         super().__init__()
         row, column = (1, 3), (3, 1)
         self.maximum = maximum
-        self.branch1x1 = Unit(width, 320, 1)
-        self.branch3x3_1 = Unit(width, 384, 1)
-        self.branch3x3_2a = Unit(384, 384, row, padded=True)
-        self.branch3x3_2b = Unit(384, 384, column, padded=True)
-        self.branch3x3dbl_1 = Unit(width, 448, 1)
-        self.branch3x3dbl_2 = Unit(448, 384, 3, padded=True)
-        self.branch3x3dbl_3a = Unit(384, 384, row, padded=True)
-        self.branch3x3dbl_3b = Unit(384, 384, column, padded=True)
-        self.branch_pool = Unit(width, 192, 1)
+        self.branch1x1 = ConvUnit(width, 320, 1)
+        self.branch3x3_1 = ConvUnit(width, 384, 1)
+        self.branch3x3_2a = ConvUnit(384, 384, row, padded=True)
+        self.branch3x3_2b = ConvUnit(384, 384, column, padded=True)
+        self.branch3x3dbl_1 = ConvUnit(width, 448, 1)
+        self.branch3x3dbl_2 = ConvUnit(448, 384, 3, padded=True)
+        self.branch3x3dbl_3a = ConvUnit(384, 384, row, padded=True)
+        self.branch3x3dbl_3b = ConvUnit(384, 384, column, padded=True)
+        self.branch_pool = ConvUnit(width, 192, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, width, 8, 8) to (B, 2048, 8, 8)."""
@@ -153,11 +153,11 @@ class InceptionV3(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.Conv2d_1a_3x3 = Unit(3, 32, 3, stride=2)
-        self.Conv2d_2a_3x3 = Unit(32, 32, 3)
-        self.Conv2d_2b_3x3 = Unit(32, 64, 3, padded=True)
-        self.Conv2d_3b_1x1 = Unit(64, 80, 1)
-        self.Conv2d_4a_3x3 = Unit(80, 192, 3)
+        self.Conv2d_1a_3x3 = ConvUnit(3, 32, 3, stride=2)
+        self.Conv2d_2a_3x3 = ConvUnit(32, 32, 3)
+        self.Conv2d_2b_3x3 = ConvUnit(32, 64, 3, padded=True)
+        self.Conv2d_3b_1x1 = ConvUnit(64, 80, 1)
+        self.Conv2d_4a_3x3 = ConvUnit(80, 192, 3)
         self.Mixed_5b = BlockA(192, 32)
         self.Mixed_5c = BlockA(256, 64)
         self.Mixed_5d = BlockA(288, 64)

@@ -18,7 +18,7 @@ from medgen.phantoms.dental.view import Picture, Positioning
 from medgen.phantoms.options import DentalOptions
 from medgen.phantoms.pictures import BOX_FIELDS, NORMAL, Rows, box
 from medgen.phantoms.primitives import Floats
-from medgen.phantoms.xray_detector import Detector
+from medgen.phantoms.xray_detector import XrayDetector
 
 LABEL_FIELDS = ("case", "label", "abnormal", "lesions")
 LESION_FIELDS = ("case", "lesion", "kind", "tooth", *BOX_FIELDS)
@@ -51,7 +51,7 @@ def draw(options: DentalOptions, index: int) -> Panoramic:
     positioning = Positioning.draw(build)
     dentition = Dentition.draw(build)
     jaws = Jaws.draw(build)
-    detector = Detector.draw(exposure)
+    detector = XrayDetector.draw(exposure)
     picture = Picture.empty(options.size, options.view, positioning)
     picture.net = jaws.trabeculae(picture)
     jaws.paint(picture, dentition.crests)

@@ -24,7 +24,7 @@ from medgen.training.data.slices import Slices, stored_type
 from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.learners.losses import ReconstructionLoss, adaptive_weight, discriminator_loss, generator_loss
 from medgen.training.learners.vae_options import TrainVAEOptions
-from medgen.training.loop.init import Beginning, read_vae
+from medgen.training.loop.init import InitialWeights, read_vae
 from medgen.training.loop.learner import Learner, Parts
 from medgen.training.loop.loop import Loop
 from medgen.training.loop.run import Run, start
@@ -118,7 +118,7 @@ def train_vae(run: Run, options: TrainVAEOptions) -> None:
         training.save(fitted, "vae", network, facts, {**fitted.figures, **quality})
 
 
-def _for_channels(init: Beginning[VAEConfig], channels: int, source: str) -> Beginning[VAEConfig]:
+def _for_channels(init: InitialWeights[VAEConfig], channels: int, source: str) -> InitialWeights[VAEConfig]:
     """A VAE of colour images as one of grey ones; DataError for any other number of channels."""
     theirs = init.config.in_channels
     if channels != 1:

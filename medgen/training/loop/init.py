@@ -19,7 +19,7 @@ from medgen.nets.options import VAEConfig
 
 
 @dataclass(frozen=True)
-class Beginning(Generic[OptionsT]):
+class InitialWeights(Generic[OptionsT]):
     """The network that a training goes out from."""
 
     config: OptionsT
@@ -40,13 +40,13 @@ class Beginning(Generic[OptionsT]):
             raise DataError(f"the weights to begin from do not fit the network: {reason}") from None
 
 
-def read_model(path: Path, kind: str, config: type[OptionsT]) -> Beginning[OptionsT]:
+def read_model(path: Path, kind: str, config: type[OptionsT]) -> InitialWeights[OptionsT]:
     """A model of medgen, with its averaged weights where it has them."""
     model = open_model(path, kind=kind)
-    return Beginning(convert(config, model.config, str(path)), model.weights(), model.provenance, model.digests())
+    return InitialWeights(convert(config, model.config, str(path)), model.weights(), model.provenance, model.digests())
 
 
-def read_vae(path: Path) -> Beginning[VAEConfig]:
+def read_vae(path: Path) -> InitialWeights[VAEConfig]:
     """A VAE: a folder in the layout of diffusers, or else a model of medgen."""
     if not path.is_dir():
         return read_model(path, "vae", VAEConfig)
@@ -57,4 +57,4 @@ def read_vae(path: Path) -> Beginning[VAEConfig]:
         running.update(as_bytes(tensor.contiguous().numpy()))
     digest = running.hexdigest()
     provenance = derive("import-vae", {}, sources=fingerprint([digest]))
-    return Beginning(vae.config, vae.state_dict, provenance, {provenance.id: digest})
+    return InitialWeights(vae.config, vae.state_dict, provenance, {provenance.id: digest})

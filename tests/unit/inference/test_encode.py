@@ -11,7 +11,7 @@ from medgen.artifacts.model_file import open_model, save_model
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import open_set
 from medgen.errors import DataError
-from medgen.inference.encode import Encoder, check_window, latent_header
+from medgen.inference.encode import SetEncoder, check_window, latent_header
 from medgen.inference.encode_options import EncodeOptions
 from medgen.models.trained import FrozenVAE
 
@@ -30,7 +30,7 @@ def cases(tiny: Path) -> list[Case]:
 
 
 def encode(vae: FrozenVAE, cases: list[Case], **options: object) -> list[Case]:
-    return list(Encoder(vae, Intensity(), EncodeOptions(**options)).encode(cases))
+    return list(SetEncoder(vae, Intensity(), EncodeOptions(**options)).encode(cases))
 
 
 def test_latents_are_the_means_of_the_network(vae: FrozenVAE, cases: list[Case]) -> None:
@@ -89,7 +89,7 @@ def test_a_diverged_vae_is_refused_with_case_and_slice(tiny: Path, cases: list[C
 def test_refused_cases_are_named_and_the_rest_goes_on(vae: FrozenVAE, cases: list[Case]) -> None:
     odd = dataclasses.replace(cases[1], arrays={"image": np.zeros((1, 1, 30, 32), np.int16)})
     reasons: list[str] = []
-    encoder = Encoder(vae, Intensity(), EncodeOptions(), lambda _, error: reasons.append(str(error)))
+    encoder = SetEncoder(vae, Intensity(), EncodeOptions(), lambda _, error: reasons.append(str(error)))
     kept = list(encoder.encode([cases[0], odd, cases[2]]))
     assert [case.id for case in kept] == ["case-0", "case-2"]
     assert len(reasons) == 1
