@@ -1,4 +1,4 @@
-"""`medgen export`: a set -> DICOM, NIfTI or PNG files."""
+"""`medgen export`: a set -> DICOM, NIfTI or PNG files, or the folder that nnU-Net reads."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ def command(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Write a set as DICOM, NIfTI or PNG files.
+    """Write a set as DICOM, NIfTI or PNG files, or as nnU-Net's folder of raw data.
 
     A case is a file or folder named after its id; conditions.csv lists the slices with their conditions. DICOM is
-    marked as derived, gets new UIDs, and bears no patient; images that a model made are marked as synthetic.
+    marked as derived, gets new UIDs, and bears no patient; images that a model made are marked as synthetic. Masks lie
+    beside their images, as CASE_mask and in DICOM as segmentations; classes.json names their values. For nnU-Net cases
+    of the test split go to imagesTs, all others to imagesTr.
 
     Examples:
       medgen export samples.h5 --to dicom -o samples/
       medgen export thin.h5 --to nifti --split test -o volumes/
+      medgen generate --model siamese.safetensors --mask masks/ | medgen export --to nnunet -o Dataset501_Polyp
 
     """
     options = given.resolve(ExportOptions)

@@ -11,16 +11,22 @@ import numpy.typing as npt
 from pydicom import uid
 from pydicom.dataset import Dataset
 
+from medgen.artifacts.label_maps import mask_names
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.synthetic import describe
 from medgen.errors import DataError
 from medgen.imaging.writing.dicom_parts import decimal, derived_uid, encode, set_pixels, set_plane
+from medgen.imaging.writing.masks import label_map_of
 from medgen.imaging.writing.placement import UNPLACED, slice_places
 from medgen.imaging.writing.png import eight_bits
+from medgen.imaging.writing.segmentation import segmentation
 
 
 def write_dicom(folder: Path, name: str, case: Case, header: SetHeader) -> list[str]:
-    """Write one case as the series `folder/name/0000.dcm`, ...; their names relative to `folder`, a slice each."""
+    """Write one case as the series `folder/name/0000.dcm`, ...; their names relative to `folder`, a slice each.
+
+    Its mask becomes the segmentation `folder/name_mask.dcm`.
+    """
     (folder / name).mkdir()
     intensity = header.intensity or Intensity(unit="", window=(-1.0, 1.0))
     pixels, scale, offset = storable(case["image"], intensity, f"case {case.id}")
@@ -49,6 +55,11 @@ def write_dicom(folder: Path, name: str, case: Case, header: SetHeader) -> list[
         set_pixels(dataset, plane)
         files.append(f"{name}/{index:04d}.dcm")
         (folder / files[-1]).write_bytes(encode(dataset))
+    if "mask" in case.arrays:
+        images = [derived_uid("image", *parts, index) for index in range(len(case))]
+        labels = label_map_of(case, "DICOM")
+        mask = segmentation(series, images, case, labels, mask_names(header), places)
+        (folder / f"{name}_mask.dcm").write_bytes(mask)
     return files
 
 

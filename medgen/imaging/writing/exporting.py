@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from medgen.artifacts.schema import TEXT_NAMES, Case, Intensity, SetHeader
 from medgen.errors import DataError
 from medgen.imaging.labels.rows import RowWriter
 from medgen.imaging.writing.dicom import write_dicom
+from medgen.imaging.writing.masks import CLASSES, write_classes
 from medgen.imaging.writing.nifti import write_case as write_nifti_case
+from medgen.imaging.writing.nnunet import NnUNetFolder
 from medgen.imaging.writing.options import ExportOptions
 from medgen.imaging.writing.png import physical_scale, write_png
 from medgen.reporting import Advance, unseen
@@ -35,13 +38,15 @@ def export_cases(
     """Write the chosen cases into `folder`; how many cases and slices.
 
     Each case is a file or folder named after its id. `conditions.csv` tells for each slice its file, case, split,
-    whether and how a model made it, and whatever conditions the set holds. DataError if the set holds no images or no
-    case is chosen.
+    whether and how a model made it, and whatever conditions the set holds. A mask is a file of its own beside its
+    image, and `classes.json` names the classes. DataError if the set holds no images or no case is chosen.
     """
     if header.kind == "latent":
         raise DataError("a latent set holds no images; export the image set it was made from")
     names = FileNames()
     count = slices = 0
+    nnunet = NnUNetFolder(folder, header, options.bits) if options.to == "nnunet" else None
+    write = nnunet.write if nnunet else partial(_write, folder, header, options)
     with (folder / CONDITIONS).open("w", newline="", encoding="utf-8") as file:
         table = RowWriter(file)
         for case in _chosen(cases, options):
@@ -49,12 +54,16 @@ def export_cases(
                 table.write(["file", "case", "slice", "split", "synthetic", *_columns(header, case)])
                 if options.to == "png":
                     _write_scale(folder, header, case, options.bits)
-            files = _write(folder, names.take(case.id), case, header, options)
+                if "mask" in case.arrays and nnunet is None:
+                    write_classes(folder, header, shown=options.to == "png")
+            files = write(names.take(case.id), case)
             for index, name in enumerate(files):
                 table.write([name, case.id, index, case.split, case.synthetic, *_values(case, index)])
             count += 1
             slices += len(case)
             advance()
+    if count and nnunet:
+        nnunet.finish()
     if not count:
         raise DataError(f"no case is in split '{options.split}'" if options.split else "the set holds no case")
     return count, slices
@@ -70,7 +79,7 @@ def _chosen(cases: Iterable[Case], options: ExportOptions) -> Iterator[Case]:
         yield case
 
 
-def _write(folder: Path, name: str, case: Case, header: SetHeader, options: ExportOptions) -> list[str]:
+def _write(folder: Path, header: SetHeader, options: ExportOptions, name: str, case: Case) -> list[str]:
     if options.to == "dicom":
         return write_dicom(folder, name, case, header)
     if options.to == "nifti":
@@ -102,7 +111,7 @@ class FileNames:
     """Case ids -> file names that are safe, stay in their folder, and differ even where case does not count."""
 
     def __init__(self) -> None:
-        self._taken: set[str] = {CONDITIONS, "intensity.json"}
+        self._taken: set[str] = {CONDITIONS, "intensity.json", CLASSES}
 
     def take(self, case_id: str) -> str:
         """A name of letters, digits, `_`, `-` and inner dots. A changed one, or one like a mask's, gets a hash."""

@@ -14,6 +14,9 @@ from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.synthetic import describe
 from medgen.imaging.writing.placement import UNPLACED, check_even
 
+LABELS = 1002
+"""NIFTI_INTENT_LABEL: the voxels are numbers of classes."""
+
 
 def affine_of(
     spacing: tuple[float, float, float], origin: Sequence[float], direction: Sequence[float]
@@ -51,7 +54,7 @@ def write_case(folder: Path, name: str, case: Case, header: SetHeader) -> list[s
         description=text,
     )
     if "mask" in case.arrays:
-        write_nifti(folder / f"{name}_mask.nii.gz", _volume(case["mask"]), affine, placed=placed)
+        write_nifti(folder / f"{name}_mask.nii.gz", _volume(case["mask"]), affine, placed=placed, labels=True)
     return [file] * len(case)
 
 
@@ -70,11 +73,13 @@ def write_nifti(
     unit: str = "",
     placed: bool = True,
     description: str = "",
+    labels: bool = False,
 ) -> None:
     """Write `voxels` (D, H, W) or (D, H, W, C) as they are stored; physical = stored * scale + offset in `unit`.
 
     The unit (ASCII, at most 15 letters) becomes the name of the intent: what the voxels mean. Where the volume is not
-    `placed`, `affine` tells only the size of a voxel. `description` (ASCII, at most 79 letters) goes into the header.
+    `placed`, `affine` tells only the size of a voxel. `description` (ASCII, at most 79 letters) goes into the header,
+    and whether the voxels are `labels`.
     """
     import nibabel
 
@@ -87,6 +92,7 @@ def write_nifti(
     header.set_sform(affine, code=int(placed))
     header.set_slope_inter(scale, offset)
     header["intent_name"] = unit.encode("ascii")
+    header["intent_code"] = LABELS if labels else 0
     header["descrip"] = description.encode("ascii")
     header["magic"] = b"n+1"
     header["vox_offset"] = 352

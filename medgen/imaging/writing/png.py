@@ -11,10 +11,11 @@ import numpy.typing as npt
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.synthetic import describe
 from medgen.errors import DataError
+from medgen.imaging.writing.masks import shown_mask
 
 
 def write_png(folder: Path, name: str, case: Case, header: SetHeader, *, bits: int = 8) -> list[str]:
-    """Write `name/0000.png`, ... (`name.png` if the case has one slice), and `..._mask.png` (0 or 255) for its masks.
+    """Write `name/0000.png`, ... (`name.png` if the case has one slice), and `..._mask.png` for its masks.
 
     The names relative to `folder`, a slice each, without those of the masks.
     """
@@ -32,7 +33,7 @@ def write_png(folder: Path, name: str, case: Case, header: SetHeader, *, bits: i
         for stem, masks in zip(stems, case["mask"], strict=True):
             for number, mask in enumerate(masks):
                 suffix = "_mask" if len(masks) == 1 else f"_mask{number}"
-                save_png(folder / f"{stem}{suffix}.png", mask.astype(np.uint8) * 255)
+                save_png(folder / f"{stem}{suffix}.png", shown_mask(mask, header))
     return [f"{stem}.png" for stem in stems]
 
 
