@@ -34,12 +34,12 @@ class Described:
     """What is said of an option besides its type, range and default."""
 
     help: str
-    flag: str
-    metavar: str
-    group: str
-    default: str
-    repeat: bool
-    instead_of: tuple[str, ...]
+    flag: str = ""
+    metavar: str = ""
+    group: str = ""
+    default: str = ""
+    repeat: bool = False
+    instead_of: tuple[str, ...] = ()
 
 
 def option(

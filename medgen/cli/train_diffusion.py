@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from medgen.cli.flags import Given, takes
@@ -29,14 +27,6 @@ def command(
     given: Given,
     output: OutputFile,
     source: InputSet = "-",
-    learner: Annotated[
-        str | None,
-        typer.Option(
-            metavar="denoiser|interpolator|normalizer|siamese",
-            help="Learn to denoise, what lies between thick slices, to make images normal, or to follow masks.  "
-            "[default: denoiser]",
-        ),
-    ] = None,
     log: LogFile = None,
     tensorboard: TensorBoard = None,
     device: Device = "auto",
@@ -59,7 +49,7 @@ def command(
     """
     changes = changes_of(continue_with)
     changed = {key: value for key, value in changes.items() if key != "processes"}
-    options = given.resolve(LEARNER_OPTIONS, {**changed, "learner": learner})
+    options = given.resolve(LEARNER_OPTIONS, changed)
 
     from medgen.nets.compute import resolve_device
     from medgen.training.learners.diffusion import train_diffusion

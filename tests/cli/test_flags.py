@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import pytest
 import typer
 
-from medgen.cli.flags import Flag, Given, flags_of, takes
+from medgen.cli.flag import Flag, flags_of, flags_of_all
+from medgen.cli.flags import Given, takes
 from medgen.config import Options, option
 from medgen.errors import ConfigError, UsageError
 
@@ -161,3 +162,35 @@ def test_a_flag_without_default_is_asked_for_unless_a_layer_may_say_it() -> None
     with pytest.raises(UsageError, match=r"^--on is missing; give --on plate\|bowl"):
         given.resolve(Serving)
     assert Given("phantom", {"on": (flag, None)}, None, None, ("on=bowl",), False).resolve(Serving).on == "bowl"
+
+
+class Meal(Options, frozen=True, tag_field="meal"):
+    seats: Annotated[int, option("How many eat.", ge=1)] = 2
+
+
+class Supper(Meal, frozen=True, tag="supper"):
+    """Soup and bread. Late."""
+
+    candles: Annotated[int, option("On the table.", ge=0)] = 1
+
+
+class Lunch(Meal, frozen=True, tag="lunch"):
+    """A quick bite."""
+
+
+def test_tagged_structs_are_chosen_between_by_a_flag_of_their_own() -> None:
+    flags = flags_of_all([Supper, Lunch])
+    (meal,) = flags["meal"]
+    assert list(flags) == ["meal", "seats", "candles"]
+    assert (meal.switches, meal.metavar) == ("--meal", "supper|lunch")
+    assert meal.help([meal.default]) == "supper: soup and bread. Late; lunch: a quick bite.  [default: supper]"
+
+    def given(**typed: object) -> Given:
+        return Given("phantom", {key: (one[0], typed.get(key)) for key, one in flags.items()}, None, None, (), False)
+
+    assert given(seats=3).resolve([Supper, Lunch]) == Supper(seats=3)
+    assert given(meal="lunch", seats=3).resolve([Supper, Lunch]) == Lunch(seats=3)
+    with pytest.raises(ConfigError, match="'candles' is an option of meal supper, and this is meal lunch"):
+        given(meal="lunch", candles=3).resolve([Supper, Lunch])
+    with pytest.raises(ConfigError, match="--meal lunsh; did you mean 'lunch'"):
+        given(meal="lunsh").resolve([Supper, Lunch])

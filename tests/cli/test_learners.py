@@ -41,7 +41,7 @@ def test_a_printed_configuration_reads_back(
         (["--preset", "ct-interpolation", "--set", "balance.field=x"], "'balance' is an option of learner denoiser or"),
         (["--vae", "v"], "'vae' is an option of learner interpolator or normalizer or siamese, and this is"),
         (["--preset", "ct-interpolation", "--learner", "denoiser"], "'volumes' is an option of learner interpolator"),
-        (["--learner", "denoizer"], "learner = 'denoizer'; did you mean 'denoiser'"),
+        (["--learner", "denoizer"], "--learner denoizer; did you mean 'denoiser'"),
         (["--learner", "normalizer", "--set", "condition_dropuot=0.1"], "unknown key 'condition_dropuot'"),
     ],
 )

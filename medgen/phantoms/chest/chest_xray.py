@@ -14,7 +14,7 @@ from medgen.phantoms.chest.nodule_placement import add_nodules
 from medgen.phantoms.options import ChestXrayOptions
 from medgen.phantoms.pictures import NORMAL, Finding, Mask, Picture, Rows
 from medgen.phantoms.primitives import Floats, Grid, enlarge
-from medgen.phantoms.xray_detector import Detector
+from medgen.phantoms.xray_detector import XrayDetector
 
 TABLES, FOLDERS = pictures.TABLES, pictures.FOLDERS
 CLASSES = ("background", "nodule", "consolidation", "effusion")
@@ -46,7 +46,7 @@ def draw(options: ChestXrayOptions, index: int) -> Picture:
     path, depth = _project(anatomy, size, side, level)
     if options.size > size:
         path, depth = (enlarge(one, options.size, options.size) for one in (path, depth))
-    image = Detector.draw(exposure).expose(exposure, path / np.float32(UNIT), FIELD / options.size)
+    image = XrayDetector.draw(exposure).expose(exposure, path / np.float32(UNIT), FIELD / options.size)
     masks: list[Mask] = [depth > 3.0] if kind != NORMAL else []
     labels = np.zeros(image.shape, np.uint8)
     for mask in masks:

@@ -41,13 +41,13 @@ class SliceDiffusionOptions(TrainDiffusionOptions, frozen=True):
 
 
 class DenoiserOptions(SliceDiffusionOptions, frozen=True, tag="denoiser"):
-    """To denoise images or latents, under the set's vectors where it has them."""
+    """To denoise images or latents, under their vectors if there are any."""
 
     condition_dropout: Annotated[float, DROPOUT] = 0.3
 
 
 class InterpolatorOptions(TrainDiffusionOptions, frozen=True, tag="interpolator"):
-    """What lies between thick slices."""
+    """To fill in what lies between thick slices."""
 
     vae: Annotated[str, THROUGH] | None = None
     volumes: VolumeOptions = VolumeOptions()
@@ -62,7 +62,7 @@ class NormalizerOptions(SliceDiffusionOptions, frozen=True, tag="normalizer"):
 
 
 class SiameseOptions(SliceDiffusionOptions, frozen=True, tag="siamese"):
-    """To denoise images or latents under masks, taught by a second branch that sees the image."""
+    """To denoise under masks, taught by a second branch that sees the image."""
 
     vae: Annotated[str, THROUGH] | None = None
     condition_dropout: Annotated[float, DROPOUT] = 0.1

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 import medgen.evaluation
-from medgen.cli.flags import flags_of
+from medgen.cli.flag import flags_of
 from medgen.config import resolve
 from medgen.errors import ConfigError
 from medgen.evaluation.inputs import Inputs
