@@ -29,6 +29,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 AHEAD = 4  # tasks a worker that may be under way or waiting to be fetched
+SAFE_PATH = "PYTHONSAFEPATH"
 QUEUED = 2  # tasks a worker holds, so that it need not wait for the next; small enough to fit into the pipe
 
 
@@ -42,7 +43,22 @@ def prepare() -> None:
     That is a server without threads, which imports everything once and forks the workers.
     """
     forkserver.set_forkserver_preload(["__main__", "medgen.imaging.cases.work", "medgen.imaging.reading.pixels"])
-    forkserver.ensure_running()
+    with _no_modules_from_here():
+        forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def _no_modules_from_here() -> Iterator[None]:
+    """Keep Pythons that are started inside the block from importing files of the folder we are in, like `random.py`."""
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SAFE_PATH]
+        else:
+            os.environ[SAFE_PATH] = before
 
 
 class Workers:

@@ -171,3 +171,24 @@ def test_libraries_that_print_reach_neither_the_artifact_nor_the_user(tmp_path: 
     (tmp_path / "noisy.py").write_text(NOISY)
     done = subprocess.run([sys.executable, tmp_path / "noisy.py"], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("6\n", "a word of Python's\n" * 4)
+
+
+def test_workers_import_nothing_from_the_folder_that_the_user_is_in(tmp_path: Path) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+    for name in ("random.py", "medgen.py", "tempfile.py"):
+        (here / name).write_text("raise SystemExit('a file of the user')\n")
+    script = elsewhere / "script.py"
+    script.write_text(
+        "import os\n"
+        "from medgen.imaging.cases.workers import Workers\n"
+        "if __name__ == '__main__':\n"
+        "    with Workers(1) as workers:\n"
+        "        print(dict(workers.map(abs, [-1, -2])), 'PYTHONSAFEPATH' in os.environ)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=here, env=environment, capture_output=True, text=True, timeout=180
+    )
+    assert (done.returncode, done.stdout) == (0, "{-1: 1, -2: 2} False\n"), done.stderr
