@@ -16,7 +16,7 @@ from medgen.inference.masks import (
     AskedMasks,
     Augmentation,
     MaskOrigin,
-    Wanted,
+    ModelMasks,
     inspect,
     masks_in_csv,
     masks_in_files,
@@ -83,7 +83,9 @@ class Asked:
                 negative = parse_vector(self.negative_vector, fields, "--negative-vector")
             yield Requests(len(order), vectors, masks, negative), inputs
 
-    def _masks(self, origins: Sequence[MaskOrigin], wanted: Wanted, order: list[int], reporter: Reporter) -> AskedMasks:
+    def _masks(
+        self, origins: Sequence[MaskOrigin], wanted: ModelMasks, order: list[int], reporter: Reporter
+    ) -> AskedMasks:
         found = inspect(origins, wanted)
         said, warned = messages(found, wanted)
         for message in said:
@@ -99,7 +101,7 @@ class Asked:
             reporter.say("masks are not mirrored, because the model was not trained with flip")
         return WarpRange(flip=flip)
 
-    def _check(self, model: Denoiser, wanted: Wanted | None) -> None:
+    def _check(self, model: Denoiser, wanted: ModelMasks | None) -> None:
         """UsageError unless the options go together, and with the model."""
         path, fields = model.model.path, model.facts.vector_fields
         given = {"--vector": self.vector, "--conditions": self.conditions, "--like": self.like, "--mask": self.mask}
@@ -139,7 +141,7 @@ class Asked:
             )
 
 
-def mask_of(model: Denoiser) -> Wanted | None:
+def mask_of(model: Denoiser) -> ModelMasks | None:
     """The masks that a model takes; None: it takes none. DataError if its file does not say which."""
     side = model.network.config.side
     if side is None:
@@ -149,4 +151,4 @@ def mask_of(model: Denoiser) -> Wanted | None:
         told = f"names {len(names)} classes of masks and takes {side.classes + 1}"
         raise DataError(f"{model.model.path}: {told}; train it again")
     _, height, width = model.facts.shape
-    return Wanted(names, (height * side.factor, width * side.factor))
+    return ModelMasks(names, (height * side.factor, width * side.factor))

@@ -44,7 +44,7 @@ NOWHERE = -1
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ModelMasks:
     """The masks that a model takes."""
 
     names: tuple[str, ...]
@@ -95,7 +95,7 @@ class AskedMasks:
     """Label maps (H, W) of the model's classes and size, one a sample."""
 
     origins: Sequence[MaskOrigin]
-    wanted: Wanted
+    wanted: ModelMasks
     order: Sequence[int]
     """Of each sample, its origin."""
     digest: str = ""
@@ -137,7 +137,7 @@ class Inspection:
     """Of the label maps at the model's size."""
 
 
-def inspect(origins: Sequence[MaskOrigin], wanted: Wanted) -> Inspection:
+def inspect(origins: Sequence[MaskOrigin], wanted: ModelMasks) -> Inspection:
     """Look at every mask. DataError names the one that the model cannot take."""
     found, digest = Inspection(Counter(), Counter()), hashlib.sha256()
     for origin in origins:
@@ -154,7 +154,7 @@ def inspect(origins: Sequence[MaskOrigin], wanted: Wanted) -> Inspection:
     return found
 
 
-def messages(found: Inspection, wanted: Wanted) -> tuple[list[str], list[str]]:
+def messages(found: Inspection, wanted: ModelMasks) -> tuple[list[str], list[str]]:
     """What an inspection tells, and what it warns of."""
     height, width = wanted.size
     said = [
@@ -169,7 +169,7 @@ def messages(found: Inspection, wanted: Wanted) -> tuple[list[str], list[str]]:
     return said, warned
 
 
-def masks_in_files(place: Path, wanted: Wanted) -> list[MaskOrigin]:
+def masks_in_files(place: Path, wanted: ModelMasks) -> list[MaskOrigin]:
     """The label maps of a file, a folder or a ZIP, by name; each slice of a volume is one.
 
     Their values are those that a file of classes beside them names, or else the numbers of the model's classes, and 255
@@ -190,7 +190,7 @@ def masks_in_files(place: Path, wanted: Wanted) -> list[MaskOrigin]:
     return [_of_picture(picture, said, wanted) for picture in pictures]
 
 
-def _of_picture(picture: PictureMask, said: Declared | None, wanted: Wanted) -> MaskOrigin:
+def _of_picture(picture: PictureMask, said: Declared | None, wanted: ModelMasks) -> MaskOrigin:
     """The mask in a file. DataError for a value that is no class of the model."""
     name, names = picture.entry.name, wanted.names
     seen = survey(SurveyTask((picture,)))
@@ -212,7 +212,7 @@ def _of_picture(picture: PictureMask, said: Declared | None, wanted: Wanted) -> 
     return MaskOrigin(name, partial(label_map, picture, classes), picture.smeared)
 
 
-def masks_in_csv(file: Path, wanted: Wanted) -> list[MaskOrigin]:
+def masks_in_csv(file: Path, wanted: ModelMasks) -> list[MaskOrigin]:
     """The label map that each row of a CSV file names in its column `mask`, by a path from where the file lies."""
     origins = []
     read = read_rows(file)
@@ -230,7 +230,7 @@ def masks_in_csv(file: Path, wanted: Wanted) -> list[MaskOrigin]:
     return origins
 
 
-def masks_of_set(stored: StoredSet, slices: Sequence[int], wanted: Wanted, name: str) -> list[MaskOrigin]:
+def masks_of_set(stored: StoredSet, slices: Sequence[int], wanted: ModelMasks, name: str) -> list[MaskOrigin]:
     """The label maps of slices of a set, whose classes are those of the model by name.
 
     DataError if the set has no masks, and, when it is read, for one with a class that the model does not know.

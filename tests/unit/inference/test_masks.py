@@ -7,26 +7,26 @@ import pytest
 
 from medgen.artifacts.label_maps import BINARY
 from medgen.errors import DataError
-from medgen.inference.masks import Wanted, foreground_of
+from medgen.inference.masks import ModelMasks, foreground_of
 
-WANTED = Wanted(("background", "polyp"), (6, 8))
+MASKS = ModelMasks(("background", "polyp"), (6, 8))
 
 
 def test_a_map_is_resized_by_nearest_neighbour_if_its_aspect_is_the_same() -> None:
     small = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    large = WANTED.fitted(small, "a.png")
+    large = MASKS.fitted(small, "a.png")
     np.testing.assert_array_equal(large, np.kron(small, np.ones((2, 2), np.uint8)))
-    np.testing.assert_array_equal(Wanted((), (3, 4)).fitted(large, "a.png"), small)
-    assert WANTED.fitted(np.zeros((600, 801), np.uint8), "a.png").shape == (6, 8)  # rounded by whoever made it
+    np.testing.assert_array_equal(ModelMasks((), (3, 4)).fitted(large, "a.png"), small)
+    assert MASKS.fitted(np.zeros((600, 801), np.uint8), "a.png").shape == (6, 8)  # rounded by whoever made it
     with pytest.raises(DataError, match=r"a.png: is a mask of 6 x 8 pixels, and the model makes images of 8 x 6"):
-        WANTED.fitted(np.zeros((8, 6), np.uint8), "a.png")
+        MASKS.fitted(np.zeros((8, 6), np.uint8), "a.png")
 
 
 def test_one_class_without_a_name_is_that_of_the_model() -> None:
-    assert WANTED.called(BINARY) == ("background", "polyp")
-    assert Wanted(BINARY, (6, 8)).called(("background", "polyp")) == BINARY
-    assert WANTED.called(("background", "fold")) == ("background", "fold")
-    assert WANTED.called((*BINARY, "fold")) == (*BINARY, "fold")
+    assert MASKS.called(BINARY) == ("background", "polyp")
+    assert ModelMasks(BINARY, (6, 8)).called(("background", "polyp")) == BINARY
+    assert MASKS.called(("background", "fold")) == ("background", "fold")
+    assert MASKS.called((*BINARY, "fold")) == (*BINARY, "fold")
 
 
 def test_the_foreground_is_what_no_dark_edge_reaches() -> None:
