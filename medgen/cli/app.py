@@ -38,6 +38,7 @@ COMMANDS = {
     "evaluate": "Measure images: fidelity, copies, conditions, masks, utility, reconstruction and more.",
     "export": "Write a set as DICOM, NIfTI or PNG files.",
     "preview": "Draw a labelled contact sheet of a set.",
+    "rate": "Let experts rate images in the browser.",
     "info": "Tell what a set or model holds and where it came from.",
     "check": "Verify that sets and models are whole and undamaged.",
     "merge": "Join shards or sets into one.",

@@ -1,0 +1,1 @@
+"""What experts say of images, and what is made of it."""

@@ -1,0 +1,52 @@
+"""Which images a rater sees, and in which order: fixed by the seed and the rater's name, so that it goes on later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+
+from medgen.feedback.rate_options import RateOptions
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is shown at once: a case, or two of them side by side."""
+
+    real: bool
+    """Whether the case is one of the real ones that are mixed in."""
+    case: int
+    """Its number in its set."""
+    other: int | None = None
+    """The number of the case beside it."""
+
+
+def make_queue(cases: int, real_cases: int, options: RateOptions) -> list[Item]:
+    """The items for the options' rater: each of the `cases`, with real ones among them, or pairs of cases.
+
+    With `real_cases` above 0, so many of them are mixed in that they make up the options' share, as far as there are.
+    """
+    name = int.from_bytes(sha256(options.rater.encode()).digest()[:8], "big")
+    rng = np.random.default_rng([options.seed, name])
+    if options.pairs:
+        return _pairs(cases, options.comparisons, rng)
+    share = options.real_share
+    mixed = min(real_cases, round(cases * share / (1 - share)))
+    items = [Item(False, index) for index in range(cases)]
+    items += [Item(True, int(index)) for index in rng.permutation(real_cases)[:mixed]]
+    return [items[index] for index in rng.permutation(len(items))]
+
+
+def _pairs(cases: int, comparisons: int, rng: np.random.Generator) -> list[Item]:
+    """Neighbours in random orders of all cases, no pair twice; each case takes part about `comparisons` times."""
+    seen: set[tuple[int, int]] = set()
+    pairs: list[Item] = []
+    for _ in range(comparisons):
+        order = rng.permutation(cases).tolist()
+        for first, second in zip(order[::2], order[1::2], strict=False):
+            pair = (min(first, second), max(first, second))
+            if pair not in seen:
+                seen.add(pair)
+                pairs.append(Item(False, first, second))
+    return pairs

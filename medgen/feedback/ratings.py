@@ -1,0 +1,189 @@
+"""Ratings of images: a CSV file with one row a rating, which is only ever added to.
+
+| column | meaning |
+|--------|---------|
+| set    | the set that the case is from: the beginning of its content digest |
+| rater  | who rated |
+| case   | id of the case |
+| other  | in a comparison, the case that it is compared with, whose id is the larger one; else empty |
+| aspect | what was rated; `real` = whether it was taken for a real image |
+| value  | 1 (worst) to 5; in a comparison 1 (case is better), 0 (other is better) or 0.5 (tie); of `real` 1 or 0 |
+
+Of several rows with the same first five columns the last counts; one without a value takes the others back.
+"""  # fmt: skip
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from medgen.errors import DataError, InputMissingError, OutputError, StorageError
+from medgen.feedback.rate_options import REAL
+
+COLUMNS = ("set", "rater", "case", "other", "aspect", "value")
+SET_DIGITS = 16
+"""Of a content digest: enough to tell sets apart."""
+
+Key = tuple[str, str, str, str, str]
+"""All columns but the value."""
+
+
+@dataclass(frozen=True)
+class Rating:
+    """One row."""
+
+    set: str
+    rater: str
+    case: str
+    other: str
+    aspect: str
+    value: float | None
+
+    @property
+    def key(self) -> Key:
+        """What is rated, by whom."""
+        return (self.set, self.rater, self.case, self.other, self.aspect)
+
+    def ordered(self) -> Rating:
+        """A comparison with the smaller id first; others as they are."""
+        if not self.other or self.case < self.other:
+            return self
+        turned = None if self.value is None else 1.0 - self.value
+        return replace(self, case=self.other, other=self.case, value=turned)
+
+    def fault(self) -> str:
+        """What is wrong with the value; "" if nothing."""
+        if self.value is None:
+            return ""
+        allowed = (0.0, 0.5, 1.0) if self.other else (0.0, 1.0) if self.aspect == REAL else (1.0, 2.0, 3.0, 4.0, 5.0)
+        if self.value in allowed:
+            return ""
+        return f"value {self.value:g} is none of {', '.join(f'{one:g}' for one in allowed)}"
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """What a file holds in the end."""
+
+    values: dict[Key, float]
+    """What counts, in the order in which it was last rated."""
+    replaced: int
+    """Ratings that a later one of the same rater took the place of."""
+    half_line: bool
+    """Whether the last line is cut short, as a crash leaves it; it is not read."""
+
+
+def read_ratings(path: Path) -> Ratings:
+    """The ratings of a file; DataError names the first row that is none."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputMissingError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputMissingError(f"{path}: {error.strerror}") from None
+    return parse_ratings(data, str(path))
+
+
+def parse_ratings(data: bytes, name: str) -> Ratings:
+    """The ratings that the content of a file called `name` holds."""
+    whole = data[: data.rfind(b"\n") + 1]
+    try:
+        rows = csv.reader(io.StringIO(whole.decode("utf-8-sig"), newline=""), strict=True)
+        header = next(rows, None)
+        if header is not None and tuple(header) != COLUMNS:
+            raise DataError(f"{name}: expected the columns {','.join(COLUMNS)}, as medgen rate writes them")
+        values: dict[Key, float] = {}
+        replaced = 0
+        for row in rows:
+            rating = _rating(row, f"{name}, line {rows.line_num}")
+            before = values.pop(rating.key, None)
+            if rating.value is not None:
+                values[rating.key] = rating.value
+                replaced += before is not None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{name}: not a CSV file in UTF-8 ({error})") from None
+    return Ratings(values, replaced, len(whole) < len(data))
+
+
+def _rating(row: list[str], where: str) -> Rating:
+    if len(row) != len(COLUMNS):
+        raise DataError(f"{where}: {len(row)} fields, expected {len(COLUMNS)}; correct or delete the line")
+    of_set, rater, case, other, aspect, text = row
+    try:
+        rating = Rating(of_set, rater, case, other, aspect, float(text) if text else None)
+    except ValueError:
+        raise DataError(f"{where}: value '{text}' is not a number; correct or delete the line") from None
+    if rating.fault():
+        raise DataError(f"{where}: {rating.fault()}; correct or delete the line")
+    return rating.ordered()
+
+
+class RatingsFile:
+    """A ratings file open for adding. When `add` returns, its rating is on the disk, whatever happens next.
+
+    Several processes may add to one file at once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+        self.repaired = False
+        """Whether half a line, which a crash had left, was removed."""
+        with self._locked():
+            data = self._content()
+            self.ratings = parse_ratings(data, str(path))
+            if self.ratings.half_line:
+                os.ftruncate(self._file, data.rfind(b"\n") + 1)
+                self.repaired = True
+            if not os.fstat(self._file).st_size:
+                self._append(COLUMNS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+    def add(self, rating: Rating) -> None:
+        """Write one rating through to the disk; StorageError if it cannot be, and then nothing of it stays."""
+        rating = rating.ordered()
+        text = "" if rating.value is None else f"{rating.value:g}"
+        with self._locked():
+            self._append((*rating.key, text))
+
+    def _append(self, row: tuple[str, ...]) -> None:
+        line = io.StringIO(newline="")
+        csv.writer(line, lineterminator="\n").writerow(row)
+        data, before = line.getvalue().encode(), os.fstat(self._file).st_size
+        try:
+            written = os.write(self._file, data)
+            if written < len(data):
+                raise OSError("the disk is full")
+            os.fsync(self._file)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, before)
+            raise StorageError(f"{self._path}: the rating was not written: {error.strerror or error}") from None
+
+    def _content(self) -> bytes:
+        with open(self._file, "rb", closefd=False) as file:
+            file.seek(0)
+            return file.read()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)

@@ -1,0 +1,218 @@
+"""One rater at work: what is shown, what was said, and how to take it back. It knows no server and no page."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medgen.artifacts.schema import Array
+from medgen.artifacts.stored import StoredSet
+from medgen.errors import DataError, UsageError
+from medgen.feedback.queue import Item, make_queue
+from medgen.feedback.rate_options import REAL, RateOptions
+from medgen.feedback.ratings import SET_DIGITS, Key, Rating, RatingsFile
+from medgen.imaging.cases.intensity import WINDOWS
+
+
+@dataclass(frozen=True)
+class Rated:
+    """A set that is rated, or from which real images are mixed in."""
+
+    stored: StoredSet
+
+    def __post_init__(self) -> None:
+        if self.stored.header.kind != "image":
+            raise DataError(f"the set is of kind '{self.stored.header.kind}'; only images can be rated")
+        if not self.stored.cases:
+            raise DataError("the set holds no case")
+
+    @property
+    def key(self) -> str:
+        """What names the set in ratings."""
+        return self.stored.tail.digest[:SET_DIGITS]
+
+    def facts(self, index: int, *, told: bool) -> dict[str, Any]:
+        """How to draw a case, and, if `told`, what was asked of it: nothing that says who or what it is."""
+        header, row = self.stored.header, self.stored.cases[index]
+        shape, dtype = self.stored.arrays()["image"]  # (C, H, W)
+        intensity = header.intensity
+        facts: dict[str, Any] = {
+            "slices": row.count,
+            "shape": shape,
+            "type": np.dtype(dtype).name,
+            "scale": intensity.scale if intensity else 1.0,
+            "offset": intensity.offset if intensity else 0.0,
+            "window": intensity.window if intensity else self._range(index),
+            "unit": intensity.unit if intensity else "",
+            "spacing": row.spacing,
+            "masks": list(header.mask_names) if told and self.stored.has("mask") else None,
+            "condition": self.condition(index) if told else [],
+        }
+        return facts
+
+    def condition(self, index: int) -> list[tuple[str, str]]:
+        """What was asked of a case, or is known of it: names and values for people, of its first slice."""
+        case = self.stored.view(index)
+        told = [("text", *case.text[:1]), ("modality", *case.modality[:1])]
+        if self.stored.has("vector"):
+            values = self.stored.read("vector", [self.stored.cases[index].start])[0].tolist()
+            fields = self.stored.header.vector_fields
+            told += [(name, f"{value:.2f}") for name, value in zip(fields, values, strict=True)]
+        return [(name, value[0]) for name, *value in told if value and value[0]]
+
+    def pixels(self, index: int, number: int) -> Array:
+        """The stored values of one slice of a case, (C, H, W)."""
+        row = self.stored.cases[index]
+        if not 0 <= number < row.count:
+            raise UsageError(f"no slice {number}")
+        values: Array = self.stored.read("image", [row.start + number])[0]
+        return values
+
+    def mask(self, index: int, number: int) -> Array:
+        """The label map of one slice, (H, W) uint8."""
+        row = self.stored.cases[index]
+        if not self.stored.has("mask") or not 0 <= number < row.count:
+            raise UsageError(f"no mask of slice {number}")
+        channels = self.stored.read("mask", [row.start + number])[0]
+        values: Array = channels.max(axis=0)
+        return values
+
+    def _range(self, index: int) -> tuple[float, float]:
+        values = self.pixels(index, self.stored.cases[index].count // 2)
+        return float(values.min()), float(max(values.max(), values.min() + 1))
+
+
+class Session:
+    """The queue of one rater, and the ratings file that it fills. Safe to use from several threads."""
+
+    def __init__(self, rated: StoredSet, real: StoredSet | None, file: RatingsFile, options: RateOptions) -> None:
+        self._sets = [Rated(rated)] + ([] if real is None else [Rated(real)])
+        self._check_alike()
+        self.options = options
+        self.aspects = (*options.aspects, *([] if real is None else [REAL]))
+        self.items = make_queue(len(rated.cases), 0 if real is None else len(real.cases), options)
+        if not self.items:
+            raise DataError("the set holds one case; --pairs needs two")
+        self._file, self._lock = file, threading.Lock()
+        names = {one.key for one in self._sets}
+        # Mine, in the order in which I rated them: what undo takes back.
+        self._mine = {
+            key: value for key, value in file.ratings.values.items() if key[0] in names and key[1] == options.rater
+        }
+        self._positions = {self._keys(number)[0][:4]: number for number in range(len(self.items))}
+        self._open = {number for number in range(len(self.items)) if not self._done(number)}
+
+    def start(self) -> dict[str, Any]:
+        """What the page must know before the first image."""
+        return {
+            "rater": self.options.rater,
+            "aspects": self.aspects,
+            "real": REAL,
+            "pairs": self.options.pairs,
+            "windows": WINDOWS,
+            "total": len(self.items),
+            **self.progress(),
+        }
+
+    def progress(self) -> dict[str, Any]:
+        """How many items are done, and the first that is not (their number if all are)."""
+        return {"done": len(self.items) - len(self._open), "position": min(self._open, default=len(self.items))}
+
+    def item(self, position: int) -> dict[str, Any]:
+        """What is shown at a place of the queue."""
+        item = self._at(position)
+        told = len(self._sets) == 1  # only one of two sets may have it, and that would tell which is real
+        sides = [item.case] if item.other is None else [item.case, item.other]
+        return {
+            "position": position,
+            "sides": [self._set(item).facts(index, told=told) for index in sides],
+            "given": self.given(position),
+        }
+
+    def pixels(self, position: int, side: int, number: int, *, mask: bool = False) -> Array:
+        """A slice of what is shown there, (C, H, W), or its label map (H, W)."""
+        item = self._at(position)
+        index = item.case if side == 0 else item.other
+        if index is None:
+            raise UsageError(f"item {position} has one side")
+        source = self._set(item)
+        return source.mask(index, number) if mask else source.pixels(index, number)
+
+    def rate(self, position: int, aspect: str, value: float) -> dict[str, Any]:
+        """Keep a rating: it is on the disk when this returns. `value` of a pair: 1 = the left one is better."""
+        if aspect not in self.aspects:
+            raise UsageError(f"no aspect '{aspect}'")
+        rating = self._rating(position, aspect, value)
+        if rating.fault():
+            raise UsageError(rating.fault())
+        with self._lock:
+            self._keep(rating)
+            if self._done(position):
+                self._open.discard(position)
+            return self.progress()
+
+    def undo(self) -> dict[str, Any]:
+        """Take the last item that was rated back, whole; the position is that item's, if there is one."""
+        with self._lock:
+            last = next((key[:4] for key in reversed(self._mine) if key[:4] in self._positions), None)
+            if last is None:
+                return self.progress()
+            position = self._positions[last]
+            for aspect in self.given(position):
+                self._keep(self._rating(position, aspect, None))
+            self._open.add(position)
+            return {**self.progress(), "position": position}
+
+    def given(self, position: int) -> dict[str, float]:
+        """What this rater has said of an item, by aspect; of a pair, of the left one."""
+        item = self._at(position)
+        turned = self._turned(item)
+        found = {aspect: self._mine.get(key) for aspect, key in zip(self.aspects, self._keys(position), strict=True)}
+        return {aspect: 1 - value if turned else value for aspect, value in found.items() if value is not None}
+
+    def _keep(self, rating: Rating) -> None:
+        self._file.add(rating)
+        rating = rating.ordered()
+        self._mine.pop(rating.key, None)
+        if rating.value is not None:
+            self._mine[rating.key] = rating.value
+
+    def _done(self, position: int) -> bool:
+        return len(self.given(position)) == len(self.aspects)
+
+    def _keys(self, position: int) -> list[Key]:
+        return [self._rating(position, aspect, None).ordered().key for aspect in self.aspects]
+
+    def _rating(self, position: int, aspect: str, value: float | None) -> Rating:
+        item = self._at(position)
+        source = self._set(item)
+        names = [source.stored.cases[index].id for index in (item.case, item.other) if index is not None]
+        return Rating(source.key, self.options.rater, names[0], "".join(names[1:]), aspect, value)
+
+    def _turned(self, item: Item) -> bool:
+        cases = self._set(item).stored.cases
+        return item.other is not None and cases[item.case].id > cases[item.other].id
+
+    def _set(self, item: Item) -> Rated:
+        return self._sets[1 if item.real else 0]
+
+    def _at(self, position: int) -> Item:
+        if not 0 <= position < len(self.items):
+            raise UsageError(f"no item {position}")
+        return self.items[position]
+
+    def _check_alike(self) -> None:
+        """DataError where the two sets look so different that everybody would see which one an image is from."""
+        if len(self._sets) < 2:
+            return
+        ours, theirs = (one.stored for one in self._sets)
+        if ours.arrays()["image"][0] != theirs.arrays()["image"][0]:
+            raise DataError(
+                f"--real: its images are {theirs.arrays()['image'][0]}, those to rate {ours.arrays()['image'][0]}; "
+                "preprocess them to one size, or all can tell which is real"
+            )
+        if ours.header.intensity != theirs.header.intensity:
+            raise DataError("--real: its window or scale differs; preprocess both alike, or all can tell which is real")

@@ -1,0 +1,142 @@
+"""The ratings file: nothing said is lost, half lines are mended, the last word counts."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from medgen.errors import DataError, InputMissingError, OutputError, StorageError
+from medgen.feedback.ratings import COLUMNS, Rating, RatingsFile, parse_ratings, read_ratings
+
+HEADER = (",".join(COLUMNS) + "\n").encode()
+
+
+def rating(
+    case: str = "a", value: float | None = 3.0, rater: str = "anna", other: str = "", aspect: str = "overall"
+) -> Rating:
+    return Rating("f00d", rater, case, other, aspect, value)
+
+
+def test_what_is_added_is_read(tmp_path: Path) -> None:
+    said = [
+        rating("a", 1),
+        rating('b, or "not"', 5, "Dr. Ö\nX"),
+        rating("a", 0.5, other="b"),
+        rating("a", 0, aspect="real"),
+    ]
+    with RatingsFile(tmp_path / "r.csv") as file:
+        for one in said:
+            file.add(one)
+    read = read_ratings(tmp_path / "r.csv")
+    assert read.values == {one.key: one.value for one in said}
+    assert not read.half_line
+    assert read.replaced == 0
+
+
+def test_the_last_one_counts_and_one_without_a_value_takes_it_back(tmp_path: Path) -> None:
+    with RatingsFile(tmp_path / "r.csv") as file:
+        for one in (
+            rating("a", 1),
+            rating("b", 2),
+            rating("a", 4),
+            rating("b", None),
+            rating("b", rater="otto", value=5),
+        ):
+            file.add(one)
+    read = read_ratings(tmp_path / "r.csv")
+    assert [(key[1], key[2], value) for key, value in read.values.items()] == [("anna", "a", 4), ("otto", "b", 5)]
+    assert read.replaced == 1
+
+
+def test_a_comparison_is_the_same_from_both_sides(tmp_path: Path) -> None:
+    with RatingsFile(tmp_path / "r.csv") as file:
+        file.add(rating("b", 1.0, other="a"))
+        assert read_ratings(tmp_path / "r.csv").values == {("f00d", "anna", "a", "b", "overall"): 0.0}
+        file.add(rating("a", 1.0, other="b"))
+    assert list(read_ratings(tmp_path / "r.csv").values.values()) == [1.0]
+
+
+@pytest.mark.parametrize("cut", range(1, 24))
+def test_half_a_line_is_removed_wherever_a_crash_cut_it(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "r.csv"
+    with RatingsFile(path) as file:
+        file.add(rating("first"))
+        whole = path.stat().st_size
+        file.add(rating("second"))
+    os.truncate(path, path.stat().st_size - cut)
+    assert read_ratings(path).half_line == (path.stat().st_size > whole)
+    with RatingsFile(path) as file:
+        assert file.repaired == (cut < 24)
+        assert [key[2] for key in file.ratings.values] == ["first"]
+        file.add(rating("third"))
+    assert [key[2] for key in read_ratings(path).values] == ["first", "third"]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b"f,anna,a,,overall\n", "line 3: 5 fields, expected 6"),
+        (b"f,anna,a,,overall,good\n", "value 'good' is not a number"),
+        (b"f,anna,a,,overall,6\n", "value 6 is none of 1, 2, 3, 4, 5"),
+        (b"f,anna,a,,overall,2.5\n", "value 2.5 is none of"),
+        (b"f,anna,a,,overall,nan\n", "value nan is none of"),
+        (b"f,anna,a,b,overall,2\n", "value 2 is none of 0, 0.5, 1"),
+        (b"f,anna,a,,real,0.5\n", "value 0.5 is none of 0, 1"),
+        (b"f,anna,\xff,,overall,3\n", "not a CSV file in UTF-8"),
+    ],
+)
+def test_a_line_that_is_no_rating_is_named(line: bytes, told: str) -> None:
+    with pytest.raises(DataError, match="ratings.csv.*" + told.replace(".", r"\.")):
+        parse_ratings(HEADER + b"f,anna,a,,overall,3\n" + line, "ratings.csv")
+
+
+def test_a_foreign_file_is_kept_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(b"case,label\na,normal\nhalf a li")
+    with pytest.raises(DataError, match="expected the columns set,rater"):
+        RatingsFile(path)
+    assert path.read_bytes() == b"case,label\na,normal\nhalf a li"
+    with pytest.raises(InputMissingError):
+        read_ratings(tmp_path / "none.csv")
+    with pytest.raises(OutputError, match="cannot be written"):
+        RatingsFile(tmp_path / "no folder" / "r.csv")
+
+
+def _add_many(path: Path, rater: str) -> None:
+    with RatingsFile(path) as file:
+        for number in range(100):
+            file.add(rating(f"case-{number}", rater=rater))
+
+
+def test_several_raters_may_fill_one_file_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    raters = [context.Process(target=_add_many, args=(tmp_path / "r.csv", name)) for name in ("anna", "otto", "ida")]
+    for one in raters:
+        one.start()
+    for one in raters:
+        one.join()
+    read = read_ratings(tmp_path / "r.csv")
+    assert len(read.values) == 300
+    assert (tmp_path / "r.csv").read_bytes().count(HEADER) == 1
+
+
+def _fill(path: Path) -> None:
+    with RatingsFile(path) as file:
+        file.add(rating("fits"))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, resource.RLIM_INFINITY))
+        with pytest.raises(StorageError, match="was not written"):
+            file.add(rating("does not fit"))
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
+    child = multiprocessing.get_context("fork").Process(target=_fill, args=(tmp_path / "r.csv",))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    read = read_ratings(tmp_path / "r.csv")
+    assert [key[2] for key in read.values] == ["fits"]
+    assert not read.half_line

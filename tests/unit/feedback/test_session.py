@@ -1,0 +1,129 @@
+"""Every image once, blinded, in an order of the rater's own, and on from where she stopped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medgen.artifacts.sets import open_set
+from medgen.errors import DataError, UsageError
+from medgen.feedback.queue import make_queue
+from medgen.feedback.rate_options import REAL, RateOptions
+from medgen.feedback.ratings import RatingsFile, read_ratings
+from medgen.feedback.session import Session
+
+
+def options(**changes: object) -> RateOptions:
+    return RateOptions(**{"rater": "anna", **changes})  # type: ignore[arg-type]
+
+
+@given(st.integers(1, 60), st.integers(0, 60), st.sampled_from([0.1, 0.25, 0.5]))
+def test_each_case_is_shown_once_and_real_ones_have_their_share(cases: int, real: int, share: float) -> None:
+    items = make_queue(cases, real, options(real_share=share))
+    assert sorted(item.case for item in items if not item.real) == list(range(cases))
+    shown = [item.case for item in items if item.real]
+    assert len(shown) == len(set(shown)) == min(real, round(cases * share / (1 - share)))
+
+
+@given(st.integers(2, 60), st.integers(1, 6))
+def test_no_pair_is_shown_twice_and_none_with_itself(cases: int, comparisons: int) -> None:
+    items = make_queue(cases, 0, options(pairs=True, comparisons=comparisons))
+    pairs = [frozenset((item.case, item.other)) for item in items]
+    assert len(pairs) == len(set(pairs))
+    assert all(len(pair) == 2 for pair in pairs)
+    assert max(Counter(case for pair in pairs for case in pair).values()) <= comparisons
+
+
+def test_raters_have_orders_of_their_own_and_keep_them() -> None:
+    orders = [[item.case for item in make_queue(30, 0, options(rater=name))] for name in ("anna", "anna", "otto")]
+    assert orders[0] == orders[1] != orders[2]
+
+
+@pytest.fixture
+def ours(make_set: Callable[..., Path]) -> Path:
+    return make_set("ours.h5", count=6)
+
+
+def test_it_goes_on_where_the_rater_stopped(ours: Path, tmp_path: Path) -> None:
+    told = options(aspects=("realism", "anatomy"))
+    with open_set(ours, random_access=True) as stored:
+        with RatingsFile(tmp_path / "r.csv") as file:
+            session = Session(stored, None, file, told)
+            assert session.progress() == {"done": 0, "position": 0}
+            assert session.rate(0, "realism", 4) == {"done": 0, "position": 0}
+            assert session.rate(0, "anatomy", 2) == {"done": 1, "position": 1}
+            session.rate(1, "realism", 5)
+        with RatingsFile(tmp_path / "r.csv") as file:
+            again = Session(stored, None, file, told)
+            assert again.progress() == {"done": 1, "position": 1}
+            assert again.item(1)["given"] == {"realism": 5}
+            assert again.undo() == {"done": 1, "position": 1}
+            assert again.undo() == {"done": 0, "position": 0}
+            assert again.undo() == {"done": 0, "position": 0}
+            other = Session(stored, None, file, options(rater="otto"))
+            assert other.progress()["done"] == 0
+    assert read_ratings(tmp_path / "r.csv").values == {}
+
+
+def test_a_pair_keeps_who_was_left(ours: Path, tmp_path: Path) -> None:
+    with open_set(ours, random_access=True) as stored, RatingsFile(tmp_path / "r.csv") as file:
+        session = Session(stored, None, file, options(pairs=True))
+        for position, item in enumerate(session.items):
+            session.rate(position, "overall", 1)  # the left one is better
+            assert session.given(position) == {"overall": 1}
+            better = stored.cases[item.case].id
+            (*_, (key, value)) = read_ratings(tmp_path / "r.csv").values.items()
+            assert (key[2] if value == 1 else key[3]) == better
+
+
+def test_nothing_shown_tells_which_image_is_real(ours: Path, make_set: Callable[..., Path], tmp_path: Path) -> None:
+    real = make_set("real.h5", count=6, seed=7)
+    with (
+        open_set(ours, random_access=True) as a,
+        open_set(real, random_access=True) as b,
+        RatingsFile(tmp_path / "r") as file,
+    ):
+        session = Session(a, b, file, options(real_share=0.5))
+        shown = [{**session.item(number), "position": 0} for number in range(len(session.items))]
+        assert len({str(one) for one in shown}) == 1
+        assert session.aspects == ("overall", REAL)
+        truth = [item.real for item in session.items]
+        assert sum(truth) == 6
+        for number, item in enumerate(session.items):
+            source = b if item.real else a
+            np.testing.assert_array_equal(session.pixels(number, 0, 1), source.case(item.case)["image"][1])
+            session.rate(number, REAL, float(item.real))
+        keys = read_ratings(tmp_path / "r").values
+        assert {key[0] for key, value in keys.items() if value} == {b.tail.digest[:16]}
+
+
+def test_sets_that_look_different_are_refused(ours: Path, make_set: Callable[..., Path], tmp_path: Path) -> None:
+    larger = make_set("larger.h5", size=24)
+    sets = open_set(ours, random_access=True), open_set(larger, random_access=True)
+    with sets[0] as a, sets[1] as b, RatingsFile(tmp_path / "r.csv") as file:
+        with pytest.raises(DataError, match="all can tell which is real"):
+            Session(a, b, file, options())
+        assert file.ratings.values == {}
+
+
+@pytest.mark.parametrize(
+    ("position", "aspect", "value"), [(0, "beauty", 3), (99, "overall", 3), (0, "overall", 0), (0, "overall", 3.5)]
+)
+def test_what_cannot_be_said_is_refused(ours: Path, tmp_path: Path, position: int, aspect: str, value: float) -> None:
+    with open_set(ours, random_access=True) as stored, RatingsFile(tmp_path / "r.csv") as file:
+        session = Session(stored, None, file, options())
+        with pytest.raises(UsageError):
+            session.rate(position, aspect, value)
+    assert read_ratings(tmp_path / "r.csv").values == {}
+
+
+@pytest.mark.parametrize("aspects", [(), ("a", "a"), (REAL,)])
+def test_aspects_are_named_once_and_real_is_not_theirs(aspects: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="--aspects"):
+        options(aspects=aspects)
