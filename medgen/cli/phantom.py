@@ -9,35 +9,14 @@ import typer
 
 from medgen.cli.flags import Given, takes
 from medgen.cli.options import Force, console_of
-from medgen.phantoms.options import (
-    BrainMRIOptions,
-    ChestCTOptions,
-    ChestXrayOptions,
-    DentalOptions,
-    EndoscopyOptions,
-    FundusOptions,
-    OCTOptions,
-)
+from medgen.phantoms.options import KINDS, options_of
 
 
-@takes(
-    ChestCTOptions,
-    DentalOptions,
-    FundusOptions,
-    EndoscopyOptions,
-    ChestXrayOptions,
-    OCTOptions,
-    BrainMRIOptions,
-)
+@takes(*KINDS.values())
 def command(
     context: typer.Context,
     given: Given,
-    kind: Annotated[
-        str,
-        typer.Argument(
-            metavar="KIND", help="What to make: chest-ct, dental, fundus, endoscopy, chest-xray, oct, brain-mri."
-        ),
-    ],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"What to make: {', '.join(KINDS)}.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to make.")],
     count: Annotated[int, typer.Option("-n", "--count", min=1, metavar="N", help="How many cases.")] = 1,
     workers: Annotated[int, typer.Option("--workers", min=0, metavar="N", help="Processes; 0: one a core.")] = 0,
@@ -59,7 +38,7 @@ def command(
       medgen phantom endoscopy -n 200 --size 256 -o polyps/
 
     """
-    from medgen.phantoms.folder import make_folder, options_of
+    from medgen.phantoms.folder import make_folder
     from medgen.processors import processors
 
     options, console = given.resolve(options_of(kind)), console_of(context)

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from medgen.config import Options, option
-from medgen.errors import ConfigError
+from medgen.config import Options, did_you_mean, option
+from medgen.errors import ConfigError, UsageError
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -171,3 +171,22 @@ class EndoscopyOptions(PictureOptions, frozen=True):
     def __post_init__(self) -> None:
         """Likewise."""
         _check_kinds(self.polyps)
+
+
+KINDS: dict[str, type[PhantomOptions]] = {
+    "chest-ct": ChestCTOptions,
+    "dental": DentalOptions,
+    "fundus": FundusOptions,
+    "endoscopy": EndoscopyOptions,
+    "chest-xray": ChestXrayOptions,
+    "oct": OCTOptions,
+    "brain-mri": BrainMRIOptions,
+}
+
+
+def options_of(kind: str) -> type[PhantomOptions]:
+    """The options struct of a kind; UsageError if there is none."""
+    if kind not in KINDS:
+        hint = did_you_mean(kind, KINDS, f"kinds: {', '.join(KINDS)}")
+        raise UsageError(f"no phantom '{kind}'{hint}")
+    return KINDS[kind]

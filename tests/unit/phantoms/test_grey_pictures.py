@@ -12,15 +12,15 @@ import pytest
 from scipy import ndimage
 
 from medgen.errors import ConfigError
-from medgen.phantoms.folder import KINDS
-from medgen.phantoms.options import ChestXrayOptions, OCTOptions, PictureOptions
+from medgen.phantoms.folder import MODULES
+from medgen.phantoms.options import KINDS, ChestXrayOptions, OCTOptions, PictureOptions
 from medgen.phantoms.pictures import Picture, box
 
 GREY = ("chest-xray", "oct", "brain-mri")
 
 
 def kind_of(kind: str, size: int = 64, healthy: float = 0.0) -> tuple[ModuleType, PictureOptions]:
-    name, options = KINDS[kind]
+    name, options = MODULES[kind], KINDS[kind]
     made = options(size=size, healthy_fraction=healthy)  # type: ignore[call-arg]
     assert isinstance(made, PictureOptions)
     return importlib.import_module(name), made
