@@ -15,9 +15,9 @@ import torch
 from medgen.evaluation.anomaly.tally import Tally
 from medgen.evaluation.conditioning.probe import agreement
 from medgen.evaluation.features.features import Extractor, Features
+from medgen.evaluation.fidelity.declaration import FidelityOptions
 from medgen.evaluation.fidelity.figures import NEIGHBOURHOOD, compare
 from medgen.evaluation.intervals import mean_interval, share_interval
-from medgen.evaluation.options import FidelityOptions
 
 Random = np.random.Generator
 Values = npt.NDArray[np.float64]
