@@ -119,5 +119,7 @@ def command(
             maker.write(generator.cases(indices, requests), generator.header(provenance, requests), inputs, advance)
         if warps := requests.warps():
             maker.console.report.update(mask_warps=warps)
+        if requests.masks and (same := len(requests.masks.unchanged)):
+            maker.console.warn(f"{same} masks are as they were given: changed, they would not stay whole and inside")
     maker.console.say(f"{len(indices)} samples, {options.told()}")
     maker.console.report.update(samples=len(indices))

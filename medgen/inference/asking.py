@@ -133,7 +133,7 @@ class Asked:
             )
         if self.mask_augment and self.unconditional:
             raise UsageError("--mask-augment and --unconditional exclude each other; give one")
-        if self.mask_augment and set(PLACE_FIELDS) & set(fields):
+        if self.mask_augment and named != ["--mask"] and set(PLACE_FIELDS) & set(fields):
             told = ", ".join(name for name in fields if name in PLACE_FIELDS)
             raise UsageError(
                 f"{path} has places in its vectors ({told}), which would not move with the mask; leave out "

@@ -43,7 +43,9 @@ def read_csv(path: Path, fields: Sequence[str], *, masks: bool = False) -> Vecto
         raise DataError(read.faults[0][1])
     columns = {field.lower(): index for index, field in enumerate(fields)}
     for name, spelled in read.columns.items():
-        if name not in columns and not (masks and name == MASK_COLUMN):
+        if name == MASK_COLUMN and name not in columns and not masks:
+            raise DataError(f"{path}, header: '{spelled}' names masks, and the model was trained without; leave it out")
+        if name not in columns and name != MASK_COLUMN:
             _check_name(spelled, fields, f"{path}, header", DataError)
     vectors = np.zeros((len(read.rows), len(fields)), np.float32)
     for index, (number, row) in enumerate(read.rows):

@@ -103,6 +103,8 @@ class AskedMasks:
     augmentation: Augmentation | None = None
     warps: dict[int, Warp] = field(default_factory=dict)
     """How the masks of samples were warped, as far as they were read."""
+    unchanged: set[int] = field(default_factory=set)
+    """Samples whose masks are as they were given nonetheless."""
 
     def __len__(self) -> int:
         return len(self.order)
@@ -116,8 +118,10 @@ class AskedMasks:
         if ground is not None:
             ground = self.wanted.fitted(ground.astype(np.uint8), origin.name).astype(bool)
         drawn = draw(self.augmentation.limits, self.augmentation.seed, index)
-        labels, self.warps[index] = warp_within(labels, drawn, ground)
-        return labels
+        result, self.warps[index] = warp_within(labels, drawn, ground)
+        if np.array_equal(result, labels):
+            self.unchanged.add(index)
+        return result
 
     def described(self) -> dict[str, Any]:
         """For the provenance: a digest of the masks given, and how far they are warped."""

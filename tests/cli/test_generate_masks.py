@@ -59,13 +59,15 @@ def disc(y: float, x: float, radius: float, side: int = SIDE, value: int = 1) ->
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Models that take masks (`polyps`, `fundus`, `flipped`, `both`), one that takes none, masks and a set of pairs."""
+    """Models that take masks or not, masks in `png`, and a set of pairs of the same with vectors."""
     folder = tmp_path_factory.mktemp("masks")
     write_model(folder / "polyps", ("background", "polyp"))
     write_model(folder / "flipped", ("background", "polyp"), flip=True)
     write_model(folder / "fundus", ("background", "disc", "vessel"))
     write_model(folder / "both", ("background", "polyp"), FIELDS)
     write_model(folder / "plain", ())
+    write_model(folder / "vectors", (), FIELDS)
+    write_model(folder / "placed", ("background", "polyp"), ("x", "depth"))
     (folder / "png").mkdir()
     for number, (y, x) in enumerate([(5, 5), (10, 8), (8, 11)]):
         Image.fromarray(disc(y, x, 3.5) * 255).save(folder / "png" / f"{number}.png")
@@ -137,6 +139,12 @@ def test_new_masks_differ_and_the_report_remakes_them(place: Path, tmp_path: Pat
     assert str(place) not in report.read_text()
     assert run(arguments(place, "flipped", tmp_path / "b.h5", *more, "--force")) == 0
     assert {warp["flip"] for warp in json.loads(report.read_text())["mask_warps"]} == {True, False}
+
+
+def test_masks_that_cannot_be_changed_are_told(place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.full((SIDE, SIDE), 255, np.uint8)).save(tmp_path / "full.png")
+    assert run(arguments(place, "polyps", tmp_path / "a.h5", "--mask", tmp_path / "full.png", "--mask-augment")) == 0
+    assert "warning: 1 masks are as they were given" in capfd.readouterr().err
 
 
 def test_vector_and_mask_are_those_of_a_set_by_the_names_of_classes(
@@ -268,6 +276,13 @@ def test_new_masks_of_a_set_stay_on_what_its_images_show(place: Path, tmp_path: 
         ("polyps", ["--conditions", "{tmp}/none.csv"], 65, "has no column 'mask'"),
         ("polyps", ["--conditions", "{tmp}/lost.csv"], 65, "row 3: names no mask file ('lost.png')"),
         ("plain", ["--conditions", "{tmp}/lost.csv"], 2, "was trained without conditions"),
+        ("vectors", ["--conditions", "{tmp}/lost.csv"], 65, "header: 'mask' names masks, and the model was trained wi"),
+        (
+            "placed",
+            ["--like", "{place}/pairs.h5", "--mask-augment"],
+            2,
+            "has places in its vectors (x), which",
+        ),
     ],
 )
 def test_misuse(

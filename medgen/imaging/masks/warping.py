@@ -6,6 +6,7 @@ What is random is drawn once and kept as numbers, which alone decide the result 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
@@ -21,8 +22,10 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 KNOTS = 4
 """Points a side at which the bending is drawn; between them it is a cubic."""
-TRIES = 6
-"""Warps that are tried, each half as strong as the one before, until one leaves the mask whole."""
+TRIES = 4
+"""Warps that are tried, each half as strong as the one before, until one leaves the mask whole; then as many shifts."""
+STILL = ((0.0,) * KNOTS**2,) * 2
+"""No bending."""
 AREA = (0.5, 2.0)
 """Area of a class over what it was, at least and at most."""
 
@@ -86,19 +89,27 @@ def warp_within(labels: LabelMap, warp: Warp, foreground: Plane | None = None) -
 
     Whole: no class is lost or comes to hold less or more than AREA of its pixels, and nothing passes an edge of the
     image, or the `foreground` (H, W), that did not lie there before. What an edge cut off goes on beyond it as it was
-    at the edge. If no warp will do, the map stays as it is, mirrored or not.
+    at the edge. If no warp will do, the map is shifted alone, or stays as it is, mirrored or not.
     """
     source = labels[:, ::-1] if warp.flip else labels
     inside = None
     if foreground is not None:  # of a mirrored image it is mirrored too
         inside = (foreground[:, ::-1] if warp.flip else foreground) | (source > 0)
-    for attempt in range(TRIES):
-        candidate = warp.weakened(0.5**attempt)
+    for candidate in _candidates(warp, labels.shape):
         around, margin = _around(source, candidate)
         result = around[margin[0] : -margin[0], margin[1] : -margin[1]]
         if _is_whole(source, result, inside) and _stays(source, around, margin):
             return np.ascontiguousarray(result), candidate
-    return np.ascontiguousarray(source), warp.weakened(0.0)
+    return np.ascontiguousarray(source), Warp(warp.flip, 1.0, (0.0, 0.0), 0.0, STILL)
+
+
+def _candidates(warp: Warp, shape: tuple[int, ...]) -> Iterator[Warp]:
+    """Weaker and weaker warps, then shifts by whole pixels, which leave the least lesion as it is."""
+    shares = [0.5**attempt for attempt in range(TRIES)]
+    yield from (warp.weakened(share) for share in shares)
+    for share in shares:
+        y, x = (round(share * part * side) / side for part, side in zip(warp.shift, shape, strict=True))
+        yield Warp(warp.flip, 1.0, (y, x), 0.0, STILL)
 
 
 def warped(labels: LabelMap, warp: Warp) -> LabelMap:

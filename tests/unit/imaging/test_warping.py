@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from medgen.config import convert, plain
 from medgen.errors import ConfigError
-from medgen.imaging.masks.warping import AREA, KNOTS, LabelMap, Warp, WarpRange, draw, warp_within, warped
+from medgen.imaging.masks.warping import AREA, STILL, LabelMap, Warp, WarpRange, draw, warp_within, warped
 
 SHAPE = (48, 64)
-STILL = ((0.0,) * KNOTS**2,) * 2
 WILD = WarpRange(flip=True, scale=1.6, shift=0.4, turn=90.0, bend=0.03)
 
 
@@ -120,6 +119,18 @@ def test_a_mask_that_cannot_be_changed_is_kept() -> None:
             result, _ = warp_within(labels, draw(WarpRange(), 6, index))
             assert set(np.unique(result)) == set(np.unique(labels))
             assert (result > 0).sum() <= AREA[1] * (labels > 0).sum()
+
+
+@given(st.integers(8, 40), st.integers(8, 56), st.integers(0, 10_000))
+@settings(max_examples=40, deadline=None)
+def test_the_least_lesion_is_moved_at_least(y: int, x: int, index: int) -> None:
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[y, x], labels[y, x + 1] = 1, 2
+    result, _ = warp_within(labels, msgspec.structs.replace(draw(WarpRange(), 7, index), shift=(0.1, -0.1)))
+    assert np.bincount(result.reshape(-1), minlength=3)[1:].min() >= 1
+    assert (result != labels).any()
+    kept, _ = warp_within(labels, draw(WILD, 8, index), labels > 0)
+    assert not (kept.astype(bool) & (labels == 0) & (labels[:, ::-1] == 0)).any()
 
 
 @pytest.mark.parametrize("values", [{"scale": 0.0}, {"shift": 1.5}, {"turn": -1.0}, {"bend": 0.1}, {"elastic": 1}])
