@@ -22,8 +22,8 @@ from medgen.models.options import COMPUTING
 
 WITH_PAGE = {"evaluate": "Write everything as one page"}
 """Commands whose --report can be a page; they write it to `console.page`."""
-GENERAL = "General"
-ORDER = {"Arguments": -2, "Options": -1, COMPUTING: 1, "Configuration": 2, GENERAL: 3}
+CONFIGURATION, GENERAL = "Configuration", "General"
+ORDER = {"Arguments": -2, "Options": -1, COMPUTING: 1, CONFIGURATION: 2, GENERAL: 3}
 """Headings of the help that come first and last."""
 SHARED = ("force", "quiet", "verbose", "debug", "report", "help")
 """Options that stand under the last heading, whichever command has them."""
@@ -56,7 +56,9 @@ class Command(TyperCommand):
                 continue
             own = "Arguments" if parameter.param_type_name == "argument" else "Options"
             group = GENERAL if parameter.name in SHARED else getattr(parameter, "rich_help_panel", None)
-            groups.setdefault(group or own, []).append((record[0], record[1] + _no_default(parameter, record[1])))
+            group, text = group or own, record[1]
+            added = "" if group in (GENERAL, CONFIGURATION) else _no_default(parameter, text)
+            groups.setdefault(group, []).append((record[0], text + added))
         return dict(sorted(groups.items(), key=lambda item: ORDER.get(item[0], 0)))
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:

@@ -10,7 +10,7 @@ gives the command a flag for each field declared with `config.option`, and --pre
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -19,14 +19,14 @@ import msgspec
 import typer
 
 from medgen.cli.app import COMMANDS
-from medgen.cli.flag import Flag, flags_of_all
+from medgen.cli.command import CONFIGURATION
+from medgen.cli.flag import Flag, flags_of, flags_of_all
 from medgen.config import Options, resolve, to_toml
 from medgen.errors import ConfigError, UsageError
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 Body = Callable[..., None]
 
-CONFIGURATION = "Configuration"
 LAYERS: dict[str, Any] = {
     "preset": Annotated[
         str | None,
@@ -103,13 +103,18 @@ class Given:
                 raise UsageError(f"{flag.name} is missing; give {flag.name} {flag.metavar}")
 
 
-def takes(*kinds: type[Options]) -> Callable[[Body], Body]:
-    """Give a command the flags of these structs; its parameter `given` tells what was typed."""
+def takes(*kinds: type[Options], names: Iterable[str] = ()) -> Callable[[Body], Body]:
+    """Give a command the flags of these structs; its parameter `given` tells what was typed.
+
+    `names` of the structs are headings in the help, above the flags that one struct alone has.
+    """
     shared = flags_of_all(kinds)
+    owners = {key: name for kind, name in zip(kinds, names, strict=False) for key in flags_of(kind)}
+    headings = {key: owners.get(key, "") if len(flags) == 1 else "" for key, flags in shared.items()}
 
     def decorate(body: Body) -> Body:
         own = [one for one in inspect.signature(body, eval_str=True).parameters.values() if one.name != "given"]
-        added = {flags[0].parameter: _annotated(flags) for flags in shared.values()} | LAYERS
+        added = {flags[0].parameter: _annotated(flags, headings[key]) for key, flags in shared.items()} | LAYERS
 
         def command(context: typer.Context, **values: Any) -> None:
             typed = {key: (flags[0], values.pop(flags[0].parameter)) for key, flags in shared.items()}
@@ -131,12 +136,12 @@ def takes(*kinds: type[Options]) -> Callable[[Body], Body]:
     return decorate
 
 
-def _annotated(flags: list[Flag]) -> Any:
+def _annotated(flags: list[Flag], heading: str) -> Any:
     first = flags[0]
     option = typer.Option(
         *first.switches.split(" "),
         metavar=first.metavar,
         help=first.help([flag.default for flag in flags]),
-        rich_help_panel=first.said.group or None,
+        rich_help_panel=first.said.group or heading or None,
     )
     return Annotated[first.typed, option]

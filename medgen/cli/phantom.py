@@ -12,7 +12,7 @@ from medgen.cli.options import Force, console_of
 from medgen.phantoms.options import KINDS, options_of
 
 
-@takes(*KINDS.values())
+@takes(*KINDS.values(), names=KINDS)
 def command(
     context: typer.Context,
     given: Given,

@@ -194,3 +194,15 @@ def test_tagged_structs_are_chosen_between_by_a_flag_of_their_own() -> None:
         given(meal="lunch", candles=3).resolve([Supper, Lunch])
     with pytest.raises(ConfigError, match="--meal lunsh; did you mean 'lunch'"):
         given(meal="lunsh").resolve([Supper, Lunch])
+
+
+def test_flags_that_one_struct_alone_has_stand_under_its_name() -> None:
+    @takes(Supper, Lunch, names=("supper", "lunch"))
+    def command(context: typer.Context, given: Given) -> None:
+        """Eat."""
+
+    app = typer.Typer(add_completion=False)
+    app.command("eat")(command)
+    panels = {one.name: one.rich_help_panel for one in typer.main.get_command(app).params}
+    assert panels["option_candles"] == "supper"
+    assert panels["option_seats"] is None
