@@ -299,12 +299,13 @@ def test_masks_are_found_by_name(tmp_path: Path, make: Callable[..., Made], imag
 
 def test_a_mask_is_not_taken_for_that_of_another_image(tmp_path: Path, make: Callable[..., Made]) -> None:
     """`a` begins `a_b_mask`, the mask of `a_b`; left and right differ in their last word, as image and mask do."""
-    for name in ("a", "a_b", "eye_left", "eye_right"):
+    for name in ("a", "a_b", "a_c", "eye_left", "eye_right"):
         picture(tmp_path / "images" / f"{name}.png", sum(name.encode()))
     save(tmp_path / "masks" / "a_b_mask.png", disc())
+    save(tmp_path / "masks" / "a_c_mask.png", disc())
     save(tmp_path / "masks" / "eye_left.png", disc(x=20))
     made = make("images", "--masks", "masks", "--masks-optional")
-    assert [bool(mask.any()) for mask in made.masks] == [False, True, True, False]
+    assert [bool(mask.any()) for mask in made.masks] == [False, True, True, True, False]
     (tmp_path / "images" / "eye_left.png").unlink()
     assert "eye_left.png: a mask without its image" in make("images", "--masks", "masks", "--masks-optional").told
     again = make("images/eye_right.png", "--masks", "masks")

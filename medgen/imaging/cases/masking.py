@@ -15,7 +15,8 @@ from medgen.imaging.cases.workers import Workers
 from medgen.imaging.labels.annotations import Annotation
 from medgen.imaging.labels.table import LabelTable
 from medgen.imaging.masks.classes import Declared, MaskClasses, decide, declared, told_classes
-from medgen.imaging.masks.finding import Masks, SliceMasks, is_picture, masks_of_rows
+from medgen.imaging.masks.finding import Masks
+from medgen.imaging.masks.matching import SliceMasks, is_picture, matched_slices
 from medgen.imaging.masks.sources import Seen, SurveyTask, layers_of, survey
 from medgen.imaging.reading.series import Stack
 from medgen.imaging.reading.slices import SliceFacts
@@ -46,12 +47,11 @@ class CaseMasks:
 
     def of(self, stack: Stack, annotation: Annotation) -> SliceMasks:
         """The mask of each slice. DataError where there is none and nothing says that there need not be."""
-        found = self._found.of_stack(stack) if self._found else masks_of_rows(annotation.masks, stack)
-        partial = self._found is None and found is not None and None in found
-        if found is not None and not partial:
+        found = self._found.of_stack(stack) if self._found else matched_slices(annotation.masks, stack)
+        if found is not None and None not in found:
             return found
         if not (self._optional or self.is_negative(annotation, len(stack.slices))):
-            what = "not every slice has a mask" if partial else "no mask found for it"
+            what = "not every slice has a mask" if found else "no mask found for it"
             raise DataError(f"{stack.name}: {what}; {OPTIONAL}")
         self.missing += 1
         return found or [None] * len(stack.slices)
@@ -68,10 +68,12 @@ class CaseMasks:
         at = self._table.fields.index("has_nodule")
         return not any(finding.values[at] > 0 for finding in annotation.findings.values())
 
-    def report_orphans(self, sources: Sequence[str], left_out: LeftOut) -> None:
-        """Masks that belong to no image, unless the user chose single images himself."""
+    def report_unused(self, sources: Sequence[str], left_out: LeftOut) -> None:
+        """Masks that cannot be read, and those that belong to no image, unless the user chose single images himself."""
         if self._found is None:
             return
+        for reason in self._found.unreadable:
+            left_out.add(reason, {})
         chosen = all(Path(source).is_file() and not source.endswith(".zip") for source in sources)
         if chosen and not self._found.single:
             return

@@ -23,7 +23,8 @@ from medgen.imaging.labels import table as csv_labels
 from medgen.imaging.labels.annotations import NODULE_FIELDS, Annotation
 from medgen.imaging.labels.names import CaseNames
 from medgen.imaging.masks.classes import MaskClasses
-from medgen.imaging.masks.finding import SliceMasks, without_masks
+from medgen.imaging.masks.finding import without_masks
+from medgen.imaging.masks.matching import SliceMasks
 from medgen.imaging.reading.archive import Entry, Found, enumerate_sources
 from medgen.imaging.reading.series import Stack, build_stacks
 from medgen.imaging.reading.slices import SliceFacts
@@ -112,7 +113,7 @@ def make_plan(
     masked = inputs.masks or (table is not None and "mask" in table.columns)
     masks = CaseMasks(inputs.masks, table, slices, every, options.masks_optional) if masked else None
     if masks:
-        masks.report_orphans(sources, left_out)
+        masks.report_unused(sources, left_out)
     cases = []
     for index, stack in enumerate(stacks):
         try:

@@ -109,7 +109,10 @@ def _of_file(file: Path) -> Declared | None:
             if not isinstance(read, dict):
                 return None
     if not isinstance(read, dict) or not all(type(value) is int and value >= 0 for value in read.values()):
-        raise DataError(f'{file}: names no classes; expected {{"background": 0, "polyp": 255}}, a whole number each')
+        raise DataError(
+            f'{file}: names no classes; expected {{"background": 0, "polyp": 255}}, a whole number each; '
+            "--mask-classes names them instead"
+        )
     return _in_order(list(read.items()), str(file), sort=True)
 
 

@@ -8,20 +8,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-import pydicom
-
 from medgen.errors import DataError, InputMissingError
 from medgen.imaging.labels.names import stem_of
-from medgen.imaging.masks.contours import Structures, scan_structures
-from medgen.imaging.masks.segmentation import Segmentation, scan_segmentation
-from medgen.imaging.masks.sources import Layer, LayeredMask, MaskSource, PictureMask
-from medgen.imaging.reading import formats
+from medgen.imaging.masks.matching import Drawn, SliceMasks, fits, layered, matched_slices, scan_drawn
 from medgen.imaging.reading.archive import Entry, enumerate_sources
-from medgen.imaging.reading.faults import NoPicture, failing_as
-from medgen.imaging.reading.raster import is_jpeg
-from medgen.imaging.reading.series import Stack, build_stacks
-from medgen.imaging.reading.slices import SliceFacts
+from medgen.imaging.reading.series import Stack
 
 # Folders of masks beside folders of images, in lower case, and what the names of masks beside images end in.
 _FOLDERS = {"mask", "masks", "segmentation", "segmentations", "labelstr", "labelsts"}
@@ -30,10 +21,6 @@ _ENDING = re.compile(r"(.+)[-_. ](?:mask|seg|segmentation)", re.IGNORECASE)
 _MASK_WORD = re.compile(rf"(.+)[-_. ](?:{_WORD})s?", re.IGNORECASE)
 _CHANNEL = re.compile(r"(.+)_\d{4}")  # of nnU-Net, after the case
 _NO_WORD = re.compile(r"(.+)[-_. ][A-Za-z]+")
-
-SliceMasks = list[MaskSource | None]
-"""Of each slice of a stack."""
-Drawn = Segmentation | Structures
 
 
 def without_masks(entries: Sequence[Entry], sources: Sequence[str]) -> list[Entry]:
@@ -59,11 +46,21 @@ def _place(entry: Entry, source: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A file that may be the mask of a stack; of several stacks that claim it, those with the least `rank` get it."""
+class Target:
+    """A stack, or one of its slices, and what its mask may be called after, the closest name first."""
 
-    entry: Entry
-    rank: tuple[int, int]
+    stack: Stack
+    index: int | None
+    names: tuple[str, ...]
+
+    @property
+    def image(self) -> Entry:
+        """The file that the mask is called after."""
+        return self.stack.slices[self.index or 0].entry
+
+
+Rank = tuple[int, int]
+"""How well a name fits: the less, the better."""
 
 
 class Masks:
@@ -71,49 +68,53 @@ class Masks:
 
     A DICOM segmentation or structure set belongs to the series that it refers to. Any other file belongs to the image
     whose stem it has, or begins with (`4.jpg`, `4-mask.png`), or whose stem differs in the last word only
-    (`a_frame.jpg`, `a_mask.jpg`); with a pattern such as `masks/{stem}_seg.png` exactly that file does.
+    (`a_frame.jpg`, `a_mask.jpg`); with a pattern such as `masks/{stem}_seg.png` exactly that file does. Of several
+    images it belongs to the one that fits best. Each file of a series may have a mask of its own.
     """
 
     def __init__(self, place: str, pictures: Collection[tuple[str, str]], stacks: Sequence[Stack]) -> None:
         """Assign what lies at `place`, but for the `pictures` (path, member), to `stacks`."""
         self._pattern = place if "{stem}" in place else ""
-        self.drawn: list[Drawn] = []
+        every = [] if self._pattern else _all(place)
+        entries = [entry for entry in every if (entry.path, entry.member) not in pictures]
+        self._drawn: list[Drawn] = []
+        self.unreadable: list[str] = []  # why DICOM objects cannot be read
+        named: list[Entry] = []
+        for entry in entries:
+            try:
+                found = scan_drawn(entry)
+            except DataError as error:
+                self.unreadable.append(str(error))
+                continue
+            if found is None:
+                named.append(entry)
+            else:
+                self._drawn.append(found)
         self._by_stem: dict[str, list[Entry]] = defaultdict(list)
         self._by_beginning: dict[str, list[Entry]] = defaultdict(list)
         self._by_trunk: dict[str, list[Entry]] = defaultdict(list)
-        entries = (
-            [] if self._pattern else [entry for entry in _all(place) if (entry.path, entry.member) not in pictures]
-        )
-        named = []
-        for entry in entries:
-            if (found := scan_drawn(entry)) is not None:
-                self.drawn.append(found)
-            else:
-                named.append(entry)
-                self._index(entry)
-        self._claims: dict[str, Claim] = {}
-        self._faults: dict[str, str] = {}
+        for entry in named:
+            self._index(entry)
         self.single = Path(place).is_file() and len(entries) == 1
-        self._ambiguous: set[Entry] = set()  # masks of which nobody knows whose they are
-        if Path(place).is_file() and len(named) == len(entries) == len(stacks) == 1:
-            self._claims[stacks[0].key] = Claim(named[0], (0, 0))
+        self._found: dict[str, dict[int, Entry]] = {}  # the mask of each slice, by the key of the stack
+        self._faults: dict[str, str] = {}
+        self._used: set[Entry] = set()
+        if self.single and len(named) == len(stacks) == 1:
+            self._take(stacks[0], {None: named[0]})
         else:
-            self._claim(stacks)
-        used = {claim.entry for claim in self._claims.values()} | self._ambiguous
-        self.orphans = [entry for entry in named if entry not in used]
-        self.orphans += [one.entry for one in self.drawn if not any(one.belongs_to(stack) for stack in stacks)]
+            self._assign(stacks)
+        self.orphans = [entry for entry in named if entry not in self._used]
+        self.orphans += [one.entry for one in self._drawn if not any(one.belongs_to(stack) for stack in stacks)]
 
     def of_stack(self, stack: Stack) -> SliceMasks | None:
         """The mask of each slice; None if there is none. DataError for one that does not fit, and for several."""
         if fault := self._faults.get(stack.key):
             raise DataError(fault)
-        drawn = [one for one in self.drawn if one.belongs_to(stack)]
-        claim = self._claims.get(stack.key)
-        if drawn and claim:
-            raise DataError(f"{stack.name}: has two masks, {drawn[0].entry.name} and {claim.entry.name}")
-        if drawn:
-            return layered(drawn, stack)
-        return matched(claim.entry, stack) if claim else None
+        drawn = [one for one in self._drawn if one.belongs_to(stack)]
+        found = self._found.get(stack.key, {})
+        if drawn and found:
+            raise DataError(f"{stack.name}: has two masks, {drawn[0].entry.name} and {next(iter(found.values())).name}")
+        return layered(drawn, stack) if drawn else matched_slices(found, stack)
 
     def _index(self, entry: Entry) -> None:
         stem = stem_of(entry.member or entry.path)
@@ -123,38 +124,69 @@ class Masks:
         if ending := _MASK_WORD.fullmatch(stem):
             self._by_trunk[ending[1]].append(entry)
 
-    def _claim(self, stacks: Sequence[Stack]) -> None:
-        """Give each file to the stacks whose names fit it best; a file that fits several files equally is a fault."""
-        wanted: dict[Entry, list[tuple[Stack, Claim]]] = defaultdict(list)
+    def _assign(self, stacks: Sequence[Stack]) -> None:
+        """Each file to the targets that its name fits best, then each stack its best files."""
+        wanted: dict[Entry, list[tuple[Rank, Target]]] = defaultdict(list)
+        for target in _targets(stacks):
+            for rank, entry in self._candidates(target):
+                wanted[entry].append((rank, target))
+        best: dict[str, list[tuple[Rank, Target, Entry]]] = defaultdict(list)
+        for entry, claims in wanted.items():
+            least = min(rank for rank, _ in claims)
+            targets = [target for rank, target in claims if rank == least]
+            owners = _owners(entry, targets)
+            if not owners:
+                names = " and ".join(dict.fromkeys(target.stack.name for target in targets[:2]))
+                self._faults |= {
+                    target.stack.key: f"{entry.name}: is the mask of both {names} by its name" for target in targets
+                }
+                self._used.add(entry)
+            for target in owners:
+                best[target.stack.key].append((least, target, entry))
         for stack in stacks:
-            found, claim = self._candidates(stack)
-            if len(found) > 1:
-                self._ambiguous.update(found)
+            if stack.key in best and stack.key not in self._faults:
+                self._choose(stack, best[stack.key])
+
+    def _choose(self, stack: Stack, claims: Sequence[tuple[Rank, Target, Entry]]) -> None:
+        """Masks of single slices if there are several, else the mask of all."""
+        single = {target.index for _, target, _ in claims} - {None}
+        found: dict[int | None, list[tuple[Rank, Entry]]] = defaultdict(list)
+        for rank, target, entry in claims:
+            if (target.index is not None) == (len(single) > 1):
+                found[target.index].append((rank, entry))
+        chosen: dict[int | None, Entry] = {}
+        for index, ranked in found.items():
+            least = min(rank[0] for rank, _ in ranked)
+            entries = [entry for rank, entry in ranked if rank[0] == least]
+            chosen[index] = entries[0]
+            if len(entries) > 1:
+                self._used.update(entries)
                 self._faults[stack.key] = (
-                    f"{stack.name}: has {len(found)} masks, such as {found[0].name} and {found[1].name}; "
+                    f"{stack.name}: has {len(entries)} masks, such as {entries[0].name} and {entries[1].name}; "
                     "give a pattern with {stem}"
                 )
-            elif claim:
-                wanted[claim.entry].append((stack, claim))
-        for entry, claims in wanted.items():
-            least = min(claim.rank for _, claim in claims)
-            best = [stack for stack, claim in claims if claim.rank == least]
-            if len({stack.first.entry.path for stack in best}) > 1:
-                names = f"{best[0].name} and {best[1].name}"
-                self._faults |= {stack.key: f"{entry.name}: is the mask of both {names} by its name" for stack in best}
-                self._ambiguous.add(entry)
-                continue
-            fitting = [stack for stack in best if len(best) == 1 or _fits(entry, stack)]
-            self._claims |= {stack.key: Claim(entry, least) for stack in fitting or best}
+        self._take(stack, chosen)
 
-    def _candidates(self, stack: Stack) -> tuple[list[Entry], Claim | None]:
-        """The files of the best name that has some, and the claim to the only one."""
-        for order, name in enumerate(_names(stack)):
-            for kind, found in self._lookups(name):
-                near = _nearest(found, stack.first.entry)
-                if near:
-                    return near, Claim(near[0], (3 * order + kind, -len(name)))
-        return [], None
+    def _take(self, stack: Stack, chosen: Mapping[int | None, Entry]) -> None:
+        whole = chosen.get(None)
+        self._found[stack.key] = (
+            dict.fromkeys(range(len(stack.slices)), whole)
+            if whole
+            else {index: entry for index, entry in chosen.items() if index is not None}
+        )
+        self._used.update(chosen.values())
+
+    def _candidates(self, target: Target) -> Iterator[tuple[Rank, Entry]]:
+        """Files that may be the mask of a target, by the closest of its names that has some."""
+        for order, name in enumerate(target.names):
+            found = [
+                ((3 * order + kind, -len(name)), entry)
+                for kind, entries in self._lookups(name)
+                for entry in _nearest(entries, target.image)
+            ]
+            yield from found
+            if found:
+                return
 
     def _lookups(self, stem: str) -> Iterator[tuple[int, list[Entry]]]:
         if self._pattern:
@@ -175,93 +207,26 @@ def _all(place: str) -> list[Entry]:
     return enumerate_sources([place]).entries
 
 
-def scan_drawn(entry: Entry) -> Drawn | None:
-    """The segmentation or structure set that a file holds; None for any other file."""
-    with failing_as(entry.name, "not a readable DICOM file"):
-        if entry.head(132)[128:] != b"DICM" and entry.suffix not in (".dcm", ".dicom"):
-            return None
-        with entry.open() as file:
-            header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=["Modality"])
-        modality = header.get("Modality")
-        if modality not in ("SEG", "RTSTRUCT"):
-            return None
-        with entry.open() as file:
-            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-        return scan_segmentation(entry, dataset) if modality == "SEG" else scan_structures(entry, dataset)
+def _targets(stacks: Sequence[Stack]) -> Iterator[Target]:
+    """Each stack, and each slice of those that lie in several files."""
+    for stack in stacks:
+        yield Target(stack, None, tuple(_names(stack)))
+        if len({item.entry for item in stack.slices}) > 1:
+            for index, item in enumerate(stack.slices):
+                yield Target(stack, index, (stem_of(item.entry.member or item.entry.path),))
 
 
-def layered(drawn: Sequence[Drawn], stack: Stack) -> SliceMasks:
-    """What DICOM objects draw over each slice. DataError if two draw the same class, or one does not fit the slices."""
-    layers: list[list[Layer]] = [[] for _ in stack.slices]
-    owners: dict[str, Entry] = {}
-    for one in drawn:
-        for index, found in enumerate(one.layers(stack)):
-            for layer in found:
-                owner = owners.setdefault(layer.name, one.entry)
-                if owner != one.entry:
-                    raise DataError(
-                        f"{one.entry.name}: shows '{layer.name}' on {stack.name}, and so does {owner.name}; keep one"
-                    )
-                layers[index].append(layer)
-    size = stack.first.rows, stack.first.columns
-    return [LayeredMask(tuple(found), *size) if found else None for found in layers]
-
-
-def matched(entry: Entry, stack: Stack) -> SliceMasks:
-    """The slices of a file for those of an image, where both have positions by these. DataError if they do not fit."""
-    if (drawn := scan_drawn(entry)) is not None:
-        return layered([drawn], stack)
-    facts = _scan(entry)
-    if len(facts) != len(stack.slices):
-        raise DataError(f"{entry.name}: has {len(facts)} slices, its image {stack.name} has {len(stack.slices)}")
-    for image, mask in zip(stack.slices, facts, strict=True):
-        if (mask.rows, mask.columns) != (image.rows, image.columns):
-            raise DataError(
-                f"{entry.name}: has {mask.columns} x {mask.rows} pixels, its image {stack.name} has "
-                f"{image.columns} x {image.rows}"
-            )
-        if not _same_place(image, mask):
-            raise DataError(f"{entry.name}: lies elsewhere in space than its image {stack.name}")
-    smeared = facts[0].format == "raster" and is_jpeg(entry)
-    return [PictureMask(entry, item.format, item.frame, smeared) for item in facts]
-
-
-def is_picture(entry: Entry) -> bool:
-    """Whether a file can be a mask at all."""
-    try:
-        return scan_drawn(entry) is not None or bool(formats.scan(entry, ""))
-    except NoPicture:
-        return False
-    except DataError:
-        return True
-
-
-def _fits(entry: Entry, stack: Stack) -> bool:
-    try:
-        return bool(matched(entry, stack))
-    except DataError:
-        return False
-
-
-def _scan(entry: Entry) -> list[SliceFacts]:
-    stacks, _ = build_stacks(formats.scan(entry, ""))
-    if len(stacks) != 1:
-        raise DataError(f"{entry.name}: a mask must be one stack, this file holds {len(stacks)}")
-    return stacks[0].slices
-
-
-def _same_place(image: SliceFacts, mask: SliceFacts) -> bool:
-    """Whether both slices lie within a pixel of each other, or one of them does not say where it is."""
-    if image.position is None or mask.position is None or image.spacing is None:
-        return True
-    return all(
-        np.allclose(a or (), b or (), atol=tolerance)
-        for a, b, tolerance in (
-            (image.position, mask.position, max(image.spacing)),
-            (image.across, mask.across, 0.01),
-            (image.down, mask.down, 0.01),
-        )
-    )
+def _owners(entry: Entry, targets: Sequence[Target]) -> list[Target]:
+    """Those of equally named targets that a mask belongs to; none if nobody can tell."""
+    stacks = list({target.stack.key: target.stack for target in targets}.values())
+    if len(stacks) == 1:
+        return list(targets)
+    keys = {stack.key for stack in stacks if fits(entry, stack)}
+    files = {stack.first.entry.path for stack in stacks if stack.key in keys}
+    if len(files) == 1:  # several phases in one file share their mask
+        return [target for target in targets if target.stack.key in keys]
+    same = len({stack.first.entry.path for stack in stacks}) == 1
+    return list(targets) if same else []
 
 
 def _names(stack: Stack) -> list[str]:
@@ -284,15 +249,3 @@ def _nearest(found: Sequence[Entry], image: Entry) -> list[Entry]:
 def _beginnings(stem: str) -> list[str]:
     """`a_b-mask` -> `a_b`, `a`: what an image's stem may be."""
     return [stem[: match.start()] for match in re.finditer(r"[-_. ]", stem) if match.start()]
-
-
-def masks_of_rows(rows: Mapping[int, Entry], stack: Stack) -> SliceMasks | None:
-    """The masks that a table names for slices, or for all of a stack, by the index of the slice; None without any."""
-    files = set(rows.values())
-    if len(files) == 1 and len(rows) == len(stack.slices):
-        return matched(next(iter(files)), stack)
-    masks: SliceMasks = [None] * len(stack.slices)
-    for index, entry in rows.items():
-        alone = Stack(stack.key, [stack.slices[index]], stack.spacing, stack.measured, [0.0])
-        masks[index] = matched(entry, alone)[0]
-    return masks if rows else None

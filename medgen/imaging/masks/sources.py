@@ -60,16 +60,12 @@ Layer = Segment | Outline
 
 @dataclass(frozen=True)
 class LayeredMask:
-    """Named layers (H, W) over one slice."""
+    """Named layers (H, W) over one slice; `entry` is the file that draws them, or the first of several."""
 
+    entry: Entry
     layers: tuple[Layer, ...]
     rows: int
     columns: int
-
-    @property
-    def entry(self) -> Entry:
-        """The file it is named after."""
-        return self.layers[0].entry
 
 
 MaskSource = PictureMask | LayeredMask
@@ -82,8 +78,8 @@ def layers_of(mask: MaskSource) -> set[tuple[int, str]]:
 
 def files_of(masks: Sequence[MaskSource | None]) -> list[Entry]:
     """The files of some masks, each once."""
-    layers = (mask.layers if isinstance(mask, LayeredMask) else (mask,) for mask in masks if mask)
-    return list(dict.fromkeys(one.entry for found in layers for one in found))
+    parts = ((mask, *mask.layers) if isinstance(mask, LayeredMask) else (mask,) for mask in masks if mask)
+    return list(dict.fromkeys(one.entry for found in parts for one in found))
 
 
 @dataclass
@@ -140,16 +136,26 @@ def label_map(mask: MaskSource, classes: MaskClasses) -> npt.NDArray[np.uint8]:
 
 
 def _count(seen: Seen, values: npt.NDArray[np.int64]) -> None:
-    found, counts = np.unique(values, return_counts=True)
-    inner = np.zeros(values.shape, bool)
+    found, counts = _unique(values)
+    whole: dict[int, int] = {}
     if len(found) > 2 and min(values.shape) > 2:  # two values have no edge between them that could be smooth
         middle = values[1:-1, 1:-1]
         neighbours = (values[:-2, 1:-1], values[2:, 1:-1], values[1:-1, :-2], values[1:-1, 2:])
-        inner[1:-1, 1:-1] = np.logical_and.reduce([middle == one for one in neighbours])
-    whole = Counter(dict(zip(*np.unique(values[inner], return_counts=True), strict=True)))
-    for value, count in zip(found.tolist(), counts.tolist(), strict=True):
-        pixels, inside = seen.values.get(value, (0, 0))
-        seen.values[value] = (pixels + count, inside + int(whole[value]))
+        inner, pixels = _unique(middle[np.logical_and.reduce([middle == one for one in neighbours])])
+        whole = dict(zip(inner, pixels, strict=True))
+    for value, count in zip(found, counts, strict=True):
+        before = seen.values.get(value, (0, 0))
+        seen.values[value] = (before[0] + count, before[1] + whole.get(value, 0))
+
+
+def _unique(values: npt.NDArray[np.int64]) -> tuple[list[int], list[int]]:
+    """The values that occur, and how often; without sorting where they are small."""
+    if values.size and int(values.min()) >= 0 and int(values.max()) < 1 << 16:
+        counts = np.bincount(values.reshape(-1))
+        found = np.flatnonzero(counts)
+        return found.tolist(), counts[found].tolist()
+    found, counts = np.unique(values, return_counts=True)
+    return found.tolist(), counts.tolist()
 
 
 def _values(mask: PictureMask) -> npt.NDArray[np.int64]:

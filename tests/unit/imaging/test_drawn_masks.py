@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels.utils import pack_bits
 from pydicom.uid import ExplicitVRLittleEndian
@@ -317,3 +319,51 @@ def test_resampled_slices_have_the_classes_of_the_nearest(
     assert names == ("background", "a", "b", "c")
     whole = np.stack([DISC, 3 * DISC, 3 * BAR, 1 * BAR])
     np.testing.assert_array_equal(mask, whole[sources])
+
+
+def test_each_file_of_a_series_may_have_a_mask_of_its_own(
+    ct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "masks").mkdir()
+    for index in range(DEPTH):
+        plane = np.where(DISC if index % 2 else BAR, 255, 0).astype(np.uint8)
+        Image.fromarray(plane).save(tmp_path / "masks" / f"{index}_mask.png")
+    _, names, mask = read(ct, tmp_path / "masks")
+    assert names == ("background", "foreground")
+    np.testing.assert_array_equal(mask, np.stack([BAR, DISC, BAR, DISC]))
+    (tmp_path / "masks" / "2_mask.png").unlink()
+    assert read(ct, tmp_path / "masks")[0] == 65
+    assert "not every slice has a mask" in capsys.readouterr().err
+    _, _, mask = read(ct, tmp_path / "masks", "--masks-optional")
+    np.testing.assert_array_equal(mask, np.stack([BAR, DISC, np.zeros_like(BAR), DISC]))
+
+
+def test_a_mask_named_like_a_folder_goes_to_the_series_that_it_fits(
+    ct: Path, write_slice: WriteSlice, tmp_path: Path
+) -> None:
+    for index in range(2):
+        pixels = LOW[index, :20, :20].copy()
+        write_slice(
+            ct / f"scout{index}.dcm", pixels, z=9.0 * index, SeriesInstanceUID="1.7", SOPInstanceUID=f"1.7.{index}"
+        )
+    affine = np.diag([-0.5, -0.5, 2.5, 1.0])
+    affine[:3, 3] = 10, 20, 0
+    labels = np.stack([DISC] * DEPTH).astype(np.uint8)
+    (tmp_path / "masks").mkdir()
+    nibabel.save(nibabel.Nifti1Image(labels.transpose(2, 1, 0), affine), tmp_path / "masks" / "ct.nii.gz")  # type: ignore[attr-defined,no-untyped-call]
+    _, _, mask = read(ct, tmp_path / "masks", "--min-slices", "3")
+    np.testing.assert_array_equal(mask, labels)
+
+
+def test_a_damaged_object_is_left_out_and_the_others_are_read(
+    ct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "objects"
+    write_seg(folder / "good.dcm", {1: "liver"}, [(1, 1, DISC)])
+    damaged = write_structures(folder / "r.dcm", {"lesion": [(2.5, square(2, 8))]})
+    damaged.write_bytes(damaged.read_bytes().replace(b"CLOSED_PLANAR", b"CLOSED_PLONAR"))
+    assert read(ct, folder)[0] == 65
+    assert "r.dcm: its structures have no closed contours" in capsys.readouterr().err
+    status, _, mask = read(ct, folder, "--keep-going")
+    assert status == 1
+    np.testing.assert_array_equal(mask[1], DISC)

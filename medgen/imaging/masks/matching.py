@@ -1,0 +1,125 @@
+"""Masks that belong to a stack, slice by slice: what DICOM objects draw over it, or the frames of other files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pydicom
+
+from medgen.errors import DataError
+from medgen.imaging.masks.contours import Structures, scan_structures
+from medgen.imaging.masks.segmentation import Segmentation, scan_segmentation
+from medgen.imaging.masks.sources import Layer, LayeredMask, MaskSource, PictureMask
+from medgen.imaging.reading import formats
+from medgen.imaging.reading.archive import Entry
+from medgen.imaging.reading.faults import NoPicture, failing_as
+from medgen.imaging.reading.raster import is_jpeg
+from medgen.imaging.reading.series import Stack, build_stacks
+from medgen.imaging.reading.slices import SliceFacts
+
+SliceMasks = list[MaskSource | None]
+"""Of each slice of a stack; None where there is none."""
+Drawn = Segmentation | Structures
+
+
+def scan_drawn(entry: Entry) -> Drawn | None:
+    """The segmentation or structure set that a file holds; None for any other file."""
+    with failing_as(entry.name, "not a readable DICOM file"):
+        if entry.head(132)[128:] != b"DICM" and entry.suffix not in (".dcm", ".dicom"):
+            return None
+        with entry.open() as file:
+            header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=["Modality"])
+        modality = header.get("Modality")
+        if modality not in ("SEG", "RTSTRUCT"):
+            return None
+        with entry.open() as file:
+            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        return scan_segmentation(entry, dataset) if modality == "SEG" else scan_structures(entry, dataset)
+
+
+def layered(drawn: Sequence[Drawn], stack: Stack) -> SliceMasks:
+    """What DICOM objects draw over each slice. DataError if two draw the same class, or one does not fit the slices."""
+    layers: list[list[Layer]] = [[] for _ in stack.slices]
+    owners: dict[str, Entry] = {}
+    for one in drawn:
+        for index, found in enumerate(one.layers(stack)):
+            for layer in found:
+                owner = owners.setdefault(layer.name, one.entry)
+                if owner != one.entry:
+                    raise DataError(
+                        f"{one.entry.name}: shows '{layer.name}' on {stack.name}, and so does {owner.name}; keep one"
+                    )
+                layers[index].append(layer)
+    size = stack.first.rows, stack.first.columns
+    return [LayeredMask(drawn[0].entry, tuple(found), *size) for found in layers]
+
+
+def matched(entry: Entry, stack: Stack) -> SliceMasks:
+    """The slices of a file for those of an image, where both have positions by these. DataError if they do not fit."""
+    if (drawn := scan_drawn(entry)) is not None:
+        return layered([drawn], stack)
+    facts = _scan(entry)
+    if len(facts) != len(stack.slices):
+        raise DataError(f"{entry.name}: has {len(facts)} slices, its image {stack.name} has {len(stack.slices)}")
+    for image, mask in zip(stack.slices, facts, strict=True):
+        if (mask.rows, mask.columns) != (image.rows, image.columns):
+            raise DataError(
+                f"{entry.name}: has {mask.columns} x {mask.rows} pixels, its image {stack.name} has "
+                f"{image.columns} x {image.rows}"
+            )
+        if not _same_place(image, mask):
+            raise DataError(f"{entry.name}: lies elsewhere in space than its image {stack.name}")
+    smeared = facts[0].format == "raster" and is_jpeg(entry)
+    return [PictureMask(entry, item.format, item.frame, smeared) for item in facts]
+
+
+def is_picture(entry: Entry) -> bool:
+    """Whether a file can be a mask at all."""
+    try:
+        return scan_drawn(entry) is not None or bool(formats.scan(entry, ""))
+    except NoPicture:
+        return False
+    except DataError:
+        return True
+
+
+def fits(entry: Entry, stack: Stack) -> bool:
+    """Whether a file can be the mask of a stack."""
+    try:
+        return bool(matched(entry, stack))
+    except DataError:
+        return False
+
+
+def matched_slices(rows: Mapping[int, Entry], stack: Stack) -> SliceMasks | None:
+    """The masks of single slices, or one of all, by the index of the slice; None without any."""
+    files = set(rows.values())
+    if len(files) == 1 and len(rows) == len(stack.slices):
+        return matched(next(iter(files)), stack)
+    masks: SliceMasks = [None] * len(stack.slices)
+    for index, entry in rows.items():
+        alone = Stack(stack.key, [stack.slices[index]], stack.spacing, stack.measured, [0.0])
+        masks[index] = matched(entry, alone)[0]
+    return masks if rows else None
+
+
+def _scan(entry: Entry) -> list[SliceFacts]:
+    stacks, _ = build_stacks(formats.scan(entry, ""))
+    if len(stacks) != 1:
+        raise DataError(f"{entry.name}: a mask must be one stack, this file holds {len(stacks)}")
+    return stacks[0].slices
+
+
+def _same_place(image: SliceFacts, mask: SliceFacts) -> bool:
+    """Whether both slices lie within a pixel of each other, or one of them does not say where it is."""
+    if image.position is None or mask.position is None or image.spacing is None:
+        return True
+    return all(
+        np.allclose(a or (), b or (), atol=tolerance)
+        for a, b, tolerance in (
+            (image.position, mask.position, max(image.spacing)),
+            (image.across, mask.across, 0.01),
+            (image.down, mask.down, 0.01),
+        )
+    )
