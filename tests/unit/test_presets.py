@@ -23,7 +23,8 @@ OPTIONS = {
     "normalize": "medgen.inference.normalize_options:NormalizeOptions",
     "anomaly-map": "medgen.inference.anomaly.options:AnomalyOptions",
 }
-DENTAL = "medgen.phantoms.options:DentalOptions"
+PHANTOMS = {"dental": "DentalOptions", "siamese": "EndoscopyOptions"}
+"""Of presets whose phantom is no chest CT, by how they begin."""
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -31,8 +32,9 @@ def test_every_table_is_a_command_and_its_keys_are_options(name: str) -> None:
     preset = load_preset(name)
     assert set(preset) <= set(COMMANDS)
     for command in preset:
-        dental = command == "phantom" and name.startswith("dental")
-        module, _, kind = (OPTIONS[command] if not dental else DENTAL).partition(":")
+        module, _, kind = OPTIONS[command].partition(":")
+        if command == "phantom":
+            kind = PHANTOMS.get(name.partition("-")[0], kind)
         options: type[Options] | Sequence[type[Options]] = getattr(importlib.import_module(module), kind)
         resolve(options, command, tables=COMMANDS, preset=name)
 
@@ -74,6 +76,21 @@ def test_the_normalizer_preset_has_the_published_numbers() -> None:
     assert (loop["steps"], loop["learning_rate"], loop["optimizer"], loop["ema"]) == (300_000, 1e-4, "adamw", 0.9999)
     assert preset["normalize"]["noise_level"] == 0.4
     assert preset["anomaly-map"] == {"pixel": 1.0, "gradient": 0.5, "laplacian": 0.3}
+
+
+def test_the_siamese_preset_has_the_published_numbers() -> None:
+    preset: dict[str, Any] = load_preset("siamese")
+    learner, sampling = preset["train-diffusion"], preset["generate"]
+    assert preset["preprocess"]["size"] == "384"
+    assert (learner["learner"], learner["trunk"], learner["hint"]) == ("siamese", "decoder", "sum")
+    assert learner["network"]["widths"][0] == 320
+    assert learner["network"]["side"]["hint_width"] == 16
+    losses = learner["losses"]
+    assert {losses[name] for name in ("mask", "image", "consistency", "augmentation")} == {1.0}
+    assert losses["augmentation_time"] * learner["schedule"]["steps"] == 200
+    loop = learner["loop"]
+    assert (loop["learning_rate"], loop["batch_size"], loop["steps"]) == (1e-5, 48, 3000)
+    assert (sampling["guidance"], sampling["sampler"], sampling["steps"], sampling["eta"]) == (9.0, "ddim", 50, 0.0)
 
 
 @pytest.mark.parametrize("name", [name for name in preset_names() if not name.endswith("-tiny")])
