@@ -54,12 +54,18 @@ class Flag:
         return (kind if kind in (bool, int, float) else str) | None
 
     @property
+    def choices(self) -> list[str]:
+        """The words or numbers that it may be; none where it may be anything."""
+        kinds = get_args(self.kind) if get_origin(self.kind) in (Union, UnionType) else (self.kind,)
+        return [str(one) for kind in kinds if get_origin(kind) is Literal for one in get_args(kind) if one != ""]
+
+    @property
     def metavar(self) -> str | None:
         """What stands for the value in help texts."""
         if self.said.metavar or self.kind is bool:
             return self.said.metavar or None
-        if get_origin(self.kind) is Literal:
-            return "|".join(str(choice) for choice in get_args(self.kind) if choice != "")
+        if self.choices:
+            return "|".join(self.choices)
         return {int: "N", float: "X"}.get(self.kind, "TEXT")
 
     def help(self, defaults: list[Any]) -> str:
@@ -81,6 +87,10 @@ class Flag:
         if isinstance(default, tuple):
             return ",".join(f"{one:g}" if isinstance(one, float) else str(one) for one in default)
         return "" if default in (None, msgspec.NODEFAULT) else str(default)
+
+    def completed(self, incomplete: str) -> list[str]:
+        """The choices that begin so."""
+        return [choice for choice in self.choices if choice.startswith(incomplete)]
 
     def value(self, given: Any) -> Any:
         """What was given as the struct wants it; UsageError for no list of the right length, ConfigError otherwise."""
@@ -105,8 +115,7 @@ class Flag:
             kind = next(one for one in get_args(kind) if (get_origin(one) is tuple) == given.strip()[:1].isdigit())
         inner = get_args(kind)
         if get_origin(kind) is Literal and given not in inner:
-            choices = [str(choice) for choice in inner if choice != ""]
-            hint = did_you_mean(str(given), choices, f"choose from {', '.join(choices)}")
+            hint = did_you_mean(str(given), self.choices, f"choose from {', '.join(self.choices)}")
             raise ConfigError(f"{self.name} {given}{hint}")
         if get_origin(kind) is not tuple:
             return given

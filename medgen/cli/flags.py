@@ -143,5 +143,6 @@ def _annotated(flags: list[Flag], heading: str) -> Any:
         metavar=first.metavar,
         help=first.help([flag.default for flag in flags]),
         rich_help_panel=first.said.group or heading or None,
+        autocompletion=first.completed if first.choices else None,
     )
     return Annotated[first.typed, option]

@@ -78,7 +78,11 @@ def test_help_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     ("words", "expected"),
-    [("medgen extr", ["extract-latents"]), ("medgen phantom --nod", ["--nodules", "--nodule-diameter"])],
+    [
+        ("medgen extr", ["extract-latents"]),
+        ("medgen phantom --nod", ["--nodules", "--nodule-diameter"]),
+        ("medgen generate m --sampler d", ["dpm-solver++", "ddim", "ddpm"]),
+    ],
 )
 def test_completion_loads_nothing_heavy_and_knows_commands_and_options(words: str, expected: list[str]) -> None:
     code = (
