@@ -209,7 +209,7 @@ def _light(colon: Colon, stand: Stand, scene: Scene) -> Floats:
         tint(albedo, (0.80, 0.52, 0.14), np.clip(1.2 * colon.residue * down * (broad + 0.7 * medium - 0.9), 0.0, 0.6))
     for polyp, cover in zip(scene.polyps, wall.covers, strict=False):
         soft = ndimage.gaussian_filter(cover, 1.2, mode="nearest")
-        albedo += np.multiply.outer(soft, np.asarray(polyp.shift, np.float32))
+        tint(albedo, polyp.colour(colon.mucosa), 0.9 * soft)
         light *= 1.0 + 0.12 * polyp.roughness * soft * np.roll(fine, 60, axis=1)
     gleam = np.clip((shine - 0.988) / 0.008, 0.0, 1.0) * np.clip(colon.wet + 0.8 * broad + 0.8 * medium - 0.3, 0.0, 1.0)
     sent = albedo * light[..., None] * np.float32(stand.exposure)

@@ -24,16 +24,16 @@ class Polyp:
     height: float
     stretch: float
     lobes: float
-    shift: tuple[float, float, float]  # of colour, relative to the mucosa
+    shift: tuple[float, float, float]  # of colour, a share of the mucosa's
     roughness: float
     seed: int
 
     @staticmethod
     def draw(rng: np.random.Generator, kind: str) -> Polyp:
         """From hardly to plainly different from the mucosa around it."""
-        plain = rng.uniform(0.55, 1.15)
+        plain = rng.uniform(0.5, 1.1) if kind == "sessile" else rng.uniform(0.75, 1.25)
         red = rng.random() < 0.7  # else pale
-        shift = (-0.02, -0.17, -0.08) if red else (0.04, 0.10, 0.15)
+        shift = (-0.02, -0.33, -0.25) if red else (0.04, 0.20, 0.40)
         diameter = float(np.clip(rng.lognormal(np.log(18.0 if kind == "flat" else 14.0), 0.35), 8.0, 32.0))
         return Polyp(
             kind=kind,
@@ -45,6 +45,11 @@ class Polyp:
             roughness=plain * rng.uniform(0.3, 1.0),
             seed=int(rng.integers(1 << 31)),
         )
+
+    def colour(self, mucosa: Floats, share: float = 1.0) -> Floats:
+        """Its colour (3,) by that of the mucosa, or as far on the way to it as `share` says."""
+        colour: Floats = mucosa * (1.0 + np.float32(share) * np.asarray(self.shift, np.float32))
+        return colour
 
     def bump(self, angle: float, depth: float, turn: float) -> Bump:
         """As it stands out of the wall at a place."""
@@ -95,8 +100,8 @@ class Hanging:
         head, stalk, facing = self.shape(u, v)
         whole = np.minimum(head, stalk)
         image *= 1.0 - 0.35 * np.exp(-np.maximum(whole, 0.0) / (0.25 * self.radius))[..., None]  # less light beside it
-        for distance, shift in ((stalk, 0.25), (head, 1.0)):
-            colour = mucosa + np.float32(shift) * np.asarray(self.polyp.shift, np.float32)
+        for distance, share in ((stalk, 0.25), (head, 1.0)):
+            colour = self.polyp.colour(mucosa, share)
             light = self.light * (0.25 + 0.75 * facing) * (1.0 + 0.14 * self.polyp.roughness * grain)
             alpha = coverage(distance, pixel)
             image += (light[..., None] * colour - image) * alpha[..., None]

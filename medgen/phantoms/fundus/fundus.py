@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,30 +92,24 @@ def draw(options: FundusOptions, index: int) -> Picture:
     marked = eye.vessel_mask(grid, vessels) & within
     disc = (eye.disc_distance(grid) < 0) & within
     labels = np.zeros(within.shape, np.uint8)
-    findings = []
+    masks = []
     for lesion in lesions:
         mask = np.zeros_like(within)
         window, distance = lesion.distance(grid)
-        mask[window] = (distance < 0.25 * grid.pixel) & within[window]
+        mask[window] = (distance < max(0.25 * grid.pixel, float(distance.min()) + 1e-6)) & within[window]
         labels[mask] = CLASSES.index(lesion.kind)
-        findings.append(mask & ~marked & ~disc)
+        masks.append(mask & ~marked & ~disc)
     labels[marked] = CLASSES.index("vessel")
     labels[disc] = CLASSES.index("disc")
     if not right:
-        image, labels = image[:, ::-1], labels[:, ::-1].copy()
-        findings = [mask[:, ::-1] for mask in findings]
-    seen = [Finding(lesion.kind, mask) for lesion, mask in zip(lesions, findings, strict=True) if mask.any()]
-    return Picture(
-        np.ascontiguousarray(image), labels, tuple(seen), kind, _caption(lesions, "right" if right else "left")
-    )
-
-
-def _caption(lesions: list[Lesion], side: str) -> Caption:
-    if not lesions:
-        return Caption("fundus", "eye", side)
-    ((kind, number),) = Counter(lesion.kind for lesion in lesions).most_common(1)
-    size = float(np.mean([lesion.radius for lesion in lesions]))
-    return Caption("fundus", "eye", side, kind, size_word(size, SIZES[kind]), number)
+        image, labels, masks = image[:, ::-1].copy(), labels[:, ::-1].copy(), [mask[:, ::-1] for mask in masks]
+    seen = [(lesion, mask) for lesion, mask in zip(lesions, masks, strict=True) if mask.any()]  # not behind a vessel
+    findings = tuple(Finding(lesion.kind, mask) for lesion, mask in seen)
+    caption = Caption("fundus", "eye", "right" if right else "left")
+    if seen:
+        size_of = size_word(float(np.mean([lesion.radius for lesion, _ in seen])), SIZES[kind])
+        caption = Caption("fundus", "eye", caption.side, kind, size_of, len(seen))
+    return Picture(image, labels, findings, kind if seen else NORMAL, caption)
 
 
 def write_case(options: FundusOptions, index: int, folder: Path) -> Rows:
