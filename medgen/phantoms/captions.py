@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 FIELDS = ("modality", "organ", "side", "finding", "size", "number")
@@ -16,7 +17,7 @@ class Caption:
     organ: str
     side: str = ""  # left, right
     finding: str = ""  # one of it, such as "polyp"; "" for none
-    size: str = ""  # small, medium, large
+    size: str = ""  # small, medium, large: of all there are
     number: int = 0
 
     @property
@@ -40,6 +41,7 @@ def plural(noun: str) -> str:
     return {"druse": "drusen"}.get(noun, noun + "s")
 
 
-def size_word(size: float, limits: tuple[float, float]) -> str:
-    """Small below the first limit, large from the second on."""
-    return "small" if size < limits[0] else "medium" if size < limits[1] else "large"
+def size_word(sizes: Iterable[float], limits: tuple[float, float]) -> str:
+    """Small below the first limit, large from the second on; nothing where the sizes are not all alike."""
+    words = {"small" if size < limits[0] else "medium" if size < limits[1] else "large" for size in sizes}
+    return words.pop() if len(words) == 1 else ""

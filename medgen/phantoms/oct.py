@@ -5,6 +5,7 @@ Lengths in mm; x grows to the nose, 0 is the fovea, y grows downwards from the m
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy import ndimage
 from medgen.phantoms import pictures
 from medgen.phantoms.captions import Caption, size_word
 from medgen.phantoms.options import OCTOptions
-from medgen.phantoms.pictures import NORMAL, Finding, Picture, Rows
+from medgen.phantoms.pictures import NORMAL, LabelledPicture, Mask, Rows, ShownFinding
 from medgen.phantoms.primitives import Floats, LatticeNoise, coverage, paint
 
 TABLES, FOLDERS = pictures.TABLES, pictures.FOLDERS
@@ -32,97 +33,148 @@ LAYERS = (
     ("outer segments", 0.06, 0.10, 0.42),
     ("pigment epithelium", 0.06, 0.08, 0.92),
 )
+OUTER_NUCLEAR, EPITHELIUM = 5, 8
+RADII = {"druse": (0.04, 0.11), "cyst": (0.10, 0.24), "detachment": (0.06, 0.20)}  # mm; heights of drusen, detachments
 SIZES = {"druse": (0.055, 0.085), "cyst": (0.14, 0.19), "detachment": (0.10, 0.16)}  # mm: medium from, large from
 
 
-def draw(options: OCTOptions, index: int) -> Picture:
+@dataclass(frozen=True)
+class Lesions:
+    """What is ill: all of one kind."""
+
+    kind: str
+    places: tuple[float, ...]  # mm along x
+    radii: tuple[float, ...]
+
+    @staticmethod
+    def draw(rng: np.random.Generator, kind: str) -> Lesions:
+        """Up to five that stand apart, or one detachment."""
+        if kind == NORMAL:
+            return Lesions(kind, (), ())
+        low, high = RADII[kind]
+        typical = rng.uniform(low, high)
+        if kind == "detachment":
+            return Lesions(kind, (rng.normal(0.0, 0.5),), (typical,))
+        count = int(rng.integers(1, 6))
+        places: list[float] = []
+        for place in rng.uniform(-1.9, 1.9, 20 * count).tolist():
+            if len(places) < count and all(abs(place - other) > 4.5 * typical for other in places):
+                places.append(place)
+        radii = (float(np.clip(typical * rng.normal(1.0, 0.08), low, high)) for _ in places)
+        return Lesions(kind, tuple(places), tuple(radii))
+
+    def heights(self, kind: str, x: Floats) -> Floats:
+        """How far lesions of a kind lift what lies on them, (K, W): domes of drusen, or the parabola of fluid."""
+        if self.kind != kind:
+            return np.zeros((1, x.shape[1]), np.float32)
+        place, radius = (np.array(values, np.float32)[:, None] for values in (self.places, self.radii))
+        if kind == "druse":
+            domes: Floats = radius * np.exp(-(((x - place) / (2.4 * radius)) ** 2))
+            return domes
+        lifted: Floats = radius * np.clip(1.0 - ((x - place) / (8.0 * radius)) ** 2, 0.0, 1.0)
+        return lifted
+
+
+@dataclass(frozen=True)
+class Retina:
+    """One eye's retina without lesions, by column (1, W)."""
+
+    base: Floats  # y of its lower edge
+    thick: Floats
+    shares: list[Floats]  # of each layer in the thickness
+    bright: Floats
+    choroid: Floats  # brightness (H, W) below it
+
+    @staticmethod
+    def draw(rng: np.random.Generator, x: Floats, y: Floats) -> Retina:
+        """A random one at the places x (1, W) and y (H, 1)."""
+        base = rng.normal(0.25, 0.06) + rng.normal(0.0, 0.025) * x + rng.uniform(-0.004, 0.016) * x * x
+        base = base + 0.004 * LatticeNoise(rng, 0.25, extent=9.0, depth=0.0).plane(0.0, x, x[:1, :1])
+        pit = np.exp(-((x / rng.uniform(0.42, 0.58)) ** 2))
+        thick = rng.uniform(0.31, 0.37) * (1.0 - rng.uniform(0.30, 0.42) * pit - 0.012 * x * x)
+        shares = [beside + (inside - beside) * pit for _, beside, inside, _ in LAYERS]
+        shares[0] = shares[0] * (1.0 + 0.9 * np.clip(x / 1.6, -0.95, 1.4))  # nerve fibres gather towards the disc
+        total = np.sum(shares, axis=0)
+        bright = np.array([layer[3] for layer in LAYERS]) * rng.normal(1.0, 0.08, len(LAYERS))
+        vessels = LatticeNoise(rng, 0.17, extent=9.0, depth=0.0).plane(0.0, x, 3.0 * y) + 0.5
+        fall = np.exp(-np.maximum(y - base, 0.0) / (1.1 * rng.uniform(0.2, 0.34)))
+        choroid = (0.60 + 0.14 * np.clip(vessels, -1.5, 1.0)) * fall
+        return Retina(
+            base, thick, [share / total for share in shares], bright.astype(np.float32), choroid.astype(np.float32)
+        )
+
+    def paint(self, image: Floats, x: Floats, y: Floats, lesions: Lesions) -> tuple[list[Floats], list[Mask]]:
+        """Draw it with drusen and fluid; the layers' edges (1, W) from above, and the lesions' masks (H, W)."""
+        domes, fluid = lesions.heights("druse", x), lesions.heights("detachment", x).max(axis=0)
+        drusen = domes.max(axis=0)
+        paint(image, self.choroid, coverage((self.base - y).astype(np.float32), EDGE))
+        bottom = self.base - drusen
+        paint(image, np.float32(0.5), _between(bottom, y, self.base) * (drusen > 1e-4))
+        level = self.base - self.thick - fluid - 0.4 * drusen
+        edges, masks = [level], []
+        for number, share in enumerate(self.shares):
+            if number == EPITHELIUM:  # fluid lies between it and the photoreceptors
+                if lesions.kind == "detachment":
+                    masks.append((y > level) & (y < level + fluid) & (fluid > 0.004))
+                level = level + fluid
+            end = level + self.thick * share
+            if number == OUTER_NUCLEAR:  # drusen press this layer thin
+                end = end - 0.6 * drusen
+            paint(image, np.float32(self.bright[number]), _between(level, y, end))
+            edges.append(end)
+            level = end
+        if lesions.kind == "druse":
+            above = (y > bottom) & (y < self.base) & (drusen > 0.25 * max(lesions.radii))
+            masks += [above & (domes.argmax(axis=0) == number) for number in range(len(domes))]
+        return edges, masks
+
+
+def draw(options: OCTOptions, index: int) -> LabelledPicture:
     """Slice number `index`; with all eyes healthy, the same options give the same eye and speckle."""
     build, ill, noise = (np.random.default_rng([options.seed, index, part]) for part in range(3))
-    right = index % 2 == 0
     size = pictures.drawn_at(options.size)
-    across, down = (((np.arange(size) + 0.5) / size - 0.5) * length for length in (WIDTH, HEIGHT))
-    x, y = across.astype(np.float32)[None, :], down.astype(np.float32)[:, None]
-    base = build.normal(0.25, 0.06) + build.normal(0.0, 0.025) * x + build.uniform(-0.004, 0.016) * x * x
-    pit = np.exp(-((x / build.uniform(0.42, 0.58)) ** 2))
-    thick = build.uniform(0.31, 0.37) * (1.0 - build.uniform(0.30, 0.42) * pit - 0.012 * x * x)
-    brightness = build.normal(1.0, 0.08, len(LAYERS))
-    folds = LatticeNoise(build, 0.25, extent=9.0, depth=0.0)
-    choroid_depth, vessels = build.uniform(0.2, 0.34), LatticeNoise(build, 0.17, extent=9.0, depth=0.0)
-    kind = NORMAL if ill.random() < options.healthy_fraction else str(ill.choice(options.lesions))
-    places, radii = _lesions(ill, kind)
-    drusen, fluid = np.zeros_like(x), np.zeros_like(x)
-    for place, radius in zip(places, radii, strict=True):
-        if kind == "druse":
-            drusen = np.maximum(drusen, radius * np.exp(-(((x - place) / (2.4 * radius)) ** 2)))
-        elif kind == "detachment":
-            fluid = radius * np.clip(1.0 - ((x - place) / (8.0 * radius)) ** 2, 0.0, 1.0)
-
-    base = base + 0.004 * folds.plane(0.0, x, x[:1, :1])
-    bottom = base - drusen  # of the retina
-    image = 0.05 + np.zeros((size, size), np.float32)
-    depth = y - base
-    texture = vessels.plane(0.0, x, 3.0 * y) + 0.5
-    deep = (0.60 + 0.14 * np.clip(texture, -1.5, 1.0)) * np.exp(-np.maximum(depth, 0.0) / (1.1 * choroid_depth))
-    paint(image, deep.astype(np.float32), coverage((base - y).astype(np.float32), EDGE))
-    if kind == "druse":
-        paint(image, np.float32(0.5), coverage(np.maximum(bottom - y, y - base).astype(np.float32), EDGE))
-    level = base - thick - fluid - 0.4 * drusen
-    edges, masks = [level], []
-    nasal = 1.0 + 0.65 * np.clip(x / 2.0, -0.9, 1.5)  # the nerve fibres thicken towards the disc
-    shares = [beside + (inside - beside) * pit for _, beside, inside, _ in LAYERS]
-    shares[0] = shares[0] * nasal
-    total = np.sum(shares, axis=0)
-    for number, share in enumerate(shares):
-        if number == len(LAYERS) - 1:
-            if kind == "detachment":  # fluid lies between the photoreceptors and the pigment epithelium
-                masks.append((y > level) & (y < level + fluid) & (fluid > 0.004))
-            level = level + fluid
-        end = level + thick * share / total
-        if LAYERS[number][0] == "outer nuclear":  # it is this layer that drusen press thin
-            end = end - 0.6 * drusen
-        value = np.float32(LAYERS[number][3] * brightness[number])
-        paint(image, value, coverage(np.maximum(level - y, y - end).astype(np.float32), EDGE))
-        level = end
-        edges.append(end)
-    retina = (y > edges[0]) & (y < edges[-1])
-    if kind == "druse":
-        masks.append((y > bottom) & (y < base) & (drusen > 0.25 * max(radii)))
-    for place, radius in zip(places, radii, strict=True) if kind == "cyst" else ():
-        middle = np.interp(place, across, (edges[4] + 0.35 * (edges[6] - edges[4]))[0])
-        middle = max(middle, np.interp(place, across, edges[0][0]) + 0.5 * radius + 0.03)  # inside, even in the fovea
-        away = np.hypot(x - place, 2.0 * (y - middle)) - radius
-        paint(image, np.float32(0.08), coverage((away * 0.5).astype(np.float32), 2.0 * EDGE))
-        masks.append(away < 0)
+    places = (np.arange(size, dtype=np.float32) + 0.5) / np.float32(size) - np.float32(0.5)
+    x, y = places[None, :] * np.float32(WIDTH), places[:, None] * np.float32(HEIGHT)
+    lesions = Lesions.draw(ill, NORMAL if ill.random() < options.healthy_fraction else str(ill.choice(options.lesions)))
+    image = np.full((size, size), 0.05, np.float32)
+    edges, masks = Retina.draw(build, x, y).paint(image, x, y, lesions)
+    if lesions.kind == "cyst":
+        masks = [_cyst(image, x, y, edges, *one) for one in zip(lesions.places, lesions.radii, strict=True)]
     image = _scan(noise, image, build.uniform(0.7, 1.1), build.uniform(0.16, 0.3))
-    shrunk = [pictures.shrink(mask.astype(np.float32), options.size) >= 0.5 for mask in masks]
-    labels = (pictures.shrink(retina.astype(np.float32), options.size) >= 0.5).astype(np.uint8)
-    for mask in shrunk:
-        labels[mask] = CLASSES.index(kind)
-    image = np.clip(pictures.shrink(image, options.size), 0.0, 1.0)
-    if not right:  # the nose is on the right in a right eye
-        image, labels, shrunk = image[:, ::-1].copy(), labels[:, ::-1].copy(), [mask[:, ::-1] for mask in shrunk]
-    caption = Caption("oct", "macula", "right" if right else "left")
-    if kind != NORMAL:
-        caption = Caption(
-            "oct", "macula", caption.side, kind, size_word(float(np.mean(radii)), SIZES[kind]), len(radii)
-        )
-    return Picture(image, labels, tuple(Finding(kind, mask) for mask in shrunk if mask.any()), kind, caption)
+
+    retina, *masks = (
+        pictures.shrink(mask.astype(np.float32), options.size) >= 0.5
+        for mask in ((y > edges[0]) & (y < edges[-1]), *masks)
+    )
+    image, labels = np.clip(pictures.shrink(image, options.size), 0.0, 1.0), retina.astype(np.uint8)
+    for mask in masks:
+        labels[mask] = CLASSES.index(lesions.kind)
+    side = "right" if index % 2 == 0 else "left"
+    if side == "left":  # the nose is on the right in a right eye
+        image, labels, masks = image[:, ::-1].copy(), labels[:, ::-1].copy(), [mask[:, ::-1] for mask in masks]
+    findings = tuple(ShownFinding(lesions.kind, mask) for mask in masks if mask.any())
+    if not findings:
+        return LabelledPicture(image, labels, (), NORMAL, Caption("oct", "macula", side))
+    size_of = size_word([float(np.mean(lesions.radii))], SIZES[lesions.kind])
+    return LabelledPicture(
+        image, labels, findings, lesions.kind, Caption("oct", "macula", side, lesions.kind, size_of, len(findings))
+    )
 
 
-def _lesions(rng: np.random.Generator, kind: str) -> tuple[list[float], list[float]]:
-    """Places (mm along x) and radii (mm; heights of drusen and detachments)."""
-    if kind == NORMAL:
-        return [], []
-    if kind == "detachment":
-        return [rng.normal(0.0, 0.5)], [rng.uniform(0.06, 0.2)]
-    low, high = (0.04, 0.11) if kind == "druse" else (0.10, 0.24)
-    typical = rng.uniform(low, high)
-    places: list[float] = []
-    for _ in range(20 * int(count := rng.integers(1, 6))):
-        place = float(rng.uniform(-1.9, 1.9))
-        if all(abs(place - other) > 4.5 * typical for other in places) and len(places) < count:
-            places.append(place)
-    return places, [float(np.clip(typical * rng.normal(1.0, 0.08), low, high)) for _ in places]
+def _between(upper: Floats, y: Floats, lower: Floats) -> Floats:
+    """The share of each pixel (H, W) between two edges (1, W)."""
+    return coverage(np.maximum(upper - y, y - lower).astype(np.float32), EDGE)
+
+
+def _cyst(image: Floats, x: Floats, y: Floats, edges: list[Floats], place: float, radius: float) -> Mask:
+    """Draw a cyst into the middle layers; its mask (H, W)."""
+    column = int(np.abs(x[0] - place).argmin())
+    top, upper, lower = (float(edges[number][0, column]) for number in (0, 4, 6))
+    middle = max(upper + 0.35 * (lower - upper), top + 0.5 * radius + 0.03)  # inside, even in the fovea
+    away = np.hypot(x - place, 2.0 * (y - middle)) - radius
+    paint(image, np.float32(0.08), coverage((0.5 * away).astype(np.float32), 2.0 * EDGE))
+    inside: Mask = away < 0
+    return inside
 
 
 def _scan(rng: np.random.Generator, image: Floats, gain: float, grain: float) -> Floats:

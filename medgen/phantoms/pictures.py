@@ -30,7 +30,7 @@ Rows = dict[str, list[tuple[object, ...]]]
 
 
 @dataclass(frozen=True)
-class Finding:
+class ShownFinding:
     """One thing that is ill in a picture."""
 
     kind: str
@@ -38,12 +38,12 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Picture:
+class LabelledPicture:
     """What a camera or scanner shows of a case, and what is true of it."""
 
     image: Floats  # (H, W) or (H, W, 3) in [0, 1]
     labels: Labels  # (H, W), the class of each pixel
-    findings: tuple[Finding, ...]
+    findings: tuple[ShownFinding, ...]
     label: str
     caption: Caption
 

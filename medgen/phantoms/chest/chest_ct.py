@@ -133,7 +133,7 @@ def _caption(anatomy: ChestAnatomy, masks: list[np.ndarray], level: int) -> Capt
     if not cut:
         return Caption("chest ct", "chest")
     sides = {"left" if nodule.centre[0] > 0 else "right" for nodule in cut}
-    size = size_word(max(nodule.diameter for nodule in cut), SIZES)
+    size = size_word((nodule.diameter for nodule in cut), SIZES)
     organ, side = ("lung", sides.pop()) if len(sides) == 1 else ("chest", "")
     return Caption("chest ct", organ, side, "nodule", size, len(cut))
 

@@ -12,8 +12,8 @@ from medgen.phantoms.captions import Caption, size_word
 from medgen.phantoms.chest.anatomy import ChestAnatomy
 from medgen.phantoms.chest.nodule_placement import add_nodules
 from medgen.phantoms.options import ChestXrayOptions
-from medgen.phantoms.pictures import NORMAL, Finding, Mask, Picture, Rows
-from medgen.phantoms.primitives import Floats, Grid, enlarge
+from medgen.phantoms.pictures import NORMAL, LabelledPicture, Rows, ShownFinding
+from medgen.phantoms.primitives import Floats, Grid, coverage, enlarge, paint
 from medgen.phantoms.xray_detector import XrayDetector
 
 TABLES, FOLDERS = pictures.TABLES, pictures.FOLDERS
@@ -21,11 +21,12 @@ CLASSES = ("background", "nodule", "consolidation", "effusion")
 LARGEST = 96  # planes and columns that are computed; larger pictures are enlarged
 TOP, FIELD = 140.0, 320.0  # mm: height of the picture's upper edge, and its width and height
 UNIT = 112.0  # mm of water that attenuate by 1
+SEEN = 3.0  # mm of a lesion that a reader outlines
 DIAMETERS = {"nodule": (12.0, 34.0), "consolidation": (50.0, 95.0)}
 SIZES = {"nodule": (18.0, 26.0), "consolidation": (64.0, 80.0), "effusion": (40.0, 60.0)}  # mm: medium from, large from
 
 
-def draw(options: ChestXrayOptions, index: int) -> Picture:
+def draw(options: ChestXrayOptions, index: int) -> LabelledPicture:
     """The X-ray number `index`; with all chests healthy, the same options give the same person and exposure."""
     build, ill, exposure = (np.random.default_rng([options.seed, index, part]) for part in range(3))
     anatomy = ChestAnatomy.draw(build)
@@ -43,47 +44,46 @@ def draw(options: ChestXrayOptions, index: int) -> Picture:
     if kind == "effusion":
         level = float(ill.uniform(20.0, 80.0))
     size = min(options.size, LARGEST)
-    path, depth = _project(anatomy, size, side, level)
+    path, depths = _project(anatomy, size, side, level)
     if options.size > size:
-        path, depth = (enlarge(one, options.size, options.size) for one in (path, depth))
+        path, depths = (enlarge(one, options.size, options.size) for one in (path, depths))
     image = XrayDetector.draw(exposure).expose(exposure, path / np.float32(UNIT), FIELD / options.size)
-    masks: list[Mask] = [depth > 3.0] if kind != NORMAL else []
     labels = np.zeros(image.shape, np.uint8)
-    for mask in masks:
-        labels[mask] = CLASSES.index(kind)
-    shown = tuple(Finding(kind, mask) for mask in masks if mask.any())
+    findings = tuple(ShownFinding(kind, depth > SEEN) for depth in depths if (depth > SEEN).any())
+    for finding in findings:
+        labels[finding.mask] = CLASSES.index(kind)
+    if not findings:
+        return LabelledPicture(np.clip(image, 0.0, 1.0), labels, (), NORMAL, Caption("chest x-ray", "chest"))
     lengths = [nodule.diameter for nodule in anatomy.nodules] or [level]
-    caption = Caption("chest x-ray", "chest")
-    if shown:
-        hand, size_of = "left" if side > 0 else "right", size_word(max(lengths), SIZES[kind])
-        caption = Caption("chest x-ray", "lung", hand, kind, size_of, len(lengths))
-    return Picture(np.clip(image, 0.0, 1.0), labels, shown, kind if shown else NORMAL, caption)
+    hand, size_of = "left" if side > 0 else "right", size_word(lengths, SIZES[kind])
+    caption = Caption("chest x-ray", "lung", hand, kind, size_of, len(findings))
+    return LabelledPicture(np.clip(image, 0.0, 1.0), labels, findings, kind, caption)
 
 
 def _project(anatomy: ChestAnatomy, size: int, side: int, level: float) -> tuple[Floats, Floats]:
-    """Millimetres of water along y through the chest, and of what is ill in it: (size, size), head up."""
+    """Millimetres of water along y through the chest, (size, size), and of each lesion, (K, size, size); head up."""
     grid = Grid(size, FIELD / size)
-    path, depth = np.zeros((size, size), np.float32), np.zeros((size, size), np.float32)
+    path = np.zeros((size, size), np.float32)
+    depths = np.zeros((max(1, len(anatomy.nodules)), size, size), np.float32)
     for row in range(size):
         z = TOP - (row + 0.5) * grid.pixel
         hu, covers = anatomy.plane(z, grid)
         hu = np.where(grid.y > anatomy.table_y - 2.0, np.float32(-1000.0), hu)  # nobody lies on a table
-        for cover in covers:
-            depth[row] += cover.sum(axis=0) * grid.pixel
-        lungs = np.asarray(anatomy.shapes.lungs(grid.x, grid.y, np.float32(z))) < 0
-        apex = (
-            anatomy.shapes.apex - 40.0 * (np.abs(np.abs(grid.x) - 48.0) / 56.0) ** 2.5
-        )  # rounded as seen from the front
-        hu = np.where(lungs & (z > apex), np.float32(20.0), hu)
-        if z < anatomy.shapes.dome[0] + level:  # water stands highest at the wall, as a meniscus
-            height = anatomy.shapes.dome[0] + level * (0.35 + 0.65 * np.clip(np.abs(grid.x) / 115.0, 0.0, 1.2) ** 2)
-            height = height + 0.2 * grid.y
-            wet = lungs & (grid.x * side > 0) & (z < height)
+        for depth, cover in zip(depths, covers, strict=False):
+            depth[row] = cover.sum(axis=0) * grid.pixel
+        lungs = np.asarray(anatomy.shapes.lungs(grid.x, grid.y, np.float32(z)), np.float32)
+        beside = np.abs(np.abs(grid.x) - 48.0) / 56.0
+        apex = anatomy.shapes.apex - 40.0 * beside**2.5  # rounded as seen from the front
+        paint(hu, np.float32(20.0), coverage(np.maximum(lungs, apex - z), 2.0 * grid.pixel))
+        dome = anatomy.shapes.dome[0]
+        if z < dome + level + 20.0:  # water stands highest at the wall, as a meniscus, and at the back
+            height = dome + level * (0.35 + 0.65 * np.clip(np.abs(grid.x) / 115.0, 0.0, 1.2) ** 2) + 0.2 * grid.y
+            wet = (lungs < 0) & (grid.x * side > 0) & (z < height)
             hu = np.where(wet, np.float32(8.0), hu)
-            depth[row] += wet.sum(axis=0) * grid.pixel
+            depths[0, row] = wet.sum(axis=0) * grid.pixel
         bone = np.maximum(hu - 150.0, 0.0)
         path[row] = np.maximum(1.0 + (hu + 1.5 * bone) / 1000.0, 0.0).sum(axis=0) * grid.pixel
-    return path, depth
+    return path, depths
 
 
 def write_case(options: ChestXrayOptions, index: int, folder: Path) -> Rows:

@@ -13,7 +13,7 @@ from medgen.phantoms.captions import Caption, size_word
 from medgen.phantoms.endoscopy.colon import FAR, NEAR, Fold, Wall, texture
 from medgen.phantoms.endoscopy.polyps import SIZES, TUBE, Hanging, Polyp
 from medgen.phantoms.options import EndoscopyOptions
-from medgen.phantoms.pictures import NORMAL, Finding, Picture, Rows, tint
+from medgen.phantoms.pictures import NORMAL, LabelledPicture, Rows, ShownFinding, tint
 from medgen.phantoms.primitives import Floats, coverage
 
 TABLES, FOLDERS = pictures.TABLES, pictures.FOLDERS
@@ -116,7 +116,7 @@ class Scene:
     column: Floats
 
 
-def draw(options: EndoscopyOptions, index: int) -> Picture:
+def draw(options: EndoscopyOptions, index: int) -> LabelledPicture:
     """Frame number `index`; with all frames healthy, the same options give the same one without its polyps."""
     patient = index // options.frames
     colon = Colon.draw(np.random.default_rng([options.seed, patient, 0]), options.polyps)
@@ -133,9 +133,9 @@ def draw(options: EndoscopyOptions, index: int) -> Picture:
         mask = pictures.shrink(cover * frame, options.size) >= 0.5
         labels[mask] = CLASSES.index("polyp")
         if mask.any():
-            findings.append(Finding(polyp.kind, mask))
+            findings.append(ShownFinding(polyp.kind, mask))
     label = "polyp" if findings else NORMAL
-    return Picture(pictures.shrink(image, options.size), labels, tuple(findings), label, _caption(scene.polyps))
+    return LabelledPicture(pictures.shrink(image, options.size), labels, tuple(findings), label, _caption(scene.polyps))
 
 
 def _arrange(rng: np.random.Generator, stand: Stand, polyps: list[Polyp], frame: Floats) -> Scene:
@@ -272,8 +272,8 @@ def _expose(rng: np.random.Generator, image: Floats, stand: Stand, frame: Floats
 def _caption(polyps: list[Polyp]) -> Caption:
     if not polyps:
         return Caption("endoscopy", "colon")
-    largest = max(polyps, key=lambda polyp: polyp.diameter)
-    return Caption("endoscopy", "colon", "", "polyp", size_word(largest.diameter, SIZES), len(polyps))
+    size = size_word((polyp.diameter for polyp in polyps), SIZES)
+    return Caption("endoscopy", "colon", "", "polyp", size, len(polyps))
 
 
 def write_case(options: EndoscopyOptions, index: int, folder: Path) -> Rows:

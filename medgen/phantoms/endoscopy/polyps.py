@@ -31,7 +31,7 @@ class Polyp:
     @staticmethod
     def draw(rng: np.random.Generator, kind: str) -> Polyp:
         """From hardly to plainly different from the mucosa around it."""
-        plain = rng.uniform(0.5, 1.1) if kind == "sessile" else rng.uniform(0.75, 1.25)
+        plain = rng.uniform(0.7, 1.2)
         red = rng.random() < 0.7  # else pale
         shift = (-0.02, -0.33, -0.25) if red else (0.04, 0.20, 0.40)
         diameter = float(np.clip(rng.lognormal(np.log(18.0 if kind == "flat" else 14.0), 0.35), 8.0, 32.0))

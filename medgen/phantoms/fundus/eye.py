@@ -17,7 +17,7 @@ SOFT = 0.03  # mm, the softest edge
 
 
 @dataclass(frozen=True)
-class View:
+class FundusView:
     """The circle of the retina that one photograph shows."""
 
     x: float
@@ -26,11 +26,11 @@ class View:
     fill: float  # radius of the circle relative to half the picture; above 1 its top and bottom are cut off
 
     @staticmethod
-    def draw(rng: np.random.Generator, disc: tuple[float, float]) -> View:
+    def draw(rng: np.random.Generator, disc: tuple[float, float]) -> FundusView:
         """Macula in the middle, as for screening, or the disc."""
         macular = rng.random() < 0.6
         x, y = (1.6, 0.0) if macular else disc
-        return View(
+        return FundusView(
             x + rng.normal(0.0, 0.45),
             y + rng.normal(0.0, 0.4),
             rng.uniform(5.4, 6.6) if macular else rng.uniform(4.4, 5.8),
@@ -99,7 +99,7 @@ class Eye:
             broad=LatticeNoise(rng, 1.7, extent=24.0, depth=0.0),
         )
 
-    def vessels(self, view: View) -> tuple[Tubes, Tubes]:
+    def vessels(self, view: FundusView) -> tuple[Tubes, Tubes]:
         """Veins and arteries in a view."""
         rng = np.random.default_rng(self.seed)
         return (

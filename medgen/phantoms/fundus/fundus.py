@@ -10,10 +10,10 @@ from scipy import ndimage
 
 from medgen.phantoms import pictures
 from medgen.phantoms.captions import Caption, size_word
-from medgen.phantoms.fundus.eye import Eye, View
-from medgen.phantoms.fundus.lesions import SIZES, Lesion, draw_lesions, paint_lesions, paint_lookalikes
+from medgen.phantoms.fundus.eye import Eye, FundusView
+from medgen.phantoms.fundus.lesions import SIZES, FundusLesion, draw_lesions, paint_lesions, paint_lookalikes
 from medgen.phantoms.options import FundusOptions
-from medgen.phantoms.pictures import NORMAL, Finding, Picture, Rows
+from medgen.phantoms.pictures import NORMAL, LabelledPicture, Rows, ShownFinding
 from medgen.phantoms.primitives import Floats, Grid
 
 TABLES, FOLDERS = pictures.TABLES, pictures.FOLDERS
@@ -45,7 +45,7 @@ class Camera:
             balance=(1.0, rng.normal(1.0, 0.05), rng.normal(1.0, 0.08)),
         )
 
-    def expose(self, rng: np.random.Generator, image: Floats, grid: Grid, view: View) -> Floats:
+    def expose(self, rng: np.random.Generator, image: Floats, grid: Grid, view: FundusView) -> Floats:
         """(H, W, 3) -> what is stored: light, haze, blur, noise and the black around the circle."""
         x, y = (grid.x - view.x) / np.float32(view.radius), (grid.y - view.y) / np.float32(view.radius)
         from_middle = x * x + y * y
@@ -65,15 +65,15 @@ class Camera:
         return shown.astype(np.float32)
 
 
-def draw(options: FundusOptions, index: int) -> Picture:
+def draw(options: FundusOptions, index: int) -> LabelledPicture:
     """Photograph number `index`; with all eyes healthy, the same options give the same one without its lesions."""
     patient, number = divmod(index, options.frames)
     right = number % 2 == 0
     eye = Eye.draw(np.random.default_rng([options.seed, patient, int(right), 0]))
     ill = np.random.default_rng([options.seed, patient, int(right), 1])
     taking = np.random.default_rng([options.seed, index, 2])
-    view, camera = View.draw(taking, eye.disc), Camera.draw(taking)
-    lesions: list[Lesion] = []
+    view, camera = FundusView.draw(taking, eye.disc), Camera.draw(taking)
+    lesions: list[FundusLesion] = []
     kind = NORMAL
     if ill.random() >= options.healthy_fraction:
         kind = str(ill.choice(options.lesions))
@@ -104,12 +104,12 @@ def draw(options: FundusOptions, index: int) -> Picture:
     if not right:
         image, labels, masks = image[:, ::-1].copy(), labels[:, ::-1].copy(), [mask[:, ::-1] for mask in masks]
     seen = [(lesion, mask) for lesion, mask in zip(lesions, masks, strict=True) if mask.any()]  # not behind a vessel
-    findings = tuple(Finding(lesion.kind, mask) for lesion, mask in seen)
+    findings = tuple(ShownFinding(lesion.kind, mask) for lesion, mask in seen)
     caption = Caption("fundus", "eye", "right" if right else "left")
     if seen:
-        size_of = size_word(float(np.mean([lesion.radius for lesion, _ in seen])), SIZES[kind])
+        size_of = size_word([float(np.mean([lesion.radius for lesion, _ in seen]))], SIZES[kind])
         caption = Caption("fundus", "eye", caption.side, kind, size_of, len(seen))
-    return Picture(image, labels, findings, kind if seen else NORMAL, caption)
+    return LabelledPicture(image, labels, findings, kind if seen else NORMAL, caption)
 
 
 def write_case(options: FundusOptions, index: int, folder: Path) -> Rows:

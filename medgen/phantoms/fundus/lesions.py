@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medgen.phantoms.fundus.eye import View
+from medgen.phantoms.fundus.eye import FundusView
 from medgen.phantoms.pictures import tint
 from medgen.phantoms.primitives import Floats, Grid, Harmonics, Window, coverage, superellipse
 
@@ -19,7 +19,7 @@ NUMBERS = {"microaneurysm": (3, 14), "haemorrhage": (2, 8), "exudate": (3, 14)}
 
 
 @dataclass(frozen=True)
-class Lesion:
+class FundusLesion:
     """One lesion in the retina."""
 
     kind: str
@@ -48,7 +48,9 @@ class Lesion:
         tint(image[window], colour, coverage(distance, soft + grid.pixel) * np.float32(self.strength))
 
 
-def draw_lesions(rng: np.random.Generator, kind: str, view: View, disc: tuple[float, float]) -> list[Lesion]:
+def draw_lesions(
+    rng: np.random.Generator, kind: str, view: FundusView, disc: tuple[float, float]
+) -> list[FundusLesion]:
     """Lesions of one kind where they occur, in the view and off the disc; exudates lie together."""
     low, high = NUMBERS[kind]
     wanted = int(np.clip(np.rint(low + rng.exponential(0.3) * (high - low)), low, high))
@@ -57,14 +59,14 @@ def draw_lesions(rng: np.random.Generator, kind: str, view: View, disc: tuple[fl
     spread = rng.uniform(0.4, 0.9) if kind == "exudate" else 0.55 * view.radius
     flames = kind == "haemorrhage" and rng.random() < 0.4
     strength = rng.uniform(0.4, 0.95)
-    found: list[Lesion] = []
+    found: list[FundusLesion] = []
     for _ in range(12 * wanted):
         x, y = _place(rng, view, disc, middle if kind == "exudate" else (view.x, view.y), spread)
         radius = float(np.clip(typical * rng.lognormal(0.0, 0.12), *RADII[kind]))
         if any(np.hypot(x - old.x, y - old.y) < 1.4 * (radius + old.radius) * old.stretch**0.5 for old in found):
             continue
         found.append(
-            Lesion(
+            FundusLesion(
                 kind,
                 x,
                 y,
@@ -80,23 +82,23 @@ def draw_lesions(rng: np.random.Generator, kind: str, view: View, disc: tuple[fl
     return found
 
 
-def paint_lesions(image: Floats, grid: Grid, lesions: list[Lesion]) -> None:
+def paint_lesions(image: Floats, grid: Grid, lesions: list[FundusLesion]) -> None:
     """Draw them into the retina, in front of the choroid and behind the vessels."""
     for lesion in lesions:
         lesion.paint(image, grid, COLOURS[lesion.kind], 0.0 if lesion.kind == "exudate" else 0.03)
 
 
-def paint_lookalikes(rng: np.random.Generator, image: Floats, grid: Grid, view: View) -> None:
+def paint_lookalikes(rng: np.random.Generator, image: Floats, grid: Grid, view: FundusView) -> None:
     """Freckles of the choroid, pale spots of its pigment, and dust on the lens: no lesions."""
     for _ in range(rng.poisson(2.0)):
         colour, most = LOOKALIKES[int(rng.integers(len(LOOKALIKES)))]
         x, y = _place(rng, view, (99.0, 99.0), (view.x, view.y), 0.6 * view.radius)
         shape = rng.uniform(0.08, 0.4), rng.uniform(1.0, 1.8), rng.uniform(0.0, np.pi), rng.uniform(0.1, most)
-        Lesion("", x, y, *shape, Harmonics.draw(rng, 0.1)).paint(image, grid, colour, rng.uniform(0.05, 0.3))
+        FundusLesion("", x, y, *shape, Harmonics.draw(rng, 0.1)).paint(image, grid, colour, rng.uniform(0.05, 0.3))
 
 
 def _place(
-    rng: np.random.Generator, view: View, disc: tuple[float, float], middle: tuple[float, float], spread: float
+    rng: np.random.Generator, view: FundusView, disc: tuple[float, float], middle: tuple[float, float], spread: float
 ) -> tuple[float, float]:
     """A random place in the view, neither on the disc nor in the fovea."""
     while True:

@@ -23,4 +23,6 @@ def test_a_caption_says_every_word_of_its_truth(caption: Caption, text: str) -> 
 
 
 def test_sizes_are_words_by_their_limits() -> None:
-    assert [size_word(size, (5.0, 10.0)) for size in (4.9, 5.0, 9.9, 10.0)] == ["small", "medium", "medium", "large"]
+    assert [size_word([size], (5.0, 10.0)) for size in (4.9, 5.0, 9.9, 10.0)] == ["small", "medium", "medium", "large"]
+    assert size_word([5.0, 9.0], (5.0, 10.0)) == "medium"
+    assert size_word([4.0, 9.0], (5.0, 10.0)) == ""  # no word is true of both

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 from medgen.errors import ConfigError
-from medgen.phantoms.fundus.eye import Eye, View
+from medgen.phantoms.fundus.eye import Eye, FundusView
 from medgen.phantoms.fundus.fundus import CLASSES, FOLDERS, draw, write_case
 from medgen.phantoms.options import FundusOptions
 from medgen.phantoms.pictures import BOX_FIELDS, Rows
@@ -86,7 +86,7 @@ def test_lesions_are_one_finding_each_and_the_caption_counts_them(tmp_path: Path
 def test_the_disc_has_the_area_of_its_ellipse() -> None:
     for seed in range(5):
         eye = Eye.draw(np.random.default_rng(seed))
-        grid = View(eye.disc[0], eye.disc[1], 3.0, 0.9).grid(200)
+        grid = FundusView(eye.disc[0], eye.disc[1], 3.0, 0.9).grid(200)
         area = (eye.disc_distance(grid) < 0).sum() * grid.pixel**2
         assert area == pytest.approx(np.pi * eye.disc_radii[0] * eye.disc_radii[1], rel=0.02)
 
