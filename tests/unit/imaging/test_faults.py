@@ -24,6 +24,7 @@ from medgen.imaging.cases.preprocessing import Done, preprocess
 from medgen.imaging.reading import dicom, pixels
 from medgen.imaging.reading.archive import Entry, enumerate_sources
 from medgen.imaging.reading.formats import read, scan
+from medgen.reporting import Silent
 
 WriteSlice = Callable[..., Path]
 VOXELS = np.random.default_rng(0).integers(-1000, 1000, (16, 16)).astype(np.int16)
@@ -31,11 +32,6 @@ VOXELS = np.random.default_rng(0).integers(-1000, 1000, (16, 16)).astype(np.int1
 
 class Panic(BaseException):
     """As what pyo3 raises when Rust panics: no Exception."""
-
-
-class Quiet:
-    def say(self, message: str) -> None: ...
-    def warn(self, message: str) -> None: ...
 
 
 def entry_of(path: Path) -> Entry:
@@ -139,7 +135,7 @@ def test_a_header_that_says_more_voxels_than_can_be_is_refused_at_once(tmp_path:
 
 def run(folder: Path, out: Path) -> tuple[Done, list[Case]]:
     """What comes of a folder under --keep-going, and the cases."""
-    done = preprocess(Sources((str(folder),)), str(out), PreprocessOptions(keep_going=True, workers=2), Quiet())
+    done = preprocess(Sources((str(folder),)), str(out), PreprocessOptions(keep_going=True, workers=2), Silent())
     with open_set(out) as reader:
         return done, list(reader)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel
@@ -18,6 +17,7 @@ from medgen.errors import DataError, UsageError
 from medgen.imaging.cases.options import PreprocessOptions
 from medgen.imaging.cases.planning import Sources
 from medgen.imaging.cases.preprocessing import preprocess
+from medgen.reporting import Silent
 
 WriteSlice = Callable[..., Path]
 GRADIENT = np.array([3.0, -5.0, 7.0])
@@ -26,11 +26,12 @@ DOWN, ACROSS = np.array([0.0, 0.96, -0.28]), np.array([1.0, 0.0, 0.0])
 NORMAL = np.cross(ACROSS, DOWN)
 
 
-@dataclass
-class Told:
+class Told(Silent):
     """Collects what is said."""
 
-    said: list[str]
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
 
     def say(self, message: str) -> None:
         self.said.append(message)
@@ -65,7 +66,7 @@ def write_series(write_slice: WriteSlice, folder: Path, origins: npt.NDArray[np.
 
 
 def run(source: Path, **options: object) -> tuple[SetHeader, Case, list[str]]:
-    told = Told([])
+    told = Told()
     out = source.parent / f"{source.name}.h5"
     settings = {"workers": 1, "mend": True, "window": "-2000,2000", **options}
     preprocess(Sources((str(source),)), str(out), PreprocessOptions(**settings), told, force=True)  # type: ignore[arg-type]
@@ -175,7 +176,7 @@ def test_masks_and_points_follow(write_slice: WriteSlice, tmp_path: Path) -> Non
     out = tmp_path / "o.h5"
     options = PreprocessOptions(workers=1, mend=True, vector_fields=("x", "y", "size"))
     inputs = Sources((str(tmp_path / "s"),), tmp_path / "l.csv", (), str(tmp_path / "masks"))
-    preprocess(inputs, str(out), options, Told([]))
+    preprocess(inputs, str(out), options, Told())
     with open_set(out) as reader:
         (case,) = reader
     bright, mask = case["image"][:, 0] > -50, case["mask"][:, 0] > 0
