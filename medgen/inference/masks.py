@@ -22,6 +22,8 @@ from medgen.errors import DataError
 from medgen.imaging.geometry import plan_plane
 from medgen.imaging.labels.rows import read_rows
 from medgen.imaging.masks.classes import Declared, MaskClasses, declared
+from medgen.imaging.masks.finding import without_masks
+from medgen.imaging.masks.matching import scan_drawn
 from medgen.imaging.masks.sources import PictureMask, SurveyTask, label_map, survey
 from medgen.imaging.masks.warping import Warp, WarpRange, draw, warp_within
 from medgen.imaging.reading import formats
@@ -176,11 +178,19 @@ def messages(found: Inspection, wanted: ModelMasks) -> tuple[list[str], list[str
 def masks_in_files(place: Path, wanted: ModelMasks) -> list[MaskOrigin]:
     """The label maps of a file, a folder or a ZIP, by name; each slice of a volume is one.
 
+    Where some are masks by their name or folder (`a_mask.png` beside `a.png`), the others are images, and passed over.
     Their values are those that a file of classes beside them names, or else the numbers of the model's classes, and 255
     if there is but one beside the background. DataError names the file with another value.
     """
     pictures: list[PictureMask] = []
-    for entry in enumerate_sources([str(place)]).entries:
+    entries = enumerate_sources([str(place)]).entries
+    images = without_masks(entries, [str(place)])
+    for entry in [entry for entry in entries if entry not in images] or entries:
+        if scan_drawn(entry) is not None:
+            raise DataError(
+                f"{entry.name}: is drawn over a DICOM series and means nothing without it; preprocess the series with "
+                "--masks, and give the set with --like"
+            )
         try:
             facts = formats.scan(entry, "")
         except NoPicture:

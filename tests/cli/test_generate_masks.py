@@ -227,6 +227,22 @@ def test_a_file_beside_the_masks_names_their_values(
     assert "b.png: holds 9 ('drusen'), which is no class of the model; the classes are 0 b" in capfd.readouterr().err
 
 
+def test_exported_pairs_are_masks_again(place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments(place, "fundus", tmp_path / "a.h5", "--mask", place / "png" / "0.png")) == 65
+    labels = np.select([disc(8, 8, 3) == 1, disc(8, 8, 6) == 1], [2, 1]).astype(np.uint8)
+    Image.fromarray(labels).save(tmp_path / "a.png")
+    assert run(arguments(place, "fundus", tmp_path / "a.h5", "--mask", tmp_path / "a.png", "-n", 3)) == 0
+    for number, form in enumerate(("png", "nifti")):
+        assert run(["export", str(tmp_path / "a.h5"), "--to", form, "-o", str(tmp_path / form)]) == 0
+        output = tmp_path / f"{number}.h5"
+        assert run(arguments(place, "fundus", output, "--mask", tmp_path / form)) == 0
+        np.testing.assert_array_equal(held(output)[1], held(tmp_path / "a.h5")[1])
+    assert run(["export", str(tmp_path / "a.h5"), "--to", "dicom", "-o", str(tmp_path / "dicom")]) == 0
+    capfd.readouterr()
+    assert run(arguments(place, "fundus", tmp_path / "d.h5", "--mask", tmp_path / "dicom")) == 65
+    assert "is drawn over a DICOM series and means nothing without it" in capfd.readouterr().err
+
+
 def test_new_masks_of_a_set_stay_on_what_its_images_show(place: Path, tmp_path: Path) -> None:
     field = disc(8, 8, 7)  # as of an endoscope, dark around
     mask = disc(7, 7, 2)
