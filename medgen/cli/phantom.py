@@ -30,7 +30,8 @@ def command(
     All others: images/ and masks/ (PNG; classes.csv names the values of masks), labels.csv (a row an image, with
     patient and caption), truth.csv (what the caption says), findings.csv (a row a finding).
     The same seed gives the same bytes, and case i does not depend on N. A chest is the same in slices of any thickness
-    as long as they cover the same extent; a healthy dental case is the ill one of the same seed without its lesions.
+    as long as they cover the same extent; of all other kinds a healthy case is the ill one of the same seed without its
+    lesions.
 
     Examples:
       medgen phantom chest-ct -n 20 --size 128 -o phantoms/

@@ -239,14 +239,15 @@ def test_a_dental_folder_goes_straight_into_preprocess(medgen: Run, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("kind", "classes"),
+    ("kind", "channels", "patients", "classes"),
     [
-        ("fundus", ("background", "disc", "vessel", "microaneurysm", "haemorrhage", "exudate")),
-        ("endoscopy", ("background", "polyp")),
+        ("fundus", 3, 4, ("background", "disc", "vessel", "microaneurysm", "haemorrhage", "exudate")),
+        ("endoscopy", 3, 2, ("background", "polyp")),
+        ("oct", 1, 4, ("background", "retina", "druse", "cyst", "detachment")),
     ],
 )
-def test_colour_pictures_go_straight_into_preprocess_with_classes_patients_and_captions(
-    medgen: Run, tmp_path: Path, kind: str, classes: tuple[str, ...]
+def test_pictures_go_straight_into_preprocess_with_classes_patients_and_captions(
+    medgen: Run, tmp_path: Path, kind: str, channels: int, patients: int, classes: tuple[str, ...]
 ) -> None:
     ask = ("-n", 8, "--size", 64, "--seed", 3)
     one = medgen("phantom", kind, "-o", tmp_path / "x", *ask, "--workers", 2)
@@ -257,7 +258,7 @@ def test_colour_pictures_go_straight_into_preprocess_with_classes_patients_and_c
     assert [(row["name"], row["value"]) for row in told] == [(name, str(value)) for value, name in enumerate(classes)]
     rows = list(csv.DictReader((tmp_path / "x/labels.csv").open()))
     assert [row["path"].rpartition("_")[2] for row in rows] == [f"{index:05d}.png" for index in range(8)]
-    assert len({row["patient"] for row in rows}) == {"fundus": 4, "endoscopy": 2}[kind]
+    assert len({row["patient"] for row in rows}) == patients
     images = sorted(path.name for path in (tmp_path / "x/images").iterdir())
     assert sorted(path.name for path in (tmp_path / "x/masks").iterdir()) == images
     read = medgen(
@@ -277,10 +278,10 @@ def test_colour_pictures_go_straight_into_preprocess_with_classes_patients_and_c
         assert stored.header.mask_names == classes
         names = list(stored.header.label_names)
         for case in stored:
-            assert case["image"].shape == (1, 3, 64, 64)
+            assert case["image"].shape == (1, channels, 64, 64)
             assert case.text[0].startswith(f"{kind} of the ")
             assert set(np.unique(case["mask"])) <= set(range(len(classes)))
-            seen = case["mask"] > (2 if kind == "fundus" else 0)  # beyond disc and vessels
+            seen = case["mask"] > {"fundus": 2, "oct": 1}.get(kind, 0)  # beyond what is healthy
             assert seen.any() == (names[int(case["label"][0])] != "normal")
 
 

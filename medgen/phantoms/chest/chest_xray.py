@@ -22,8 +22,8 @@ LARGEST = 96  # planes and columns that are computed; larger pictures are enlarg
 TOP, FIELD = 140.0, 320.0  # mm: height of the picture's upper edge, and its width and height
 UNIT = 112.0  # mm of water that attenuate by 1
 SEEN = 3.0  # mm of a lesion that a reader outlines
-DIAMETERS = {"nodule": (12.0, 34.0), "consolidation": (50.0, 95.0)}
-SIZES = {"nodule": (18.0, 26.0), "consolidation": (64.0, 80.0), "effusion": (40.0, 60.0)}  # mm: medium from, large from
+DIAMETERS = {"nodule": (20.0, 44.0), "consolidation": (50.0, 95.0)}
+SIZES = {"nodule": (27.0, 35.0), "consolidation": (64.0, 80.0), "effusion": (40.0, 60.0)}  # mm: medium from, large from
 
 
 def draw(options: ChestXrayOptions, index: int) -> LabelledPicture:
