@@ -81,6 +81,11 @@ class PlaneMap:
     x: AxisMap
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns) of the slices it makes."""
+        return self.y.target, self.x.target
+
+    @property
     def identity(self) -> bool:
         """Whether nothing changes."""
         return all(axis == _whole(axis.source, axis.source, axis.source) for axis in (self.y, self.x))

@@ -15,7 +15,7 @@ from medgen.evaluation.segmentation.options import SegmenterOptions
 class MasksOptions(Options, frozen=True):
     """How images are held against the masks that they were made from."""
 
-    segmenter: SegmenterOptions = SegmenterOptions(steps=400)
+    segmenter: SegmenterOptions = SegmenterOptions(width=12, steps=600, batch_size=8)
     shown: Annotated[int, Meta(ge=1)] = 4
     """Images a gallery."""
 

@@ -18,10 +18,10 @@ class SegmenterOptions(Options, frozen=True):
 
     side: Annotated[int, Meta(ge=16, le=1024)] = 64
     """Longest side in pixels at which it sees images; larger ones are averaged down to it."""
-    width: Annotated[int, Meta(ge=GROUP)] = 12
+    width: Annotated[int, Meta(ge=GROUP)] = 8
     """Channels of its finest level."""
-    steps: Annotated[int, Meta(ge=10)] = 200
-    batch_size: Annotated[int, Meta(ge=1)] = 8
+    steps: Annotated[int, Meta(ge=10)] = 400
+    batch_size: Annotated[int, Meta(ge=1)] = 4
     learning_rate: Annotated[float, Meta(gt=0)] = 4e-3
     """The highest; it rises over a tenth of the steps and then falls to 0."""
     flips: Literal["none", "left-right", "up-down", "both"] = "left-right"

@@ -23,7 +23,7 @@ class UtilityOptions(Options, frozen=True):
             group="Utility",
         ),
     ] = 5
-    segmenter: SegmenterOptions = SegmenterOptions(steps=150)
+    segmenter: SegmenterOptions = SegmenterOptions()
 
     def __post_init__(self) -> None:
         """A single segmenter cannot tell a gain from luck."""

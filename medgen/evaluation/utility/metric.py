@@ -180,16 +180,17 @@ def _tables(result: dict[str, Any]) -> Iterator[Table]:
 
 
 def _table(title: str, found: dict[str, Any], note: str) -> Table:
-    columns = ("learned from", "Dice on real pairs", "gain over real alone", "gain over copies", "false positives")
+    columns = ("learned from", "gain over real alone", "gain over copies", "Dice on real pairs", "false positives")
     rows = []
-    for name, arm in found["arms"].items():
+    for name in (MIXED, FIRST, COPIES, REAL):
+        arm = found["arms"][name]
         rate = arm["false_positive_rate"]
         rows.append(
             [
                 ARMS[name],
-                interval(arm["dice"], 3),
                 interval(arm["gain"], 2),
                 interval(arm["gain_over_copies"], 2),
+                interval(arm["dice"], 3),
                 "-" if rate is None else f"{100 * rate:.0f} % of {found['negatives']}",
             ]
         )

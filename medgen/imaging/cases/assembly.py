@@ -31,13 +31,11 @@ class Assembler:
     def __init__(
         self,
         plan: Plan,
-        planes: list[PlaneMap],
         options: PreprocessOptions,
         secret: bytes | None,
         fractions: tuple[float, ...],
     ) -> None:
         self._plan = plan
-        self._planes = planes
         self._options = options
         self._secret = secret
         self._key = split_key(secret)
@@ -70,7 +68,7 @@ class Assembler:
             return None
         self._splits.add(split)
         try:
-            made = self._finish(case, self._planes[task.case], slabs, split)
+            made = self._finish(case, slabs, split)
         except DataError as error:
             return error
         telling = telling_slice(case.stack)
@@ -95,8 +93,8 @@ class Assembler:
                 f"no patient fell into {' and '.join(missing)}: add patients, or choose other --split fractions"
             )
 
-    def _finish(self, case: PlannedCase, plane: PlaneMap, slabs: list[Slab], split: str) -> Case:
-        stack, keep = case.stack, case.keep
+    def _finish(self, case: PlannedCase, slabs: list[Slab], split: str) -> Case:
+        stack, keep, plane = case.stack, case.keep, case.plane
         values = np.concatenate([slab.values for slab in slabs])
         masks = [slab.mask for slab in slabs if slab.mask is not None]
         mask = np.concatenate(masks) if masks else None
@@ -105,7 +103,7 @@ class Assembler:
         spacing, thickness = stack.spacing[0], stack.thickness
         shift = _shift(stack, plane)
         if depth is None:
-            places = stack.places[keep] + shift
+            places = stack.places[source_of] + shift
         else:
             values = depth.volume(values)
             if mask is not None:

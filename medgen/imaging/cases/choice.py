@@ -1,16 +1,19 @@
-"""Which of the stacks that were found become cases: those that are asked for, and no others than one set can hold."""
+"""Which stacks become cases, and which of their slices: those asked for, and no others than one set can hold."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from medgen.errors import DataError
+from medgen.imaging.cases.identity import split_key
 from medgen.imaging.cases.intensity import PERCENTILES, is_relative
 from medgen.imaging.cases.left_out import LeftOut
 from medgen.imaging.cases.options import PreprocessOptions
+from medgen.imaging.cases.splits import uniform
+from medgen.imaging.geometry import PlaneMap
 from medgen.imaging.reading.series import Stack
-from medgen.imaging.reading.slices import Kind
+from medgen.imaging.reading.slices import MAX_PIXELS, Kind
 from medgen.reporting import Reporter
 
 NAMED = 3  # stacks that an error tells one by one
@@ -84,6 +87,53 @@ def of_one_scale(stacks: Sequence[Stack], options: PreprocessOptions, left_out: 
             "percentiles of its own"
         )
     return usual[0] or "other", fitting
+
+
+def of_one_size(cases: Sequence[tuple[Stack, PlaneMap, int]], left_out: LeftOut) -> list[int]:
+    """The indices of the cases whose slices have the size of most; cases are stacks, with their grid and slices kept.
+
+    The others are left out. DataError if no case is left.
+    """
+    sound: dict[int, tuple[int, int]] = {}
+    slices: Counter[tuple[int, int]] = Counter()
+    for index, (stack, plane, count) in enumerate(cases):
+        rows, columns = plane.shape
+        if rows * columns > MAX_PIXELS:
+            left_out.add(
+                f"{stack.name}: its slices would have {columns} x {rows} pixels, as its header says "
+                f"that a pixel measures {stack.spacing[2]:g} mm: too many",
+                left_out.place(stack.first.entry),
+            )
+            continue
+        sound[index] = plane.shape
+        slices[plane.shape] += count
+    if not sound:
+        raise DataError(f"all {len(cases)} cases failed; the first: {left_out.reasons[0]}")
+    usual = slices.most_common(1)[0][0]
+    fitting = [index for index, shape in sound.items() if shape == usual]
+    for index, shape in sound.items():
+        if shape != usual:
+            stack = cases[index][0]
+            ours, most = (f"{columns} x {rows}" for rows, columns in (shape, usual))
+            left_out.add(
+                f"{stack.name}: its slices have {ours} pixels, those of {cases[fitting[0]][0].name} {most}; "
+                "bring all to one size with --size",
+                left_out.place(stack.first.entry),
+            )
+    return fitting
+
+
+def kept_slices(stack: Stack, findings: Collection[int], healthy: int | None) -> tuple[int, ...]:
+    """Indices of the slices to keep: all, or those with a finding and `healthy` of the others, drawn by where they lie.
+
+    Not by who they show: from the slices that were drawn of many, a name could be found out.
+    """
+    every = range(len(stack.slices))
+    if healthy is None:
+        return tuple(every)
+    here = f"{len(every)}/{stack.origin}/{stack.spacing}"
+    drawn = {index: uniform(split_key(None), f"{here}/{index}") for index in set(every) - set(findings)}
+    return tuple(sorted([*findings, *sorted(drawn, key=drawn.__getitem__)[:healthy]]))
 
 
 def _of_any_depth(stacks: Sequence[Stack]) -> set[str]:

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medgen.artifacts.stacks import MENDABLE, OFF_GRID
-from medgen.imaging.geometry import IN_PLACE, DepthMap, Pair, plan_even
+from medgen.imaging.cases.options import PreprocessOptions
+from medgen.imaging.geometry import IN_PLACE, DepthMap, Pair, PlaneMap, plan_even, plan_plane
 from medgen.imaging.reading.series import Stack
 
 LARGEST_GAP = 2.1
@@ -99,3 +100,18 @@ def _largest(shifts: tuple[Pair, ...]) -> float:
 def _floor(values: list[float]) -> int:
     """The whole pixel below the least of them and 0; rounding does not count."""
     return min(0, math.floor(min(values) + 1e-3))
+
+
+def plane_of(
+    stack: Stack, mending: Mending | None, size: tuple[int, int] | None, options: PreprocessOptions
+) -> PlaneMap:
+    """The map of the first slice, mended or not, to `size` (rows, columns) and the spacing of the options."""
+    source = stack.first.rows, stack.first.columns
+    plane = plan_plane(
+        mending.canvas(source) if mending else source,
+        (stack.spacing[1], stack.spacing[2]),
+        size=size,
+        keep_aspect=options.keep_aspect,
+        spacing=options.spacing,
+    )
+    return plane.moved(mending.lowest, source) if mending else plane

@@ -9,15 +9,16 @@ from pathlib import Path
 
 from medgen.artifacts.stacks import MENDABLE
 from medgen.errors import DataError, InputMissingError, UsageError
-from medgen.imaging.cases.choice import chosen, of_one_scale
+from medgen.imaging.cases.choice import chosen, kept_slices, of_one_scale, of_one_size
 from medgen.imaging.cases.identity import case_id, telling_slice
 from medgen.imaging.cases.intensity import Encoding, plan_encoding
 from medgen.imaging.cases.left_out import LeftOut, Place
 from medgen.imaging.cases.masking import CaseMasks, named_masks, plan_classes
-from medgen.imaging.cases.mending import Mending, obstacle, plan_mending
+from medgen.imaging.cases.mending import Mending, obstacle, plan_mending, plane_of
 from medgen.imaging.cases.options import PreprocessOptions
 from medgen.imaging.cases.work import PassedOver, Piece, Scanned, ScanTask, TellingTask, scan, telling_digest
 from medgen.imaging.cases.workers import Workers
+from medgen.imaging.geometry import PlaneMap, parse_size
 from medgen.imaging.labels import lidc
 from medgen.imaging.labels import table as csv_labels
 from medgen.imaging.labels.annotations import NODULE_FIELDS, Annotation
@@ -46,22 +47,23 @@ class Sources:
     """Whether the name of a source folder counts for the ids of files that have no other identity."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class PlannedCase:
     """One case to be made."""
 
     stack: Stack
     annotation: Annotation
     masks: SliceMasks  # empty where none are asked for
-    keep: list[int]  # indices of the slices that are kept
+    keep: tuple[int, ...]  # indices of the slices that are kept
+    plane: PlaneMap  # of the first slice
     mending: Mending | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Plan:
     """All cases, in order, and what they have in common."""
 
-    cases: list[PlannedCase]
+    cases: tuple[PlannedCase, ...]
     encoding: Encoding
     channels: int
     vector_fields: tuple[str, ...]
@@ -77,6 +79,7 @@ def make_plan(
 
     Pixels are read only where labels name cases by their ids, a slice of each stack.
     """
+    size = parse_size(options.size)
     sources, table = _tables(inputs, options, left_out)
     if table and table.fields and inputs.lidc_xml:
         raise UsageError("the labels and --lidc-xml both give vectors; use one of them")
@@ -138,7 +141,10 @@ def make_plan(
             left_out.add(str(error), left_out.place(stack.first.entry))
             continue
         _tell_flaws(stack, mending, options, reporter)
-        cases.append(PlannedCase(stack, annotations[index], found, [], mending))
+        keep = kept_slices(stack, annotations[index].findings, options.healthy_slices if fields else None)
+        cases.append(
+            PlannedCase(stack, annotations[index], found, keep, plane_of(stack, mending, size, options), mending)
+        )
     if not cases:
         raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess")
     if options.train_only and options.train_only not in classes:
@@ -165,7 +171,8 @@ def make_plan(
         )
     colour = any(case.stack.first.colour for case in cases)
     channels = int(options.channels) if options.channels != "auto" else 3 if colour else 1
-    return Plan(cases, encoding, channels, fields, classes, labelled, mask_classes)
+    same = of_one_size([(case.stack, case.plane, len(case.keep)) for case in cases], left_out)
+    return Plan(tuple(cases[index] for index in same), encoding, channels, fields, classes, labelled, mask_classes)
 
 
 def _ids(stacks: Sequence[Stack], workers: Workers) -> list[str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from medgen.artifacts.provenance import derive, fingerprint
 from medgen.artifacts.schema import SetHeader
@@ -13,17 +12,15 @@ from medgen.artifacts.sharding import mark_shard, take_shard
 from medgen.config import plain
 from medgen.errors import DataError, MedgenError, UsageError
 from medgen.imaging.cases.assembly import Assembler, patient_of
-from medgen.imaging.cases.identity import secret_key, split_key, telling_slice, weakness
+from medgen.imaging.cases.identity import secret_key, telling_slice, weakness
 from medgen.imaging.cases.left_out import LeftOut, Place
 from medgen.imaging.cases.options import PreprocessOptions
 from medgen.imaging.cases.planning import Plan, PlannedCase, Sources, make_plan, telling_piece
-from medgen.imaging.cases.splits import parse_fractions, uniform
+from medgen.imaging.cases.splits import parse_fractions
 from medgen.imaging.cases.work import Piece, ReadTask, Slab, read
 from medgen.imaging.cases.workers import WorkerDied, Workers
-from medgen.imaging.geometry import PlaneMap, parse_size, plan_plane
 from medgen.imaging.masks.sources import files_of
 from medgen.imaging.reading.series import Stack
-from medgen.imaging.reading.slices import MAX_PIXELS
 from medgen.reporting import Reporter
 
 SLAB_SLICES = 16  # decoded in one task; bounds the memory of a worker, and keeps all of them busy on one case
@@ -60,7 +57,6 @@ def preprocess(
     secret = secret_key()
     if told := weakness():
         reporter.warn(told)
-    size = parse_size(options.size)
     fractions = parse_fractions(options.split)
     if options.healthy_slices is not None and options.thickness is not None:
         raise UsageError("--healthy-slices picks single slices, --thickness needs all of them; use one of the two")
@@ -71,16 +67,13 @@ def preprocess(
     left_out = LeftOut(reporter, options.keep_going)
     with Workers(options.workers) as workers:
         plan = make_plan(inputs, options, workers, left_out, reporter)
-        for case in plan.cases:
-            case.keep = _kept_slices(case, plan, options)
-        planes = _planes(plan, options, size, left_out)
         header = mark_shard(_header(plan, options), *shard)
-        plan.cases, planes = list(take_shard(plan.cases, *shard)), list(take_shard(planes, *shard))
-        assembler = Assembler(plan, planes, options, secret, fractions)
+        plan = replace(plan, cases=tuple(take_shard(plan.cases, *shard)))
+        assembler = Assembler(plan, options, secret, fractions)
         total = sum(len(case.keep) for case in plan.cases)
         stacks: list[tuple[str, Stack]] = []
         with create_set(output, header, force=force) as writer, reporter.progress(total, "slices") as advance:
-            for task, slab in workers.map(read, _tasks(plan, planes, options)):
+            for task, slab in workers.map(read, _tasks(plan, options)):
                 outcome = assembler.take(task, _read_alone(task) if isinstance(slab, WorkerDied) else slab)
                 if isinstance(outcome, MedgenError):
                     left_out.add(str(outcome), left_out.place(plan.cases[task.case].stack.first.entry))
@@ -109,10 +102,10 @@ def _read_alone(task: ReadTask) -> Slab | MedgenError:
     return next((outcome for outcome in outcomes if isinstance(outcome, MedgenError)), outcomes[-1])
 
 
-def _tasks(plan: Plan, planes: list[PlaneMap], options: PreprocessOptions) -> Iterator[ReadTask]:
+def _tasks(plan: Plan, options: PreprocessOptions) -> Iterator[ReadTask]:
     """The slices to read, in order, in slabs; a file is never cut in two."""
     keep_physical = plan.encoding.per_case or options.thickness is not None
-    for number, (case, plane) in enumerate(zip(plan.cases, planes, strict=True)):
+    for number, case in enumerate(plan.cases):
         pieces = list(_pieces(case))
         telling = None if telling_slice(case.stack) in case.keep else telling_piece(case.stack)
         slabs: list[list[Piece]] = [[]]
@@ -125,7 +118,7 @@ def _tasks(plan: Plan, planes: list[PlaneMap], options: PreprocessOptions) -> It
                 case=number,
                 last=part == len(slabs) - 1,
                 pieces=tuple(slab),
-                plane=plane,
+                plane=case.plane,
                 spacing=(case.stack.spacing[1], case.stack.spacing[2]),
                 encoding=plan.encoding,
                 channels=plan.channels,
@@ -155,71 +148,6 @@ def _piece(case: PlannedCase, run: list[int]) -> Piece:
     shifts = tuple(case.mending.shifts[index] for index in run) if case.mending else ()
     frames = tuple(item.frame for item in slices)
     return Piece(slices[0].entry, slices[0].format, frames, masks, slices[0].plain, shifts)
-
-
-def _kept_slices(case: PlannedCase, plan: Plan, options: PreprocessOptions) -> list[int]:
-    """Indices of the slices to keep: all, or those with a finding and some of the others, drawn by where they lie.
-
-    Not by who they show: from the slices that were drawn of many, a name could be found out.
-    """
-    every = list(range(len(case.stack.slices)))
-    if options.healthy_slices is None or not plan.vector_fields:
-        return every
-    here = f"{len(every)}/{case.stack.origin}/{case.stack.spacing}"
-    drawn = {index: uniform(split_key(None), f"{here}/{index}") for index in set(every) - set(case.annotation.findings)}
-    healthy = sorted(drawn, key=drawn.__getitem__)
-    return sorted([*case.annotation.findings, *healthy[: options.healthy_slices]])
-
-
-def _planes(plan: Plan, options: PreprocessOptions, size: tuple[int, int] | None, left_out: LeftOut) -> list[PlaneMap]:
-    """The geometry of each case; cases whose slices would not have the size of most are left out."""
-    every = [(case, _plane(case, options, size)) for case in plan.cases]
-    sound: list[tuple[PlannedCase, PlaneMap]] = []
-    slices: Counter[tuple[int, int]] = Counter()
-    for case, plane in every:
-        rows, columns = shape = _shape(plane)
-        if rows * columns > MAX_PIXELS:
-            left_out.add(
-                f"{case.stack.name}: its slices would have {columns} x {rows} pixels, as its header says "
-                f"that a pixel measures {case.stack.spacing[2]:g} mm: too many",
-                left_out.place(case.stack.first.entry),
-            )
-            continue
-        sound.append((case, plane))
-        slices[shape] += len(case.keep)
-    if not sound:
-        raise DataError(f"all {len(every)} cases failed; the first: {left_out.reasons[0]}")
-    usual = slices.most_common(1)[0][0]
-    fitting = [(case, plane) for case, plane in sound if _shape(plane) == usual]
-    for case, plane in sound:
-        if _shape(plane) != usual:
-            ours, most = (f"{columns} x {rows}" for rows, columns in (_shape(plane), usual))
-            left_out.add(
-                f"{case.stack.name}: its slices have {ours} pixels, those of {fitting[0][0].stack.name} {most}; "
-                "bring all to one size with --size",
-                left_out.place(case.stack.first.entry),
-            )
-    plan.cases = [case for case, _ in fitting]
-    return [plane for _, plane in fitting]
-
-
-def _shape(plane: PlaneMap) -> tuple[int, int]:
-    """(rows, columns) of the slices it makes."""
-    return plane.y.target, plane.x.target
-
-
-def _plane(case: PlannedCase, options: PreprocessOptions, size: tuple[int, int] | None) -> PlaneMap:
-    """The map of the first slice."""
-    first, mending = case.stack.first, case.mending
-    source = first.rows, first.columns
-    plane = plan_plane(
-        mending.canvas(source) if mending else source,
-        (case.stack.spacing[1], case.stack.spacing[2]),
-        size=size,
-        keep_aspect=options.keep_aspect,
-        spacing=options.spacing,
-    )
-    return plane.moved(mending.lowest, source) if mending else plane
 
 
 def _header(plan: Plan, options: PreprocessOptions) -> SetHeader:

@@ -23,7 +23,7 @@ from medgen.evaluation.section import Section
 from medgen.evaluation.segmentation.options import SegmenterOptions
 from tests.unit.evaluation.made_pairs import SIDE, Made, made, silent, write
 
-OPTIONS = MasksOptions(segmenter=SegmenterOptions(side=SIDE, width=8, steps=100))
+OPTIONS = MasksOptions(segmenter=SegmenterOptions(side=SIDE, width=8, steps=100, batch_size=8))
 BANK = FeatureBank(builtin_extractor())
 """Keeps the segmenter of the reference over all tests."""
 

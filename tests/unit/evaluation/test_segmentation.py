@@ -84,7 +84,7 @@ def test_a_rotation_keeps_shapes_in_an_oblong_image() -> None:
 
 
 def test_it_learns_to_find_discs() -> None:
-    options = SegmenterOptions(side=SIDE, width=8, steps=100)
+    options = SegmenterOptions(side=SIDE, width=8, steps=100, batch_size=8)
     network = train(pairs_of(made(40, seed=4)), 2, options, seed=0)
     new = pairs_of(made(40, seed=5, empty=10))
     agreed = agreement_of(segment(network, new.images), new, 2, in_mm=False)

@@ -1,0 +1,30 @@
+"""A plan says all there is to know before pixels are read, and stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medgen.imaging.cases.left_out import LeftOut
+from medgen.imaging.cases.options import PreprocessOptions
+from medgen.imaging.cases.planning import Sources, make_plan
+from medgen.imaging.cases.workers import Workers
+from medgen.reporting import Silent
+
+
+def test_a_plan_holds_the_cases_of_one_size_with_their_slices_and_grid(tmp_path: Path) -> None:
+    for number, side in enumerate((16, 16, 24)):
+        pixels = np.random.default_rng(number).integers(0, 255, (side, 20), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    left_out = LeftOut(Silent(), True)
+    with Workers(1) as workers:
+        plan = make_plan(Sources((str(tmp_path),)), PreprocessOptions(), workers, left_out, Silent())
+    assert [(case.keep, case.plane.shape) for case in plan.cases] == [((0,), (16, 20))] * 2
+    (reason,) = left_out.reasons
+    assert "its slices have 20 x 24 pixels" in reason
+    with pytest.raises(FrozenInstanceError):
+        plan.cases[0].keep = ()  # type: ignore[misc]
