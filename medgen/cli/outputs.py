@@ -15,7 +15,7 @@ from typing import Any
 
 from medgen.errors import UsageError
 
-WRITTEN = ("output", "report", "log", "tensorboard", "pairs_png")
+WRITTEN = ("output", "report", "log", "tensorboard", "pairs_png", "ratings")
 """Parameters that name what is written; all others that can be files name what is read."""
 _READ = re.compile("SET|SOURCE|FILE|MODEL|NORMALIZED|MAPS|PLACE|VAE")
 """In the metavariables of these."""

@@ -182,7 +182,11 @@ def test_all_that_commands_write_is_known_here() -> None:
         command: {parameter.name for parameter in parameters(command)} & set(WRITTEN)  # type: ignore[attr-defined]
         for command in COMMANDS
     }
-    assert {command for command, names in written.items() if "output" not in names} == {"info", "check", "presets"}
+    assert {command for command, names in written.items() if "output" not in names} == {
+        *("info", "check", "presets"),
+        "rate",  # adds to a file that it also reads
+    }
     assert all("report" in names for names in written.values())
     assert written["train-vae"] == written["train-diffusion"] == {"output", "report", "log", "tensorboard"}
+    assert written["rate"] == {"ratings", "report"}
     assert written["evaluate"] == {"output", "report", "pairs_png"}
