@@ -8,7 +8,8 @@ import torch
 from medgen.diffusion.options import SamplingOptions, ScheduleConfig
 from medgen.diffusion.sampling import sample
 from medgen.diffusion.schedules import Schedule
-from medgen.nets.options import UNetConfig, VAEConfig
+from medgen.nets.condition import Condition
+from medgen.nets.options import SideConfig, UNetConfig, VAEConfig
 from medgen.nets.perception.features import FixedFeatures
 from medgen.nets.unet import UNet
 from medgen.nets.vae import VAE
@@ -73,3 +74,28 @@ def test_built_in_features_never_run_in_tf32() -> None:
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
     torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-4)
+
+
+def under_masks(device: str) -> torch.Tensor:
+    """Answers to a batch that asks for masks and to one that asks for nothing, as guidance wants them."""
+    torch.manual_seed(0)
+    config = UNetConfig(
+        in_channels=4, out_channels=4, widths=(32, 64), attention=("none", "none"), mid_attention="none", groups=8,
+        blocks=1, side=SideConfig(classes=2, factor=2, hint_width=8),
+    )  # fmt: skip
+    network = UNet(config).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    x, t, mask = torch.randn(3, 4, 8, 8), torch.tensor([3.0, 300.0, 700.0]), torch.rand(3, 2, 16, 16).round()
+    network.to(device)
+    with torch.inference_mode():
+        asked = network.prepared(Condition(mask=mask).to(torch.device(device)))
+        both = asked.joined(asked.null())
+        return network(x.repeat(2, 1, 1, 1).to(device), t.repeat(2).to(device), both).cpu()
+
+
+@cuda
+def test_masks_are_followed_as_on_the_cpu() -> None:
+    expected, answer = under_masks("cpu"), under_masks("cuda")
+    assert (answer - expected).abs().max() < 1e-3 * expected.abs().max()
