@@ -36,6 +36,8 @@ def one_hot(labels: Array, names: Sequence[str]) -> Array:
 
     Background is where all channels are 0. DataError for a value without a name.
     """
+    if labels.shape[1] != 1:
+        raise DataError(f"masks of {labels.shape[1]} channels are no label maps; preprocess the images again")
     if (largest := int(labels.max(initial=0))) >= len(names):
         raise DataError(f"a mask holds {largest}, which is no class; {told(names)}")
     classes = np.arange(1, len(names), dtype=labels.dtype).reshape(-1, 1, 1)

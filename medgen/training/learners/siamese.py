@@ -52,7 +52,7 @@ class SiameseLearner(Learner):
         self.schedule = Schedule(options.schedule)
         with seeded(options.seed, "weights"):
             self.model = Siamese(options.network, channels, options.hint)
-        self.idle_weights = not options.losses.image  # the image's entry learns from that term alone
+        self.idle_weights = not options.losses.sees_image
         unet = self.model.unet
         if options.trunk != "all":
             unet.requires_grad_(False)

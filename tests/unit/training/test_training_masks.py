@@ -38,6 +38,8 @@ def test_a_label_map_becomes_a_channel_for_each_class_but_the_background() -> No
     assert one_hot(labels, NAMES).tolist() == [[[[0, 1, 0]], [[0, 0, 1]]]]
     with pytest.raises(DataError, match=r"a mask holds 2, which is no class; the classes are 0 background, 1 polyp"):
         one_hot(labels, NAMES[:2])
+    with pytest.raises(DataError, match="masks of 2 channels are no label maps"):
+        one_hot(np.zeros((1, 2, 4, 4), np.uint8), NAMES)
 
 
 @pytest.mark.parametrize(("names", "channels"), [(NAMES, 2), ((), 1)])
