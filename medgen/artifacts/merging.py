@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import msgspec
 
+from medgen.artifacts.label_maps import mask_names
 from medgen.artifacts.provenance import Identified, Provenance, derive
 from medgen.artifacts.schema import Case, SetHeader
 from medgen.artifacts.sets import SetReader
@@ -39,7 +40,7 @@ def join(
     first = readers[0].header
     for reader, name in zip(readers, names, strict=True):
         for field in _MUST_AGREE:
-            ours, theirs = getattr(first, field), getattr(reader.header, field)
+            ours, theirs = _told(first, field), _told(reader.header, field)
             if ours != theirs:
                 raise DataError(
                     f"{name}: its {field} is {theirs}, that of {names[0]} is {ours}; these cannot be merged"
@@ -52,6 +53,11 @@ def join(
     header = msgspec.structs.replace(first, provenance=derive("merge", {}, inputs=readers), notes=notes)
     found = ((case, name) for reader, name in zip(readers, names, strict=True) for case in reader)
     return header, list(readers), _apart(found if mixed else _of_one_kind(found), drop=drop)
+
+
+def _told(header: SetHeader, field: str) -> object:
+    """A field of a header; of masks without names what they mean."""
+    return mask_names(header) if field == "mask_names" else getattr(header, field)
 
 
 class _Shards:

@@ -15,6 +15,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from PIL import Image
 
 from medgen.artifacts.schema import Case, SetHeader
 from medgen.artifacts.sets import open_set
@@ -227,6 +228,41 @@ def test_x_rays_of_every_mode_and_masks(real: Path, medgen: Run, tmp_path: Path)
         shares = [float(case["mask"].mean()) for case in cases]
         assert all(0.005 < share < 0.6 for share in shares)
         assert all(set(np.unique(case["mask"])) == {0, 1} for case in cases)
+
+
+@pytest.mark.parametrize("name", ["polyp_cvc612", "retina_chase_db1", "lung_cxr"])
+def test_masks_are_those_of_the_files_and_come_back_from_nnunet(
+    real: Path, medgen: Run, tmp_path: Path, name: str
+) -> None:
+    folder = real / "mask_pairs" / name
+    made, again, out = tmp_path / "made.h5", tmp_path / "again.h5", tmp_path / "Dataset501_Pairs"
+    call = (
+        "preprocess",
+        folder / "images",
+        "--masks",
+        folder / "masks",
+        "--mask-classes",
+        "thing",
+        "--split-name",
+        "train",
+    )
+    result = medgen(*call, "-o", made)
+    assert result.returncode == 0, result.stderr
+    assert (b"JPEG, which blurs values, were cut at 127.5" in result.stderr) == (name == "polyp_cvc612")
+    header, cases = contents(made)
+    assert header.mask_names == ("background", "thing")
+    files = [np.asarray(Image.open(file).convert("L")) > 127 for file in sorted((folder / "masks").iterdir())]
+    assert sorted(int(one.sum()) for one in files) == sorted(int(case["mask"].sum()) for case in cases)
+    colour = 1 if name == "lung_cxr" else 3
+    assert {case["image"].shape[1] for case in cases} == {colour}
+    assert medgen("export", made, "--to", "nnunet", "-o", out).returncode == 0
+    result = medgen("preprocess", out / "imagesTr", "--masks", out / "labelsTr", "-o", again)
+    assert result.returncode == 0, result.stderr
+    before = {case["image"].tobytes(): case["mask"] for case in cases}
+    _, after = contents(again)
+    assert len(after) == len(cases)
+    for case in after:
+        np.testing.assert_array_equal(case["mask"], before[case["image"].tobytes()])
 
 
 def test_exact_copies_are_told_and_share_a_split(real: Path, medgen: Run, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from medgen.errors import DataError
-from medgen.imaging.masks.segmentation import off_slice, plain_name
+from medgen.imaging.masks.segmentation import off_slice, plain_name, refers_to
 from medgen.imaging.masks.sources import Layer, Outline
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.series import Stack
@@ -39,9 +39,7 @@ class Structures:
 
     def belongs_to(self, stack: Stack) -> bool:
         """Whether it says that it was drawn on these slices."""
-        if self.series or self.sops:
-            return stack.first.series in self.series or any(item.sop in self.sops for item in stack.slices)
-        return bool(self.reference) and self.reference == stack.first.reference
+        return refers_to(stack, self.sops, self.series, self.reference)
 
     def layers(self, stack: Stack) -> list[list[Layer]]:
         """The outlines over each slice. DataError for a contour that lies on none, or askew."""

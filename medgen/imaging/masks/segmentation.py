@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,10 +50,7 @@ class Segmentation:
 
     def belongs_to(self, stack: Stack) -> bool:
         """Whether it says that it was drawn on these slices."""
-        sops = {frame.source[0] for frame in self.frames} - {""}
-        if self.series or sops:
-            return stack.first.series in self.series or any(item.sop in sops for item in stack.slices)
-        return bool(self.reference) and self.reference == stack.first.reference
+        return refers_to(stack, {frame.source[0] for frame in self.frames} - {""}, self.series, self.reference)
 
     def layers(self, stack: Stack) -> list[list[Layer]]:
         """The segments over each slice. DataError where the frames do not fit the slices."""
@@ -99,6 +96,16 @@ class Segmentation:
         height, width = item.spacing or (1.0, 1.0)
         beside = abs(float(away @ down)) < 0.5 * height and abs(float(away @ across)) < 0.5 * width
         return beside and abs(float(away @ np.cross(across, down))) <= off_slice(gap)
+
+
+def refers_to(stack: Stack, sops: Set[str], series: Set[str], reference: str) -> bool:
+    """Whether an object means these slices: by instances if it names some, else by series, else by frame of reference.
+
+    A series may hold other stacks too, such as a localizer or other phases.
+    """
+    if sops:
+        return any(item.sop in sops for item in stack.slices)
+    return stack.first.series in series if series else bool(reference) and reference == stack.first.reference
 
 
 def off_slice(gap: float) -> float:

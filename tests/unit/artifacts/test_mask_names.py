@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
+from medgen.artifacts.label_maps import BINARY
 from medgen.artifacts.merging import join
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, ContentDigest, SetHeader
@@ -50,6 +52,17 @@ def test_names_are_kept_and_sets_that_differ_in_them_are_not_joined(tmp_path: Pa
         for other in (second, third):
             with pytest.raises(DataError, match="its mask_names"):
                 join([first, other], ["a", "other"])
+
+
+def test_masks_without_names_are_background_and_foreground(tmp_path: Path) -> None:
+    """As sets have them that were made before there were names."""
+    for name, names in (("a", BINARY), ("b", ())):
+        with create_set(tmp_path / name, SetHeader("image", derive("x", {"name": name}), mask_names=names)) as writer:
+            writer.write(replace(case(1), id=name))
+    with open_set(tmp_path / "a") as first, open_set(tmp_path / "b") as second:
+        header, _, cases = join([first, second], ["a", "b"])
+        assert header.mask_names == BINARY
+        assert len(list(cases)) == 2
 
 
 @pytest.mark.parametrize(

@@ -367,3 +367,15 @@ def test_a_damaged_object_is_left_out_and_the_others_are_read(
     status, _, mask = read(ct, folder, "--keep-going")
     assert status == 1
     np.testing.assert_array_equal(mask[1], DISC)
+
+
+def test_other_stacks_of_the_series_are_not_meant(ct: Path, write_slice: WriteSlice, tmp_path: Path) -> None:
+    """A localizer in the same series has no mask of its own."""
+    tags = {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1], "SOPInstanceUID": "1.2.8", "FrameOfReferenceUID": FRAME}
+    write_slice(ct / "scout.dcm", LOW[0], **tags)
+    path = write_seg(tmp_path / "s.dcm", {1: "liver"}, [(1, 1, DISC)])
+    out = tmp_path / "out.h5"
+    call = ["preprocess", str(ct), "--masks", str(path), "--masks-optional", "--workers", "1", "-o", str(out)]
+    assert run(call) == 0
+    with open_set(out) as reader:
+        assert sorted(int(case["mask"].sum()) for case in reader) == [0, DISC.sum()]
