@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from medgen.phantoms.endoscopy.colon import FAR, NEAR, Fold, Wall, texture
 from medgen.phantoms.endoscopy.polyps import SIZES, TUBE, Hanging, Polyp
 from medgen.phantoms.options import EndoscopyOptions
 from medgen.phantoms.pictures import NORMAL, LabelledPicture, Rows, ShownFinding, tint
-from medgen.phantoms.primitives import Floats, coverage
+from medgen.phantoms.primitives import Floats, Grid, coverage
 
 TABLES, FOLDERS = pictures.TABLES, pictures.FOLDERS
 CLASSES = ("background", "polyp")
@@ -115,6 +116,15 @@ class Scene:
     row: Floats
     column: Floats
 
+    @cached_property
+    def covers(self) -> list[Floats]:
+        """The share of each pixel (H, W) that each polyp takes; what hangs hides what is behind."""
+        covers = [self.wall.look(cover, self.row, self.column) for cover in self.wall.covers]
+        for one in self.hanging:
+            whole = one.cover(self.u, self.v)
+            covers = [cover * (1.0 - whole) for cover in covers] + [whole]
+        return covers
+
 
 def draw(options: EndoscopyOptions, index: int) -> LabelledPicture:
     """Frame number `index`; with all frames healthy, the same options give the same one without its polyps."""
@@ -129,7 +139,7 @@ def draw(options: EndoscopyOptions, index: int) -> LabelledPicture:
     image = _light(colon, stand, scene)
     image = _expose(exposure, image, stand, frame)
     findings, labels = [], np.zeros((options.size, options.size), np.uint8)
-    for polyp, cover in zip(scene.polyps, _covers(scene), strict=True):
+    for polyp, cover in zip(scene.polyps, scene.covers, strict=True):
         mask = pictures.shrink(cover * frame, options.size) >= 0.5
         labels[mask] = CLASSES.index("polyp")
         if mask.any():
@@ -144,7 +154,7 @@ def _arrange(rng: np.random.Generator, stand: Stand, polyps: list[Polyp], frame:
     placed = [(polyp, _place(rng, stand)) for polyp in in_order]
     for _ in range(TRIES):
         scene = _scene(stand, placed, len(frame))
-        hidden = [float((cover * frame).mean()) < LEAST_AREA for cover in _covers(scene)]
+        hidden = [float((cover * frame).mean()) < LEAST_AREA for cover in scene.covers]
         if not any(hidden):
             return scene
         tried = list(zip(placed, hidden, strict=True))
@@ -179,15 +189,6 @@ def _scene(stand: Stand, placed: list[tuple[Polyp, tuple[float, float, float]]],
     wall = Wall(stand.seed, stand.folds, bumps)
     sight_u, sight_v, sight_angle, slope = stand.sight(size)
     return Scene(wall, hanging, inside + before, sight_u, sight_v, *wall.seen(sight_angle, slope))
-
-
-def _covers(scene: Scene) -> list[Floats]:
-    """The share of each pixel (H, W) that each polyp takes; what hangs hides what is behind."""
-    covers = [scene.wall.look(cover, scene.row, scene.column) for cover in scene.wall.covers]
-    for one in scene.hanging:
-        whole = one.cover(scene.u, scene.v)
-        covers = [cover * (1.0 - whole) for cover in covers] + [whole]
-    return covers
 
 
 def _light(colon: Colon, stand: Stand, scene: Scene) -> Floats:
@@ -232,17 +233,19 @@ def _bubbles(rng: np.random.Generator, image: Floats, scene: Scene, pixel: float
     """Bubbles of foam: a dark rim, bright on one side, and a gleam."""
     if rng.random() < 0.6:
         return
+    grid, light = Grid(len(image), pixel), 1.5 * float(image.mean())
     middle = rng.uniform(-0.7, 0.7, 2)
     for _ in range(int(rng.integers(2, 12))):
         x, y = rng.normal(middle, 0.14)
         radius = rng.uniform(0.012, 0.05)
-        away = np.hypot(scene.u - x, scene.v - y)
+        window = grid.window((x - 0.12, x + 0.12), (y - 0.12, y + 0.12))
+        part, u, v = image[window], scene.u[window] - np.float32(x), scene.v[window] - np.float32(y)
+        away = np.hypot(u, v)
         ring = np.exp(-(((away - 0.85 * radius) / (0.18 * radius + 0.5 * pixel)) ** 2))
-        light = image.mean() * 1.5
-        tint(image, (light, 0.95 * light, 0.75 * light), 0.45 * ring * (scene.v < y + 0.3 * radius))
-        tint(image, (0.3 * light, 0.2 * light, 0.1 * light), 0.3 * ring * (scene.v >= y + 0.3 * radius))
-        spot = np.hypot(scene.u - x + 0.35 * radius, scene.v - y + 0.4 * radius)
-        tint(image, (2.4, 2.4, 2.3), coverage(spot - 0.2 * radius, 2.0 * pixel))
+        tint(part, (light, 0.95 * light, 0.75 * light), 0.45 * ring * (v < 0.3 * radius))
+        tint(part, (0.3 * light, 0.2 * light, 0.1 * light), 0.3 * ring * (v >= 0.3 * radius))
+        spot = np.hypot(u + 0.35 * radius, v + 0.4 * radius)
+        tint(part, (2.4, 2.4, 2.3), coverage(spot - 0.2 * radius, 2.0 * pixel))
 
 
 def _frame(stand: Stand, size: int) -> Floats:

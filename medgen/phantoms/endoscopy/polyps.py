@@ -8,7 +8,7 @@ import numpy as np
 
 from medgen.phantoms.endoscopy.colon import Bump, outline
 from medgen.phantoms.pictures import tint
-from medgen.phantoms.primitives import Floats, coverage, enlarge, smooth_max
+from medgen.phantoms.primitives import Floats, Grid, Window, coverage, enlarge, smooth_max
 
 TUBE = 22.0  # mm, the colon's radius
 SIZES = (12.0, 20.0)  # mm: small below, large from there on
@@ -87,17 +87,26 @@ class Hanging:
         head = (level - 1.0) * self.radius
         return head, stalk, np.where(head < 0, facing, 0.9 * bare)
 
+    def window(self, size: int) -> Window:
+        """Rows and columns of a square frame that it, and its shadow, can be in."""
+        ends = np.array([self.head, self.foot])
+        (left, top), (right, bottom) = ends.min(axis=0) - 3.0 * self.radius, ends.max(axis=0) + 3.0 * self.radius
+        return Grid(size, 2.0 / size).window((left, right), (top, bottom))
+
     def cover(self, u: Floats, v: Floats) -> Floats:
         """The share of each pixel (H, W) that it takes."""
-        head, stalk, _ = self.shape(u, v)
-        return coverage(np.minimum(head, stalk), 2.0 / len(u))
+        covered, window = np.zeros_like(u), self.window(len(u))
+        head, stalk, _ = self.shape(u[window], v[window])
+        covered[window] = coverage(np.minimum(head, stalk), 2.0 / len(u))
+        return covered
 
     def paint(self, image: Floats, u: Floats, v: Floats, mucosa: Floats) -> None:
         """Draw it into light (H, W, 3)."""
         rng, size, pixel = np.random.default_rng(self.polyp.seed), len(image), 2.0 / len(image)
         lumps, grain = (enlarge(rng.standard_normal((n, n)).astype(np.float32), size, size) for n in (28, 120))
-        grain += 0.6 * lumps
-        head, stalk, facing = self.shape(u, v)
+        window = self.window(size)
+        image, grain = image[window], grain[window] + 0.6 * lumps[window]
+        head, stalk, facing = self.shape(u[window], v[window])
         whole = np.minimum(head, stalk)
         image *= 1.0 - 0.35 * np.exp(-np.maximum(whole, 0.0) / (0.25 * self.radius))[..., None]  # less light beside it
         for distance, share in ((stalk, 0.25), (head, 1.0)):
