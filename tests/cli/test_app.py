@@ -66,6 +66,13 @@ def test_every_option_that_takes_a_value_shows_its_default(name: str) -> None:
             assert "[default: " in text or "[required" in text or not takes_value, (heading, switches)
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_two_options_have_one_flag(name: str) -> None:
+    command = typer.main.get_command(app).get_command(None, name)
+    flags = [flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)]
+    assert len(flags) == len(set(flags))
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys; from medgen.cli.app import COMMANDS, run; statuses = [run(['--help']), run(['presets'])];"
