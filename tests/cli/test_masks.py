@@ -159,6 +159,27 @@ def test_smoothed_masks_are_named_with_the_remedy(tmp_path: Path, make: Callable
         assert part in made.told
 
 
+@pytest.mark.parametrize("how", [Image.Resampling.BILINEAR, Image.Resampling.LANCZOS, Image.Resampling.BOX])
+def test_a_mask_that_was_resized_like_a_picture_is_smooth(
+    tmp_path: Path, make: Callable[..., Made], how: Image.Resampling
+) -> None:
+    """Even where that made a single value: BOX halves to 0, 64, 128, 191 and 255, or fewer."""
+    picture(tmp_path / "images" / "a.png")
+    resized = Image.fromarray(disc(size=64, radius=20.5, x=30)).resize((32, 32), how)
+    save(tmp_path / "masks" / "a.png", np.asarray(resized))
+    told = make("images", "--masks", "masks").told
+    assert "masks/a.png" in told
+    assert "edges only" in told
+
+
+def test_black_grey_and_white_areas_are_classes(tmp_path: Path, make: Callable[..., Made]) -> None:
+    """Disc and cup of the eye, as REFUGE and others code them."""
+    picture(tmp_path / "images" / "a.png")
+    nested = np.where(disc(radius=4) > 0, 255, np.where(disc(radius=11) > 0, 128, 0)).astype(np.uint8)
+    save(tmp_path / "masks" / "a.png", nested)
+    assert make("images", "--masks", "masks").header.mask_names == ("background", "128", "255")
+
+
 def test_thin_classes_are_no_smoothed_edges(tmp_path: Path, make: Callable[..., Made]) -> None:
     """Vessels of a pixel: nothing of them has four neighbours alike."""
     lines = np.zeros((32, 32), np.uint8)

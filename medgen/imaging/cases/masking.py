@@ -140,9 +140,9 @@ def _decided(said: Declared | None, seen: Mapping[int, Seen], tasks: Sequence[Su
     values: dict[int, tuple[int, int]] = {}
     examples: dict[int, str] = {}
     for index, what in seen.items():
-        for value, (pixels, inner) in what.values.items():
+        for value, (pixels, between) in what.values.items():
             before = values.get(value, (0, 0))
-            values[value] = before[0] + pixels, before[1] + inner
+            values[value] = before[0] + pixels, before[1] + between
             examples.setdefault(value, tasks[index].masks[0].entry.name)
     drawn = {layer for index in seen for mask in tasks[index].masks for layer in layers_of(mask)}
     rarest = examples[min(values, key=lambda value: values[value])] if values else ""

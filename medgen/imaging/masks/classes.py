@@ -17,6 +17,7 @@ from medgen.imaging.labels.rows import read_rows
 
 MOST = 256  # classes, in a byte
 _FILES = ("classes.json", "classes.csv", "dataset.json")  # the last one is nnU-Net's
+SLOPE = 0.6  # of a value's pixels: if more lie between a lower and a higher one, it is no class but a smooth edge
 _SHOWN = 6  # values in a message
 
 
@@ -193,13 +194,17 @@ def _values_of(said: Declared | None, values: Mapping[int, tuple[int, int]], pea
 
 
 def refuse_smooth(values: Mapping[int, tuple[int, int]], example: str) -> None:
-    """DataError if many values occur along edges only, as where a picture of two values was smoothed."""
-    thin = [value for value, (pixels, inner) in values.items() if inner < 0.05 * pixels]
-    if len(values) > 4 and len(thin) > 2 and 2 * len(thin) > len(values):
+    """DataError if values occur on slopes between others only, as where a picture of two values was smoothed.
+
+    One or two may be thin classes, unless the others are black and white.
+    """
+    steep = sorted(value for value, (pixels, between) in values.items() if between > SLOPE * pixels)
+    if len(steep) > 2 or (steep and {0, 255} <= set(values)):
+        verb = "lie" if len(steep) > 1 else "lies"
         raise DataError(
-            f"{example}: the masks hold {len(values)} values, of which {len(thin)} ({_some(sorted(thin))}) lie along "
-            "edges only: they are smoothed, which makes values that are no class; cut them at a threshold first, or "
-            "name all classes with --mask-classes"
+            f"{example}: the masks hold {len(values)} values, of which {_some(steep)} {verb} along edges only: they "
+            "are smoothed, which makes values that are no class; cut them at a threshold first, or name all classes "
+            "with --mask-classes"
         )
 
 

@@ -87,7 +87,7 @@ class Seen:
     """What the masks of a case hold, before anybody says which classes there are."""
 
     values: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """Of each value of pictures, its pixels, and how many of these have four neighbours of the same value."""
+    """Of each value of pictures, its pixels, and how many of these lie between a lower and a higher neighbour."""
     peak: float = 0.0  # the highest value of smeared pictures
     layers: Counter[str] = field(default_factory=Counter)  # pixels of each
     overlaps: Counter[tuple[str, str]] = field(default_factory=Counter)  # pixels that two layers share
@@ -137,15 +137,16 @@ def label_map(mask: MaskSource, classes: MaskClasses) -> npt.NDArray[np.uint8]:
 
 def _count(seen: Seen, values: npt.NDArray[np.int64]) -> None:
     found, counts = _unique(values)
-    whole: dict[int, int] = {}
-    if len(found) > 2 and min(values.shape) > 2:  # two values have no edge between them that could be smooth
-        middle = values[1:-1, 1:-1]
-        neighbours = (values[:-2, 1:-1], values[2:, 1:-1], values[1:-1, :-2], values[1:-1, 2:])
-        inner, pixels = _unique(middle[np.logical_and.reduce([middle == one for one in neighbours])])
-        whole = dict(zip(inner, pixels, strict=True))
+    between: dict[int, int] = {}
+    if len(found) > 2:  # two values have no edge between them that could be smooth
+        from scipy import ndimage
+
+        rising = ndimage.minimum_filter(values, 3) < values
+        rising &= values < ndimage.maximum_filter(values, 3)
+        between = dict(zip(*_unique(values[rising]), strict=True))
     for value, count in zip(found, counts, strict=True):
         before = seen.values.get(value, (0, 0))
-        seen.values[value] = (before[0] + count, before[1] + whole.get(value, 0))
+        seen.values[value] = (before[0] + count, before[1] + between.get(value, 0))
 
 
 def _unique(values: npt.NDArray[np.int64]) -> tuple[list[int], list[int]]:
