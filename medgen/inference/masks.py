@@ -37,8 +37,8 @@ LabelMap = npt.NDArray[np.uint8]
 Plane = npt.NDArray[np.bool_]
 FULL = 255
 """What stands for the class of a mask of one class in most files, where it is not 1."""
-DARK = 0.02
-"""Share of the range of an image's values that lies no higher than its background."""
+DARK_EDGE, DARK = 0.1, 0.03
+"""Shares of the range of an image's values: how dark an edge is that shows nothing, and how far that scatters."""
 SHOWN = 0.25
 """Least share of an image that its foreground takes up."""
 NOWHERE = -1
@@ -279,12 +279,21 @@ def masks_of_set(stored: StoredSet, slices: Sequence[int], wanted: ModelMasks, n
 
 
 def foreground_of(image: Array) -> Plane | None:
-    """Where an image (C, H, W) shows something: all but what is as dark as can be and reaches its edge, (H, W).
+    """Where an image (C, H, W) shows something, (H, W): all but what is as dark as its edge and reaches that.
 
-    None where that would be most of the image: then nothing tells the two apart.
+    None where the edge is not dark, or that would be most of the image: then nothing tells the two apart.
     """
-    low, high = float(image.min()), float(image.max())
-    dark, _ = ndimage.label((image <= low + DARK * (high - low)).all(0))
-    at_edge = np.unique(np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]]))
+    values = image.max(0).astype(np.float64)
+    low, span = values.min(), np.ptp(values)
+    level = np.median(_edge(values))
+    if level > low + DARK_EDGE * span:
+        return None
+    dark, _ = ndimage.label(values <= level + DARK * span)
+    at_edge = np.unique(_edge(dark))
     ground: Plane = ~np.isin(dark, at_edge[at_edge > 0])
     return ground if ground.mean() >= SHOWN else None
+
+
+def _edge(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The outermost pixels of a plane (H, W)."""
+    return np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])

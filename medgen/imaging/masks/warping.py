@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Self
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from scipy import ndimage
 
 from medgen.config import Options
 
@@ -24,6 +26,8 @@ KNOTS = 4
 """Points a side at which the bending is drawn; between them it is a cubic."""
 TRIES = 4
 """Warps that are tried, each half as strong as the one before, until one leaves the mask whole; then as many shifts."""
+RIM = 64
+"""Sides of an image over the width of the rim of a foreground, to which masks are drawn more or less closely."""
 STILL = ((0.0,) * KNOTS**2,) * 2
 """No bending."""
 AREA = (0.5, 2.0)
@@ -88,19 +92,58 @@ def warp_within(labels: LabelMap, warp: Warp, foreground: Plane | None = None) -
     """A label map (H, W) after as much of `warp` as leaves it whole, and how much that was.
 
     Whole: no class is lost or comes to hold less or more than AREA of its pixels, and nothing passes an edge of the
-    image, or the `foreground` (H, W), that did not lie there before. What an edge cut off goes on beyond it as it was
-    at the edge. If no warp will do, the map is shifted alone, or stays as it is, mirrored or not.
+    image, or of the `foreground` (H, W), that did not lie there before. What an edge cut off goes on beyond it as it
+    was at the edge, and is cut off there again. If no warp will do, the map is shifted alone, or stays as it is,
+    mirrored or not.
     """
-    source = labels[:, ::-1] if warp.flip else labels
-    inside = None
-    if foreground is not None:  # of a mirrored image it is mirrored too
-        inside = (foreground[:, ::-1] if warp.flip else foreground) | (source > 0)
+    scene = _Scene.of(labels, warp.flip, foreground)
     for candidate in _candidates(warp, labels.shape):
-        around, margin = _around(source, candidate)
-        result = around[margin[0] : -margin[0], margin[1] : -margin[1]]
-        if _is_whole(source, result, inside) and _stays(source, around, margin):
+        result = scene.warped(candidate)
+        if result is not None and _is_whole(scene.labels, result):
             return np.ascontiguousarray(result), candidate
-    return np.ascontiguousarray(source), Warp(warp.flip, 1.0, (0.0, 0.0), 0.0, STILL)
+    return np.ascontiguousarray(scene.labels), Warp(warp.flip, 1.0, (0.0, 0.0), 0.0, STILL)
+
+
+def warped(labels: LabelMap, warp: Warp, foreground: Plane | None = None) -> LabelMap:
+    """A label map (H, W) after `warp`, by nearest neighbour, in an image of the same size and foreground."""
+    result = _Scene.of(labels, warp.flip, foreground).warped(warp, checked=False)
+    return np.ascontiguousarray(labels if result is None else result)
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """A mask where it lies, mirrored or not."""
+
+    labels: LabelMap
+    beyond: LabelMap
+    """The same as it would go on outside the foreground."""
+    ground: Plane | None
+
+    @classmethod
+    def of(cls, labels: LabelMap, flip: bool, foreground: Plane | None) -> Self:
+        if flip:  # the foreground of a mirrored image is mirrored too
+            labels, foreground = labels[:, ::-1], None if foreground is None else foreground[:, ::-1]
+        if foreground is None:
+            return cls(labels, labels, None)
+        ground = foreground | (labels > 0)
+        rim = max(2, min(labels.shape) // RIM)
+        within = ndimage.binary_erosion(ground, iterations=rim, border_value=1)
+        if within.all() or not (labels.astype(bool) & ~within).any() or not within.any():
+            return cls(labels, labels, ground)
+        nearest = ndimage.distance_transform_edt(~within, return_distances=False, return_indices=True)
+        return cls(labels, labels[tuple(nearest)], ground)
+
+    def warped(self, warp: Warp, *, checked: bool = True) -> LabelMap | None:
+        """The map after `warp`; if it is to be checked, None where it passes an edge at which nothing was."""
+        around, (m, n) = _around(self.beyond, warp, _middle(self.labels))
+        result: LabelMap = around[m:-m, n:-n]
+        if checked and not _stays(self.beyond, around, (m, n)):
+            return None
+        if self.ground is None:
+            return result
+        if checked and self.beyond is self.labels and (result.astype(bool) & ~self.ground).any():
+            return None
+        return np.where(self.ground, result, 0).astype(np.uint8)
 
 
 def _candidates(warp: Warp, shape: tuple[int, ...]) -> Iterator[Warp]:
@@ -112,22 +155,17 @@ def _candidates(warp: Warp, shape: tuple[int, ...]) -> Iterator[Warp]:
         yield Warp(warp.flip, 1.0, (y, x), 0.0, STILL)
 
 
-def warped(labels: LabelMap, warp: Warp) -> LabelMap:
-    """A label map (H, W) after `warp`, by nearest neighbour, in an image of the same size."""
-    source = labels[:, ::-1] if warp.flip else labels
-    around, margin = _around(source, warp)
-    return np.ascontiguousarray(around[margin[0] : -margin[0], margin[1] : -margin[1]])
+def _around(labels: LabelMap, warp: Warp, middle: tuple[float, float]) -> tuple[LabelMap, tuple[int, int]]:
+    """The map as `warp` leaves it but for mirroring, with a margin all around (H + 2 m, W + 2 n), and (m, n).
 
-
-def _around(labels: LabelMap, warp: Warp) -> tuple[LabelMap, tuple[int, int]]:
-    """The map as `warp` leaves it but for mirroring, with a margin all around (H + 2 m, W + 2 n), and (m, n)."""
+    It is turned and resized about `middle` (y, x).
+    """
     height, width = labels.shape
     margin = (max(1, height // 4), max(1, width // 4))
     rows = np.arange(-margin[0], height + margin[0]) + 0.5
     columns = np.arange(-margin[1], width + margin[1]) + 0.5
     y, x = np.meshgrid(rows, columns, indexing="ij")
     bend = [_spread(np.array(axis), y.shape) for axis in warp.bend]
-    middle = _middle(labels)
     y = y - middle[0] - (warp.shift[0] + bend[0]) * height
     x = x - middle[1] - (warp.shift[1] + bend[1]) * width
     # Where the pixel comes from: turned back and scaled back about the middle of what is drawn.
@@ -151,11 +189,10 @@ def _middle(labels: LabelMap) -> tuple[float, float]:
     return float(drawn[0].min() + drawn[0].max() + 1) / 2, float(drawn[1].min() + drawn[1].max() + 1) / 2
 
 
-def _is_whole(before: LabelMap, after: LabelMap, inside: Plane | None) -> bool:
+def _is_whole(before: LabelMap, after: LabelMap) -> bool:
     counts = np.bincount(before.reshape(-1), minlength=256)[1:].astype(float)
     found = np.bincount(after.reshape(-1), minlength=256)[1:]
-    held = bool(((found >= AREA[0] * counts) & (found <= AREA[1] * counts)).all())
-    return held and (inside is None or not (after.astype(bool) & ~inside).any())
+    return bool(((found >= AREA[0] * counts) & (found <= AREA[1] * counts)).all())
 
 
 def _stays(before: LabelMap, around: LabelMap, margin: tuple[int, int]) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from medgen.config import convert, plain
 from medgen.errors import ConfigError
@@ -61,6 +62,23 @@ def test_the_numbers_alone_decide(labels: LabelMap, index: int) -> None:
     np.testing.assert_array_equal(warped(labels, kept), result)
     assert draw(WILD, 2, index) == draw(WILD, 2, index)
     assert draw(WILD, 2, index) != draw(WILD, 3, index)
+
+
+def test_what_the_foreground_cuts_off_is_cut_off_there_again() -> None:
+    """As of a lesion that reaches out of an endoscope's field: its cut must not come to lie within the field."""
+    field = ellipse(24, 32, 20, 20)
+    labels = (ellipse(24, 14, 9, 9) & ellipse(24, 32, 19, 19)).astype(np.uint8)  # drawn nearly to the edge of the field
+    rim = field & ~ndimage.binary_erosion(field)
+    changed = 0
+    for index in range(30):
+        result, used = warp_within(labels, draw(WarpRange(flip=True), 9, index), field)
+        assert not (result.astype(bool) & ~field).any()
+        assert AREA[0] * labels.sum() <= result.sum() <= AREA[1] * labels.sum()
+        assert (result.astype(bool) & rim).sum() > 8  # a lesion moved off would leave the rim
+        assert ndimage.label(result)[1] == 1
+        np.testing.assert_array_equal(warped(labels, used, field), result)
+        changed += (result != labels).any()
+    assert changed == 30
 
 
 def centre(labels: LabelMap) -> np.ndarray:
