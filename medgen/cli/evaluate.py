@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from medgen.evaluation.evaluation import Evaluated
 
 
+COMPARED = "What it is compared with"
+
+
 @takes(EvaluateOptions)
 def command(
     context: typer.Context,
@@ -46,32 +49,60 @@ def command(
     ] = None,
     reference: Annotated[
         Path | None,
-        typer.Option("--reference", metavar="SET", help="Real images, or those that the set should equal."),
+        typer.Option(
+            "--reference",
+            metavar="SET",
+            help="Real images, or those that the set should equal.",
+            rich_help_panel=COMPARED,
+        ),
     ] = None,
     reference_split: Annotated[
         str | None,
         typer.Option(
-            "--reference-split", metavar="NAME", help="Only that split of --reference, such as test.  [default: all]"
+            "--reference-split",
+            metavar="NAME",
+            help="Only that split of --reference, such as test.  [default: all]",
+            rich_help_panel=COMPARED,
         ),
     ] = None,
     synthetic_reference: Annotated[
-        bool, typer.Option("--synthetic-reference", help="Let --reference hold synthetic cases.")
+        bool,
+        typer.Option("--synthetic-reference", help="Let --reference hold synthetic cases.", rich_help_panel=COMPARED),
     ] = False,
     thick: Annotated[
         Path | None,
-        typer.Option("--thick", metavar="SET", help="The thick slices that the set was interpolated from."),
+        typer.Option(
+            "--thick",
+            metavar="SET",
+            help="The thick slices that the set was interpolated from.",
+            rich_help_panel=COMPARED,
+        ),
     ] = None,
     vae: Annotated[
-        Path | None, typer.Option("--vae", metavar="FILE", help="Compare the set with its reconstruction by this VAE.")
+        Path | None,
+        typer.Option(
+            "--vae",
+            metavar="FILE",
+            help="Compare the set with its reconstruction by this VAE.",
+            rich_help_panel=COMPARED,
+        ),
     ] = None,
     training: Annotated[
         Path | None,
-        typer.Option("--training", metavar="SET", help="The images that were learned from, to find copies of them."),
+        typer.Option(
+            "--training",
+            metavar="SET",
+            help="The images that were learned from, to find copies of them.",
+            rich_help_panel=COMPARED,
+        ),
     ] = None,
     training_split: Annotated[
         str | None,
         typer.Option(
-            "--training-split", metavar="NAME", help="Only that split of --training.  [default: train, or all]"
+            "--training-split",
+            metavar="NAME",
+            help="Only that split of --training.  [default: train, or all]",
+            rich_help_panel=COMPARED,
         ),
     ] = None,
     pairs_png: Annotated[

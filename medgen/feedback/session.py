@@ -14,7 +14,7 @@ from medgen.errors import DataError, UsageError
 from medgen.feedback.queue import Item, make_queue
 from medgen.feedback.rate_options import REAL, RateOptions
 from medgen.feedback.ratings import SET_DIGITS, Key, Rating, RatingsFile
-from medgen.imaging.cases.intensity import WINDOWS
+from medgen.imaging.cases.options import WINDOWS
 
 
 @dataclass(frozen=True)

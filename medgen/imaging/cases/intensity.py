@@ -11,16 +11,11 @@ import numpy.typing as npt
 from medgen.artifacts.schema import Intensity
 from medgen.config import did_you_mean
 from medgen.errors import ConfigError
+from medgen.imaging.cases.options import WINDOWS
 from medgen.imaging.reading.rescale import Physical
 from medgen.imaging.reading.slices import BYTES, Kind
 
 # HU, as (low, high)
-WINDOWS = {
-    "lung": (-1000.0, 400.0),
-    "soft-tissue": (-160.0, 240.0),  # centre 40, width 400
-    "bone": (-450.0, 1050.0),
-    "brain": (0.0, 80.0),
-}
 PERCENTILES = (0.5, 99.5)
 RELATIVE_STEPS = 8192  # stored steps between the two percentiles; int16 reaches four times beyond
 _SAMPLE = 1 << 22  # values that the percentiles are taken from

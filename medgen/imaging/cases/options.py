@@ -7,6 +7,13 @@ from typing import Annotated, Any, Literal
 from medgen.config import Options, option
 
 GEOMETRY, VALUES, CHOICE, LABELS, SPLITS = "Geometry", "Values", "Choice", "Labels", "Splits"
+WINDOWS = {
+    "lung": (-1000.0, 400.0),
+    "soft-tissue": (-160.0, 240.0),  # centre 40, width 400
+    "bone": (-450.0, 1050.0),
+    "brain": (0.0, 80.0),
+}
+"""In HU, by name."""
 
 
 class SourceOptions(Options, frozen=True):
@@ -61,7 +68,7 @@ class ReadingOptions(SourceOptions, frozen=True):
     window: Annotated[
         str,
         option(
-            "auto, lung, soft-tissue, bone, brain, two numbers, or percentiles: 1%,95%.",
+            f"auto, {', '.join(WINDOWS)}, two numbers, or percentiles: 1%,95%.",
             metavar="LOW,HIGH|NAME",
             group=VALUES,
         ),
