@@ -100,7 +100,7 @@ def paint_lookalikes(rng: np.random.Generator, image: Floats, grid: Grid, view: 
 def _place(
     rng: np.random.Generator, view: FundusView, disc: tuple[float, float], middle: tuple[float, float], spread: float
 ) -> tuple[float, float]:
-    """A random place in the view, neither on the disc nor in the fovea."""
+    """A random place in the view and off the disc."""
     while True:
         x, y = (float(value) for value in rng.normal(middle, spread))
         if np.hypot(x - view.x, y - view.y) < 0.86 * view.radius and np.hypot(x - disc[0], y - disc[1]) > 1.45:
