@@ -37,6 +37,10 @@ settings.register_profile("new examples", deadline=None)
 settings.register_profile("same examples", deadline=None, derandomize=True)
 settings.load_profile("same examples" if os.environ.get("CI") else "new examples")
 
+# As many threads in the tests' own process as in those that they start: more of them sum in another order.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a shell, which would leave the commands under test deaf to Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -117,7 +121,7 @@ def medgen() -> Callable[..., subprocess.CompletedProcess[bytes]]:
     """Run the real command: `medgen("info", path)`; keyword arguments go to subprocess.run."""
 
     def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+        environment = {**os.environ, **options.pop("env", {})}
         command = [sys.executable, "-m", "medgen.cli.app", *map(str, arguments)]
         settings: dict[str, Any] = {"capture_output": True, "timeout": 240, "env": environment}
         if "input" not in options and "stdin" not in options:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -28,15 +28,6 @@ LOOP = ('loop.precision="float32"', "loop.validation_samples=4", "loop.log_every
 COMMON = [word for item in LOOP for word in ("--set", item)]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As in the subprocesses: sums in another order would not have the same bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def options(*items: str) -> list[str]:
     return COMMON + [word for item in items for word in ("--set", item)]
 
@@ -46,7 +37,7 @@ def start(arguments: Sequence[object], **environment: str) -> subprocess.Popen[b
         [sys.executable, "-m", "medgen.cli.app", *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, **environment},
     )
 
 
@@ -54,7 +45,7 @@ def in_two_processes(arguments: Sequence[object]) -> subprocess.Popen[bytes]:
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "medgen.cli.app"]
     return subprocess.Popen(
         [sys.executable, "-m", *torchrun, *map(str, arguments)],
-        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 

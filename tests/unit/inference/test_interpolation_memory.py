@@ -54,7 +54,7 @@ def peak(thick: Path, models: Path | None) -> float:
     thin = thick.with_name(f"thin-{thick.name}")
     scratch = thick.with_name("scratch")
     scratch.mkdir(exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(scratch)}
+    environment = {**os.environ, "TMPDIR": str(scratch)}
     command = [sys.executable, "-c", INTERPOLATE, str(thick), str(thin), str(models or "")]
     with subprocess.Popen(command, env=environment) as process:
         _, status, usage = os.wait4(process.pid, 0)

@@ -23,14 +23,6 @@ from medgen.training.loop.run import Run
 FIELDS = ("on", "x")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Reporter:
     """Keeps what it is told."""
 

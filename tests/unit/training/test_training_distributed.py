@@ -216,7 +216,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__, str(folder)]
     done = subprocess.run(
         [sys.executable, *torchrun], capture_output=True, check=False, timeout=200,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()[-4000:]
     return folder
