@@ -36,7 +36,7 @@ COMMANDS = {
     "normalize": "Make the nearest normal version of every image.",
     "anomaly-map": "Map and score where images differ from their normal versions.",
     "evaluate": "Measure images: fidelity, copies, conditions, masks, utility, reconstruction and more.",
-    "export": "Write a set as DICOM, NIfTI or PNG files.",
+    "export": "Write a set as DICOM, NIfTI or PNG files, or as a folder for nnU-Net.",
     "preview": "Draw a labelled contact sheet of a set.",
     "rate": "Let experts rate images in the browser.",
     "info": "Tell what a set or model holds and where it came from.",

@@ -23,7 +23,7 @@ def command(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Write a set as DICOM, NIfTI or PNG files, or as nnU-Net's folder of raw data.
+    """Write a set as DICOM, NIfTI or PNG files, or as a folder for nnU-Net.
 
     A case is a file or folder named after its id; conditions.csv lists the slices with their conditions. DICOM is
     marked as derived, gets new UIDs, and bears no patient; images that a model made are marked as synthetic. Masks lie
@@ -33,7 +33,7 @@ def command(
     Examples:
       medgen export samples.h5 --to dicom -o samples/
       medgen export thin.h5 --to nifti --split test -o volumes/
-      medgen generate --model siamese.safetensors --mask masks/ | medgen export --to nnunet -o Dataset501_Polyp
+      medgen generate siamese.safetensors --mask masks/ | medgen export --to nnunet -o Dataset501_Polyp
 
     """
     options = given.resolve(ExportOptions)
