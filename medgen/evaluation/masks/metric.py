@@ -57,7 +57,7 @@ def measure(inputs: Inputs, options: MasksOptions) -> Section:
         lambda: _learn(inputs, real, options, len(names)),
     )
     found, known = segment(segmenter, samples.images), segment(segmenter, held_out.images)
-    groups = mask_groups(inputs.stored, every)
+    groups = mask_groups(inputs.stored, samples.slices)
     in_mm = samples.spacing is not None and held_out.spacing is not None
     ours = agreement_of(found, samples, len(names), in_mm=in_mm)
     theirs = agreement_of(known, held_out, len(names), in_mm=in_mm)
@@ -77,7 +77,8 @@ def measure(inputs: Inputs, options: MasksOptions) -> Section:
             **{name: ratio(ours, theirs, place, seed) for place, name in enumerate(names[1:])},
         },
     }
-    result["diversity"] = _diversity(inputs, real, groups, seed)
+    result["left_out"] = {"samples": len(every) - len(samples), "real": len(real.held_out) - len(held_out)}
+    result["diversity"] = _diversity(inputs, real, seed)
     galleries = [
         one
         for one in (
@@ -133,12 +134,12 @@ def ratio(ours: Agreement, theirs: Agreement, place: int | None, seed: int) -> d
         return around(means[0] / means[1], drawn[0] / drawn[1], min(cases), least=0.0)
 
 
-def _diversity(inputs: Inputs, real: Real, groups: Rows, seed: int) -> dict[str, Any]:
+def _diversity(inputs: Inputs, real: Real, seed: int) -> dict[str, Any]:
     with inputs.progress(inputs.stored.slices + real.reference.slices, "slices described") as advance:
         samples, theirs = inputs.bank.of(inputs.stored, advance), inputs.bank.of(real.reference, advance)
     return {
         "extractor": {"name": inputs.bank.extractor.name, "digest": inputs.bank.extractor.digest},
-        **diversity(samples, groups[samples.slices], theirs, seed),
+        **diversity(samples, mask_groups(inputs.stored, samples.slices), theirs, seed),
     }
 
 
@@ -202,6 +203,9 @@ def _warnings(result: dict[str, Any]) -> Iterator[str]:
             f"the segmenter learned from {learned['cases']} cases and was tried on {result['real']['images']} real "
             "images: few, so the comparison is rough"
         )
+    for side, what in (("samples", "samples"), ("real", "real images")):
+        if count := result["left_out"][side]:
+            yield f"{count} {what} hold NaN or infinity; they were left out"
     if result["chance"] is None:
         yield "all samples have the same mask, so nothing says what chance would reach"
     if not result["diversity"]["masks_with_several_samples"]:

@@ -33,8 +33,10 @@ class Pairs:
     """(N, H, W) uint8, values of `names`."""
     cases: Rows
     """(N,) number of the case in its set."""
+    slices: Rows
+    """(N,) its number in the set."""
     keys: tuple[str, ...]
-    """Name of each slice."""
+    """Its name."""
     pixels: npt.NDArray[np.float64]
     """(N, 2) height and width of a pixel, in pixels of the stored image."""
     spacing: npt.NDArray[np.float64] | None
@@ -48,14 +50,22 @@ class Pairs:
         places = torch.from_numpy(rows)
         keys = tuple(self.keys[row] for row in rows)
         spacing = None if self.spacing is None else self.spacing[rows]
-        return Pairs(self.images[places], self.labels[places], self.cases[rows], keys, self.pixels[rows], spacing)
+        return Pairs(
+            self.images[places],
+            self.labels[places],
+            self.cases[rows],
+            self.slices[rows],
+            keys,
+            self.pixels[rows],
+            spacing,
+        )
 
 
 def read_pairs(stored: StoredSet, rows: Rows, side: int, advance: Advance = unseen) -> Pairs:
     """Slices of an image set with their masks, their longest side at most `side` pixels.
 
-    Images are averaged over areas, and of masks the class at the centre of a pixel is taken. DataError for values that
-    are not finite, and for classes without a name.
+    Images are averaged over areas, and of masks the class at the centre of a pixel is taken. Images that are not finite
+    are left out. DataError for classes without a name.
     """
     intensity, names = stored.header.intensity, mask_names(stored.header)
     if intensity is None:
@@ -63,33 +73,38 @@ def read_pairs(stored: StoredSet, rows: Rows, side: int, advance: Advance = unse
     height, width = image_shape(stored)[1:]
     size = seen_size(height, width, side)
     keys = slice_names(stored)
-    images, labels = [], []
+    images, labels, kept = [], [], []
     for start in range(0, len(rows), BATCH):
         part = rows[start : start + BATCH]
         values = torch.from_numpy(intensity.normalized(stored.read("image", part)))
-        broken = np.flatnonzero(~torch.isfinite(values).flatten(1).all(dim=1).numpy())
-        if len(broken):
-            raise DataError(f"slice {keys[part[broken[0]]]} holds values that are not finite")
+        finite = torch.isfinite(values).flatten(1).all(dim=1)
+        advance(len(part))
+        if not finite.any():
+            continue
+        values, part = values[finite], part[finite.numpy()]
         masks = stored.read("mask", part)
         if masks.shape[1] != 1:
-            raise DataError(f"its masks have {masks.shape[1]} channels, expected one; preprocess it again")
+            raise DataError(f"the masks have {masks.shape[1]} channels, expected one; preprocess them again")
         wrong = np.flatnonzero(masks.max(axis=(1, 2, 3), initial=0) >= len(names))
         if len(wrong):
             value = int(masks[wrong[0]].max())
             raise DataError(f"the mask of {keys[part[wrong[0]]]} holds {value}, which is no class; {told(names)}")
         images.append(F.interpolate(values, size, mode="area") if size != (height, width) else values)
         labels.append(F.interpolate(torch.from_numpy(masks), size, mode="nearest-exact")[:, 0])
-        advance(len(part))
-    cases = np.repeat(np.arange(len(stored.cases)), [row.count for row in stored.cases])[rows]
+        kept.append(part)
+    if not kept:
+        raise DataError("all images hold NaN or infinity: there is no pair to look at")
+    found = np.concatenate(kept)
+    cases = np.repeat(np.arange(len(stored.cases)), [row.count for row in stored.cases])[found]
     spacing = np.array([stored.cases[case].spacing[1:] for case in cases], np.float64)
-    pixels = np.tile([height / size[0], width / size[1]], (len(rows), 1))
     known = bool((spacing != NO_SPACING).any(axis=1).all())
     return Pairs(
         torch.cat(images),
         torch.cat(labels),
         cases,
-        tuple(keys[row] for row in rows),
-        pixels,
+        found,
+        tuple(keys[row] for row in found),
+        np.tile([height / size[0], width / size[1]], (len(found), 1)),
         spacing if known else None,
     )
 

@@ -15,10 +15,10 @@ Rows = npt.NDArray[np.int64]
 
 REAL, MIXED, FIRST, COPIES = "real", "mixed", "synthetic_first", "copies"
 ARMS = {
-    REAL: "real pairs alone",
     MIXED: "real and synthetic, mixed",
     FIRST: "synthetic first, then real",
     COPIES: "real and copies of them, mixed",
+    REAL: "real pairs alone",
 }
 NOISE = 0.02
 """Standard deviation of what is added to copies, of a range of 2: they are as near as memorised images are."""
@@ -59,6 +59,7 @@ def pool(real: Pairs, synthetic: Pairs, seed: int) -> Pool:
         torch.cat([one.images for one in parts]),
         torch.cat([one.labels for one in parts]),
         np.concatenate([one.cases for one in parts]),
+        np.concatenate([one.slices for one in parts]),
         tuple(key for one in parts for key in one.keys),
         np.concatenate([one.pixels for one in parts]),
         None,

@@ -27,7 +27,6 @@ from medgen.evaluation.segmentation.real import Real, check_alike, real_pairs
 from medgen.evaluation.segmentation.segmenting import segment, train
 from medgen.evaluation.utility.arms import ARMS, COPIES, FIRST, MIXED, REAL, Pool, pool
 from medgen.evaluation.utility.declaration import UtilityOptions
-from medgen.reporting import Advance
 
 Values = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.uint8]
@@ -73,6 +72,7 @@ def measure(inputs: Inputs, options: UtilityOptions) -> Section:
     result = {
         "classes": list(names[1:]),
         "pairs": {"real": len(learned), "synthetic": len(synthetic), "held_out": len(held_out)},
+        "left_out": total - len(learned) - len(synthetic) - len(held_out),
         "held_out_cases": len(np.unique(held_out.cases)),
         "steps": options.segmenter.steps,
         "seeds": options.seeds,
@@ -99,28 +99,32 @@ def _arms(
 ) -> dict[str, Arm]:
     settings = options.segmenter
 
-    def trained(arm: str, advance: Advance) -> Arm:
+    def trained(arm: str) -> Arm:
         agreed, first = [], None
         draw = pairs.draw(arm, settings.steps, settings.batch_size)
-        for number in range(options.seeds):
-            seed = inputs.seed + number
-            network = train(pairs.pairs, classes, settings, seed=seed, device=inputs.device, draw=draw, advance=advance)
-            found = segment(network, held_out.images)
-            first = found if first is None else first
-            agreed.append(agreement_of(found, held_out, classes, in_mm=held_out.spacing is not None))
+        with inputs.progress(options.seeds * settings.steps, f"steps on {ARMS[arm]}") as advance:
+            for seed in range(inputs.seed, inputs.seed + options.seeds):
+                network = train(
+                    pairs.pairs, classes, settings, seed=seed, device=inputs.device, draw=draw, advance=advance
+                )
+                found = segment(network, held_out.images)
+                first = found if first is None else first
+                agreed.append(agreement_of(found, held_out, classes, in_mm=held_out.spacing is not None))
         if first is None:
             raise ValueError("no seeds")
         return Arm(tuple(agreed), first)
 
-    arms = {}
-    with inputs.progress(len(ARMS) * options.seeds * settings.steps, "steps of segmenters") as advance:
-        for arm in ARMS:
-            if arm == REAL:  # the same for all sets
-                key = ("utility", key_of(real.training), key_of(real.reference), options, inputs.seed)
-                arms[arm] = inputs.bank.once(key, lambda: trained(REAL, advance))
-            else:
-                arms[arm] = trained(arm, advance)
-    return arms
+    def once(arm: str, *more: int) -> Arm:
+        """The arm, trained for the first of several sets alone."""
+        key = (arm, key_of(real.training), key_of(real.reference), options, inputs.seed, *more)
+        return inputs.bank.once(key, lambda: trained(arm))
+
+    return {
+        MIXED: trained(MIXED),
+        FIRST: trained(FIRST),
+        COPIES: once(COPIES, pairs.synthetic),
+        REAL: once(REAL),
+    }
 
 
 def compared(arms: Mapping[str, Arm], place: int | None, held_out: Pairs) -> dict[str, Any]:
@@ -182,8 +186,7 @@ def _tables(result: dict[str, Any]) -> Iterator[Table]:
 def _table(title: str, found: dict[str, Any], note: str) -> Table:
     columns = ("learned from", "gain over real alone", "gain over copies", "Dice on real pairs", "false positives")
     rows = []
-    for name in (MIXED, FIRST, COPIES, REAL):
-        arm = found["arms"][name]
+    for name, arm in found["arms"].items():
         rate = arm["false_positive_rate"]
         rows.append(
             [
@@ -198,6 +201,8 @@ def _table(title: str, found: dict[str, Any], note: str) -> Table:
 
 
 def _warnings(result: dict[str, Any]) -> Iterator[str]:
+    if result["left_out"]:
+        yield f"{result['left_out']} images hold NaN or infinity; they were left out"
     if result["held_out_cases"] < FEW:
         yield f"{result['held_out_cases']} held-out cases tell little of others; hold out more"
     arms, copies = result["arms"], result["copies_among_synthetic"]

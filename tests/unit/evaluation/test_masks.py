@@ -59,6 +59,17 @@ def test_images_that_obey_their_masks_score_as_real_ones(tmp_path: Path, referen
     json.dumps(result, allow_nan=False)
 
 
+def test_a_sample_of_nan_is_left_out_and_told(tmp_path: Path, reference: Path) -> None:
+    pairs = made(12, seed=2)
+    broken = Made(pairs.images.astype(np.float32), pairs.masks)
+    broken.images[4] = np.nan
+    section = evaluate(generated(tmp_path / "s.h5", broken), reference)
+    assert section.result["left_out"] == {"samples": 1, "real": 0}
+    assert section.result["samples"]["images"] == 11
+    assert "s4" not in section.scores["dice"].values
+    assert any("1 samples hold NaN or infinity" in one for one in section.warnings)
+
+
 def test_images_of_other_masks_score_as_chance(tmp_path: Path, reference: Path) -> None:
     pairs = made(30, seed=2)
     result = evaluate(generated(tmp_path / "s.h5", Made(pairs.images, np.roll(pairs.masks, 1, 0))), reference).result

@@ -29,10 +29,9 @@ def random(seed: int = 0) -> np.random.Generator:
 
 
 def pairs_of(one: Made) -> Pairs:
-    images = torch.from_numpy(GREY.normalized(one.images))
-    count = len(images)
-    keys = tuple(map(str, range(count)))
-    return Pairs(images, torch.from_numpy(one.masks[:, 0]), np.arange(count), keys, np.ones((count, 2)), None)
+    images, labels = torch.from_numpy(GREY.normalized(one.images)), torch.from_numpy(one.masks[:, 0])
+    rows = np.arange(len(images))
+    return Pairs(images, labels, rows, rows, tuple(map(str, rows)), np.ones((len(rows), 2)), None)
 
 
 def test_views_move_image_and_mask_in_lockstep() -> None:
@@ -148,7 +147,7 @@ def test_pairs_are_read_smaller_and_know_how_large_a_pixel_is(tmp_path: Path) ->
         assert read_pairs(stored, np.arange(3), SIDE).spacing is None
 
 
-def test_values_that_are_no_class_or_no_number_are_named(tmp_path: Path) -> None:
+def test_values_that_are_no_class_are_named_and_those_that_are_no_number_left_out(tmp_path: Path) -> None:
     one = made(3, seed=9)
     one.masks[1, 0, 0, 0] = 7
     with (
@@ -158,11 +157,11 @@ def test_values_that_are_no_class_or_no_number_are_named(tmp_path: Path) -> None
         read_pairs(stored, np.arange(3), SIDE)
     broken = Made(one.images.astype(np.float32), one.masks * 0)
     broken.images[2, 0, 3, 3] = np.nan
-    with (
-        open_set(write(tmp_path / "b.h5", broken, ["train"] * 3), random_access=True) as stored,
-        pytest.raises(DataError, match="slice b2 holds values that are not finite"),
-    ):
-        read_pairs(stored, np.arange(3), SIDE)
+    with open_set(write(tmp_path / "b.h5", broken, ["train"] * 3), random_access=True) as stored:
+        pairs = read_pairs(stored, np.arange(3), SIDE)
+        assert (pairs.keys, pairs.slices.tolist()) == (("b0", "b1"), [0, 1])
+        with pytest.raises(DataError, match="all images hold NaN or infinity"):
+            read_pairs(stored, np.array([2]), SIDE)
 
 
 def test_a_width_that_cannot_be_normalised_is_refused() -> None:

@@ -86,7 +86,7 @@ def test_it_is_told_as_a_page_shows_it(tmp_path: Path, reference: Path) -> None:
     section = evaluate(generated(tmp_path / "s.h5", made(10, seed=4)), reference, options)
     again = evaluate(tmp_path / "s.h5", reference, options)
     assert section.result == again.result
-    assert [row[0] for row in section.tables[0].rows] == [ARMS[name] for name in (MIXED, FIRST, COPIES, REAL)]
+    assert [row[0] for row in section.tables[0].rows] == list(ARMS.values())
     first = section.galleries[0].rows[0]
     assert [one.caption.partition(", Dice")[0] for one in first] == ["mask", "image", *ARMS.values()]
     other = evaluate(tmp_path / "s.h5", reference, options, seed=1)
