@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medgen.artifacts.label_maps import mask_names, told
-from medgen.artifacts.stored import StoredSet
+from medgen.artifacts.stored import CaseRow, StoredSet
 from medgen.errors import DataError
 from medgen.evaluation.comparability import image_shape
 from medgen.evaluation.inputs import slice_names
@@ -19,8 +19,6 @@ from medgen.reporting import Advance, unseen
 
 Rows = npt.NDArray[np.int64]
 BATCH = 64
-NO_SPACING = (1.0, 1.0)
-"""What stands where no spacing is known."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def read_pairs(stored: StoredSet, rows: Rows, side: int, advance: Advance = unse
     found = np.concatenate(kept)
     cases = np.repeat(np.arange(len(stored.cases)), [row.count for row in stored.cases])[found]
     spacing = np.array([stored.cases[case].spacing[1:] for case in cases], np.float64)
-    known = bool((spacing != NO_SPACING).any(axis=1).all())
+    known = all(is_measured(stored.cases[case]) for case in np.unique(cases))
     return Pairs(
         torch.cat(images),
         torch.cat(labels),
@@ -107,6 +105,14 @@ def read_pairs(stored: StoredSet, rows: Rows, side: int, advance: Advance = unse
         np.tile([height / size[0], width / size[1]], (len(found), 1)),
         spacing if known else None,
     )
+
+
+def is_measured(row: CaseRow) -> bool:
+    """Whether the spacing of a case is in mm. Pictures have none: their pixels count as 1 mm, however resized later.
+
+    Of these, neither the distance of slices (1 mm stands for none) nor a thickness or a frame of reference is known.
+    """
+    return row.spacing[0] != 1.0 or row.thickness > 0 or row.frame != ""
 
 
 def seen_size(height: int, width: int, side: int) -> tuple[int, int]:

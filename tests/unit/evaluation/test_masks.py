@@ -89,11 +89,11 @@ def test_images_that_obey_half_of_their_masks_score_half(tmp_path: Path, referen
 
 
 def test_distances_are_in_mm_where_all_spacings_are_known(tmp_path: Path) -> None:
-    real = write(tmp_path / "r.h5", made(30, seed=1), ["train"] * 20 + ["test"] * 10, spacing=(1.0, 0.5, 0.5))
+    real = write(tmp_path / "r.h5", made(30, seed=1), ["train"] * 20 + ["test"] * 10, spacing=(3.0, 0.5, 0.5))
     samples = made(10, seed=2)
     found = [
         evaluate(generated(tmp_path / f"{name}.h5", samples, spacing=spacing), real).result
-        for name, spacing in (("mm", (1.0, 0.5, 0.5)), ("pixels", (1.0, 1.0, 1.0)))
+        for name, spacing in (("mm", (3.0, 0.5, 0.5)), ("pixels", (1.0, 4.5, 6.0)))
     ]
     assert [one["boundary_unit"] for one in found] == ["mm", "pixels"]
     in_mm, in_pixels = (one["samples"]["overall"]["boundary_distance"]["value"] for one in found)
