@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 # Control characters (C0, DEL, C1), marks that turn the direction of writing, separators of lines, and lone surrogates,
-# which stand for bytes of a name that are no UTF-8.
+# which stand for bytes of a name that are not UTF-8.
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

@@ -28,7 +28,7 @@ def check_mask(case: Case, names: Sequence[str]) -> None:
         raise DataError(f"case {case.id}: its mask is {mask.dtype} {mask.shape}, expected uint8 (D, 1, H, W)")
     largest = max((int(block.max(initial=0)) for block in blocks(mask)), default=0)
     if largest >= len(names):
-        raise DataError(f"case {case.id}: its mask holds {largest}, which is no class; {told(names)}")
+        raise DataError(f"case {case.id}: its mask holds {largest}, which is not a class; {told(names)}")
 
 
 def one_hot(labels: Array, names: Sequence[str]) -> Array:
@@ -39,7 +39,7 @@ def one_hot(labels: Array, names: Sequence[str]) -> Array:
     if labels.shape[1] != 1:
         raise DataError(f"masks of {labels.shape[1]} channels are no label maps; preprocess the images again")
     if (largest := int(labels.max(initial=0))) >= len(names):
-        raise DataError(f"a mask holds {largest}, which is no class; {told(names)}")
+        raise DataError(f"a mask holds {largest}, which is not a class; {told(names)}")
     classes = np.arange(1, len(names), dtype=labels.dtype).reshape(-1, 1, 1)
     channels: Array = (labels == classes).astype(np.float32)
     return channels

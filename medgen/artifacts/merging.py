@@ -86,7 +86,7 @@ def _in_order(
     job = next(reader.provenance.id for reader, shard in zip(readers, shards, strict=True) if shard is not None)
     for reader, name, shard in zip(readers, names, shards, strict=True):
         if shard is None:
-            raise DataError(f"{name}: is no shard, but others are; merge the shards first")
+            raise DataError(f"{name}: is not a shard, but others are; merge the shards first")
         if shard[1] == whole and (precisions := _unlike_precisions(reader, readers[0])):
             theirs, ours = precisions
             raise DataError(
@@ -130,7 +130,7 @@ def _renumbered(cases: Iterator[Case]) -> Iterator[Case]:
     for case in cases:
         name = numbered(case.id, seen) if _ID.fullmatch(case.id) else case.id
         if name in seen:
-            raise DataError(f"case {case.id}: is in more than one of the shards; make them anew")
+            raise DataError(f"case {case.id}: is in more than one of the shards; make them again")
         seen.add(name)
         yield replace(case, id=name)
 
@@ -177,7 +177,7 @@ def _joined_notes(readers: Sequence[SetReader], names: Sequence[str]) -> dict[st
     """The notes of all sets, where they differ as notes on some cases; DataError for maps, which must be made alike."""
     for reader, name in zip(readers, names, strict=True):
         if reader.header.kind == "map" and reader.header.notes != readers[0].header.notes:
-            raise DataError(f"{name}: its maps were made otherwise than those of {names[0]}; these cannot be merged")
+            raise DataError(f"{name}: its maps were made differently from those of {names[0]}; these cannot be merged")
     keys = dict.fromkeys(key for reader in readers for key in reader.header.notes)
     told = {key: list(dict.fromkeys(reader.header.notes.get(key, "") for reader in readers)) for key in keys}
     return {

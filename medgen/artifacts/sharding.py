@@ -1,7 +1,7 @@
 """Shards: item i of a job belongs to shard i mod N, and the header says which shard a set is.
 
 A shard's provenance is that of the whole job, so that joined shards equal the unsharded result. Of cases that would
-have one id, all but the first are numbered. A shard can do that for its own cases only: joined, they are numbered anew.
+have one id, all but the first are numbered. A shard can do that for its own cases only: joined, all are renumbered.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def mark_shard(header: SetHeader, part: int, whole: int) -> SetHeader:
 
 
 def shard_of(header: SetHeader) -> tuple[int, int] | None:
-    """(part, whole), or None if the set is no shard."""
+    """(part, whole), or None if the set is not a shard."""
     note = header.notes.get(NOTE)
     if note is None:
         return None

@@ -187,7 +187,7 @@ class StoredSet:
                 raise DataError(f"{self._name}: damaged: case {row.id} does not begin where the one before it ends")
             place += row.count
         if (self.tail.cases, self.tail.slices) != (len(self.cases), self.slices):
-            raise DataError(f"{self._name}: damaged: its end tells of other counts than its table")
+            raise DataError(f"{self._name}: damaged: the counts at its end differ from those of its table")
         counts = {name: len(self._file[name]) if is_full(self._file[name]) else -1 for name in self.arrays()}
         counts |= {name: count_texts(self._file, name) for name in TEXT_NAMES if name in self._file}
         for name, count in counts.items():

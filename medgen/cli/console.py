@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from medgen.reporting import Advance, unseen
 from medgen.visible import visible
 
-PLAIN_LINE_EVERY = 10.0  # seconds between progress lines where stderr is no terminal
+PLAIN_LINE_EVERY = 10.0  # seconds between progress lines where stderr is not a terminal
 
 
 @dataclass

@@ -136,7 +136,7 @@ def command(
     from medgen.artifacts.outputs.whole import atomic_file, check_output
     from medgen.errors import SomeItemsFailed
     from medgen.evaluation.comparability import check_comparable
-    from medgen.evaluation.compared import TRAINING, Wanted, check_real, open_all, wanted
+    from medgen.evaluation.compared import TRAINING, ImagesToOpen, check_real, open_all, wanted
     from medgen.evaluation.comparison import as_json as comparison_json
     from medgen.evaluation.comparison import compare
     from medgen.evaluation.evaluation import Material, as_json, evaluate, provenance_of
@@ -164,7 +164,7 @@ def command(
         opened = open_all(
             stack,
             [
-                *(Wanted(MEASURED, source, split) for source in sources or ["-"]),
+                *(ImagesToOpen(MEASURED, source, split) for source in sources or ["-"]),
                 *wanted(THICK, thick, None),
                 *wanted(TRAINING, training, training_split),
                 *wanted(REFERENCE, reference, reference_split),

@@ -70,7 +70,7 @@ def command(
 
     maker = SetMaker.of(context, output, force=force, shard=shard, keep_going=options.reading.keep_going)
     if options.spacing is None:
-        raise UsageError("the distance of the thin slices is missing; give it with --spacing MM")
+        raise UsageError("the spacing of the thin slices is missing; give it with --spacing MM")
     if options.window and not options.window[0] < options.window[1]:
         raise UsageError("--window {:g},{:g}: LOW must be below HIGH".format(*options.window))
     target = resolve_device(device)

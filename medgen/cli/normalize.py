@@ -80,7 +80,7 @@ def command(
 def _version(options: NormalizeOptions, model: Path | None, vae: Path | None, device: str, maker: SetMaker) -> Version:
     """What the method asks for, loaded."""
     from medgen.errors import UsageError
-    from medgen.inference.normalize import Normalizer, Reconstruction
+    from medgen.inference.normalize import Normalizer, VAEReconstruction
     from medgen.models.trained import FrozenVAE, NormalizerNetwork
     from medgen.nets.compute import resolve_device
 
@@ -94,4 +94,4 @@ def _version(options: NormalizeOptions, model: Path | None, vae: Path | None, de
         return Normalizer(network, autoencoder, options)
     if model is not None or autoencoder is None:
         raise UsageError("--method vae needs --vae FILE and no --model")
-    return Reconstruction(autoencoder)
+    return VAEReconstruction(autoencoder)

@@ -45,7 +45,7 @@ TensorBoard = Annotated[
 CONTINUING = "Going on"
 Fresh = Annotated[
     bool,
-    typer.Option("--fresh", help="Start anew even if a stopped training could go on.", rich_help_panel=CONTINUING),
+    typer.Option("--fresh", help="Start over even if a stopped training could go on.", rich_help_panel=CONTINUING),
 ]
 
 ContinueWith = Annotated[
@@ -78,7 +78,7 @@ def changes_of(continue_with: list[str] | None) -> dict[str, object]:
         if key != "processes" and not key.startswith("loop."):
             raise ConfigError(
                 f"--continue-with {key}: only options of the loop, such as loop.steps, and processes can change on the "
-                "way; train anew with --fresh"
+                "way; train again with --fresh"
             )
     return changes
 

@@ -103,7 +103,7 @@ def _read(parameters: Sequence[Any], values: Mapping[str, Any]) -> Iterator[_Pla
 
 def _place(flag: str, value: str | Path) -> _Place:
     path, facts = None, None
-    with contextlib.suppress(OSError, ValueError, RuntimeError):  # what is no path is met where it is used
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # what is not a path is met where it is used
         path = Path(value).resolve()
         facts = path.stat()
     return _Place(flag, path, facts)

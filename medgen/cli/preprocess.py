@@ -64,13 +64,13 @@ def command(
     prepare()
 
     from medgen.errors import SomeItemsFailed
-    from medgen.imaging.cases.planning import Sources
+    from medgen.imaging.cases.planning import SourceInputs
     from medgen.imaging.cases.preprocessing import preprocess
 
     console = console_of(context)
     check_destination(output, force=force)
     done = preprocess(
-        Sources(tuple(sources), labels, tuple(lidc_xml or ()), masks),
+        SourceInputs(tuple(sources), labels, tuple(lidc_xml or ()), masks),
         output,
         options,
         console,

@@ -137,7 +137,7 @@ def _overlap(
     else:
         scale = FWHM_IN_SIGMA / (thickness * math.sqrt(2.0))
         area = (torch.erf(high * scale) - torch.erf(low * scale)) / (2.0 * math.erf(reach * scale))
-    return torch.where(area > 1e-12, area, 0.0)  # rounding at touching edges is no overlap
+    return torch.where(area > 1e-12, area, 0.0)  # rounding at touching edges is not overlap
 
 
 def _inside(thin_positions: Positions, thick_positions: Positions) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ TRAINING = "training"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ImagesToOpen:
     """Images to open: a set, or files that become one."""
 
     part: str
@@ -40,11 +40,11 @@ class Opened:
     """The same with all its splits, and what its files are called."""
 
 
-def wanted(part: str, source: str | Path | None, split: str | None) -> list[Wanted]:
+def wanted(part: str, source: str | Path | None, split: str | None) -> list[ImagesToOpen]:
     """One, or none where no source is given; UsageError for a split of nothing."""
     if source is None and split is not None:
         raise UsageError(f"--{part}-split needs --{part}")
-    return [] if source is None else [Wanted(part, source, split)]
+    return [] if source is None else [ImagesToOpen(part, source, split)]
 
 
 def check_real(reference: Opened) -> None:
@@ -53,11 +53,11 @@ def check_real(reference: Opened) -> None:
     if made:
         raise DataError(
             f"{reference.name}: {made} of its {len(reference.stored)} cases are synthetic, but a reference should be "
-            "real; leave them out, or give --synthetic-reference to measure against them all the same"
+            "real; leave them out, or give --synthetic-reference to measure against them anyway"
         )
 
 
-def names_of(everything: Sequence[Wanted], given: Sequence[str] | None = None) -> list[str]:
+def names_of(everything: Sequence[ImagesToOpen], given: Sequence[str] | None = None) -> list[str]:
     """What each is called: by its part, and the measured ones as the user says or by their number.
 
     Never after its file: folders and files are often named after patients. UsageError unless all measured are named.
@@ -72,7 +72,7 @@ def names_of(everything: Sequence[Wanted], given: Sequence[str] | None = None) -
 
 def open_all(
     stack: contextlib.ExitStack,
-    everything: Sequence[Wanted],
+    everything: Sequence[ImagesToOpen],
     reporter: Reporter,
     reading: ReadingOptions,
     intensity: Intensity | None = None,

@@ -13,7 +13,7 @@ from medgen.errors import DataError, UsageError
 from medgen.imaging.cases.identity import patient_in
 from medgen.imaging.labels.names import CaseNames, stem_of
 from medgen.imaging.labels.rows import read_rows
-from medgen.imaging.reading.series import Stack
+from medgen.imaging.reading.series import SliceStack
 
 MEASURED, REFERENCE, THICK = "measured", "reference", "thick slices"
 """Parts in an evaluation."""
@@ -28,7 +28,7 @@ class Side:
 
     part: str
     cases: Sequence[CaseRow]
-    files: Sequence[tuple[str, Stack]] = ()
+    files: Sequence[tuple[str, SliceStack]] = ()
     """Case ids, each with its stack; none of a set, which knows no names."""
 
 

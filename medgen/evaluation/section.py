@@ -38,7 +38,7 @@ class Distribution:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Panel:
     """An image (H, W) or (H, W, 3) with what stands under it."""
 
     pixels: Pixels
@@ -50,7 +50,7 @@ class Gallery:
     """Rows of pictures that belong side by side: a worst case and its reference, a sample and its nearest neighbour."""
 
     title: str
-    rows: list[list[Picture]]
+    rows: list[list[Panel]]
     note: str = ""
 
 

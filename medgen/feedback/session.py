@@ -18,7 +18,7 @@ from medgen.imaging.cases.options import WINDOWS
 
 
 @dataclass(frozen=True)
-class Rated:
+class RatedSet:
     """A set that is rated, or from which real images are mixed in."""
 
     stored: StoredSet
@@ -89,7 +89,7 @@ class Session:
     """The queue of one rater, and the ratings file that it fills. Safe to use from several threads."""
 
     def __init__(self, rated: StoredSet, real: StoredSet | None, file: RatingsFile, options: RateOptions) -> None:
-        self._sets = [Rated(rated)] + ([] if real is None else [Rated(real)])
+        self._sets = [RatedSet(rated)] + ([] if real is None else [RatedSet(real)])
         self._check_alike()
         self.options = options
         self.aspects = (*options.aspects, *([] if real is None else [REAL]))
@@ -196,7 +196,7 @@ class Session:
         cases = self._set(item).stored.cases
         return item.other is not None and cases[item.case].id > cases[item.other].id
 
-    def _set(self, item: Item) -> Rated:
+    def _set(self, item: Item) -> RatedSet:
         return self._sets[1 if item.real else 0]
 
     def _at(self, position: int) -> Item:

@@ -17,9 +17,9 @@ from medgen.artifacts.sets import open_set
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import UsageError
 from medgen.imaging.cases.options import PreprocessOptions, ReadingOptions, SourceOptions
-from medgen.imaging.cases.planning import Sources
+from medgen.imaging.cases.planning import SourceInputs
 from medgen.imaging.cases.preprocessing import preprocess
-from medgen.imaging.reading.series import Stack
+from medgen.imaging.reading.series import SliceStack
 from medgen.reporting import Reporter
 
 Reading = TypeVar("Reading", bound=ReadingOptions)
@@ -33,7 +33,7 @@ class Images:
     """An opened source."""
 
     stored: StoredSet
-    files: Sequence[tuple[str, Stack]] = ()
+    files: Sequence[tuple[str, SliceStack]] = ()
     """Case ids, each with the stack that it was read from; none of a set."""
 
 
@@ -53,10 +53,10 @@ def is_set(source: str | Path) -> bool:
 
 
 def refuse_for_sets(reading: SourceOptions) -> None:
-    """UsageError where `reading` asks for anything, for a set is not read anew."""
+    """UsageError where `reading` asks for anything, for a set is not read again."""
     if changed := reading.changed():
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in changed)
-        raise UsageError(f"{flags}: for files and folders, but only sets are given; preprocess them anew")
+        raise UsageError(f"{flags}: for files and folders, but only sets are given; preprocess them again")
 
 
 def fitting(options: Reading, intensity: Intensity | None = None, shape: tuple[int, ...] | None = None) -> Reading:
@@ -102,7 +102,7 @@ def open_images(
         with partial_folder(Path(tempfile.gettempdir(), "medgen-images")) as folder:
             file = folder / "images.h5"
             done = preprocess(
-                Sources((str(source),), folder_names=False),
+                SourceInputs((str(source),), folder_names=False),
                 str(file),
                 options or PreprocessOptions(),
                 reporter,
@@ -119,7 +119,7 @@ def open_images(
         yield Images(stored, files)
 
 
-def _called(stack: Stack, case: str, alias: dict[str, str]) -> str:
+def _called(stack: SliceStack, case: str, alias: dict[str, str]) -> str:
     return case if stack.first.series else alias.setdefault(stack.key, case)
 
 

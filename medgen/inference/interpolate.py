@@ -212,7 +212,7 @@ class Spline:
 
 def _volume(case: Case, intensity: Intensity, options: InterpolateOptions) -> ThinVolume:
     if options.spacing is None:
-        raise UsageError("the distance of the thin slices is missing; give it with --spacing MM")
+        raise UsageError("the spacing of the thin slices is missing; give it with --spacing MM")
     image = case.stack("image")
     if image.dtype.kind == "f" and not all(np.isfinite(block).all() for block in blocks(image)):
         raise DataError(f"case {case.id}: the image holds NaN or infinity")
@@ -231,8 +231,8 @@ def model_intensity(images: SetHeader, denoiser: Interpolator, window: tuple[flo
     ours, theirs = check_images(images), denoiser.facts.intensity
     if window is None and ours.unit != theirs.unit:
         raise DataError(
-            f"the set's values are in {ours.unit}, the model was trained on {theirs.unit}; to try it all the same, say "
-            "which values it shall see as its window with --window LOW,HIGH"
+            f"the set's values are in {ours.unit}, the model was trained on {theirs.unit}; to try it anyway, say "
+            "which values its window covers with --window LOW,HIGH"
         )
     return msgspec.structs.replace(ours, window=window or theirs.window)
 

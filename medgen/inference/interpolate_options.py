@@ -30,7 +30,7 @@ class InterpolateOptions(SamplingOptions, frozen=True):
         Annotated[
             float,
             option(
-                "Of the thick slices, where the input does not tell it.", metavar="MM", default="their distance", gt=0
+                "Of the thick slices, where the input does not state it.", metavar="MM", default="their distance", gt=0
             ),
         ]
         | None

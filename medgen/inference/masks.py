@@ -74,7 +74,7 @@ class ModelMasks:
 
 @dataclass(frozen=True)
 class MaskOrigin:
-    """A label map where it lies: read anew each time, so that no number of them fills the memory."""
+    """A label map where it lies: read again each time, so that no number of them fills the memory."""
 
     name: str
     read: Callable[[], LabelMap]
@@ -205,7 +205,7 @@ def masks_in_files(place: Path, wanted: ModelMasks) -> list[MaskOrigin]:
 
 
 def _of_picture(picture: PictureMask, said: Declared | None, wanted: ModelMasks) -> MaskOrigin:
-    """The mask in a file. DataError for a value that is no class of the model."""
+    """The mask in a file. DataError for a value that is not a class of the model."""
     name, names = picture.entry.name, wanted.names
     seen = survey(SurveyTask((picture,)))
     if picture.smeared and len(names) != 2:
@@ -219,7 +219,7 @@ def _of_picture(picture: PictureMask, said: Declared | None, wanted: ModelMasks)
     for value in seen.values:
         if numbers.get(value) not in names:
             told_as = f" ('{numbers[value]}')" if value in numbers else ""
-            raise DataError(f"{name}: holds {value}{told_as}, which is no class of the model; {told(names)}")
+            raise DataError(f"{name}: holds {value}{told_as}, which is not a class of the model; {told(names)}")
     of = {one: value for value, one in numbers.items()}
     level = FULL / 2 if seen.peak > FULL / 2 else seen.peak / 2
     classes = MaskClasses(names, tuple(of.get(one, NOWHERE) for one in names), level)

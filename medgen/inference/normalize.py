@@ -119,7 +119,7 @@ class Normalizer:
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class VAEReconstruction:
     """What is left of an image after the VAE's latent: the baseline that every normalizer has to beat."""
 
     vae: FrozenVAE

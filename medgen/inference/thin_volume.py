@@ -31,7 +31,7 @@ VAGUE = 5.0
 ROUNDED = 1e-8
 """Share of the greatest that a float32 sum does not see."""
 EVEN = 0.01
-"""A target spacing within this share of the source's is no finer."""
+"""A target spacing within this share of the source's is not finer."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def volume_of(
         remedy = "preprocess with --mend" if case.mendable else "it cannot be mended"
         raise DataError(f"case {case.id}: {case.uneven}: its slices cannot be interpolated; {remedy}")
     if not (np.isfinite(source) and source > 0):
-        raise DataError(f"case {case.id}: does not tell the distance of its slices; preprocess a source that does")
+        raise DataError(f"case {case.id}: does not state the distance of its slices; preprocess a source that does")
     if spacing > source * (1 - EVEN):
         raise DataError(
             f"case {case.id}: its slices are {source:g} mm apart, which {spacing:g} mm would not refine; "

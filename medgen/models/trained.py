@@ -129,7 +129,7 @@ class FrozenVAE(Trained[VAE, VAEFacts]):
             )
         if self.facts.latent_space != latents.latent_space:
             raise DataError(
-                f"{holder}: scales its latents otherwise than their VAE {self.model.path} says; extract them again"
+                f"{holder}: scales its latents differently from their VAE {self.model.path} says; extract them again"
             )
 
 

@@ -21,7 +21,7 @@ from medgen.nets.unet_trunk import DownPath, Middle, UpPath
 __all__ = ["UNet", "UNetConfig"]
 
 
-class Seen(NamedTuple):
+class Encoded(NamedTuple):
     """What a UNet has made of a noisy input before the way up."""
 
     embedding: Tensor
@@ -33,14 +33,14 @@ class Seen(NamedTuple):
     features: list[Tensor]
     """The skips, finest first, and the middle."""
 
-    def repeated(self, times: int) -> Seen:
+    def repeated(self, times: int) -> Encoded:
         """The same batch so many times, one after another."""
 
         def repeat(part: Tensor) -> Tensor:
             return part.repeat(times, *[1] * (part.ndim - 1))
 
         tokens, present = (None if part is None else repeat(part) for part in (self.tokens, self.present))
-        return Seen(repeat(self.embedding), tokens, present, [repeat(feature) for feature in self.features])
+        return Encoded(repeat(self.embedding), tokens, present, [repeat(feature) for feature in self.features])
 
     def where_present(self, residual: Tensor) -> Tensor:
         """A residual (B, C, *S), zero where there is no condition."""
@@ -107,7 +107,7 @@ class UNet(nn.Module):
             residuals = self._residuals(x, seen, condition)
         return self.answer(seen, residuals, head=head)
 
-    def see(self, x: Tensor, time: Tensor, condition: Condition = NOTHING, *, head: str | None = None) -> Seen:
+    def see(self, x: Tensor, time: Tensor, condition: Condition = NOTHING, *, head: str | None = None) -> Encoded:
         """The way down and the middle; arguments as in `forward`."""
         self._check_input(x)
         x = x.to(self.down.input.weight.dtype)
@@ -115,9 +115,9 @@ class UNet(nn.Module):
         tokens = self._tokens(x.shape[0], condition)
         skips = self.down(x, embedding, tokens, self._drawing(x, condition))
         middle = self.middle(skips[-1], embedding, tokens)
-        return Seen(embedding, tokens, condition.present, [*skips, middle])
+        return Encoded(embedding, tokens, condition.present, [*skips, middle])
 
-    def answer(self, seen: Seen, residuals: Sequence[Tensor] | None = None, *, head: str | None = None) -> Tensor:
+    def answer(self, seen: Encoded, residuals: Sequence[Tensor] | None = None, *, head: str | None = None) -> Tensor:
         """The way up, with residuals as in `forward` where the condition is present: (B, out_channels, [D,] H, W)."""
         features = seen.features
         if residuals is not None:
@@ -170,7 +170,7 @@ class UNet(nn.Module):
             return condition
         return replace(condition, mask=None, hint=self.side.features(condition.mask))
 
-    def _residuals(self, x: Tensor, seen: Seen, condition: Condition) -> list[Tensor] | None:
+    def _residuals(self, x: Tensor, seen: Encoded, condition: Condition) -> list[Tensor] | None:
         """What the side network makes of the mask, or of the hint that was made of it; None without either."""
         if condition.mask is None and condition.hint is None:
             return None

@@ -1,4 +1,4 @@
-"""Pictures with a label map -> PNG files and tables: what the kinds of phantoms that are no DICOM share."""
+"""Pictures with a label map -> PNG files and tables: what the kinds of phantoms that are not DICOM share."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def _glance(evaluated: Sequence[Evaluated]) -> Table:
     for place, one in enumerate(evaluated):
         for section in one.sections:
             measured = ((table, row) for table in section.tables for row in table.rows if not row[1].isdigit())
-            table, row = next(measured, (None, []))  # a plain number of images is no measurement
+            table, row = next(measured, (None, []))  # a plain number of images is not a measurement
             if table is not None:
                 name = f"{section.title}: {row[0]}, {bare(table.columns[1])}"
                 about = next((row[n] for n, column in enumerate(table.columns) if column.startswith("95 %")), "")

@@ -9,7 +9,7 @@ import numpy as np
 from medgen.artifacts.schema import Intensity
 from medgen.artifacts.stored import StoredSet
 from medgen.evaluation.pictures import picture
-from medgen.evaluation.section import Gallery, Picture
+from medgen.evaluation.section import Gallery, Panel
 
 Named = tuple[str, StoredSet]
 
@@ -73,7 +73,7 @@ def _shared_slices(sets: Sequence[StoredSet]) -> list[tuple[str, int, int]]:
     ]
 
 
-def _picture(stored: StoredSet, case: str, slice_: int, depth: int, caption: str) -> Picture:
+def _picture(stored: StoredSet, case: str, slice_: int, depth: int, caption: str) -> Panel:
     start = next(row.start for row in stored.cases if row.id == case)
     image = (stored.header.intensity or Intensity()).normalized(stored.read("image", [start + slice_])[0])
     return picture(image, caption, black=-1, white=1)

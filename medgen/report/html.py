@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from medgen.evaluation.section import Picture, Pixels
+from medgen.evaluation.section import Panel, Pixels
 from medgen.report.charts import described, edges_of, histogram
 from medgen.report.png import data_uri
 from medgen.report.side_by_side import Overlay
@@ -75,7 +75,7 @@ def colour(owner: int | str) -> str:
     return owner if isinstance(owner, str) else f"s{owner % 6}"
 
 
-def laid_out(shown: Picture) -> LaidOut:
+def laid_out(shown: Panel) -> LaidOut:
     """An image inside the page, with what stands under it; of large ones, means over squares of pixels."""
     pixels, shrunk = shrink(shown.pixels)
     height, width = pixels.shape[:2]

@@ -9,7 +9,7 @@ import numpy as np
 
 from medgen.errors import UsageError
 from medgen.evaluation.evaluation import Evaluated
-from medgen.evaluation.section import Picture
+from medgen.evaluation.section import Panel
 from medgen.imaging.pictures.contact_sheet import Tile, draw_sheet
 
 SIDE = 160
@@ -33,7 +33,7 @@ def pairs_sheet(results: Sequence[Evaluated]) -> bytes:
     return draw_sheet(tiles, f"closest pairs of {', '.join(one.name for one in results)}", columns)
 
 
-def _tile(picture: Picture, name: str) -> Tile:
+def _tile(picture: Panel, name: str) -> Tile:
     factor = max(1, SIDE // max(picture.pixels.shape[:2]))
     enlarged = np.repeat(np.repeat(picture.pixels, factor, axis=0), factor, axis=1)
     lines = textwrap.wrap(picture.caption, max(LETTERS, LETTERS * enlarged.shape[1] // SIDE))

@@ -115,7 +115,7 @@ def test_merge_refuses_what_does_not_belong_together(
     for arguments, message in [
         (shards[:2], b"2 is missing"),
         ([shards[0], shards[0], shards[1]], b"given twice"),
-        ([*shards, path], b"is no shard"),
+        ([*shards, path], b"is not a shard"),
         ([path, path], b"more than one"),
         ([path, make_set("b.h5", fields=3)], b"vector_fields"),
     ]:

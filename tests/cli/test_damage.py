@@ -60,7 +60,7 @@ def test_a_training_on_a_full_disk_keeps_its_state_and_goes_on_with_no_damaged_o
     whole = state.read_bytes()
     flip(state, state, -1000)
     assert run(command) == 65
-    assert "start anew with --fresh" in capsys.readouterr().err
+    assert "start over with --fresh" in capsys.readouterr().err
     assert run(["check", str(state)]) == 65
     state.write_bytes(whole)
     assert run(command) == 0

@@ -178,7 +178,7 @@ def test_a_set_that_does_not_know_the_places_is_not_exported(medgen: Run, tilted
         del file["origins"]
     result = medgen("export", tmp_path / "old.h5", "--to", "dicom", "-o", tmp_path / "out")
     assert result.returncode == 65
-    assert "does not tell where each slice lies" in last_line(result)
+    assert "does not say where each slice lies" in last_line(result)
     assert not (tmp_path / "out").exists()
 
 

@@ -224,7 +224,7 @@ def test_a_file_beside_the_masks_names_their_values(
     labels[15] = 9
     Image.fromarray(labels).save(folder / "b.png")
     assert run(arguments(place, "fundus", tmp_path / "b.h5", "--mask", folder)) == 65
-    assert "b.png: holds 9 ('drusen'), which is no class of the model; the classes are 0 b" in capfd.readouterr().err
+    assert "b.png: holds 9 ('drusen'), which is not a class of the model; the classes are 0 b" in capfd.readouterr().err
 
 
 def test_exported_pairs_are_masks_again(place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -273,13 +273,13 @@ def test_new_masks_of_a_set_stay_on_what_its_images_show(place: Path, tmp_path: 
             "polyps",
             ["--mask", "{tmp}/label.png"],
             65,
-            "holds 2, which is no class of the model; the classes",
+            "holds 2, which is not a class of the model; the classes",
         ),
         (
             "fundus",
             ["--mask", "{place}/png"],
             65,
-            "holds 255, which is no class of the model; the classes",
+            "holds 255, which is not a class of the model; the classes",
         ),
         ("fundus", ["--mask", "{tmp}/smeared.jpg"], 65, "JPEG has smeared the numbers of 3 classes; save masks as PNG"),
         ("fundus", ["--like", "{place}/pairs.h5"], 65, "its mask holds 'polyp', a class that the model does not know"),

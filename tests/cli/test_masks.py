@@ -140,7 +140,7 @@ def test_jpeg_masks_are_cut_and_said_so(tmp_path: Path, make: Callable[..., Made
 
 
 def test_an_almost_black_jpeg_mask_is_empty_beside_others(tmp_path: Path, make: Callable[..., Made]) -> None:
-    """Its own maximum is no class: ringing around nothing was taken for an object."""
+    """Its own maximum is not a class: ringing around nothing was taken for an object."""
     for number in range(2):
         picture(tmp_path / "images" / f"{number}.jpg", number)
         save(tmp_path / "masks" / f"{number}.jpg", disc() if number else disc(full=20), quality=90)
@@ -224,7 +224,7 @@ def damaged(folder: Path) -> None:
         (wrong_size, "masks/b.png: has 40 x 40 pixels, its image images/b.png has 32 x 32"),
         (without_image, "masks/z.png: a mask without its image"),
         (empty, "masks/b.png: an empty mask, nothing but background; label the image 'normal'"),
-        (no_class, "masks/b.png: holds a value that is no class: 254"),
+        (no_class, "masks/b.png: holds a value that is not a class: 254"),
         (colours, "masks/b.png: its colours are no classes"),
         (missing, "images/b.png: no mask found for it; label the image 'normal'"),
         (damaged, "masks/b.png: the pixels cannot be decoded"),
@@ -370,7 +370,7 @@ def test_nifti_label_volumes(tmp_path: Path, make: Callable[..., Made], kind: ty
     np.testing.assert_array_equal(made.cases[0]["mask"][:, 0] * 20, labels)
     if kind is np.float32:
         nibabel.save(nibabel.Nifti1Image(labels.transpose(2, 1, 0) * 0.01, affine), tmp_path / "masks" / "a.nii.gz")  # type: ignore[attr-defined,no-untyped-call]
-        assert "masks/a.nii.gz: holds 0.2, which is no class" in make("images", "--masks", "masks").told
+        assert "masks/a.nii.gz: holds 0.2, which is not a class" in make("images", "--masks", "masks").told
 
 
 @pytest.mark.parametrize(

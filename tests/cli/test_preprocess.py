@@ -311,7 +311,7 @@ def test_sizes_that_differ_are_told_by_file_with_the_remedy(medgen: Run, tmp_pat
         (["a.png", "--split-name", "training"], 78, "--split-name training"),
         (["a.png", "--spacing", "1"], 65, "pixel spacing; use --size"),
         (["a.png", "--spacing", "-1"], 78, "spacing"),
-        (["a.png", "--mask-background"], 2, "the images are no CT"),
+        (["a.png", "--mask-background"], 2, "the images are not CT"),
         (["a.png", "--shard", "3/2"], 2, "--shard 3/2"),
         (["a.png", "--labels", "gone.csv"], 66, "gone.csv"),
         (["a.png", "--labels", "other.csv"], 65, "row 2: no file 'x.png'"),

@@ -21,7 +21,7 @@ with warnings.catch_warnings():
 from medgen.artifacts.sets import open_set
 from medgen.imaging.reading.archive import enumerate_sources
 from medgen.imaging.reading.formats import read, scan
-from medgen.imaging.reading.series import Stack, build_stacks, normal
+from medgen.imaging.reading.series import SliceStack, build_stacks, normal
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
@@ -35,7 +35,7 @@ def wrong_before() -> Path:
     return Path(os.environ["MEDGEN_REAL_DATA"]) / "wrong_before"
 
 
-def load(path: Path) -> list[tuple[Stack, np.ndarray]]:
+def load(path: Path) -> list[tuple[SliceStack, np.ndarray]]:
     """Each stack with its values (D, H, W)."""
     entries = enumerate_sources([str(path)]).entries
     stacks, _ = build_stacks(facts for entry in entries for facts in scan(entry, ""))

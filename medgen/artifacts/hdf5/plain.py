@@ -84,7 +84,7 @@ def _check_plain(file: h5py.File, name: str) -> None:
             if group is file and key == TABLE and kind is h5py.Group:
                 continue
             if kind is not h5py.Dataset:
-                raise DataError(f"{name}: '{key}' in it is no array; it was not written by medgen")
+                raise DataError(f"{name}: '{key}' in it is not an array; it was not written by medgen")
             if reason := _odd(group[key]):
                 raise DataError(
                     f"{name}: '{key}' in it {reason}; medgen reads only what lies in the file as it writes it"

@@ -19,7 +19,7 @@ from medgen.errors import DataError, InputMissingError
 _LONGEST_HEADER = 100 << 20
 
 
-class TensorEntry(msgspec.Struct, frozen=True):
+class StoredTensor(msgspec.Struct, frozen=True):
     """Type and shape of one tensor, and where its bytes lie after the header."""
 
     dtype: str
@@ -32,7 +32,7 @@ class TensorHeader:
     """The facts of a file, its tensors, and their CRC-32 by name (None: the file has no checksums)."""
 
     facts: dict[str, Any]
-    tensors: dict[str, TensorEntry]
+    tensors: dict[str, StoredTensor]
     checksums: dict[str, int] | None
 
 
@@ -44,7 +44,7 @@ def sealed(facts: Mapping[str, Any], checksums: Mapping[str, int]) -> str:
 
 
 def read_header(path: Path) -> TensorHeader:
-    """Open what `write_tensors` wrote; DataError if it is no such file, damaged in its header, or cut short."""
+    """Open what `write_tensors` wrote; DataError if it is not such a file, damaged in its header, or cut short."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -62,7 +62,7 @@ def read_header(path: Path) -> TensorHeader:
     if not isinstance(metadata, dict) or KEY not in metadata:
         raise DataError(f"{path}: a .safetensors file, but not one of medgen")
     try:
-        tensors = msgspec.convert(header, dict[str, TensorEntry])
+        tensors = msgspec.convert(header, dict[str, StoredTensor])
         facts = msgspec.json.decode(metadata[KEY], type=dict[str, Any])
         checksums = _unseal(facts)
     except (ValueError, TypeError, RecursionError) as error:

@@ -11,7 +11,7 @@ from medgen.evaluation.declaration import Metric, Need
 
 
 class AnomalyEvaluationOptions(Options, frozen=True):
-    """How anomaly maps and scores are held against the truth."""
+    """How anomaly maps and scores are compared with the truth."""
 
     normal: str = "normal"
     """The label of normal images; of labels without names their number."""
@@ -33,14 +33,14 @@ class AnomalyEvaluationOptions(Options, frozen=True):
 
 ANOMALY = Metric(
     "anomaly",
-    "Anomaly holds the maps and scores of anomaly-map against masks and labels, beside what --vae and the nearest "
+    "Anomaly compares the maps and scores of anomaly-map with masks and labels, beside what --vae and the nearest "
     "image of --training would find; its threshold is fitted on the normal images of the validation split, or of a "
     "--reference of maps.",
     (
         Need(lambda inputs: inputs.stored.header.kind == "map", "needs anomaly maps: make them with anomaly-map"),
         Need(
             lambda inputs: inputs.stored.has("label") or inputs.stored.has("mask"),
-            "needs labels or masks to hold the maps against: preprocess with --labels or --masks",
+            "needs labels or masks to compare the maps with: preprocess with --labels or --masks",
         ),
     ),
     AnomalyEvaluationOptions,

@@ -13,14 +13,14 @@ _ALL_NEIGHBOURS = np.ones((3, 3), int)
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundLesion:
     """A lesion of `area` pixels: with a threshold of `code` or lower enough of it is marked."""
 
     area: int
     code: int
 
 
-def lesions_of(mask: npt.NDArray[np.bool_], codes: npt.NDArray[np.uint16], overlap: float) -> list[Found]:
+def lesions_of(mask: npt.NDArray[np.bool_], codes: npt.NDArray[np.uint16], overlap: float) -> list[FoundLesion]:
     """The lesions of a mask (H, W), pixels that touch by side or corner; found where `overlap` of the area is marked.
 
     `codes` (H, W) rank the pixels by score; pixels of the threshold's own code are marked.
@@ -30,5 +30,5 @@ def lesions_of(mask: npt.NDArray[np.bool_], codes: npt.NDArray[np.uint16], overl
     for number in range(1, count + 1):
         inside = codes[parts == number]
         needed = max(1, ceil(overlap * inside.size))
-        found.append(Found(inside.size, int(np.partition(inside, inside.size - needed)[inside.size - needed])))
+        found.append(FoundLesion(inside.size, int(np.partition(inside, inside.size - needed)[inside.size - needed])))
     return found

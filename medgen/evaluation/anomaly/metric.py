@@ -10,13 +10,13 @@ import numpy.typing as npt
 from medgen.artifacts.schema import MAP_CHANNELS
 from medgen.evaluation.anomaly.declaration import AnomalyEvaluationOptions
 from medgen.evaluation.anomaly.detection import RESOLUTION
-from medgen.evaluation.anomaly.sources import Detector, chunks, read_images, sources_of
+from medgen.evaluation.anomaly.sources import MapChannel, chunks, read_images, sources_of
 from medgen.evaluation.anomaly.tables import tables_of
 from medgen.evaluation.anomaly.tally import Tally
 from medgen.evaluation.anomaly.truth import Roles, roles_of
 from medgen.evaluation.inputs import Inputs, slice_names
 from medgen.evaluation.pictures import picture
-from medgen.evaluation.section import Distribution, Gallery, Picture, Score, Section
+from medgen.evaluation.section import Distribution, Gallery, Panel, Score, Section
 
 MAIN = "normalizer"
 PICTURED = 4
@@ -28,7 +28,7 @@ def measure(inputs: Inputs, options: AnomalyEvaluationOptions) -> Section:
     held_out = reference if reference is not None and reference.header.kind == "map" else None
     roles = roles_of(stored, stored if inputs.whole is None else inputs.whole, held_out, options)
     tallies: dict[str, Tally] = {}
-    detectors: list[Detector] = []
+    detectors: list[MapChannel] = []
     with inputs.progress(None, "slices") as advance:
         for source in sources_of(inputs, roles, advance):
             own = [Tally(options.false_positive_rate, options.lesion_overlap, options.normal) for _ in source.detectors]
@@ -59,7 +59,7 @@ def measure(inputs: Inputs, options: AnomalyEvaluationOptions) -> Section:
 
 
 def _test(
-    roles: Roles, rows: np.ndarray, maps: np.ndarray, scores: np.ndarray, told: list[tuple[Detector, Tally]]
+    roles: Roles, rows: np.ndarray, maps: np.ndarray, scores: np.ndarray, told: list[tuple[MapChannel, Tally]]
 ) -> None:
     truth = roles.test
     masks: npt.NDArray[np.bool_] | None = None
@@ -74,7 +74,7 @@ def _test(
             )
 
 
-def _result(tally: Tally, kinds: list[str], detector: Detector, seed: int) -> dict[str, Any]:
+def _result(tally: Tally, kinds: list[str], detector: MapChannel, seed: int) -> dict[str, Any]:
     result = {"threshold": tally.threshold_value, **tally.result(kinds, seed=seed)}
     if MAP_CHANNELS[detector.channel] == "total" and len(kinds) > 1:
         result["kinds"] = {kind: tally.result([kind], seed=seed) for kind in kinds}
@@ -148,7 +148,7 @@ def _galleries(roles: Roles, tally: Tally) -> list[Gallery]:
     return galleries
 
 
-def _pictures(roles: Roles, place: int, tally: Tally) -> list[Picture]:
+def _pictures(roles: Roles, place: int, tally: Tally) -> list[Panel]:
     truth, row, seen = roles.test, roles.test_rows[place : place + 1], tally.slices[place]
     stored = truth.stored
     intensity = stored.header.intensity

@@ -28,7 +28,7 @@ Produce = Callable[[Truth, Rows], tuple[Images, Images]]
 
 
 @dataclass(frozen=True)
-class Detector:
+class MapChannel:
     """One row of the table: a channel of one source's maps."""
 
     name: str
@@ -46,16 +46,16 @@ class Detector:
 
 
 @dataclass(frozen=True)
-class Source:
+class MapSource:
     """A way to maps, and the detectors that read them."""
 
     produce: Produce
-    detectors: tuple[Detector, ...]
+    detectors: tuple[MapChannel, ...]
 
 
-def sources_of(inputs: Inputs, roles: Roles, advance: Advance) -> Iterator[Source]:
+def sources_of(inputs: Inputs, roles: Roles, advance: Advance) -> Iterator[MapSource]:
     """The maps of the set, and the baselines for which the inputs suffice."""
-    yield Source(_stored, tuple(_detectors("normalizer", "normalizer", ("total", "pixel", "gradient", "laplacian"))))
+    yield MapSource(_stored, tuple(_detectors("normalizer", "normalizer", ("total", "pixel", "gradient", "laplacian"))))
     maker = inputs.maps
     if maker is None:
         return
@@ -71,11 +71,11 @@ def sources_of(inputs: Inputs, roles: Roles, advance: Advance) -> Iterator[Sourc
         yield _baseline("nearest", "nearest training image", _nearest(inputs, roles, advance), maker, roles)
 
 
-def _detectors(name: str, title: str, channels: tuple[str, ...]) -> Iterator[Detector]:
+def _detectors(name: str, title: str, channels: tuple[str, ...]) -> Iterator[MapChannel]:
     told = {"total": "", "pixel": ", pixels alone", "gradient": ", gradients alone", "laplacian": ", Laplacians alone"}
     for channel in channels:
         own = name if channel == "total" else f"{name}_{channel}"
-        yield Detector(own, title + told[channel], MAP_CHANNELS.index(channel))
+        yield MapChannel(own, title + told[channel], MAP_CHANNELS.index(channel))
 
 
 def _stored(truth: Truth, rows: Rows) -> tuple[Images, Images]:
@@ -90,7 +90,7 @@ Version = Callable[[Truth, Rows, Images], Images]
 """What a baseline takes for the normal version of images (B, C, H, W)."""
 
 
-def _baseline(name: str, title: str, version: Version, maker: MapMaker, roles: Roles) -> Source:
+def _baseline(name: str, title: str, version: Version, maker: MapMaker, roles: Roles) -> MapSource:
     """Maps between images and `version` of them; in deviations from normal ones if the set's maps are."""
 
     def mapped(maker: MapMaker, truth: Truth, rows: Rows) -> Iterator[tuple[str, Images, Images]]:
@@ -111,7 +111,7 @@ def _baseline(name: str, title: str, version: Version, maker: MapMaker, roles: R
         _, maps, scores = zip(*mapped(maker, truth, rows), strict=True)
         return np.concatenate(maps), np.concatenate(scores)
 
-    return Source(produce, tuple(_detectors(name, title, ("total", "pixel"))))
+    return MapSource(produce, tuple(_detectors(name, title, ("total", "pixel"))))
 
 
 def _nearest(inputs: Inputs, roles: Roles, advance: Advance) -> Version:

@@ -31,7 +31,7 @@ Result = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Seen:
+class TestedSlice:
     """One tested slice: at the threshold, `hits` of `area` lesion pixels are marked, and `marked` pixels in all."""
 
     case: int
@@ -61,7 +61,7 @@ class Tally:
     fitted: Counts = field(default_factory=lambda: np.zeros(CODES))
     pixels: dict[str, PixelCounts] = field(default_factory=dict)
     """Of outlined slices, by kind."""
-    slices: list[Seen] = field(default_factory=list)
+    slices: list[TestedSlice] = field(default_factory=list)
 
     def fit(self, maps: npt.NDArray[np.float32]) -> None:
         """Take in maps (B, H, W) of held-out normal slices."""
@@ -75,14 +75,14 @@ class Tally:
     def test(self, case: int, kind: str, score: float, image: npt.NDArray[np.float32], mask: Bools | None) -> None:
         """Take in one tested slice: its map (H, W), and its mask (H, W) where its lesions are outlined."""
         if mask is None:
-            self.slices.append(Seen(case, kind, score))
+            self.slices.append(TestedSlice(case, kind, score))
             return
         codes, threshold = codes_of(image).reshape(image.shape), self.threshold
         self.pixels.setdefault(kind, PixelCounts()).add(case, codes, mask)
         marked = codes >= threshold if threshold is not None else np.zeros_like(mask)
         lesions = lesions_of(mask, codes, self.overlap)
         self.slices.append(
-            Seen(
+            TestedSlice(
                 *(case, kind, score, mask.size, int(mask.sum()), int((marked & mask).sum()), int(marked.sum()), True),
                 tuple(lesion.code >= (CODES if threshold is None else threshold) for lesion in lesions),
             )
@@ -109,7 +109,7 @@ class Tally:
             result[name] = pixels.bootstrap(statistic, seed=seed) if pixels else None
         return {**result, **self._at_threshold(slices, seed)}
 
-    def _at_threshold(self, slices: Sequence[Seen], seed: int) -> Result:
+    def _at_threshold(self, slices: Sequence[TestedSlice], seed: int) -> Result:
         """Dice, lesions found and false positives with the threshold fitted on held-out normal slices."""
         result: Result = dict.fromkeys(("dice", "dice_per_image", "lesion_recall", "false_positive_rate", "lesions"))
         shown = [one for one in slices if one.outlined]

@@ -53,7 +53,7 @@ def truth_of(stored: StoredSet, options: AnomalyEvaluationOptions) -> Truth:
     elif marked is not None:
         kinds = np.where(marked, "ill", options.normal)
     else:
-        raise DataError("the set has neither labels nor masks to hold its maps against; preprocess with --labels")
+        raise DataError("the set has neither labels nor masks to compare its maps with; preprocess with --labels")
     ill = kinds != options.normal
     if marked is not None and (wrong := np.flatnonzero(marked & ~ill)).size:
         raise DataError(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from medgen.evaluation.conditioning.patches import RINGS, Rated
+from medgen.evaluation.conditioning.patches import RINGS, NodulePatches
 from medgen.evaluation.conditioning.scores import weights_of_like
 from medgen.evaluation.features.features import Extractor, Features
 from medgen.evaluation.fidelity.declaration import FidelityOptions
@@ -26,7 +26,7 @@ KEPT = ("value", "low", "high", "floor", "at_floor_size")
 RING_MEANS = Extractor(f"mean and spread of {RINGS} rings", "", lambda patches: patches)
 
 
-def compare_patches(samples: Rated, known: Rated, seed: int) -> dict[str, Any] | None:
+def compare_patches(samples: NodulePatches, known: NodulePatches, seed: int) -> dict[str, Any] | None:
     """The Frechet and the kernel distance of patches, known ones of the sizes asked for; None for too few."""
     weights, _ = weights_of_like(known.sizes, known.cases, samples.sizes)
     real = known[np.flatnonzero(weights)]
@@ -59,10 +59,10 @@ def table_of(result: dict[str, Any]) -> Table:
     columns = ("", f"all ({counts})", "95 %", f"samples ({size} / {size})", f"floor: real ({size} / {size})")
     note = (
         "Patches at the places asked for against those of known nodules of like size; only the last two columns, of "
-        "equal number, compare. A hit that is no nodule lies far."
+        "equal number, compare. A hit that is not a nodule lies far."
     )
     return Table("patches around nodules", columns, rows, note)
 
 
-def _features(rated: Rated) -> Features:
+def _features(rated: NodulePatches) -> Features:
     return Features(torch.from_numpy(rated.rings), rated.cases, np.arange(len(rated.cases)))

@@ -18,7 +18,7 @@ from medgen.evaluation.conditioning.declaration import FIELDS
 from medgen.evaluation.conditioning.likeness import FAR, compare_patches, times_as_far
 from medgen.evaluation.conditioning.likeness import table_of as patches_table
 from medgen.evaluation.conditioning.nodules import find_spots
-from medgen.evaluation.conditioning.patches import Rated, rate
+from medgen.evaluation.conditioning.patches import NodulePatches, rate
 from medgen.evaluation.conditioning.probe import LEAST_CASES, evaluate_ratings
 from medgen.evaluation.conditioning.rule import Measured
 from medgen.evaluation.conditioning.scores import LIKE, RATES, evaluate
@@ -52,7 +52,7 @@ def measure(inputs: Inputs) -> Section:
     return Section("conditioning", "Conditioning", result, tables, _warnings(result), scores=scores)
 
 
-def _by_features(ours: Rated, theirs: Rated, names: list[str], seed: int) -> dict[str, Any]:
+def _by_features(ours: NodulePatches, theirs: NodulePatches, names: list[str], seed: int) -> dict[str, Any]:
     """Whether patches look like those of known nodules, and agreement with what was asked beyond place and size."""
     ratings = evaluate_ratings(ours, theirs, names, seed)
     return {"patches": compare_patches(ours, theirs, seed), "ratings": ratings}

@@ -95,7 +95,7 @@ def find_spots(image: Image) -> list[Spot]:
 
 
 def smaller_curvature(image: Image, sigma: float) -> Image:
-    """sigma^2 times the smaller of the two downward principal curvatures, 0 where the image is no dome."""
+    """sigma^2 times the smaller of the two downward principal curvatures, 0 where the image is not a dome."""
     xx = ndimage.gaussian_filter(image, sigma, order=(0, 2), mode="nearest")
     yy = ndimage.gaussian_filter(image, sigma, order=(2, 0), mode="nearest")
     xy = ndimage.gaussian_filter(image, sigma, order=(1, 1), mode="nearest")

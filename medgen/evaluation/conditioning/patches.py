@@ -28,7 +28,7 @@ RINGS = 8
 
 
 @dataclass(frozen=True)
-class Rated:
+class NodulePatches:
     """Patches of N slices with a nodule, and what was told or asked of them."""
 
     features: Values
@@ -42,13 +42,13 @@ class Rated:
     cases: Rows
     """(N,)"""
 
-    def __getitem__(self, rows: Rows) -> Rated:
+    def __getitem__(self, rows: Rows) -> NodulePatches:
         features, rings, ratings = self.features[rows], self.rings[rows], self.ratings[rows]
-        return Rated(features, rings, ratings, self.sizes[rows], self.cases[rows])
+        return NodulePatches(features, rings, ratings, self.sizes[rows], self.cases[rows])
 
 
 @torch.inference_mode()
-def rate(stored: StoredSet, place: Sequence[str], ratings: Sequence[str], advance: Advance = unseen) -> Rated:
+def rate(stored: StoredSet, place: Sequence[str], ratings: Sequence[str], advance: Advance = unseen) -> NodulePatches:
     """Look at every slice with a nodule: `place` names the fields has_nodule, x, y, size, `ratings` those to learn."""
     intensity, fields = stored.header.intensity, stored.header.vector_fields
     if intensity is None:
@@ -70,7 +70,7 @@ def rate(stored: StoredSet, place: Sequence[str], ratings: Sequence[str], advanc
             rings.append(rings_of(patch)[0].numpy())
             kept.append(index)
             cases.append(case)
-    return Rated(
+    return NodulePatches(
         np.array(features, np.float64).reshape(len(features), -1),
         np.array(rings, np.float64).reshape(len(rings), -1),
         vectors[kept][:, [fields.index(name) for name in ratings]].reshape(len(kept), len(ratings)),

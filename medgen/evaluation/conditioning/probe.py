@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medgen.evaluation.conditioning.patches import Rated
+from medgen.evaluation.conditioning.patches import NodulePatches
 from medgen.evaluation.intervals import correlation_interval, redraw
 
 Values = npt.NDArray[np.float64]
@@ -68,7 +68,9 @@ def folds(cases: Rows, seed: int) -> Iterator[npt.NDArray[np.bool_]]:
         yield np.isin(cases, order[fold::FOLDS])
 
 
-def evaluate_ratings(samples: Rated, real: Rated, names: Sequence[str], seed: int = 0) -> dict[str, Any]:
+def evaluate_ratings(
+    samples: NodulePatches, real: NodulePatches, names: Sequence[str], seed: int = 0
+) -> dict[str, Any]:
     """For each rating: asked against measured on the samples, and rated against measured on held-out real cases.
 
     A rating that does not vary among the real nodules, or has too few cases, is None.
@@ -92,7 +94,7 @@ def evaluate_ratings(samples: Rated, real: Rated, names: Sequence[str], seed: in
     return results
 
 
-def held_out(real: Rated, column: int, seed: int = 0) -> Values:
+def held_out(real: NodulePatches, column: int, seed: int = 0) -> Values:
     """Each slice's rating (N,) by a probe that was fitted without its case, nor any of its fifth of the cases."""
     measured = np.empty(len(real.cases))
     for inside in folds(real.cases, seed):

@@ -26,7 +26,7 @@ LEAST_STRETCH = 0.25
 
 
 @dataclass(frozen=True)
-class Rule:
+class NoduleRule:
     """How strong a spot is, contrast * scale^power, and from which strength on it counts as a nodule.
 
     A spot at the very place asked for needs less strength to be believed (`near`) than one anywhere (`anywhere`).
@@ -92,7 +92,7 @@ class Measured:
         return self[np.flatnonzero(self.asked[:, 0] > 0)]
 
 
-def calibrate(known: Measured, random: np.random.Generator) -> Rule:
+def calibrate(known: Measured, random: np.random.Generator) -> NoduleRule:
     """Fit the rule to images with known nodules; the default where `known` shows none.
 
     The power is that with which the strongest spot most often is the nodule. `anywhere` best parts slices with nodules
@@ -103,14 +103,14 @@ def calibrate(known: Measured, random: np.random.Generator) -> Rule:
 
     sick = known.asked[:, 0] > 0
     if not sick.any():
-        return Rule()
+        return NoduleRule()
     positive, healthy = known.with_nodule, known[np.flatnonzero(~sick)]
 
     def at_first(power: float) -> int:
         pairs = zip(positive.spots, positive.asked, strict=True)
-        return sum(hits(Rule(power).strongest(spots), asked) for spots, asked in pairs)
+        return sum(hits(NoduleRule(power).strongest(spots), asked) for spots, asked in pairs)
 
-    rule = Rule(max(POWERS, key=at_first))
+    rule = NoduleRule(max(POWERS, key=at_first))
     with_nodule, without = anywhere(positive, rule), anywhere(healthy, rule)
     somewhere = best_cut(with_nodule, without) if len(without) else float(np.quantile(with_nodule, 0.1))
     shuffled = np.concatenate([there(positive.shuffled(random), rule) for _ in range(SHUFFLES)])
@@ -133,12 +133,12 @@ def best_cut(positive: Vectors, negative: Vectors) -> float:
     return (cut + float(np.max(values[values < cut], initial=0.0))) / 2
 
 
-def anywhere(measured: Measured, rule: Rule) -> Vectors:
+def anywhere(measured: Measured, rule: NoduleRule) -> Vectors:
     """Strength of the strongest spot of each slice, (N,)."""
     return np.array([rule.strength(rule.strongest(spots)) for spots in measured.spots], np.float64)
 
 
-def there(measured: Measured, rule: Rule) -> Vectors:
+def there(measured: Measured, rule: NoduleRule) -> Vectors:
     """Strength of the strongest spot at the asked place of each slice, (N,)."""
     pairs = zip(measured.spots, measured.asked, strict=True)
     return np.array([rule.strength(rule.at(spots, asked)) for spots, asked in pairs], np.float64)

@@ -11,8 +11,8 @@ from medgen.evaluation.conditioning.rule import (
     LEAST_TOLERANCE,
     SHUFFLES,
     Measured,
+    NoduleRule,
     Rows,
-    Rule,
     Vectors,
     anywhere,
     calibrate,
@@ -25,14 +25,14 @@ LIKE = 1.25
 RATES = ("hit_rate", "hit_rate_with_size")
 
 
-def evaluate(samples: Measured, reference: Measured | None, *, seed: int = 0) -> tuple[dict[str, Any], Rule]:
+def evaluate(samples: Measured, reference: Measured | None, *, seed: int = 0) -> tuple[dict[str, Any], NoduleRule]:
     """Results of the samples, of shuffled conditions and, with a reference, of known nodules; and the rule.
 
     The rule is fitted to one half of the reference's cases; the ceiling is measured on the other. Rates depend on how
     large nodules are: those of the samples stand beside those of known nodules of the sizes that were asked for.
     """
     random = np.random.default_rng(seed)
-    rule, ceiling, like, fitted = Rule(), None, None, "built in"
+    rule, ceiling, like, fitted = NoduleRule(), None, None, "built in"
     if reference is not None and (reference.asked[:, 0] > 0).any():
         fit, report = halves(reference.cases, random)
         if len(fit) and len(report):
@@ -57,7 +57,7 @@ def evaluate(samples: Measured, reference: Measured | None, *, seed: int = 0) ->
     return result, rule
 
 
-def score(measured: Measured, rule: Rule) -> dict[str, Any]:
+def score(measured: Measured, rule: NoduleRule) -> dict[str, Any]:
     """Hits, errors, correlations and confusion of `measured` under `rule`.
 
     A hit is a spot at the place asked for; its size is compared with the size asked for. Errors and correlations of
@@ -95,7 +95,7 @@ def score(measured: Measured, rule: Rule) -> dict[str, Any]:
     }
 
 
-def sizes_found(positive: Measured, rule: Rule) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], Vectors]:
+def sizes_found(positive: Measured, rule: NoduleRule) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], Vectors]:
     """Of slices with a nodule: whether it is found, within a factor 2 of its size, and its size (0 where it is not)."""
     spots, asked = rule.found(positive), positive.asked[:, 3]
     hit = np.array([spot is not None for spot in spots], bool)
@@ -103,7 +103,7 @@ def sizes_found(positive: Measured, rule: Rule) -> tuple[npt.NDArray[np.bool_], 
     return hit, hit & (sizes >= asked / 2) & (sizes <= asked * 2), sizes
 
 
-def rates_of_like(known: Measured, samples: Measured, rule: Rule) -> dict[str, Any] | None:
+def rates_of_like(known: Measured, samples: Measured, rule: NoduleRule) -> dict[str, Any] | None:
     """How often known nodules are found that are as large as those asked for; None if there are none.
 
     Each asked nodule counts once, and each case with nodules like it counts alike.

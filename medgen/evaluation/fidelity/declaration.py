@@ -11,7 +11,7 @@ from medgen.evaluation.declaration import Metric, Need
 
 
 class FidelityOptions(Options, frozen=True):
-    """How generated images are held against real ones."""
+    """How generated images are compared with real ones."""
 
     by: Annotated[
         tuple[str, ...],

@@ -11,7 +11,7 @@ from medgen.evaluation.declaration import Metric, Need
 
 
 class InterpolationOptions(Options, frozen=True):
-    """How thin slices are held against thick ones; lengths in mm."""
+    """How thin slices are compared with thick ones; lengths in mm."""
 
     profile: Literal["box", "gaussian"] = "box"
     """Shape of the thick slices' profile."""

@@ -13,9 +13,9 @@ from torch import Tensor
 from medgen.evaluation.inputs import Inputs
 from medgen.evaluation.interpolation.declaration import InterpolationOptions
 from medgen.evaluation.interpolation.thin_pairs import Flags, Trio, Trios, batches, find_trios
-from medgen.evaluation.interpolation.thin_scores import KINDS, Calibration, Measurement, SliceScores
+from medgen.evaluation.interpolation.thin_scores import KINDS, Measurement, SliceScores, SpreadCalibration
 from medgen.evaluation.pictures import picture
-from medgen.evaluation.section import Distribution, Gallery, Picture, Score, Section, Table, number
+from medgen.evaluation.section import Distribution, Gallery, Panel, Score, Section, Table, number
 
 BATCH = 16
 SHOWN = 4
@@ -31,15 +31,15 @@ PLACES = {
 
 
 @dataclass
-class Findings:
+class VolumeFindings:
     """All that is collected in one pass over the cases."""
 
     scores: SliceScores
     measurement: Measurement
-    calibration: Calibration = field(default_factory=Calibration)
+    calibration: SpreadCalibration = field(default_factory=SpreadCalibration)
     outside: int = 0
     resampled: int = 0
-    coronal: list[list[Picture]] = field(default_factory=list)
+    coronal: list[list[Panel]] = field(default_factory=list)
 
 
 def measure(inputs: Inputs, options: InterpolationOptions) -> Section:
@@ -47,7 +47,9 @@ def measure(inputs: Inputs, options: InterpolationOptions) -> Section:
     if inputs.thick is None or inputs.reference is None:
         raise ValueError("interpolation needs thick slices and the thin truth")
     trios = find_trios(inputs.stored, inputs.thick, inputs.reference, inputs.pairing)
-    findings = Findings(SliceScores(trios.cases[0].truth.intensity), Measurement(options.profile, options.thickness))
+    findings = VolumeFindings(
+        SliceScores(trios.cases[0].truth.intensity), Measurement(options.profile, options.thickness)
+    )
     patients: dict[str, int] = {}
     with inputs.progress(sum(len(trio.numbers) for trio in trios.cases), "slices") as advance:
         for trio in trios.cases:
@@ -76,7 +78,7 @@ def measure(inputs: Inputs, options: InterpolationOptions) -> Section:
     )
 
 
-def _compare(trio: Trio, rows: slice, inputs: Inputs, findings: Findings, patient: int) -> dict[str, Tensor]:
+def _compare(trio: Trio, rows: slice, inputs: Inputs, findings: VolumeFindings, patient: int) -> dict[str, Tensor]:
     """Score some slices of a case; their images by method, and the truth, in physical values."""
     found = {name: source.at(matrix[rows]) for name, (source, matrix) in trio.matrices.items()}
     images = {name: image for name, (image, _) in found.items()}
@@ -101,7 +103,7 @@ def _through(inputs: Inputs, truth: Tensor, trio: Trio) -> Tensor:
     return (left + 1) * (0.5 * (high - low)) + low
 
 
-def _result(trios: Trios, findings: Findings, inputs: Inputs) -> dict[str, Any]:
+def _result(trios: Trios, findings: VolumeFindings, inputs: Inputs) -> dict[str, Any]:
     scores, seed = findings.scores, inputs.seed
     kinds = np.array(scores.kinds)
     result: dict[str, Any] = {
@@ -232,7 +234,7 @@ def _per_slice(scores: SliceScores) -> dict[str, Score]:
     return told
 
 
-def _coronal(cuts: dict[str, list[Tensor]], trio: Trio) -> list[Picture]:
+def _coronal(cuts: dict[str, list[Tensor]], trio: Trio) -> list[Panel]:
     """Cuts (N, 1, W) through one case by each method, stretched so that mm look alike both ways."""
     low, high = trio.truth.intensity.window
     _, _, pixel = trio.truth.row.spacing

@@ -22,13 +22,13 @@ Flags = npt.NDArray[np.bool_]
 SAME_PLACE = 0.1
 """Slices nearer than this share of their spacing lie in the same place."""
 FINER = 0.01
-"""A spacing smaller by less than this share is no finer."""
+"""A spacing smaller by less than this share is not finer."""
 NEGLIGIBLE = 1e-6
 """Weights of a spline smaller than this are left out, so that a slice needs but its neighbourhood."""
 
 
 @dataclass(frozen=True)
-class Slices:
+class CaseSlices:
     """The slices of one case, in physical values, wherever along z they are asked for."""
 
     stored: StoredSet
@@ -62,9 +62,9 @@ class Slices:
 class Trio:
     """One interpolated case, its thick input, and its thin truth."""
 
-    output: Slices
-    thick: Slices
-    truth: Slices
+    output: CaseSlices
+    thick: CaseSlices
+    truth: CaseSlices
 
     @cached_property
     def numbers(self) -> npt.NDArray[np.int64]:
@@ -93,7 +93,7 @@ class Trio:
         return np.where(measured, "measured", np.where(inner.numpy(), "between", "beyond"))
 
     @cached_property
-    def matrices(self) -> dict[str, tuple[Slices, Tensor]]:
+    def matrices(self) -> dict[str, tuple[CaseSlices, Tensor]]:
         """How the images of each method come about, (K, D) of what: no value of the truth takes part in them."""
         return {
             "set": (self.output, self._output_matrix),
@@ -158,7 +158,9 @@ def find_trios(output: StoredSet, thick: StoredSet, truth: StoredSet, pairing: P
         else:
             for other, stored, what in ((source, thick, "thick input"), (target, truth, "reference")):
                 _check_plane(row, output, other, stored, what)
-            trio = Trio(Slices(output, row, ours), Slices(thick, source, coarse), Slices(truth, target, fine))
+            trio = Trio(
+                CaseSlices(output, row, ours), CaseSlices(thick, source, coarse), CaseSlices(truth, target, fine)
+            )
             if len(trio.numbers):
                 cases.append(trio)
             else:
@@ -166,7 +168,7 @@ def find_trios(output: StoredSet, thick: StoredSet, truth: StoredSet, pairing: P
     if not cases:
         raise DataError(
             f"no case of the set has both: {missing['thick']} lack the thick input, {missing['truth']} the thin truth, "
-            f"and of {missing['flawed']} the truth stands unevenly; cases match by id or frame of reference, or as "
+            f"and of {missing['flawed']} the truth is unevenly spaced; cases match by id or frame of reference, or as "
             "--pair-by says"
         )
     return Trios(cases, missing["thick"], missing["truth"], missing["flawed"])

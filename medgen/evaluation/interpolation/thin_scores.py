@@ -13,7 +13,7 @@ from torch import Tensor
 from medgen.artifacts.schema import Intensity
 from medgen.diffusion.options import ProfileShape
 from medgen.diffusion.slice_profile import coverage, cubic_matrix, linear_matrix, profile_matrix
-from medgen.evaluation.interpolation.thin_pairs import Flags, Slices, Trio
+from medgen.evaluation.interpolation.thin_pairs import CaseSlices, Flags, Trio
 from medgen.evaluation.intervals import ANYTHING, mean_interval
 from medgen.evaluation.reconstruction.pair_scores import RANGES
 from medgen.nets.perception.similarity import ssim
@@ -172,7 +172,7 @@ class Measurement:
                 sums[2] += float(error.square().sum())
                 sums[3] = max(sums[3], float(error.abs().max()))
 
-    def _of_truth(self, trio: Trio, thick: Tensor, thickness: float) -> dict[str, tuple[Slices, Tensor]]:
+    def _of_truth(self, trio: Trio, thick: Tensor, thickness: float) -> dict[str, tuple[CaseSlices, Tensor]]:
         """The same of the truth where it reaches as far: how well the profile describes this pair at all."""
         geometry = (thickness, self.profile, trio.truth.row.spacing[0])
         if not bool((coverage(thick, trio.truth.positions, *geometry) > WHOLE).all()):
@@ -188,7 +188,7 @@ class Measurement:
 
 
 @dataclass
-class Calibration:
+class SpreadCalibration:
     """Whether the stored spread of samples is as large as the error of their mean is, voxel by voxel."""
 
     _sums: Values = field(default_factory=lambda: np.zeros(9))

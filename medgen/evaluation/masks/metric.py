@@ -18,7 +18,7 @@ from medgen.evaluation.intervals import around, redraw
 from medgen.evaluation.masks.declaration import MasksOptions
 from medgen.evaluation.masks.diversity import diversity, mask_groups
 from medgen.evaluation.pictures import label_picture, picture
-from medgen.evaluation.section import Distribution, Gallery, Picture, Score, Section, Table, interval, number, percent
+from medgen.evaluation.section import Distribution, Gallery, Panel, Score, Section, Table, interval, number, percent
 from medgen.evaluation.segmentation.overlap import (
     MEASURES,
     OVERALL,
@@ -231,7 +231,7 @@ def _gallery(title: str, pairs: Pairs, found: Labels, agreed: Agreement, names: 
     return Gallery(title, drawn, "Mask, image, and what the segmenter finds; the lowest Dice first, the median last.")
 
 
-def _pictures(pairs: Pairs, found: Labels, row: int, dice: float, classes: int) -> list[Picture]:
+def _pictures(pairs: Pairs, found: Labels, row: int, dice: float, classes: int) -> list[Panel]:
     return [
         label_picture(pairs.labels[row].numpy(), classes, "mask"),
         picture(pairs.images[row].numpy(), "image", black=-1, white=1),

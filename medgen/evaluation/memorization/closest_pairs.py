@@ -19,7 +19,7 @@ from medgen.evaluation.section import Gallery
 
 @dataclass(frozen=True)
 class PairSource:
-    """Queries, the gallery they were held against, and what was found; in words: `title` and what the gallery is."""
+    """Queries, the gallery they were compared with, and what was found; in words: `title` and what the gallery is."""
 
     title: str
     what: str

@@ -34,7 +34,7 @@ Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Rule:
+class CopyRule:
     """What counts as a copy, learned from held-out images."""
 
     threshold: float
@@ -48,7 +48,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Findings:
+class CopyFindings:
     """What was compared, and what lay nearest."""
 
     ours: Collection
@@ -123,7 +123,7 @@ def measure(inputs: Inputs, options: MemorizationOptions) -> Section:
     return Section("memorization", "Memorization", result, tables, warnings, distributions, galleries, scores)
 
 
-def _compare(inputs: Inputs, options: MemorizationOptions) -> Findings:
+def _compare(inputs: Inputs, options: MemorizationOptions) -> CopyFindings:
     """All searches; what does not depend on the samples is done once for all sets."""
     stored, training, reference, bank = inputs.stored, inputs.training, inputs.reference, inputs.bank
     if training is None or reference is None:
@@ -135,7 +135,7 @@ def _compare(inputs: Inputs, options: MemorizationOptions) -> Findings:
     some = _as_many(known, ours, np.random.default_rng(inputs.seed))
     steps = len(ours) + len(held_out) + several * (len(ours) + len(some))
     with inputs.progress(steps, "images compared") as advance:
-        return Findings(
+        return CopyFindings(
             *(ours, known, held_out, in_training),
             found=nearest_images(ours, known, options, advance),
             baseline=bank.once(
@@ -147,7 +147,7 @@ def _compare(inputs: Inputs, options: MemorizationOptions) -> Findings:
         )
 
 
-def learn_rule(held_out: Matches, options: MemorizationOptions) -> Rule:
+def learn_rule(held_out: Matches, options: MemorizationOptions) -> CopyRule:
     """From how near held-out images come to the training images."""
     around = held_out.surroundings[np.isfinite(held_out.surroundings)]
     least = float(np.quantile(around, SURROUNDINGS)) if len(around) else 1.0  # one training case: as it is
@@ -158,7 +158,7 @@ def learn_rule(held_out: Matches, options: MemorizationOptions) -> Rule:
     if leaked.all():
         raise DataError("all real images are copies of each other; give a --reference that was held out of training")
     smallest = float(relative[~leaked].min())
-    return Rule(options.margin * smallest, smallest, least, leaked)
+    return CopyRule(options.margin * smallest, smallest, least, leaked)
 
 
 def _without(collection: Collection, ids: set[str]) -> tuple[Collection, int]:
@@ -191,7 +191,7 @@ def _share(found: npt.NDArray[np.bool_], ours: Collection) -> dict[str, Any]:
     return {"count": int(found.sum()), **(share_interval(found, ours.features.cases) or {})}
 
 
-def _rule(rule: Rule, held_out: Collection, options: MemorizationOptions) -> dict[str, Any]:
+def _rule(rule: CopyRule, held_out: Collection, options: MemorizationOptions) -> dict[str, Any]:
     cases = _cases(held_out[np.flatnonzero(~rule.leaked)])
     return {
         "threshold": rule.threshold,
@@ -204,7 +204,7 @@ def _rule(rule: Rule, held_out: Collection, options: MemorizationOptions) -> dic
     }
 
 
-def _leaks(rule: Rule, findings: Findings) -> list[dict[str, str]]:
+def _leaks(rule: CopyRule, findings: CopyFindings) -> list[dict[str, str]]:
     """Which held-out image is a copy of which training image."""
     held_out, known = findings.held_out, findings.known
     theirs, names = slice_names(held_out.stored), slice_names(known.stored)

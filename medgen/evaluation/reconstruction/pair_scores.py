@@ -14,7 +14,7 @@ from torch import Tensor
 from medgen.artifacts.schema import Intensity
 from medgen.evaluation.intervals import ANYTHING, mean_interval
 from medgen.evaluation.pictures import picture
-from medgen.evaluation.section import Picture
+from medgen.evaluation.section import Panel
 from medgen.nets.perception.similarity import MS_SSIM_WEIGHTS, ms_ssim, scales_that_fit, ssim, ssim_map
 
 WORST = 4
@@ -54,7 +54,7 @@ class PairScores:
     scales: int = 0
     places: list[Place] = field(default_factory=list)
     """Of the pairs scored."""
-    worst: list[tuple[float, Place, list[Picture]]] = field(default_factory=list)
+    worst: list[tuple[float, Place, list[Panel]]] = field(default_factory=list)
     """The pairs with the lowest SSIM (where images are too small for it: the highest error), worst first."""
     _values: dict[str, list[Tensor]] = field(default_factory=dict)
 

@@ -86,7 +86,7 @@ def read_pairs(stored: StoredSet, rows: Rows, side: int, advance: Advance = unse
         wrong = np.flatnonzero(masks.max(axis=(1, 2, 3), initial=0) >= len(names))
         if len(wrong):
             value = int(masks[wrong[0]].max())
-            raise DataError(f"the mask of {keys[part[wrong[0]]]} holds {value}, which is no class; {told(names)}")
+            raise DataError(f"the mask of {keys[part[wrong[0]]]} holds {value}, which is not a class; {told(names)}")
         images.append(F.interpolate(values, size, mode="area") if size != (height, width) else values)
         labels.append(F.interpolate(torch.from_numpy(masks), size, mode="nearest-exact")[:, 0])
         kept.append(part)

@@ -20,7 +20,7 @@ from medgen.evaluation.intervals import crossed_interval
 from medgen.evaluation.memorization.declaration import MemorizationOptions
 from medgen.evaluation.memorization.metric import measure as find_copies
 from medgen.evaluation.pictures import label_picture, picture
-from medgen.evaluation.section import Distribution, Gallery, Picture, Score, Section, Table, interval, percent
+from medgen.evaluation.section import Distribution, Gallery, Panel, Score, Section, Table, interval, percent
 from medgen.evaluation.segmentation.overlap import Agreement, agreement_of
 from medgen.evaluation.segmentation.pairs import Pairs, read_pairs
 from medgen.evaluation.segmentation.real import Real, check_alike, real_pairs
@@ -262,7 +262,7 @@ def _synthetic_gallery(synthetic: Pairs, classes: int, seed: int) -> Gallery:
     return Gallery("Synthetic pairs", [pictures[at : at + 4] for at in range(0, len(pictures), 4)], "Drawn at random.")
 
 
-def _pair(pairs: Pairs, row: int, classes: int) -> list[Picture]:
+def _pair(pairs: Pairs, row: int, classes: int) -> list[Panel]:
     return [
         label_picture(pairs.labels[row].numpy(), classes, "mask"),
         picture(pairs.images[row].numpy(), "image", black=-1, white=1),

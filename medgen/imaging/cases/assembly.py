@@ -21,7 +21,7 @@ from medgen.imaging.cases.splits import held_out, split_of
 from medgen.imaging.cases.work import ReadTask, Slab
 from medgen.imaging.geometry import DepthMap, PlaneMap, plan_depth
 from medgen.imaging.labels.annotations import vector_of
-from medgen.imaging.reading.series import Stack
+from medgen.imaging.reading.series import SliceStack
 from medgen.reporting import Reporter
 
 
@@ -174,7 +174,7 @@ class Assembler:
             generated = _synthetic(case) == GENERATED  # nobody asked to train on it
             name = NO_SPLIT if generated else split_of(self._key, patient, self._fractions)
         if name == "train" and (patient in self._not_trained or self._has_other_labels(case)):
-            name = split_of(self._key, f"{patient}, held out", held_out(self._fractions))  # drawn anew
+            name = split_of(self._key, f"{patient}, held out", held_out(self._fractions))  # drawn again
             self._moved += 1
         return name
 
@@ -193,7 +193,7 @@ def patient_of(case: PlannedCase) -> str:
     return case.annotation.patient or case.stack.patient
 
 
-def _shift(stack: Stack, plane: PlaneMap) -> npt.NDArray[np.float64]:
+def _shift(stack: SliceStack, plane: PlaneMap) -> npt.NDArray[np.float64]:
     """(3,) from the first pixel's centre of a slice to that of the same slice after the geometry, mm."""
     _, down, across = np.array(stack.direction).reshape(3, 3)
     y, x = plane.y.inverse(0.5) - 0.5, plane.x.inverse(0.5) - 0.5

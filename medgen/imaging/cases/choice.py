@@ -12,7 +12,7 @@ from medgen.imaging.cases.left_out import LeftOut
 from medgen.imaging.cases.options import PreprocessOptions
 from medgen.imaging.cases.splits import uniform
 from medgen.imaging.geometry import PlaneMap
-from medgen.imaging.reading.series import Stack
+from medgen.imaging.reading.series import SliceStack
 from medgen.imaging.reading.slices import MAX_PIXELS, Kind
 from medgen.reporting import Reporter
 
@@ -23,7 +23,7 @@ Scale = tuple[Kind | None, bool | None]  # and whether there is colour; None whe
 _WORDS: dict[Kind | None, str] = {"hu": "HU", "byte": "8 bits", "other": "a scale of its own"}
 
 
-def chosen(stacks: Sequence[Stack], options: PreprocessOptions, reporter: Reporter) -> list[Stack]:
+def chosen(stacks: Sequence[SliceStack], options: PreprocessOptions, reporter: Reporter) -> list[SliceStack]:
     """The stacks that the options ask for; tells how many are passed over, and why.
 
     Captures of a screen say the modality of what it showed, but who asks for a modality does not mean them.
@@ -44,7 +44,7 @@ def chosen(stacks: Sequence[Stack], options: PreprocessOptions, reporter: Report
     return long
 
 
-def _captures(stacks: Sequence[Stack]) -> list[Stack]:
+def _captures(stacks: Sequence[SliceStack]) -> list[SliceStack]:
     """Captures of a screen or film whose scale no other stack of their modality has, although there are others."""
     deep = _of_any_depth(stacks)
     scales: dict[str, set[Kind]] = defaultdict(set)
@@ -55,7 +55,7 @@ def _captures(stacks: Sequence[Stack]) -> list[Stack]:
     return [stack for stack in captures if stack.first.kind not in scales[stack.first.modality]]
 
 
-def of_one_scale(stacks: Sequence[Stack], options: PreprocessOptions, left_out: LeftOut) -> tuple[Kind, list[int]]:
+def of_one_scale(stacks: Sequence[SliceStack], options: PreprocessOptions, left_out: LeftOut) -> tuple[Kind, list[int]]:
     """The scale of most slices, and the indices of the stacks that have it: a set has one, and one number of channels.
 
     The others are left out, or named together in a DataError that tells how to choose. They do not change how the rest
@@ -89,7 +89,7 @@ def of_one_scale(stacks: Sequence[Stack], options: PreprocessOptions, left_out: 
     return usual[0] or "other", fitting
 
 
-def of_one_size(cases: Sequence[tuple[Stack, PlaneMap, int]], left_out: LeftOut) -> list[int]:
+def of_one_size(cases: Sequence[tuple[SliceStack, PlaneMap, int]], left_out: LeftOut) -> list[int]:
     """The indices of the cases whose slices have the size of most; cases are stacks, with their grid and slices kept.
 
     The others are left out. DataError if no case is left.
@@ -123,7 +123,7 @@ def of_one_size(cases: Sequence[tuple[Stack, PlaneMap, int]], left_out: LeftOut)
     return fitting
 
 
-def kept_slices(stack: Stack, findings: Collection[int], healthy: int | None) -> tuple[int, ...]:
+def kept_slices(stack: SliceStack, findings: Collection[int], healthy: int | None) -> tuple[int, ...]:
     """Indices of the slices to keep: all, or those with a finding and `healthy` of the others, drawn by where they lie.
 
     Not by who they show: from the slices that were drawn of many, a name could be found out.
@@ -136,18 +136,18 @@ def kept_slices(stack: Stack, findings: Collection[int], healthy: int | None) ->
     return tuple(sorted([*findings, *sorted(drawn, key=drawn.__getitem__)[:healthy]]))
 
 
-def _of_any_depth(stacks: Sequence[Stack]) -> set[str]:
+def _of_any_depth(stacks: Sequence[SliceStack]) -> set[str]:
     """Modalities without a unit that some of the stacks hold in more than 8 bits: each case has a scale of its own."""
     return {stack.first.modality for stack in stacks if stack.first.kind == "other" and not stack.first.capture} - {""}
 
 
-def _kind(stack: Stack, deep: set[str]) -> Kind:
+def _kind(stack: SliceStack, deep: set[str]) -> Kind:
     """How the values of a stack are stored, where the modalities in `deep` have no unit."""
     first = stack.first
     return "other" if first.kind == "byte" and first.modality in deep and not first.capture else first.kind
 
 
-def _scale(stack: Stack, deep: set[str], options: PreprocessOptions, *, colours: bool) -> Scale:
+def _scale(stack: SliceStack, deep: set[str], options: PreprocessOptions, *, colours: bool) -> Scale:
     """What must agree; colour counts beside DICOM, where it is a foreign object: pictures are saved in it by chance."""
     return (
         None if is_relative(options.window) else _kind(stack, deep),
@@ -155,12 +155,12 @@ def _scale(stack: Stack, deep: set[str], options: PreprocessOptions, *, colours:
     )
 
 
-def _described(stack: Stack) -> str:
+def _described(stack: SliceStack) -> str:
     first = stack.first
     return ", ".join(filter(None, (first.modality, "colour" if first.colour else "", _WORDS[first.kind])))
 
 
-def _remedy(odd: Sequence[Stack], most: Sequence[Stack], options: PreprocessOptions) -> str:
+def _remedy(odd: Sequence[SliceStack], most: Sequence[SliceStack], options: PreprocessOptions) -> str:
     """How to choose between the two."""
     remedies = []
     usual, others = ({stack.first.modality for stack in stacks} for stacks in (most, odd))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from hashlib import blake2b
 
-from medgen.imaging.reading.series import Stack
+from medgen.imaging.reading.series import SliceStack
 
 KEY_VARIABLE = "MEDGEN_ID_KEY"
 _PUBLIC = "medgen"
@@ -35,7 +35,7 @@ def split_key(secret: bytes | None) -> bytes:
     return secret or _digest(_PUBLIC)
 
 
-def telling_slice(stack: Stack) -> int:
+def telling_slice(stack: SliceStack) -> int:
     """Index of the slice whose pixels name the case: the middle one, which is neither air nor another series' too."""
     return len(stack.slices) // 2
 

@@ -84,7 +84,7 @@ def plan_encoding(kind: Kind, window: str) -> Encoding:
     if kind == "hu":
         return Encoding(Intensity(1.0, 0.0, "HU", limits or WINDOWS["lung"]), "int16")
     if window in WINDOWS:
-        raise ConfigError(f"window '{window}': given in HU, but the images are no CT; use auto or LOW,HIGH")
+        raise ConfigError(f"window '{window}': given in HU, but the images are not CT; use auto or LOW,HIGH")
     if kind == "byte":
         return Encoding(Intensity(1.0, 0.0, BYTES, limits or (0.0, 255.0)), "uint8")
     if limits is None:

@@ -18,7 +18,7 @@ from medgen.imaging.masks.classes import Declared, MaskClasses, decide, declared
 from medgen.imaging.masks.finding import Masks
 from medgen.imaging.masks.matching import SliceMasks, is_picture, matched_slices
 from medgen.imaging.masks.sources import Seen, SurveyTask, layers_of, survey
-from medgen.imaging.reading.series import Stack
+from medgen.imaging.reading.series import SliceStack
 from medgen.imaging.reading.slices import SliceFacts
 from medgen.reporting import Reporter
 
@@ -33,7 +33,7 @@ class CaseMasks:
         place: str | None,
         table: LabelTable | None,
         pictures: Sequence[SliceFacts],
-        stacks: Sequence[Stack],
+        stacks: Sequence[SliceStack],
         optional: bool,
     ) -> None:
         """UsageError if both tell."""
@@ -45,7 +45,7 @@ class CaseMasks:
         self._optional = optional
         self.missing = 0  # images that count as negatives
 
-    def of(self, stack: Stack, annotation: Annotation) -> SliceMasks:
+    def of(self, stack: SliceStack, annotation: Annotation) -> SliceMasks:
         """The mask of each slice. DataError where there is none and nothing says that there need not be."""
         found = self._found.of_stack(stack) if self._found else matched_slices(annotation.masks, stack)
         if found is not None and None not in found:
@@ -83,7 +83,7 @@ class CaseMasks:
 
 
 def plan_classes(
-    cases: Sequence[tuple[Stack, Annotation, SliceMasks]],
+    cases: Sequence[tuple[SliceStack, Annotation, SliceMasks]],
     masks: CaseMasks,
     place: str | None,
     options: PreprocessOptions,
@@ -193,7 +193,7 @@ def _tell(
 
 
 def named_masks(table: LabelTable | None) -> set[Path]:
-    """The files that the column `mask` of a table names, which are no images."""
+    """The files that the column `mask` of a table names, which are not images."""
     if table is None or "mask" not in table.columns:
         return set()
     return {(table.file.parent / row["mask"]).resolve() for _, row in table.rows if row["mask"]}

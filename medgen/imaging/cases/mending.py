@@ -11,7 +11,7 @@ import numpy.typing as npt
 from medgen.artifacts.stacks import MENDABLE, OFF_GRID
 from medgen.imaging.cases.options import PreprocessOptions
 from medgen.imaging.geometry import IN_PLACE, DepthMap, Pair, PlaneMap, plan_even, plan_plane
-from medgen.imaging.reading.series import Stack
+from medgen.imaging.reading.series import SliceStack
 
 LARGEST_GAP = 2.1
 """In usual gaps: one slice is missing, and made up from its neighbours."""
@@ -51,7 +51,7 @@ class Mending:
         return f"{' and '.join(self.flaws)} mended by resampling" + (more if count else "")
 
 
-def plan_mending(stack: Stack) -> Mending | None:
+def plan_mending(stack: SliceStack) -> Mending | None:
     """How to mend a stack; None where nothing is to be mended, or it cannot be (see `obstacle`)."""
     shifts = _shifts(stack)
     flaws = tuple(flaw for flaw in stack.flaws if flaw in MENDABLE)
@@ -70,7 +70,7 @@ def made_up(depth: DepthMap, spacing: float) -> npt.NDArray[np.bool_]:
     return depth.distance > (0.5 + IN_PLACE) * spacing
 
 
-def obstacle(stack: Stack) -> str:
+def obstacle(stack: SliceStack) -> str:
     """Why a stack cannot be mended; "" if it can."""
     other = [flaw for flaw in stack.flaws if flaw not in MENDABLE]
     if other:
@@ -86,7 +86,7 @@ def obstacle(stack: Stack) -> str:
     return ""
 
 
-def _shifts(stack: Stack) -> tuple[Pair, ...]:
+def _shifts(stack: SliceStack) -> tuple[Pair, ...]:
     away = stack.places - stack.places[0]
     _, down, across = np.asarray(stack.direction).reshape(3, 3)
     _, height, width = stack.spacing
@@ -103,7 +103,7 @@ def _floor(values: list[float]) -> int:
 
 
 def plane_of(
-    stack: Stack, mending: Mending | None, size: tuple[int, int] | None, options: PreprocessOptions
+    stack: SliceStack, mending: Mending | None, size: tuple[int, int] | None, options: PreprocessOptions
 ) -> PlaneMap:
     """The map of the first slice, mended or not, to `size` (rows, columns) and the spacing of the options."""
     source = stack.first.rows, stack.first.columns

@@ -26,8 +26,8 @@ from medgen.imaging.labels.names import CaseNames
 from medgen.imaging.masks.classes import MaskClasses
 from medgen.imaging.masks.finding import without_masks
 from medgen.imaging.masks.matching import SliceMasks
-from medgen.imaging.reading.archive import Entry, Found, enumerate_sources
-from medgen.imaging.reading.series import Stack, build_stacks
+from medgen.imaging.reading.archive import Entry, FilesFound, enumerate_sources
+from medgen.imaging.reading.series import SliceStack, build_stacks
 from medgen.imaging.reading.slices import SliceFacts
 from medgen.reporting import Reporter
 
@@ -36,7 +36,7 @@ MAX_SLICES = 1 << 16  # of one case after resampling
 
 
 @dataclass(frozen=True)
-class Sources:
+class SourceInputs:
     """What the command line names: image sources, and what belongs to them."""
 
     sources: tuple[str, ...]
@@ -51,7 +51,7 @@ class Sources:
 class PlannedCase:
     """One case to be made."""
 
-    stack: Stack
+    stack: SliceStack
     annotation: Annotation
     masks: SliceMasks  # empty where none are asked for
     keep: tuple[int, ...]  # indices of the slices that are kept
@@ -73,7 +73,7 @@ class Plan:
 
 
 def make_plan(
-    inputs: Sources, options: PreprocessOptions, workers: Workers, left_out: LeftOut, reporter: Reporter
+    inputs: SourceInputs, options: PreprocessOptions, workers: Workers, left_out: LeftOut, reporter: Reporter
 ) -> Plan:
     """Scan all headers, build stacks, attach labels and masks, decide on one encoding.
 
@@ -134,7 +134,7 @@ def make_plan(
                     f"slices of {options.thickness:g} mm"
                 )
             if options.spacing is not None and not stack.measured:
-                raise DataError(f"{stack.name}: does not tell its pixel spacing; use --size instead of --spacing")
+                raise DataError(f"{stack.name}: does not state its pixel spacing; use --size instead of --spacing")
             if labelled and set(annotations[index].labels) != set(range(len(stack.slices))):
                 raise DataError(f"{stack.name}: has no label in {table.file if table else ''}")
         except (DataError, InputMissingError) as error:
@@ -161,7 +161,7 @@ def make_plan(
             raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess")
     encoding = plan_encoding(kind, options.window)
     if options.mask_background and encoding.intensity.unit != "HU":
-        raise UsageError("--mask-background finds lungs in CT, but the images are no CT")
+        raise UsageError("--mask-background finds lungs in CT, but the images are not CT")
     if fields:
         _tell_unlabelled(cases, reporter)
     silent = sum(case.stack.first.format == "nifti" and not case.stack.first.modality for case in cases)
@@ -175,7 +175,7 @@ def make_plan(
     return Plan(tuple(cases[index] for index in same), encoding, channels, fields, classes, labelled, mask_classes)
 
 
-def _ids(stacks: Sequence[Stack], workers: Workers) -> list[str]:
+def _ids(stacks: Sequence[SliceStack], workers: Workers) -> list[str]:
     """What each stack's case will be called, without its patient and number; "" where its pixels cannot be read."""
     tasks = [TellingTask(telling_piece(stack), stack.first.kind == "hu") for stack in stacks]
     outcomes = [outcome for _, outcome in workers.map(telling_digest, tasks)]
@@ -185,14 +185,14 @@ def _ids(stacks: Sequence[Stack], workers: Workers) -> list[str]:
     ]
 
 
-def telling_piece(stack: Stack) -> Piece:
+def telling_piece(stack: SliceStack) -> Piece:
     """The slice whose pixels name the case of a stack."""
     item = stack.slices[telling_slice(stack)]
     return Piece(item.entry, item.format, (item.frame,), plain=item.plain)
 
 
 def _tables(
-    inputs: Sources, options: PreprocessOptions, left_out: LeftOut
+    inputs: SourceInputs, options: PreprocessOptions, left_out: LeftOut
 ) -> tuple[list[str], csv_labels.LabelTable | None]:
     """The sources, with a CSV replaced by the files it names; and the table of labels, which may be that CSV."""
     sources: list[str] = []
@@ -218,7 +218,7 @@ def _tables(
 
 
 def _scan_all(
-    found: Found,
+    found: FilesFound,
     sources: Sequence[str],
     is_mask: Callable[[Entry], bool],
     options: PreprocessOptions,
@@ -277,7 +277,7 @@ def _scan_tasks(entries: Sequence[Entry], sources: Sequence[str], options: Prepr
 
 
 def _none_of(masks: str | None, sources: Sequence[str], table: csv_labels.LabelTable | None) -> Callable[[Entry], bool]:
-    """Tells which files are no images of their own: those in the folder of masks, and those that a table names so.
+    """Tells which files are not images of their own: those in the folder of masks, and those that a table names so.
 
     A folder that holds images and masks is searched by the names of the files.
     """
@@ -295,7 +295,7 @@ def _none_of(masks: str | None, sources: Sequence[str], table: csv_labels.LabelT
     return is_mask
 
 
-def _tell_flaws(stack: Stack, mending: Mending | None, options: PreprocessOptions, reporter: Reporter) -> None:
+def _tell_flaws(stack: SliceStack, mending: Mending | None, options: PreprocessOptions, reporter: Reporter) -> None:
     """Flaws do not hurt single slices; who trains on volumes should know of them."""
     if mending is not None:
         reporter.say(f"{stack.name}: {mending.told()}")

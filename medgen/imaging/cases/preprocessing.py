@@ -15,12 +15,12 @@ from medgen.imaging.cases.assembly import Assembler, patient_of
 from medgen.imaging.cases.identity import secret_key, telling_slice, weakness
 from medgen.imaging.cases.left_out import LeftOut, Place
 from medgen.imaging.cases.options import PreprocessOptions
-from medgen.imaging.cases.planning import Plan, PlannedCase, Sources, make_plan, telling_piece
+from medgen.imaging.cases.planning import Plan, PlannedCase, SourceInputs, make_plan, telling_piece
 from medgen.imaging.cases.splits import parse_fractions
 from medgen.imaging.cases.work import Piece, ReadTask, Slab, read
 from medgen.imaging.cases.workers import WorkerDied, Workers
 from medgen.imaging.masks.sources import files_of
-from medgen.imaging.reading.series import Stack
+from medgen.imaging.reading.series import SliceStack
 from medgen.reporting import Reporter
 
 SLAB_SLICES = 16  # decoded in one task; bounds the memory of a worker, and keeps all of them busy on one case
@@ -38,11 +38,11 @@ class Done:
     left_out: tuple[str, ...]  # reasons, which name files
     places: tuple[Place, ...]  # where they are, by number
     duplicates: tuple[dict[str, object], ...]  # pairs of cases with equal pixels, by number
-    stacks: tuple[tuple[str, Stack], ...]  # of each case by its id; what it is called stays in memory
+    stacks: tuple[tuple[str, SliceStack], ...]  # of each case by its id; what it is called stays in memory
 
 
 def preprocess(
-    inputs: Sources,
+    inputs: SourceInputs,
     output: str,
     options: PreprocessOptions,
     reporter: Reporter,
@@ -71,7 +71,7 @@ def preprocess(
         plan = replace(plan, cases=tuple(take_shard(plan.cases, *shard)))
         assembler = Assembler(plan, options, secret, fractions)
         total = sum(len(case.keep) for case in plan.cases)
-        stacks: list[tuple[str, Stack]] = []
+        stacks: list[tuple[str, SliceStack]] = []
         with create_set(output, header, force=force) as writer, reporter.progress(total, "slices") as advance:
             for task, slab in workers.map(read, _tasks(plan, options)):
                 outcome = assembler.take(task, _read_alone(task) if isinstance(slab, WorkerDied) else slab)

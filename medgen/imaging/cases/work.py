@@ -33,7 +33,7 @@ class ScanTask:
     entries: tuple[Entry, ...]
     named: tuple[bool, ...]  # whether the user gave the very file
     modality: str
-    wanted: tuple[str, ...] = ()  # modalities that are read although they are no pictures
+    wanted: tuple[str, ...] = ()  # modalities that are read although they are not pictures
 
     def parts(self) -> Iterator[ScanTask]:
         """A task for each file."""

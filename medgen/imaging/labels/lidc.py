@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from medgen.errors import DataError, InputMissingError
 from medgen.imaging.labels.annotations import Annotation, Finding
-from medgen.imaging.reading.series import Stack
+from medgen.imaging.reading.series import SliceStack
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels, along edges
 
@@ -23,7 +23,7 @@ MAX_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
-class Outline:
+class NoduleReading:
     """One reader's view of one nodule."""
 
     reader: int
@@ -38,7 +38,7 @@ class Reading:
 
     file: Path
     series: str
-    outlines: list[Outline] = field(default_factory=list)
+    outlines: list[NoduleReading] = field(default_factory=list)
 
 
 def read_xml(file: Path) -> Reading | None:
@@ -68,7 +68,7 @@ def read_xml(file: Path) -> Reading | None:
                 if outline is not None:
                     reading.outlines.append(outline)
     except ValueError as error:
-        raise DataError(f"{file}: a contour or rating is no number ({error})") from None
+        raise DataError(f"{file}: a contour or rating is not a number ({error})") from None
     return reading
 
 
@@ -86,7 +86,9 @@ def xml_files(places: Iterable[Path]) -> list[tuple[Path, bool]]:
     return found
 
 
-def annotate(reading: Reading, stacks: Sequence[Stack], annotations: Mapping[int, Annotation], readers: int) -> bool:
+def annotate(
+    reading: Reading, stacks: Sequence[SliceStack], annotations: Mapping[int, Annotation], readers: int
+) -> bool:
     """Write the findings of all nodules that at least `readers` marked; False if the series is not there."""
     spots = {
         item.sop: (index, position)
@@ -109,7 +111,7 @@ def annotate(reading: Reading, stacks: Sequence[Stack], annotations: Mapping[int
     return bool(spots)
 
 
-def nodules(outlines: Sequence[Outline]) -> list[list[Outline]]:
+def nodules(outlines: Sequence[NoduleReading]) -> list[list[NoduleReading]]:
     """Outlines that overlap on a slice are one nodule, also through a third one."""
     group = list(range(len(outlines)))
 
@@ -122,13 +124,13 @@ def nodules(outlines: Sequence[Outline]) -> list[list[Outline]]:
         for first in range(second):
             if outlines[first].reader != outlines[second].reader and _overlap(outlines[first], outlines[second]):
                 group[root(second)] = root(first)
-    found: dict[int, list[Outline]] = defaultdict(list)
+    found: dict[int, list[NoduleReading]] = defaultdict(list)
     for index, outline in enumerate(outlines):
         found[root(index)].append(outline)
     return list(found.values())
 
 
-def mean_finding(nodule: Sequence[Outline], sop: str, shape: tuple[int, int]) -> Finding:
+def mean_finding(nodule: Sequence[NoduleReading], sop: str, shape: tuple[int, int]) -> Finding:
     """[has_nodule, x, y, size, malignancy, texture] on one slice: the box is the mean over those who drew it there,
     the ratings the mean over all who rated the nodule."""
     boxes = [outline.boxes[sop] for outline in nodule if sop in outline.boxes]
@@ -147,7 +149,7 @@ def mean_finding(nodule: Sequence[Outline], sop: str, shape: tuple[int, int]) ->
     return Finding(values, ((right - left) / columns, (bottom - top) / rows))
 
 
-def _outline(reader: int, nodule: ElementTree.Element) -> Outline | None:
+def _outline(reader: int, nodule: ElementTree.Element) -> NoduleReading | None:
     malignancy, texture = (nodule.findtext(f"{{*}}characteristics/{{*}}{name}") for name in ("malignancy", "texture"))
     if not malignancy or not texture:
         return None
@@ -164,7 +166,7 @@ def _outline(reader: int, nodule: ElementTree.Element) -> Outline | None:
         whole = (box[0], box[2], box[1], box[3])
         old = boxes.get(sop, whole)
         boxes[sop] = (min(whole[0], old[0]), min(whole[1], old[1]), max(whole[2], old[2]), max(whole[3], old[3]))
-    return Outline(reader, float(malignancy), float(texture), boxes) if boxes else None
+    return NoduleReading(reader, float(malignancy), float(texture), boxes) if boxes else None
 
 
 def _inside(first: int, last: int) -> tuple[float, float]:
@@ -172,7 +174,7 @@ def _inside(first: int, last: int) -> tuple[float, float]:
     return (first + 1.0, float(last)) if last - first >= 2 else (float(first), last + 1.0)
 
 
-def _overlap(a: Outline, b: Outline) -> bool:
+def _overlap(a: NoduleReading, b: NoduleReading) -> bool:
     return any(
         min(box[2], other[2]) > max(box[0], other[0]) and min(box[3], other[3]) > max(box[1], other[1])
         for sop, box in a.boxes.items()

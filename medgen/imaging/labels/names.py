@@ -12,7 +12,7 @@ from medgen.artifacts.sharding import numbered
 from medgen.config import did_you_mean
 from medgen.errors import DataError
 from medgen.imaging.reading.archive import Entry
-from medgen.imaging.reading.series import Stack
+from medgen.imaging.reading.series import SliceStack
 
 _ID = re.compile(r"([0-9a-f]{12}-)?([0-9a-f]{16})(\.[0-9]+)?")  # perhaps patient, pixels, perhaps number
 _NAMED = 4  # of several that a name could mean
@@ -30,7 +30,7 @@ class CaseNames:
     `ids` makes the part of each stack's id that comes from the pixels, when it is first asked for.
     """
 
-    def __init__(self, stacks: Sequence[Stack], ids: Callable[[], Sequence[str]]) -> None:
+    def __init__(self, stacks: Sequence[SliceStack], ids: Callable[[], Sequence[str]]) -> None:
         self._stacks = stacks
         self._make_ids = ids
         self._series: dict[str, set[int]] = defaultdict(set)  # by SeriesInstanceUID

@@ -14,7 +14,7 @@ from medgen.imaging.labels.annotations import NODULE_FIELDS, Annotation, Finding
 from medgen.imaging.labels.names import CaseNames
 from medgen.imaging.labels.rows import read_rows
 from medgen.imaging.reading.archive import Entry
-from medgen.imaging.reading.series import Stack
+from medgen.imaging.reading.series import SliceStack
 
 _PATHS = ("path", "filename", "file")
 _SYNONYMS = {"modal": "modality"}
@@ -71,7 +71,7 @@ def unused_warning(table: LabelTable) -> str:
 
 
 def apply(
-    table: LabelTable, stacks: Sequence[Stack], names: CaseNames, annotations: Mapping[int, Annotation]
+    table: LabelTable, stacks: Sequence[SliceStack], names: CaseNames, annotations: Mapping[int, Annotation]
 ) -> list[tuple[int, DataError]]:
     """Write every row into the annotation of its stack; returns the rows that cannot be used, and why."""
     errors: list[tuple[int, DataError]] = []
@@ -88,7 +88,7 @@ def _apply_row(
     table: LabelTable,
     row: Mapping[str, str],
     where: str,
-    stacks: Sequence[Stack],
+    stacks: Sequence[SliceStack],
     names: CaseNames,
     annotations: Mapping[int, Annotation],
 ) -> None:

@@ -17,7 +17,7 @@ from medgen.imaging.labels.rows import read_rows
 
 MOST = 256  # classes, in a byte
 _FILES = ("classes.json", "classes.csv", "dataset.json")  # the last one is nnU-Net's
-SLOPE = 0.6  # of a value's pixels: if more lie between a lower and a higher one, it is no class but a smooth edge
+SLOPE = 0.6  # of a value's pixels: if more lie between a lower and a higher one, it is not a class but a smooth edge
 _SHOWN = 6  # values in a message
 
 
@@ -49,7 +49,7 @@ class MaskClasses:
         return np.where(picture > self.level, high, low)
 
     def of_values(self, values: npt.NDArray[np.int64], name: str) -> npt.NDArray[np.uint8]:
-        """Numbers of classes for values (H, W). DataError for one that is no class, of the file `name`."""
+        """Numbers of classes for values (H, W). DataError for one that is not a class, of the file `name`."""
         labels = np.full(values.shape, MOST, np.int64)
         for number, value in enumerate(self.values):
             labels[values == value] = number

@@ -10,9 +10,9 @@ from pydicom.dataset import Dataset
 
 from medgen.errors import DataError
 from medgen.imaging.masks.segmentation import off_slice, plain_name, refers_to
-from medgen.imaging.masks.sources import Layer, Outline
+from medgen.imaging.masks.sources import Contour, Layer
 from medgen.imaging.reading.archive import Entry
-from medgen.imaging.reading.series import Stack
+from medgen.imaging.reading.series import SliceStack
 
 _AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 Points = npt.NDArray[np.float64]
@@ -37,11 +37,11 @@ class Structures:
     reference: str
     regions: tuple[Region, ...]
 
-    def belongs_to(self, stack: Stack) -> bool:
+    def belongs_to(self, stack: SliceStack) -> bool:
         """Whether it says that it was drawn on these slices."""
         return refers_to(stack, self.sops, self.series, self.reference)
 
-    def layers(self, stack: Stack) -> list[list[Layer]]:
+    def layers(self, stack: SliceStack) -> list[list[Layer]]:
         """The outlines over each slice. DataError for a contour that lies on none, or askew."""
         if stack.first.position is None or not stack.measured:
             raise DataError(
@@ -54,10 +54,10 @@ class Structures:
                 index = self._slice(region, points, stack)
                 polygons.setdefault(index, []).append(_on_slice(points, stack, index))
             for index, corners in polygons.items():
-                found[index].append(Outline(region.number, region.name, self.entry, tuple(corners)))
+                found[index].append(Contour(region.number, region.name, self.entry, tuple(corners)))
         return found
 
-    def _slice(self, region: Region, points: Points, stack: Stack) -> int:
+    def _slice(self, region: Region, points: Points, stack: SliceStack) -> int:
         normal = np.array(stack.direction[:3])
         heights = points @ normal
         places = stack.places @ normal
@@ -78,7 +78,7 @@ class Structures:
         return index
 
 
-def _on_slice(points: Points, stack: Stack, index: int) -> Points:
+def _on_slice(points: Points, stack: SliceStack, index: int) -> Points:
     """(N, 3) LPS mm -> (N, 2) row and column; whole numbers are pixel centres."""
     _, down, across = np.asarray(stack.direction).reshape(3, 3)
     away = points - stack.places[index]

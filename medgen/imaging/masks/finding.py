@@ -12,7 +12,7 @@ from medgen.errors import DataError, InputMissingError
 from medgen.imaging.labels.names import stem_of
 from medgen.imaging.masks.matching import Drawn, SliceMasks, fits, layered, matched_slices, scan_drawn
 from medgen.imaging.reading.archive import Entry, enumerate_sources
-from medgen.imaging.reading.series import Stack
+from medgen.imaging.reading.series import SliceStack
 
 # Folders of masks beside folders of images, in lower case, and what the names of masks beside images end in.
 _FOLDERS = {"mask", "masks", "segmentation", "segmentations", "labelstr", "labelsts"}
@@ -24,7 +24,7 @@ _NO_WORD = re.compile(r"(.+)[-_. ][A-Za-z]+")
 
 
 def without_masks(entries: Sequence[Entry], sources: Sequence[str]) -> list[Entry]:
-    """Those that are no masks by their place or name: in no folder `masks` below their source, no `a_mask` beside `a`.
+    """Those that are not masks by their place or name: in no folder `masks` below their source, no `a_mask` beside `a`.
 
     What the user named itself is taken as it is, be it a file or a folder.
     """
@@ -49,7 +49,7 @@ def _place(entry: Entry, source: str) -> tuple[str, ...]:
 class Target:
     """A stack, or one of its slices, and what its mask may be called after, the closest name first."""
 
-    stack: Stack
+    stack: SliceStack
     index: int | None
     names: tuple[str, ...]
 
@@ -72,7 +72,7 @@ class Masks:
     images it belongs to the one that fits best. Each file of a series may have a mask of its own.
     """
 
-    def __init__(self, place: str, pictures: Collection[tuple[str, str]], stacks: Sequence[Stack]) -> None:
+    def __init__(self, place: str, pictures: Collection[tuple[str, str]], stacks: Sequence[SliceStack]) -> None:
         """Assign what lies at `place`, but for the `pictures` (path, member), to `stacks`."""
         self._pattern = place if "{stem}" in place else ""
         every = [] if self._pattern else _all(place)
@@ -106,7 +106,7 @@ class Masks:
         self.orphans = [entry for entry in named if entry not in self._used]
         self.orphans += [one.entry for one in self._drawn if not any(one.belongs_to(stack) for stack in stacks)]
 
-    def of_stack(self, stack: Stack) -> SliceMasks | None:
+    def of_stack(self, stack: SliceStack) -> SliceMasks | None:
         """The mask of each slice; None if there is none. DataError for one that does not fit, and for several."""
         if fault := self._faults.get(stack.key):
             raise DataError(fault)
@@ -124,7 +124,7 @@ class Masks:
         if ending := _MASK_WORD.fullmatch(stem):
             self._by_trunk[ending[1]].append(entry)
 
-    def _assign(self, stacks: Sequence[Stack]) -> None:
+    def _assign(self, stacks: Sequence[SliceStack]) -> None:
         """Each file to the targets that its name fits best, then each stack its best files."""
         wanted: dict[Entry, list[tuple[Rank, Target]]] = defaultdict(list)
         for target in _targets(stacks):
@@ -147,7 +147,7 @@ class Masks:
             if stack.key in best and stack.key not in self._faults:
                 self._choose(stack, best[stack.key])
 
-    def _choose(self, stack: Stack, claims: Sequence[tuple[Rank, Target, Entry]]) -> None:
+    def _choose(self, stack: SliceStack, claims: Sequence[tuple[Rank, Target, Entry]]) -> None:
         """Masks of single slices if there are several, else the mask of all."""
         single = {target.index for _, target, _ in claims} - {None}
         found: dict[int | None, list[tuple[Rank, Entry]]] = defaultdict(list)
@@ -167,7 +167,7 @@ class Masks:
                 )
         self._take(stack, chosen)
 
-    def _take(self, stack: Stack, chosen: Mapping[int | None, Entry]) -> None:
+    def _take(self, stack: SliceStack, chosen: Mapping[int | None, Entry]) -> None:
         whole = chosen.get(None)
         self._found[stack.key] = (
             dict.fromkeys(range(len(stack.slices)), whole)
@@ -207,7 +207,7 @@ def _all(place: str) -> list[Entry]:
     return enumerate_sources([place]).entries
 
 
-def _targets(stacks: Sequence[Stack]) -> Iterator[Target]:
+def _targets(stacks: Sequence[SliceStack]) -> Iterator[Target]:
     """Each stack, and each slice of those that lie in several files."""
     for stack in stacks:
         yield Target(stack, None, tuple(_names(stack)))
@@ -229,7 +229,7 @@ def _owners(entry: Entry, targets: Sequence[Target]) -> list[Target]:
     return list(targets) if same else []
 
 
-def _names(stack: Stack) -> list[str]:
+def _names(stack: SliceStack) -> list[str]:
     """What a mask of a stack may be called after, the closest name first."""
     first = stack.first.entry
     names = [stem_of(first.member or first.path)]

@@ -15,7 +15,7 @@ from medgen.imaging.reading import formats
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.faults import NoPicture, failing_as
 from medgen.imaging.reading.raster import is_jpeg
-from medgen.imaging.reading.series import Stack, build_stacks
+from medgen.imaging.reading.series import SliceStack, build_stacks
 from medgen.imaging.reading.slices import SliceFacts
 
 SliceMasks = list[MaskSource | None]
@@ -38,7 +38,7 @@ def scan_drawn(entry: Entry) -> Drawn | None:
         return scan_segmentation(entry, dataset) if modality == "SEG" else scan_structures(entry, dataset)
 
 
-def layered(drawn: Sequence[Drawn], stack: Stack) -> SliceMasks:
+def layered(drawn: Sequence[Drawn], stack: SliceStack) -> SliceMasks:
     """What DICOM objects draw over each slice. DataError if two draw the same class, or one does not fit the slices."""
     layers: list[list[Layer]] = [[] for _ in stack.slices]
     owners: dict[str, Entry] = {}
@@ -55,7 +55,7 @@ def layered(drawn: Sequence[Drawn], stack: Stack) -> SliceMasks:
     return [LayeredMask(drawn[0].entry, tuple(found), *size) for found in layers]
 
 
-def matched(entry: Entry, stack: Stack) -> SliceMasks:
+def matched(entry: Entry, stack: SliceStack) -> SliceMasks:
     """The slices of a file for those of an image, where both have positions by these. DataError if they do not fit."""
     if (drawn := scan_drawn(entry)) is not None:
         return layered([drawn], stack)
@@ -69,7 +69,7 @@ def matched(entry: Entry, stack: Stack) -> SliceMasks:
                 f"{image.columns} x {image.rows}"
             )
         if not _same_place(image, mask):
-            raise DataError(f"{entry.name}: lies elsewhere in space than its image {stack.name}")
+            raise DataError(f"{entry.name}: is not where its image is {stack.name}")
     smeared = facts[0].format == "raster" and is_jpeg(entry)
     return [PictureMask(entry, item.format, item.frame, smeared) for item in facts]
 
@@ -84,7 +84,7 @@ def is_picture(entry: Entry) -> bool:
         return True
 
 
-def fits(entry: Entry, stack: Stack) -> bool:
+def fits(entry: Entry, stack: SliceStack) -> bool:
     """Whether a file can be the mask of a stack."""
     try:
         return bool(matched(entry, stack))
@@ -92,14 +92,14 @@ def fits(entry: Entry, stack: Stack) -> bool:
         return False
 
 
-def matched_slices(rows: Mapping[int, Entry], stack: Stack) -> SliceMasks | None:
+def matched_slices(rows: Mapping[int, Entry], stack: SliceStack) -> SliceMasks | None:
     """The masks of single slices, or one of all, by the index of the slice; None without any."""
     files = set(rows.values())
     if len(files) == 1 and len(rows) == len(stack.slices):
         return matched(next(iter(files)), stack)
     masks: SliceMasks = [None] * len(stack.slices)
     for index, entry in rows.items():
-        alone = Stack(stack.key, [stack.slices[index]], stack.spacing, stack.measured, [0.0])
+        alone = SliceStack(stack.key, [stack.slices[index]], stack.spacing, stack.measured, [0.0])
         masks[index] = matched(entry, alone)[0]
     return masks if rows else None
 

@@ -13,7 +13,7 @@ from medgen.errors import DataError
 from medgen.imaging.masks.sources import Layer, Segment
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.functional_groups import frame_value
-from medgen.imaging.reading.series import Stack
+from medgen.imaging.reading.series import SliceStack
 from medgen.imaging.reading.slices import SliceFacts, Vector3
 
 LABEL_MAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
@@ -48,11 +48,11 @@ class Segmentation:
     high: dict[int, float]
     frames: tuple[SegmentFrame, ...]
 
-    def belongs_to(self, stack: Stack) -> bool:
+    def belongs_to(self, stack: SliceStack) -> bool:
         """Whether it says that it was drawn on these slices."""
         return refers_to(stack, {frame.source[0] for frame in self.frames} - {""}, self.series, self.reference)
 
-    def layers(self, stack: Stack) -> list[list[Layer]]:
+    def layers(self, stack: SliceStack) -> list[list[Layer]]:
         """The segments over each slice. DataError where the frames do not fit the slices."""
         if (self.rows, self.columns) != (stack.first.rows, stack.first.columns):
             raise DataError(
@@ -67,7 +67,7 @@ class Segmentation:
                 layers.append(Segment(number, self.names[number], self.entry, frame.index, *limits))
         return found
 
-    def _slice(self, frame: SegmentFrame, stack: Stack) -> int:
+    def _slice(self, frame: SegmentFrame, stack: SliceStack) -> int:
         """The slice that lies where the frame does; where one of both tells no place, that which it refers to."""
         uid, number = frame.source
         named = [
@@ -98,7 +98,7 @@ class Segmentation:
         return beside and abs(float(away @ np.cross(across, down))) <= off_slice(gap)
 
 
-def refers_to(stack: Stack, sops: Set[str], series: Set[str], reference: str) -> bool:
+def refers_to(stack: SliceStack, sops: Set[str], series: Set[str], reference: str) -> bool:
     """Whether an object means these slices: by instances if it names some, else by series, else by frame of reference.
 
     A series may hold other stacks too, such as a localizer or other phases.

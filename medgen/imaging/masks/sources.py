@@ -46,7 +46,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Outline:
+class Contour:
     """Where a point is inside an odd number of closed polygons of (row, column), pixel centres at whole numbers."""
 
     number: int
@@ -55,7 +55,7 @@ class Outline:
     polygons: tuple[npt.NDArray[np.float64], ...]
 
 
-Layer = Segment | Outline
+Layer = Segment | Contour
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def survey(task: SurveyTask) -> Seen:
 
 
 def label_map(mask: MaskSource, classes: MaskClasses) -> npt.NDArray[np.uint8]:
-    """(H, W) numbers of classes. DataError names the file with a value that is no class."""
+    """(H, W) numbers of classes. DataError names the file with a value that is not a class."""
     if isinstance(mask, PictureMask):
         values = _values(mask) if not mask.smeared else classes.restored(_picture(mask))
         return classes.of_values(values, mask.entry.name)
@@ -165,7 +165,7 @@ def _values(mask: PictureMask) -> npt.NDArray[np.int64]:
     wrong = np.abs(picture - values) > _WHOLE
     if wrong.any():
         raise DataError(
-            f"{mask.entry.name}: holds {picture[wrong][0]:g}, which is no class; a mask holds whole numbers, such as "
+            f"{mask.entry.name}: holds {picture[wrong][0]:g}, which is not a class; masks hold whole numbers, such as "
             "probabilities cut at a threshold"
         )
     return values.astype(np.int64)

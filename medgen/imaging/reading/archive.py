@@ -94,7 +94,7 @@ class Entry:
 
 
 @dataclass
-class Found:
+class FilesFound:
     """What the sources hold: files to read, how many were passed over, and what was refused with its reason."""
 
     entries: list[Entry] = field(default_factory=list)
@@ -107,16 +107,16 @@ def digest_of_sample(file: IO[bytes]) -> str:
     return blake2b(file.read(SAMPLE_BYTES), digest_size=16).hexdigest()
 
 
-def enumerate_sources(sources: Sequence[str], *, folder_names: bool = True) -> Found:
+def enumerate_sources(sources: Sequence[str], *, folder_names: bool = True) -> FilesFound:
     """All files of `sources`, in the order of the sources and sorted by name below each.
 
     The name `within` begins with the folder's own, unless `folder_names` is off: then equally named files of two
     folders are called the same.
 
-    A source that is itself a file is always taken; below folders and archives, files that are no images by
+    A source that is itself a file is always taken; below folders and archives, files that are not images by
     their name are passed over. Raises InputMissingError for a source that is not there, DataError for an empty one.
     """
-    found = Found()
+    found = FilesFound()
     for index, source in enumerate(sources):
         before = len(found.entries), len(found.refused)
         path = Path(source)
@@ -141,7 +141,7 @@ def open_file(path: str) -> IO[bytes]:
         raise InputMissingError(f"{path}: {error.strerror}") from None
 
 
-def _walk(folder: Path, found: Found) -> Iterator[Path]:
+def _walk(folder: Path, found: FilesFound) -> Iterator[Path]:
     """The files below `folder`, sorted; links to folders are followed, but no folder is entered twice."""
 
     def refuse(error: OSError) -> None:
@@ -158,7 +158,7 @@ def _walk(folder: Path, found: Found) -> Iterator[Path]:
         yield from (Path(parent, name) for name in sorted(files))
 
 
-def _add_file(found: Found, path: Path, source: int, within: str, *, named: bool) -> None:
+def _add_file(found: FilesFound, path: Path, source: int, within: str, *, named: bool) -> None:
     if not named and not may_be_image(within):
         found.skipped += 1
         return
@@ -182,7 +182,7 @@ def _add_file(found: Found, path: Path, source: int, within: str, *, named: bool
         found.entries.append(Entry(str(path), "", status.st_size, source, within))
 
 
-def _add_archive(found: Found, path: Path, source: int, within: str) -> None:
+def _add_archive(found: FilesFound, path: Path, source: int, within: str) -> None:
     try:
         members = _opened(str(path)).infolist()
         reason = _bomb(members, path.stat().st_size)

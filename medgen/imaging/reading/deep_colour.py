@@ -31,7 +31,7 @@ def is_grey(image: ImageFile) -> bool:
 
 
 def read_deep(opened: Callable[[], ImageFile]) -> npt.NDArray[np.float32]:
-    """Values (H, W, C), 0..65535, upright; transparency lies on black. `opened` opens the file anew.
+    """Values (H, W, C), 0..65535, upright; transparency lies on black. `opened` opens the file again.
 
     ValueError for what Pillow cannot decode twice: planes of their own, CMYK, premultiplied colour.
     """

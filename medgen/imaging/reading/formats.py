@@ -17,7 +17,7 @@ _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
 def scan(entry: Entry, modality: str) -> list[SliceFacts]:
-    """The slices of a file, from its header; `modality` is assumed where the file does not tell.
+    """The slices of a file, from its header; `modality` is assumed where the file does not say.
 
     Raises NoPicture for a file that neither is nor claims to be an image, or holds something else, and DataError with
     the reason why an image cannot be read.

@@ -31,7 +31,7 @@ _SAMPLES, _UNSIGNED = 339, 1
 
 
 def scan_raster(entry: Entry, modality: str) -> list[SliceFacts]:
-    """The slice of an image file, or those of its pages, from the header. DataError if it is no image or too large."""
+    """The slice of an image file, or those of its pages, from the header. DataError if not an image or too large."""
     return [_facts(entry, image, page, modality) for page, image in _pages(entry)]
 
 

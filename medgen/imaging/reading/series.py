@@ -22,7 +22,7 @@ GAP_TOLERANCE = 0.05  # of the usual distance, and at least 0.1 mm
 
 
 @dataclass
-class Stack:
+class SliceStack:
     """Slices that make one case, in order along the normal of the first to the last.
 
     `spacing` is (z, y, x) in mm; `flaws` in the geometry forbid resampling along z: kind -> sentence.
@@ -47,7 +47,7 @@ class Stack:
 
     @property
     def patient(self) -> str:
-        """The patient's identity, or "" where the file does not tell."""
+        """The patient's identity, or "" where the file does not say."""
         return self.first.patient
 
     @property
@@ -82,7 +82,7 @@ def normal(facts: SliceFacts) -> Vector3:
     return (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])
 
 
-def build_stacks(slices: Iterable[SliceFacts]) -> tuple[list[Stack], list[str]]:
+def build_stacks(slices: Iterable[SliceFacts]) -> tuple[list[SliceStack], list[str]]:
     """Group by series, orientation, size and (where positions repeat) echo or time point; order and check each.
 
     The order of the stacks is that of their first files. Files without a position are stacks of their own. Also returns
@@ -93,7 +93,7 @@ def build_stacks(slices: Iterable[SliceFacts]) -> tuple[list[Stack], list[str]]:
     return _uniquely_named(stacks), copies
 
 
-def _separate(slices: Iterable[SliceFacts]) -> list[Stack]:
+def _separate(slices: Iterable[SliceFacts]) -> list[SliceStack]:
     """Stacks of slices of which no instance occurs twice."""
     series: dict[tuple[object, ...], list[list[SliceFacts]]] = {}
     for item in slices:
@@ -114,7 +114,7 @@ def _separate(slices: Iterable[SliceFacts]) -> list[Stack]:
     return stacks
 
 
-def _uniquely_named(stacks: list[Stack]) -> list[Stack]:
+def _uniquely_named(stacks: list[SliceStack]) -> list[SliceStack]:
     """Number the stacks that are called the same, such as equally named files of two sources."""
     seen: dict[str, int] = defaultdict(int)
     for stack in stacks:
@@ -200,19 +200,19 @@ def _height(item: SliceFacts, reference: SliceFacts) -> float:
     return sum(p * n for p, n in zip(item.position or (0.0, 0.0, 0.0), normal(reference), strict=True))
 
 
-def _ordered(key: str, part: list[SliceFacts]) -> Stack:
+def _ordered(key: str, part: list[SliceFacts]) -> SliceStack:
     first = part[0]
     depth = first.step or first.thickness or 1.0
     plane = first.spacing or (1.0, 1.0)
     if first.position is None:
         part = sorted(part, key=lambda item: item.frame)
-        stack = Stack(key, part, (depth, *plane), first.spacing is not None, [i * depth for i in range(len(part))])
+        stack = SliceStack(key, part, (depth, *plane), first.spacing is not None, [i * depth for i in range(len(part))])
         if len(part) > 1:
             stack.flaws["no positions"] = "its frames have no position in space"
         return stack
     part = sorted(part, key=lambda item: (_height(item, first), item.entry.source, item.entry.within, item.frame))
     offsets = [_height(item, part[0]) - _height(part[0], part[0]) for item in part]
-    stack = Stack(key, part, (depth, *plane), first.spacing is not None, offsets)
+    stack = SliceStack(key, part, (depth, *plane), first.spacing is not None, offsets)
     if len(part) > 1:
         gaps = np.diff(offsets)
         usual = float(np.median(gaps[gaps > 1e-3])) if (gaps > 1e-3).any() else depth

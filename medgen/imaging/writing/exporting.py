@@ -70,7 +70,7 @@ def export_cases(
 
 
 def _chosen(cases: Iterable[Case], options: ExportOptions) -> Iterator[Case]:
-    """The cases asked for. A stream is read to its end all the same, so that a truncated one is found out."""
+    """The cases asked for. A stream is still read to its end, so that a truncated one is found out."""
     taken = 0
     for case in cases:
         if options.split not in (None, case.split) or (options.limit is not None and taken >= options.limit):

@@ -18,8 +18,8 @@ def slice_places(case: Case) -> Positions | None:
         return None
     if case.flaws and not case.origins and len(case) > 1:
         raise DataError(
-            f"case {case.id}: {case.flaws}, and this set does not tell where each slice lies (it was made before sets "
-            "did so); preprocess its source anew"
+            f"case {case.id}: {case.flaws}, and this set does not say where each slice lies (it was made before sets "
+            "did so); preprocess its source again"
         )
     return case.slice_origins
 

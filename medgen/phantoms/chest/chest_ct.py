@@ -11,7 +11,7 @@ import numpy as np
 from medgen.imaging.writing.nifti import affine_of, write_nifti
 from medgen.phantoms.captions import FIELDS, Caption, size_word
 from medgen.phantoms.chest.anatomy import ChestAnatomy
-from medgen.phantoms.chest.ct_scanner import Reconstruction, Scanner
+from medgen.phantoms.chest.ct_scanner import Scanner, ScanSeries
 from medgen.phantoms.chest.nodule_placement import add_nodules
 from medgen.phantoms.options import ChestCTOptions
 from medgen.phantoms.pictures import Rows
@@ -51,10 +51,10 @@ def write_case(options: ChestCTOptions, index: int, folder: Path) -> Rows:
     grid = Grid(options.size, pixel, build.normal(0.0, 4.0), 8.0 + build.normal(0.0, 4.0))
     table = np.round(build.uniform([-8.0, -190.0, -320.0], [8.0, -130.0, -60.0]), 1)  # anatomy -> patient coordinates
 
-    series = [Reconstruction(middle, options.slices, options.step, options.thickness)]
+    series = [ScanSeries(middle, options.slices, options.step, options.thickness)]
     if options.thick is not None:
         step = options.thick_spacing or options.thick
-        series.append(Reconstruction(middle, max(1, int(extent / step + 1e-6)), step, options.thick))
+        series.append(ScanSeries(middle, max(1, int(extent / step + 1e-6)), step, options.thick))
     scanner = Scanner.draw(scan).at_dose(options.noise)
     images, masks = scanner.scan((options.seed, index, 1), anatomy, grid, series, options.pitch)
     places = []

@@ -19,7 +19,7 @@ EXTRA_PLANES = 6  # planes a slice that a step of whole planes may cost
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class ScanSeries:
     """A series: `count` slices, `step` mm from centre to centre about `middle`, each the mean over `thickness` mm."""
 
     middle: float
@@ -67,7 +67,7 @@ class Scanner:
         return dataclasses.replace(self, noise=noise * self.noise, streaks=noise * self.streaks)
 
     def scan(
-        self, seeds: Sequence[int], anatomy: ChestAnatomy, grid: Grid, series: Sequence[Reconstruction], limit: float
+        self, seeds: Sequence[int], anatomy: ChestAnatomy, grid: Grid, series: Sequence[ScanSeries], limit: float
     ) -> tuple[list[Floats], list[npt.NDArray[np.bool_]]]:
         """Every series (D, H, W) in HU, made of one acquisition, and the nodules' masks (K, D, H, W) in the first.
 
@@ -115,7 +115,7 @@ class Scanner:
         return cast(Floats, noise.astype(np.float32))
 
 
-def _weights(series: Reconstruction, centres: npt.NDArray[np.float64], pitch: float) -> Floats:
+def _weights(series: ScanSeries, centres: npt.NDArray[np.float64], pitch: float) -> Floats:
     """(D, P) share of each plane's layer in each slice; rows sum to 1."""
     far = np.abs(series.heights[:, None] - centres)
     shares = np.clip(0.5 * (series.thickness + pitch) - far, 0.0, min(series.thickness, pitch))

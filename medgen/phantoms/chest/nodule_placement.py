@@ -75,7 +75,7 @@ def _place(
 def _beside_vessel(
     anatomy: ChestAnatomy, centre: Point, radius: float, z_range: tuple[float, float], placed: list[Nodule]
 ) -> Point:
-    """The centre moved so that the nodule touches the nearest larger vessel; unmoved where that is no good place."""
+    """The centre moved so that the nodule touches the nearest larger vessel; unmoved where that is not a good place."""
     tubes = anatomy.vessels.lung
     middles = 0.5 * (tubes.start + tubes.end)[tubes.radius_start > 0.9].astype(np.float64)
     start = np.asarray(centre)

@@ -14,7 +14,7 @@ from medgen.phantoms.dental.jaws import Jaws
 from medgen.phantoms.dental.lesions import Lesion, add_lesion
 from medgen.phantoms.dental.painting import paint_tooth
 from medgen.phantoms.dental.rows import Dentition
-from medgen.phantoms.dental.view import Picture, Positioning
+from medgen.phantoms.dental.view import Attenuations, Positioning
 from medgen.phantoms.options import DentalOptions
 from medgen.phantoms.pictures import BOX_FIELDS, NORMAL, Rows, box
 from medgen.phantoms.primitives import Floats
@@ -52,7 +52,7 @@ def draw(options: DentalOptions, index: int) -> Panoramic:
     dentition = Dentition.draw(build)
     jaws = Jaws.draw(build)
     detector = XrayDetector.draw(exposure)
-    picture = Picture.empty(options.size, options.view, positioning)
+    picture = Attenuations.empty(options.size, options.view, positioning)
     picture.net = jaws.trabeculae(picture)
     jaws.paint(picture, dentition.crests)
     for tooth in dentition.present:

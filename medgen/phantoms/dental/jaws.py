@@ -1,4 +1,4 @@
-"""Everything of a panoramic X-ray that is no tooth: jaws, sinuses, nose, airways, spine and their ghosts.
+"""Everything of a panoramic X-ray that is not a tooth: jaws, sinuses, nose, airways, spine and their ghosts.
 
 All amounts are attenuations, which add up along the beam; the soft parts of a cheek have about 1.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medgen.phantoms.dental.view import Picture
+from medgen.phantoms.dental.view import Attenuations
 from medgen.phantoms.outlines import Outline
 from medgen.phantoms.primitives import Floats, LatticeNoise, coverage
 
@@ -83,7 +83,7 @@ class Jaws:
             broad=LatticeNoise(rng, 14.0, extent=400.0, depth=0.0),
         )
 
-    def paint(self, picture: Picture, crests: dict[str, npt.NDArray[np.float64]]) -> None:
+    def paint(self, picture: Attenuations, crests: dict[str, npt.NDArray[np.float64]]) -> None:
         """Fill `soft` and `bone`."""
         self._soft(picture)
         self._mandible(picture, crests["lower"])
@@ -91,7 +91,7 @@ class Jaws:
         self._face(picture)
         self._ghosts(picture)
 
-    def trabeculae(self, picture: Picture) -> Floats:
+    def trabeculae(self, picture: Attenuations) -> Floats:
         """The net of spongy bone, about -1 to 1: fine struts around marrow."""
         fine, medium, coarse, broad = (
             noise.plane(0.0, picture.across, picture.down)
@@ -101,7 +101,7 @@ class Jaws:
         net: Floats = (0.55 * struts + 0.35 * coarse + 0.25 * broad).astype(np.float32)
         return net
 
-    def _soft(self, picture: Picture) -> None:
+    def _soft(self, picture: Attenuations) -> None:
         x, y = picture.x, picture.y
         soft = np.full(x.shape, 0.95, np.float32)
         soft -= np.float32(0.30) * _step(y, 46.0, 8.0) * _step(-np.abs(x), -80.0, 25.0)  # below the chin
@@ -119,7 +119,7 @@ class Jaws:
             throat = _bump(x, middle, wide) * _step(y, -30.0, 12.0) * _step(-y, -44.0, 14.0)
             picture.soft -= np.float32(0.16 + 0.14 * self.nature[5]) * throat
 
-    def _mandible(self, picture: Picture, crest: npt.NDArray[np.float64]) -> None:
+    def _mandible(self, picture: Attenuations, crest: npt.NDArray[np.float64]) -> None:
         _, distance = picture.smooth_distance(self.mandible)
         x, y = picture.x, picture.y
         top = picture.level(crest)
@@ -155,7 +155,7 @@ class Jaws:
             fade = np.exp(-((away / 1.3) ** 2)) * inside[window]
             picture.bone[window] += np.float32(0.10 + 0.12 * self.nature[7]) * fade
 
-    def _maxilla(self, picture: Picture, crest: npt.NDArray[np.float64]) -> None:
+    def _maxilla(self, picture: Attenuations, crest: npt.NDArray[np.float64]) -> None:
         _, distance = picture.smooth_distance(self.maxilla)
         x, y = picture.x, picture.y
         bottom = picture.level(crest)
@@ -185,7 +185,7 @@ class Jaws:
             shell = np.exp(-((across / 4.2) ** 2) - (down / 6.5) ** 2)
             picture.soft += np.float32(0.20) * shell.astype(np.float32)
 
-    def _face(self, picture: Picture) -> None:
+    def _face(self, picture: Attenuations) -> None:
         x, y = picture.x, picture.y
         reach = np.clip(1.0 - np.abs(x) / 64.0, 0.0, 1.0) ** 0.3
         for depth, strength in ((-27.5, 0.20), (-31.0 - 2.0 * self.nature[11], 0.10)):  # hard palate and its ghost
@@ -215,7 +215,7 @@ class Jaws:
             window, away = orbit.distance(x, y, 5.0)
             picture.bone[window] += np.float32(0.20) * np.exp(-((away / 1.0) ** 2))
 
-    def _ghosts(self, picture: Picture) -> None:
+    def _ghosts(self, picture: Attenuations) -> None:
         """Blurred shadows of what lies behind: the spine in the middle and at the edges, the other side's jaw."""
         x, y = picture.x, picture.y
         middle = np.exp(-((np.abs(x) / 19.0) ** 3.0)) * (0.55 + 0.45 * _step(y, 0.0, 30.0))

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from medgen.phantoms.dental.rows import Dentition, jaw_of
 from medgen.phantoms.dental.teeth import Tooth, maps_of
-from medgen.phantoms.dental.view import Picture
+from medgen.phantoms.dental.view import Attenuations
 from medgen.phantoms.outlines import Outline
 from medgen.phantoms.primitives import Floats, Harmonics, Window, coverage, superellipse
 
@@ -48,7 +48,7 @@ class Bite:
 
 
 def add_lesion(
-    rng: np.random.Generator, kind: str, picture: Picture, dentition: Dentition, severity: float, taken: set[int]
+    rng: np.random.Generator, kind: str, picture: Attenuations, dentition: Dentition, severity: float, taken: set[int]
 ) -> Lesion | None:
     """Paint one lesion of `kind` at a tooth that is in the picture and not `taken`; None where none can be seen."""
     teeth = [tooth for tooth in dentition.present if tooth.number not in taken and _suits(kind, tooth, picture)]
@@ -61,7 +61,7 @@ def add_lesion(
     return None
 
 
-def _suits(kind: str, tooth: Tooth, picture: Picture) -> bool:
+def _suits(kind: str, tooth: Tooth, picture: Attenuations) -> bool:
     """Whether such a lesion may be at that tooth: it lies well inside the picture, and no metal hides it."""
     if tooth.screw or (tooth.number % 10 == 8 and kind != "caries") or (kind == "caries" and tooth.repairs):
         return False
@@ -73,7 +73,7 @@ def _suits(kind: str, tooth: Tooth, picture: Picture) -> bool:
     )
 
 
-def _take(picture: Picture, bite: Bite) -> Bools | None:
+def _take(picture: Attenuations, bite: Bite) -> Bools | None:
     """Paint the bite; its mask (H, W), or None and nothing painted if it would not be seen."""
     window, inside = bite.window, bite.cover > 0.5
     parts = ((picture.hard, bite.hard), (picture.bone, bite.bone), (picture.soft, bite.soft))
@@ -96,7 +96,9 @@ def _blob(rng: np.random.Generator, s: Any, t: Any, radii: tuple[float, float], 
     return superellipse(s, t, *radii) - wobble(np.arctan2(t, s), 0.0) * min(radii)  # type: ignore[no-any-return]
 
 
-def _caries(rng: np.random.Generator, picture: Picture, dentition: Dentition, tooth: Tooth, severity: float) -> Bite:
+def _caries(
+    rng: np.random.Generator, picture: Attenuations, dentition: Dentition, tooth: Tooth, severity: float
+) -> Bite:
     """A bite out of a crown: between two teeth, in the biting surface, or at the neck."""
     window = tooth.window(picture.x, picture.y)
     maps = maps_of(tooth, picture.x[window], picture.y[window])
@@ -116,7 +118,7 @@ def _caries(rng: np.random.Generator, picture: Picture, dentition: Dentition, to
 
 
 def _periapical(
-    rng: np.random.Generator, picture: Picture, dentition: Dentition, tooth: Tooth, severity: float
+    rng: np.random.Generator, picture: Attenuations, dentition: Dentition, tooth: Tooth, severity: float
 ) -> Bite | None:
     """A round dark halo at the tip of a root; none where the tip stands in a sinus, which has no bone to lose."""
     root = tooth.roots[rng.integers(min(2, len(tooth.roots)))]
@@ -131,7 +133,9 @@ def _periapical(
     return Bite(window, cover, cover, bone=0.5 + 0.4 * severity, soft=0.04)
 
 
-def _bone_loss(rng: np.random.Generator, picture: Picture, dentition: Dentition, tooth: Tooth, severity: float) -> Bite:
+def _bone_loss(
+    rng: np.random.Generator, picture: Attenuations, dentition: Dentition, tooth: Tooth, severity: float
+) -> Bite:
     """The bone's edge sinks along a few roots; deepest in the middle."""
     crest = dentition.crests[jaw_of(tooth)]
     wide = rng.uniform(7.0, 11.0) + 7.0 * severity
@@ -148,7 +152,7 @@ def _bone_loss(rng: np.random.Generator, picture: Picture, dentition: Dentition,
 
 
 def _fracture(
-    rng: np.random.Generator, picture: Picture, dentition: Dentition, tooth: Tooth, severity: float
+    rng: np.random.Generator, picture: Attenuations, dentition: Dentition, tooth: Tooth, severity: float
 ) -> Bite | None:
     """A thin dark line: through the lower jaw, whose parts are shifted against each other, or across a root."""
     through_jaw = jaw_of(tooth) == "lower" and 2 <= tooth.number % 10 <= 7 and rng.random() < 0.75
@@ -175,7 +179,7 @@ def _fracture(
     return Bite(window, cover, coverage(away - np.float32(0.5 * thick + 0.35), 0.1), **taken)
 
 
-def _shift(picture: Picture, line: npt.NDArray[np.float64], step: float, side: float) -> None:
+def _shift(picture: Attenuations, line: npt.NDArray[np.float64], step: float, side: float) -> None:
     """Move the lower jaw beyond a line of places (x, y) by `step` mm along it, fading out within 12 mm."""
     reach = 12.0
     x0, y0 = float(line[:, 0].mean()), float(line[0, 1])
@@ -191,7 +195,7 @@ def _shift(picture: Picture, line: npt.NDArray[np.float64], step: float, side: f
         field[window] = ndimage.map_coordinates(field[window], source, order=1, mode="nearest")
 
 
-_BITES: dict[str, Callable[[np.random.Generator, Picture, Dentition, Tooth, float], Bite | None]] = {
+_BITES: dict[str, Callable[[np.random.Generator, Attenuations, Dentition, Tooth, float], Bite | None]] = {
     "caries": _caries,
     "periapical": _periapical,
     "bone-loss": _bone_loss,

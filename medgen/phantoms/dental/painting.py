@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from medgen.phantoms.dental.teeth import Tooth, ToothMaps, maps_of, shares_of
-from medgen.phantoms.dental.view import Picture
+from medgen.phantoms.dental.view import Attenuations
 from medgen.phantoms.primitives import Floats, Window, coverage, superellipse
 
 DENTINE = 0.62
@@ -13,7 +13,7 @@ ENAMEL = 0.42  # more than dentine
 LIGAMENT = 0.30  # mm, the dark line around a root
 
 
-def paint_tooth(picture: Picture, tooth: Tooth) -> None:
+def paint_tooth(picture: Attenuations, tooth: Tooth) -> None:
     """One tooth or implant with its surroundings."""
     window = tooth.window(picture.x, picture.y)
     x, y = picture.x[window], picture.y[window]
@@ -40,15 +40,15 @@ def paint_tooth(picture: Picture, tooth: Tooth) -> None:
         _REPAIRS[repair](picture, window, tooth, maps, whole)
 
 
-def _amalgam(picture: Picture, window: Window, tooth: Tooth, maps: ToothMaps, whole: Floats) -> None:
+def _amalgam(picture: Attenuations, window: Window, tooth: Tooth, maps: ToothMaps, whole: Floats) -> None:
     picture.metal[window] += 2.4 * _filling(picture, tooth, maps) * whole
 
 
-def _composite(picture: Picture, window: Window, tooth: Tooth, maps: ToothMaps, whole: Floats) -> None:
+def _composite(picture: Attenuations, window: Window, tooth: Tooth, maps: ToothMaps, whole: Floats) -> None:
     picture.metal[window] += (0.25 + 0.3 * tooth.build) * _filling(picture, tooth, maps) * whole
 
 
-def _filling(picture: Picture, tooth: Tooth, maps: ToothMaps) -> Floats:
+def _filling(picture: Attenuations, tooth: Tooth, maps: ToothMaps) -> Floats:
     """Where the filling is (h, w): in the biting surface, down one side, or in a front tooth's side."""
     half, height, chance = 0.5 * tooth.width, tooth.crown, tooth.build
     side = -1.0 if chance < 0.5 else 1.0
@@ -63,7 +63,7 @@ def _filling(picture: Picture, tooth: Tooth, maps: ToothMaps) -> Floats:
     return coverage(pit, max(picture.softness, 0.4))
 
 
-def _crown(picture: Picture, window: Window, tooth: Tooth, maps: ToothMaps, whole: Floats) -> None:
+def _crown(picture: Attenuations, window: Window, tooth: Tooth, maps: ToothMaps, whole: Floats) -> None:
     """Metal shuts out everything, ceramic on metal shows a core, full ceramic is a little denser than enamel."""
     cap = coverage(maps.crown - np.float32(0.15), picture.softness)
     cap *= np.clip((0.97 * tooth.crown - maps.t) / 0.7, 0.0, 1.0)
@@ -76,7 +76,7 @@ def _crown(picture: Picture, window: Window, tooth: Tooth, maps: ToothMaps, whol
         picture.metal[window] += 0.75 * cap
 
 
-def _root_canal(picture: Picture, window: Window, tooth: Tooth, maps: ToothMaps, whole: Floats) -> None:
+def _root_canal(picture: Attenuations, window: Window, tooth: Tooth, maps: ToothMaps, whole: Floats) -> None:
     """Filled canals, and sometimes a post."""
     filled = coverage(maps.canals, max(picture.softness, 0.35))
     picture.metal[window] += (0.75 + 0.3 * tooth.build) * filled * whole
@@ -85,7 +85,7 @@ def _root_canal(picture: Picture, window: Window, tooth: Tooth, maps: ToothMaps,
         picture.metal[window] += 1.6 * coverage(post, picture.softness) * whole
 
 
-def _implant(picture: Picture, window: Window, tooth: Tooth, s: Floats, t: Floats) -> None:
+def _implant(picture: Attenuations, window: Window, tooth: Tooth, s: Floats, t: Floats) -> None:
     """A titanium screw with a crown on it."""
     radius = 1.9 + 0.5 * tooth.build
     neck, tip = tooth.crown + 0.5, tooth.crown + 9.0 + 3.0 * tooth.build

@@ -55,7 +55,7 @@ class Positioning:
 
 
 @dataclass
-class Picture:
+class Attenuations:
     """Attenuations (H, W) by what causes them; anatomy is painted into these."""
 
     across: Floats  # (1, W) mm from the middle
@@ -74,7 +74,7 @@ class Picture:
         self.soft, self.bone, self.hard, self.metal, self.net = (np.zeros_like(self.x) for _ in range(5))
 
     @staticmethod
-    def empty(rows: int, view: View, positioning: Positioning) -> Picture:
+    def empty(rows: int, view: View, positioning: Positioning) -> Attenuations:
         """A picture of `rows` rows, and twice as many columns, or as many for a half."""
         pixel = HEIGHT / rows
         columns = rows if view == "half" else 2 * rows
@@ -83,7 +83,7 @@ class Picture:
         if view == "half":
             across = across + np.float32(positioning.side * SIDE)
         x, y = positioning.jaw(across[None, :], down[:, None])
-        return Picture(across[None, :], down[:, None], x, y, pixel)
+        return Attenuations(across[None, :], down[:, None], x, y, pixel)
 
     @property
     def softness(self) -> float:

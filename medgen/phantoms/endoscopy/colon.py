@@ -109,7 +109,7 @@ class Wall:
     def seen(self, angle: Floats, slope: Floats) -> tuple[Floats, Floats]:
         """Where lines of sight (H, W) first meet the wall: places on the grid, fractional (angles, depths).
 
-        A line of sight at `slope` = radius by depth meets the nearest place whose own slope is no larger, so that the
+        A line of sight at `slope` = radius by depth meets the nearest place whose own slope is not larger, so that the
         running least of slopes along each angle, turned around, says which; slopes are looked up logarithmically.
         """
         least = np.minimum.accumulate(np.log(np.maximum(self.radius, 0.05)) - self.log_depth, axis=1)

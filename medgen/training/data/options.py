@@ -35,7 +35,7 @@ class VolumeOptions(Options, frozen=True):
     crop: Size = 0
     """Side in pixels of random crops in plane; 0 = whole slices."""
     thin_limit: Positive = 3.0
-    """Cases whose slices are farther apart are no targets."""
+    """Cases whose slices are farther apart are not targets."""
     coarser: Range = (1.0, 1.0)
     """Spacing of the target, over that of the case: above 1, the target is itself averaged from the case's slices."""
     thick_spacing: Range = (3.0, 8.0)

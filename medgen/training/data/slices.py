@@ -21,7 +21,7 @@ MASK_AREA = "mask_area"
 StoredType = Literal["int16", "uint8", "uint16", "float32"]
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Where the loop gets its batches from."""
 
     def __len__(self) -> int:

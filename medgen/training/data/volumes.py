@@ -69,7 +69,7 @@ class Volumes:
                 "apart, as volumes.depth, thick_spacing and thin_limit ask; give thin series, or lower them"
             )
         if len(self._rows) < len(rows):
-            warn(f"split '{split}': {len(rows) - len(self._rows)} of {len(rows)} cases are no targets (too thick, "
+            warn(f"split '{split}': {len(rows) - len(self._rows)} of {len(rows)} cases are not targets (too thick, "
                  "too short, or uneven)")  # fmt: skip
         self._partners = [[other for other in rows if self._is_partner(other, row)] for row in self._rows]
         self.paired = sum(bool(partners) for partners in self._partners)

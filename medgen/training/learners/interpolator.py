@@ -24,7 +24,7 @@ from medgen.training.data.volumes import Volumes
 from medgen.training.learners.diffusion_options import InterpolatorOptions
 from medgen.training.loop.init import read_model
 from medgen.training.loop.learner import Learner, Parts
-from medgen.training.loop.run import Sources, Training
+from medgen.training.loop.run import BatchSources, Training
 
 MEASURED = 32
 """Windows from which the spread of the residual is taken."""
@@ -92,7 +92,7 @@ def train(training: Training, options: InterpolatorOptions) -> None:
     options = replace(options, network=network)
     factor = vae.network.config.factor * network.factor
     volumes, seed = options.volumes, options.seed
-    sources = Sources(
+    sources = BatchSources(
         Volumes(stored, "train", seed, volumes, factor, training.reporter.warn),
         Volumes(stored, "val", seed, volumes, factor, training.reporter.warn) if training.validated() else None,
     )

@@ -30,7 +30,7 @@ from medgen.training.learners.losses import ReconstructionLoss
 from medgen.training.learners.vae_options import VAELosses
 from medgen.training.loop.init import read_model
 from medgen.training.loop.learner import Learner, Parts
-from medgen.training.loop.run import Sources, Training
+from medgen.training.loop.run import BatchSources, Training
 
 HEADS = ("diffusion", "flow")
 Decode = Callable[[Tensor], Tensor]
@@ -167,7 +167,7 @@ def vae_of(training: Training, options: NormalizerOptions) -> FrozenVAE:
     return vae
 
 
-def normal_slices(training: Training, options: NormalizerOptions) -> Sources[Slices]:
+def normal_slices(training: Training, options: NormalizerOptions) -> BatchSources[Slices]:
     """The normal slices: all of the training split, and those of the validation split.
 
     DataError names the case of the training split that is not normal.
@@ -187,5 +187,5 @@ def normal_slices(training: Training, options: NormalizerOptions) -> Sources[Sli
     held_out = any(row.split == "val" and normal[row.start : row.start + row.count].any() for row in stored.cases)
     if not held_out:
         training.reporter.warn("the set has no normal case in a 'val' split, so nothing is validated")
-        return Sources(train, None)
-    return Sources(train, Slices(stored, "val", options.seed, options.balance, among=normal))
+        return BatchSources(train, None)
+    return BatchSources(train, Slices(stored, "val", options.seed, options.balance, among=normal))

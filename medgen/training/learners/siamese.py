@@ -211,7 +211,7 @@ def check_trunk(trunk: Model, network: UNetConfig, facts: DenoiserFacts) -> None
     ]
     if unlike:
         raise DataError(
-            f"{trunk.path}: is no trunk for this training, since these differ: {', '.join(unlike)}; set them as they "
+            f"{trunk.path}: no trunk for this training, since these differ: {', '.join(unlike)}; set them as they "
             "are there, or take another --init"
         )
 

@@ -107,11 +107,11 @@ def continuation(resume: ResumeFile, wish: Wish) -> Continuation:
 
 
 def _refusal(resume: ResumeFile, step: int, refused: list[Change]) -> str:
-    ways = "give its options to go on, or --fresh to start anew"
+    ways = "give its options to go on, or --fresh to start over"
     keys = {IMPLIED.get(change.name, change.name): change.now for change in refused}
     if all(key == PROCESSES or key.startswith("loop.") for key in keys):
         flags = " ".join(f"--continue-with {key}={_text(value)}" for key, value in keys.items())
-        ways = f"give its options to go on, {flags} to change that from there on, or --fresh to start anew"
+        ways = f"give its options to go on, {flags} to change that from there on, or --fresh to start over"
     return f"{resume.path}: belongs to another training, stopped after step {step} ({_told(refused)}); {ways}"
 
 

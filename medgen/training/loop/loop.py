@@ -19,7 +19,7 @@ from medgen.nets.compute import autocast, channels_last, lay_channels_last
 from medgen.nets.units import recompute_units
 from medgen.read_ahead import read_ahead
 from medgen.reporting import Reporter
-from medgen.training.data.slices import Source
+from medgen.training.data.slices import BatchSource
 from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.loop.distributed import World, gathered, gradients_stay_here, replicate, shard
 from medgen.training.loop.ema import MovingAverage
@@ -40,8 +40,8 @@ class Loop:
     """Train `learner` on `source`; call `run`, then read `learner.model`, `average` and `validate()`."""
 
     learner: Learner
-    source: Source
-    validation: Source | None
+    source: BatchSource
+    validation: BatchSource | None
     options: LoopOptions
     seed: int
     device: torch.device

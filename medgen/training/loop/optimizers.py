@@ -40,7 +40,7 @@ class LossScale:
         return {"loss_scale.factor": self.factor, "loss_scale.passed": self.passed}
 
     def load(self, packed: Mapping[str, Tensor]) -> None:
-        """Take the state back, if there is one; without it (the training was in another precision) begin anew."""
+        """Take the state back, if there is one; without it (the training was in another precision) begin again."""
         self.factor = packed.get("loss_scale.factor", self.factor).to(self.factor.device)
         self.passed = packed.get("loss_scale.passed", self.passed).to(self.passed.device)
 

@@ -76,7 +76,7 @@ class State:
 
     @classmethod
     def open(cls, path: Path) -> State:
-        """DataError if the file is no state of a training, damaged in its header, or cut short."""
+        """DataError if the file is not the state of a training, damaged in its header, or cut short."""
         with _fresh_start():
             header = read_header(path)
             try:
@@ -199,7 +199,7 @@ def _fresh_start() -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise DataError(f"{error}; start anew with --fresh") from None
+        raise DataError(f"{error}; start over with --fresh") from None
 
 
 def below(packed: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from medgen.models.trained import FrozenVAE
 from medgen.nets.compute import machine
 from medgen.nets.options import Precision
 from medgen.reporting import Reporter, Silent
-from medgen.training.data.slices import Slices, Source, has_split
+from medgen.training.data.slices import BatchSource, Slices, has_split
 from medgen.training.loop.continuation import Wish, continuation
 from medgen.training.loop.distributed import World, world
 from medgen.training.loop.learner import Learner
@@ -38,7 +38,7 @@ from medgen.training.loop.resume import Identity, ResumeFile, State, below, resu
 
 PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
 """In the order of their numbers, which processes tell each other."""
-SourceT = TypeVar("SourceT", bound=Source)
+SourceT = TypeVar("SourceT", bound=BatchSource)
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class Run:
     tensorboard: Path | None = None
     force: bool = False
     fresh: bool = False
-    """Start anew even if there is a state to go on from."""
+    """Start over even if there is a state to go on from."""
     wish: Wish = dataclasses.field(default_factory=Wish)
-    """How to go on from a state otherwise than as it was."""
+    """How to go on from a state in another way than before."""
 
 
 @dataclass(frozen=True)
-class Sources(Generic[SourceT]):
+class BatchSources(Generic[SourceT]):
     """Where batches come from, for training and (None: not at all) for validation."""
 
     train: SourceT
@@ -77,13 +77,13 @@ class Training:
     device: torch.device
     reporter: Reporter
 
-    def slices(self, options: OfSlices, *, masks: bool = False) -> Sources[Slices]:
+    def slices(self, options: OfSlices, *, masks: bool = False) -> BatchSources[Slices]:
         """The set's slices, one by one: of its training split, and of its validation split if it has one."""
 
         def of(split: str) -> Slices:
             return Slices(self.stored, split, options.seed, options.balance, masks=masks)
 
-        return Sources(of("train"), of("val") if self.validated() else None)
+        return BatchSources(of("train"), of("val") if self.validated() else None)
 
     def validated(self) -> bool:
         """Whether there is a split to validate on; a warning if not."""
@@ -103,7 +103,7 @@ class Training:
         self,
         learner: Learner,
         options: TrainingOptions,
-        sources: Sources[Any],
+        sources: BatchSources[Any],
         others: Sequence[Identified] = (),
         vae: FrozenVAE | None = None,
     ) -> Fitted:

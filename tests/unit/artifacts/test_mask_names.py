@@ -66,7 +66,7 @@ def test_masks_without_names_are_background_and_foreground(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"), [(case(2), "holds 2, which is no class"), (case(1, 2), "uint8 .D, 1, H, W")]
+    ("wrong", "told"), [(case(2), "holds 2, which is not a class"), (case(1, 2), "uint8 .D, 1, H, W")]
 )
 def test_a_mask_with_a_value_without_name_is_not_written(tmp_path: Path, wrong: Case, told: str) -> None:
     header = SetHeader("image", derive("x", {}), mask_names=NAMES)

@@ -12,7 +12,7 @@ from medgen.artifacts.sets import create_set, open_set
 from medgen.evaluation.conditioning.declaration import FIELDS
 from medgen.evaluation.conditioning.metric import observe
 from medgen.evaluation.conditioning.nodules import Spot
-from medgen.evaluation.conditioning.rule import Measured, Rule, best_cut, calibrate, hits
+from medgen.evaluation.conditioning.rule import Measured, NoduleRule, best_cut, calibrate, hits
 from medgen.evaluation.conditioning.scores import evaluate, rates_of_like, score, weights_of_like
 from medgen.evaluation.rates import correlation, mean_of_results
 
@@ -76,7 +76,7 @@ def test_calibration_parts_nodules_from_vessels() -> None:
     rule = calibrate(made(), np.random.default_rng(0))
     vessel, nodule = Spot(0.5, 0.5, 0.03, 400, 0.03), Spot(0.5, 0.5, 0.06, 500, 0.06)
     assert rule.strength(vessel) < rule.anywhere <= rule.strength(nodule)
-    assert calibrate(made()[np.arange(1, 200, 2)], np.random.default_rng(0)) == Rule()  # healthy only
+    assert calibrate(made()[np.arange(1, 200, 2)], np.random.default_rng(0)) == NoduleRule()  # healthy only
 
 
 def test_without_a_reference_the_built_in_rule_is_used_and_said() -> None:
@@ -89,11 +89,11 @@ def test_no_spots_and_no_nodules_are_no_failure() -> None:
     empty = Measured(
         [[], []], np.array([[1, 0.5, 0.5, 0.1], [0, 0, 0, 0]], float), np.array([0, 1]), np.full(2, np.nan)
     )
-    result = score(empty, Rule())
+    result = score(empty, NoduleRule())
     assert result["hit_rate"]["value"] == 0
     assert result["position_error_percent"] is None
     assert result["correlation"]["x"] is None
-    assert score(empty[np.array([1])], Rule())["hit_rate"] is None
+    assert score(empty[np.array([1])], NoduleRule())["hit_rate"] is None
     json.dumps(evaluate(empty, empty)[0], allow_nan=False)
 
 
@@ -166,18 +166,18 @@ def test_rates_of_known_nodules_are_of_the_sizes_asked() -> None:
             known.asked[row, 3] = 0.03
             known.spots[row].pop()
     samples = made(100, seed=5)
-    like, every = rates_of_like(known, samples, Rule()), score(known, Rule())
+    like, every = rates_of_like(known, samples, NoduleRule()), score(known, NoduleRule())
     assert like is not None
     assert like["hit_rate"]["value"] == 1.0
     assert every["hit_rate"]["value"] == pytest.approx(0.5, abs=0.1)
     assert like["asked_without_like"] == 0
     small = made(100, seed=6)
     small.asked[:, 3] = np.where(small.asked[:, 0] > 0, 0.9, 0)
-    assert rates_of_like(known, small, Rule()) is None
+    assert rates_of_like(known, small, NoduleRule()) is None
 
 
 def test_slices_of_one_case_do_not_narrow_the_interval_of_known_nodules() -> None:
     one, many = made(100, found=0.5, seed=7), made(100, found=0.5, seed=7)
     many = Measured(many.spots * 4, np.tile(many.asked, (4, 1)), np.tile(many.cases, 4), np.tile(many.widths, 4))
-    for figures in (lambda known: score(known, Rule()), lambda known: rates_of_like(known, one, Rule())):
+    for figures in (lambda known: score(known, NoduleRule()), lambda known: rates_of_like(known, one, NoduleRule())):
         assert figures(many)["hit_rate"] == pytest.approx(figures(one)["hit_rate"])

@@ -281,7 +281,7 @@ def spoiled(change: str) -> Callable[[list[Case]], tuple[list[Case], list[Case],
     [
         ("no thick", "4 lack the thick input"),
         ("no truth", "4 the thin truth"),
-        ("flaws", "of 4 the truth stands unevenly"),
+        ("flaws", "of 4 the truth is unevenly spaced"),
         ("plane", "case case0: its reference lies elsewhere in the plane"),
         ("size", "case case0: images of 1 x 24 x 24 in the set, of 1 x 8 x 24 in the thick input"),
     ],

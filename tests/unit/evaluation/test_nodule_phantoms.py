@@ -15,7 +15,7 @@ from medgen.artifacts.sets import create_set, open_set
 from medgen.evaluation.conditioning.declaration import FIELDS
 from medgen.evaluation.conditioning.metric import measure
 from medgen.evaluation.conditioning.nodules import find_spots
-from medgen.evaluation.conditioning.rule import Rule
+from medgen.evaluation.conditioning.rule import NoduleRule
 from medgen.evaluation.features.extractors import builtin_extractor
 from medgen.evaluation.features.features import FeatureBank
 from medgen.evaluation.inputs import Inputs
@@ -70,7 +70,7 @@ def _halved(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
 
 
 def test_measured_sizes_are_the_true_ones(phantoms: list[Phantom]) -> None:
-    rule, pairs = Rule(), []
+    rule, pairs = NoduleRule(), []
     for one in phantoms:
         spot = rule.at(find_spots(one.image.astype(np.float32)), one.vector)
         if spot is not None and rule.strength(spot) >= rule.near:

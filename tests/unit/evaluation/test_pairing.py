@@ -11,7 +11,7 @@ from medgen.errors import DataError, UsageError
 from medgen.evaluation.pairing import MEASURED, REFERENCE, THICK, Pairing, Side, pairing_of
 from medgen.imaging.cases.identity import case_id, patient_in
 from medgen.imaging.reading.archive import Entry
-from medgen.imaging.reading.series import Stack
+from medgen.imaging.reading.series import SliceStack
 from medgen.imaging.reading.slices import SliceFacts
 
 
@@ -19,13 +19,13 @@ def row(case: str, frame: str = "", spacing: float = 1.0) -> CaseRow:
     return CaseRow(case, "test", 0, 4, (spacing, 1.0, 1.0), (0.0, 0.0, 0.0), (0.0,) * 9, frame=frame)
 
 
-def stack(*within: str, patient: str = "", series: str = "") -> Stack:
+def stack(*within: str, patient: str = "", series: str = "") -> SliceStack:
     """Slices of these files."""
     facts = [
         SliceFacts(Entry(f"/data/{name}", within=name), 0, "dicom", 4, 4, False, "hu", patient=patient, series=series)
         for name in within
     ]
-    return Stack(series or within[0], facts)
+    return SliceStack(series or within[0], facts)
 
 
 OUTPUT = Side(MEASURED, [row("n1"), row("n2")])

@@ -10,7 +10,7 @@ from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.evaluation.conditioning.declaration import FIELDS
-from medgen.evaluation.conditioning.patches import RINGS, Rated, patch_of, rate, rings_of
+from medgen.evaluation.conditioning.patches import RINGS, NodulePatches, patch_of, rate, rings_of
 from medgen.evaluation.conditioning.probe import agreement, evaluate_ratings, fit, held_out, ridge
 
 
@@ -32,13 +32,13 @@ def test_the_penalty_follows_the_noise() -> None:
     assert np.ptp(noisy(features)) < 0.7 * np.ptp(clean(features))
 
 
-def rated(count: int, strength: float, seed: int) -> Rated:
+def rated(count: int, strength: float, seed: int) -> NodulePatches:
     """Slices of cases of two, of whose 30 features the first follows the first rating; the second rating is blind."""
     random = np.random.default_rng(seed)
     ratings = np.repeat(random.choice([0.0, 0.25, 0.5, 0.75, 1.0], size=(count // 2, 2)), 2, axis=0)
     features = random.normal(size=(count, 30))
     features[:, 0] += strength * ratings[:, 0]
-    return Rated(features, features[:, :16], ratings, np.full(count, 0.1), np.arange(count) // 2)
+    return NodulePatches(features, features[:, :16], ratings, np.full(count, 0.1), np.arange(count) // 2)
 
 
 def test_a_rating_that_shows_is_measured_and_a_blind_one_is_not() -> None:
@@ -61,14 +61,14 @@ def test_held_out_ratings_come_from_probes_that_did_not_see_the_case() -> None:
     cases = np.repeat(np.arange(40), 3)
     ratings = np.random.default_rng(4).random(40)[cases][:, None]
     marks = np.eye(40)[cases]
-    real = Rated(marks, marks, ratings, np.full(120, 0.1), cases)
+    real = NodulePatches(marks, marks, ratings, np.full(120, 0.1), cases)
     assert np.corrcoef(ridge(marks, ratings[:, 0])(0.1)(marks), ratings[:, 0])[0, 1] > 0.9
     assert np.corrcoef(held_out(real, 0), ratings[:, 0])[0, 1] < 0.3
 
 
 def test_few_cases_or_equal_ratings_give_no_probe() -> None:
     real = rated(200, 6.0, 5)
-    flat = Rated(real.features, real.rings, np.full_like(real.ratings, 0.5), real.sizes, real.cases)
+    flat = NodulePatches(real.features, real.rings, np.full_like(real.ratings, 0.5), real.sizes, real.cases)
     assert evaluate_ratings(real, flat, ("a", "b")) == {"a": None, "b": None}
     assert evaluate_ratings(real, real[np.arange(12)], ("a", "b")) == {"a": None, "b": None}
     equal = agreement(np.arange(9.0), np.ones(9), np.arange(9))

@@ -152,7 +152,7 @@ def test_values_that_are_no_class_are_named_and_those_that_are_no_number_left_ou
     one.masks[1, 0, 0, 0] = 7
     with (
         open_set(write(tmp_path / "a.h5", one, ["train"] * 3, names=()), random_access=True) as stored,
-        pytest.raises(DataError, match=r"the mask of a1 holds 7, which is no class; the classes are 0 background"),
+        pytest.raises(DataError, match=r"the mask of a1 holds 7, which is not a class; the classes are 0 background"),
     ):
         read_pairs(stored, np.arange(3), SIDE)
     broken = Made(one.images.astype(np.float32), one.masks * 0)

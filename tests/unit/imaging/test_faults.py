@@ -19,7 +19,7 @@ from medgen.artifacts.sets import open_set
 from medgen.errors import DataError
 from medgen.imaging.cases import planning, preprocessing, work
 from medgen.imaging.cases.options import PreprocessOptions
-from medgen.imaging.cases.planning import Sources
+from medgen.imaging.cases.planning import SourceInputs
 from medgen.imaging.cases.preprocessing import Done, preprocess
 from medgen.imaging.reading import dicom, pixels
 from medgen.imaging.reading.archive import Entry, enumerate_sources
@@ -135,7 +135,7 @@ def test_a_header_that_says_more_voxels_than_can_be_is_refused_at_once(tmp_path:
 
 def run(folder: Path, out: Path) -> tuple[Done, list[Case]]:
     """What comes of a folder under --keep-going, and the cases."""
-    done = preprocess(Sources((str(folder),)), str(out), PreprocessOptions(keep_going=True, workers=2), Silent())
+    done = preprocess(SourceInputs((str(folder),)), str(out), PreprocessOptions(keep_going=True, workers=2), Silent())
     with open_set(out) as reader:
         return done, list(reader)
 

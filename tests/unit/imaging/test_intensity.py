@@ -59,7 +59,7 @@ def test_a_window_in_numbers_keeps_integers_or_is_fine_enough() -> None:
 
 
 def test_wrong_windows() -> None:
-    with pytest.raises(ConfigError, match="the images are no CT"):
+    with pytest.raises(ConfigError, match="the images are not CT"):
         plan_encoding("byte", "lung")
     with pytest.raises(ConfigError, match="did you mean 'lung'"):
         parse_window("lungs")

@@ -16,14 +16,14 @@ from medgen.imaging.labels.names import CaseNames
 from medgen.imaging.labels.table import apply, read_table, unused_warning
 from medgen.imaging.reading.archive import enumerate_sources
 from medgen.imaging.reading.formats import scan
-from medgen.imaging.reading.series import Stack, build_stacks
+from medgen.imaging.reading.series import SliceStack, build_stacks
 
 IDS = ["a" * 16, "b" * 16, "b" * 16]  # the third shows the pixels of the second
 HEADER = "case,slice,has_nodule,x,y,size,malignancy,texture\n"
 
 
 @pytest.fixture
-def stacks(write_slice: Callable[..., Path], tmp_path: Path) -> list[Stack]:
+def stacks(write_slice: Callable[..., Path], tmp_path: Path) -> list[SliceStack]:
     """Two series of three slices, in folders `alpha` and `beta`."""
     for number, name in enumerate(("alpha", "beta")):
         for z in range(3):
@@ -39,7 +39,7 @@ def stacks(write_slice: Callable[..., Path], tmp_path: Path) -> list[Stack]:
 
 
 def run(
-    stacks: list[Stack], tmp_path: Path, text: str, fields: tuple[str, ...] = ()
+    stacks: list[SliceStack], tmp_path: Path, text: str, fields: tuple[str, ...] = ()
 ) -> tuple[dict[int, Annotation], list[str]]:
     file = tmp_path / "labels.csv"
     file.write_text(text, encoding="utf-8")
@@ -50,7 +50,7 @@ def run(
 
 
 @pytest.mark.parametrize("name", ["beta", "1.2.6", "PAT-beta", "b" * 16, "0123456789ab-" + "b" * 16])
-def test_a_case_is_known_by_all_its_names(stacks: list[Stack], tmp_path: Path, name: str) -> None:
+def test_a_case_is_known_by_all_its_names(stacks: list[SliceStack], tmp_path: Path, name: str) -> None:
     annotations, errors = run(stacks, tmp_path, f"{HEADER}{name},1,1,0.5,0.25,0.125,0.75,1\n")
     assert not errors
     assert not annotations[0].findings
@@ -58,7 +58,7 @@ def test_a_case_is_known_by_all_its_names(stacks: list[Stack], tmp_path: Path, n
     assert set(annotations[1].findings) == {1}
 
 
-def test_a_path_names_a_slice(stacks: list[Stack], tmp_path: Path) -> None:
+def test_a_path_names_a_slice(stacks: list[SliceStack], tmp_path: Path) -> None:
     annotations, errors = run(stacks, tmp_path, "path,label\nalpha/alpha2.dcm,3\nin/beta/beta0.dcm,1\n")
     assert not errors
     assert annotations[0].labels == {2: 3}
@@ -66,7 +66,7 @@ def test_a_path_names_a_slice(stacks: list[Stack], tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def bundled(write_slice: Callable[..., Path], tmp_path: Path) -> list[Stack]:
+def bundled(write_slice: Callable[..., Path], tmp_path: Path) -> list[SliceStack]:
     """One patient's two series of two slices in `one/study.zip`, a third series in `two/study.zip`."""
     for number, (folder, name) in enumerate((("one", "thin"), ("one", "thick"), ("two", "thin"))):
         for z in range(2):
@@ -96,7 +96,7 @@ def bundled(write_slice: Callable[..., Path], tmp_path: Path) -> list[Stack]:
     ],
 )
 def test_a_row_can_tell_series_of_one_zip_apart(
-    bundled: list[Stack], tmp_path: Path, row: str, series: str, slices: list[int]
+    bundled: list[SliceStack], tmp_path: Path, row: str, series: str, slices: list[int]
 ) -> None:
     annotations, errors = run(bundled, tmp_path, f"case,path,series,label\n{row},1\n")
     assert not errors
@@ -119,7 +119,7 @@ def test_a_row_can_tell_series_of_one_zip_apart(
     ],
 )
 def test_an_ambiguous_row_is_an_error_that_tells_what_it_could_mean(
-    bundled: list[Stack], tmp_path: Path, row: str, reason: str
+    bundled: list[SliceStack], tmp_path: Path, row: str, reason: str
 ) -> None:
     annotations, errors = run(bundled, tmp_path, f"case,path,series,label\n{row},1\n")
     assert len(errors) == 1
@@ -158,14 +158,14 @@ def test_a_file_name_that_occurs_twice_in_a_case_is_no_slice(write_slice: Callab
     assert annotations[0].labels == {0: 3}
 
 
-def test_the_largest_of_several_stands(stacks: list[Stack], tmp_path: Path) -> None:
+def test_the_largest_of_several_stands(stacks: list[SliceStack], tmp_path: Path) -> None:
     rows = "beta,1,1,0.5,0.5,0.1,0,0\nbeta,1,1,0.2,0.2,0.3,1,1\nbeta,1,1,0.9,0.9,0.2,0,0\n"
     annotations, errors = run(stacks, tmp_path, HEADER + rows)
     assert not errors
     assert annotations[1].findings[1].values[3] == 0.3
 
 
-def test_without_a_slice_all_slices_are_meant(stacks: list[Stack], tmp_path: Path) -> None:
+def test_without_a_slice_all_slices_are_meant(stacks: list[SliceStack], tmp_path: Path) -> None:
     text = "case,label,text,modal,patient,split\nalpha,tumour,one,MR,p1,val\nbeta,none,two,CT,p2,test\n"
     annotations, errors = run(stacks, tmp_path, text)
     assert not errors
@@ -190,7 +190,7 @@ def test_without_a_slice_all_slices_are_meant(stacks: list[Stack], tmp_path: Pat
         (",1,1,0.5,0.5,0.1,0,0", "names no case, path or series"),
     ],
 )
-def test_every_fault_is_told_with_its_row(stacks: list[Stack], tmp_path: Path, row: str, reason: str) -> None:
+def test_every_fault_is_told_with_its_row(stacks: list[SliceStack], tmp_path: Path, row: str, reason: str) -> None:
     annotations, errors = run(stacks, tmp_path, f"{HEADER}alpha,0,1,0.5,0.5,0.1,0,0\n{row}\n")
     assert len(errors) == 1
     with pytest.raises(AssertionError, match=f"labels.csv, row 3: .*{reason}"):
@@ -198,7 +198,7 @@ def test_every_fault_is_told_with_its_row(stacks: list[Stack], tmp_path: Path, r
     assert annotations[0].findings  # the good row stands
 
 
-def test_columns_are_matched_without_case(stacks: list[Stack], tmp_path: Path) -> None:
+def test_columns_are_matched_without_case(stacks: list[SliceStack], tmp_path: Path) -> None:
     text = "Case,SLICE,Text,Modal,Label,Age\nalpha,1,one lung,MR,tumour,0.25\n"
     annotations, errors = run(stacks, tmp_path, text, ("age",))
     assert not errors
@@ -221,7 +221,7 @@ def test_columns_are_matched_without_case(stacks: list[Stack], tmp_path: Path) -
     ],
 )
 def test_a_header_that_can_mean_two_things_is_refused(
-    stacks: list[Stack], tmp_path: Path, text: str, reason: str
+    stacks: list[SliceStack], tmp_path: Path, text: str, reason: str
 ) -> None:
     with pytest.raises(DataError, match=f"labels.csv: .*{reason}"):
         run(stacks, tmp_path, text)
@@ -246,14 +246,14 @@ def test_columns_that_nothing_reads_are_named(tmp_path: Path, columns: str, name
     assert unused_warning(read_table(file)) == ""
 
 
-def test_an_empty_label_is_none_and_shifts_no_other(stacks: list[Stack], tmp_path: Path) -> None:
+def test_an_empty_label_is_none_and_shifts_no_other(stacks: list[SliceStack], tmp_path: Path) -> None:
     annotations, errors = run(stacks, tmp_path, "case,slice,label\nalpha,0,2\nalpha,1,\nbeta,,1\n")
     assert not errors
     assert annotations[0].labels == {0: 2}
     assert set(annotations[1].labels.values()) == {1}
 
 
-def test_columns_are_checked(stacks: list[Stack], tmp_path: Path) -> None:
+def test_columns_are_checked(stacks: list[SliceStack], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no column 'malignancy' and none 'texture'"):
         run(stacks, tmp_path, "case,has_nodule,x,y,size\nalpha,1,0,0,0\n")
     with pytest.raises(DataError, match="did you mean 'size'"):
@@ -266,7 +266,7 @@ def test_columns_are_checked(stacks: list[Stack], tmp_path: Path) -> None:
     assert annotations[0].findings[2].values == (0.5, 0.25)
 
 
-def test_field_order_is_the_convention_whatever_the_columns_order(stacks: list[Stack], tmp_path: Path) -> None:
+def test_field_order_is_the_convention_whatever_the_columns_order(stacks: list[SliceStack], tmp_path: Path) -> None:
     columns = list(reversed(NODULE_FIELDS))
     annotations, _ = run(stacks, tmp_path, f"case,{','.join(columns)}\nalpha,0.6,0.5,0.4,0.3,0.2,1\n")
     assert annotations[0].findings[0].values == (1.0, 0.2, 0.3, 0.4, 0.5, 0.6)

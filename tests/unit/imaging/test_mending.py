@@ -15,7 +15,7 @@ from medgen.artifacts.schema import Case, SetHeader
 from medgen.artifacts.sets import open_set
 from medgen.errors import DataError, UsageError
 from medgen.imaging.cases.options import PreprocessOptions
-from medgen.imaging.cases.planning import Sources
+from medgen.imaging.cases.planning import SourceInputs
 from medgen.imaging.cases.preprocessing import preprocess
 from medgen.reporting import Silent
 
@@ -69,7 +69,7 @@ def run(source: Path, **options: object) -> tuple[SetHeader, Case, list[str]]:
     told = Told()
     out = source.parent / f"{source.name}.h5"
     settings = {"workers": 1, "mend": True, "window": "-2000,2000", **options}
-    preprocess(Sources((str(source),)), str(out), PreprocessOptions(**settings), told, force=True)  # type: ignore[arg-type]
+    preprocess(SourceInputs((str(source),)), str(out), PreprocessOptions(**settings), told, force=True)  # type: ignore[arg-type]
     with open_set(out) as reader:
         (case,) = reader
         return reader.header, case, told.said
@@ -175,7 +175,7 @@ def test_masks_and_points_follow(write_slice: WriteSlice, tmp_path: Path) -> Non
     (tmp_path / "l.csv").write_text("path,x,y,size\n" + "\n".join(rows))
     out = tmp_path / "o.h5"
     options = PreprocessOptions(workers=1, mend=True, vector_fields=("x", "y", "size"))
-    inputs = Sources((str(tmp_path / "s"),), tmp_path / "l.csv", (), str(tmp_path / "masks"))
+    inputs = SourceInputs((str(tmp_path / "s"),), tmp_path / "l.csv", (), str(tmp_path / "masks"))
     preprocess(inputs, str(out), options, Told())
     with open_set(out) as reader:
         (case,) = reader

@@ -19,7 +19,7 @@ with warnings.catch_warnings():
 from medgen.errors import DataError
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.formats import read, scan
-from medgen.imaging.reading.series import Stack, build_stacks, normal
+from medgen.imaging.reading.series import SliceStack, build_stacks, normal
 
 WriteSlice = Callable[..., Path]
 ACROSS, DOWN = (0.6, 0.8, 0.0), (0.0, 0.0, -1.0)
@@ -71,7 +71,7 @@ def entry_of(path: Path) -> Entry:
     return Entry(str(path), "", path.stat().st_size, 0, path.name)
 
 
-def places(stack: Stack, values: np.ndarray) -> dict[tuple[float, ...], float]:
+def places(stack: SliceStack, values: np.ndarray) -> dict[tuple[float, ...], float]:
     """Place of each voxel (LPS mm, rounded) -> its value."""
     first, (_, dy, dx) = stack.first, stack.spacing
     table = {}

@@ -272,7 +272,7 @@ def test_faults_are_told_in_one_sentence(write_slice: WriteSlice, tmp_path: Path
     path.write_bytes(whole[:-8])
     with pytest.raises(DataError, match=r"cut\.dcm: the pixels cannot be decoded"):
         load(path)
-    (tmp_path / "text.dcm").write_bytes(b"this is no DICOM file at all " * 20)
+    (tmp_path / "text.dcm").write_bytes(b"this is not DICOM file at all " * 20)
     with pytest.raises(DataError, match=r"text\.dcm"):
         load(tmp_path / "text.dcm")
     (tmp_path / "empty.dcm").write_bytes(b"")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from medgen.imaging.cases.left_out import LeftOut
 from medgen.imaging.cases.options import PreprocessOptions
-from medgen.imaging.cases.planning import Sources, make_plan
+from medgen.imaging.cases.planning import SourceInputs, make_plan
 from medgen.imaging.cases.workers import Workers
 from medgen.reporting import Silent
 
@@ -22,7 +22,7 @@ def test_a_plan_holds_the_cases_of_one_size_with_their_slices_and_grid(tmp_path:
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
     left_out = LeftOut(Silent(), True)
     with Workers(1) as workers:
-        plan = make_plan(Sources((str(tmp_path),)), PreprocessOptions(), workers, left_out, Silent())
+        plan = make_plan(SourceInputs((str(tmp_path),)), PreprocessOptions(), workers, left_out, Silent())
     assert [(case.keep, case.plane.shape) for case in plan.cases] == [((0,), (16, 20))] * 2
     (reason,) = left_out.reasons
     assert "its slices have 20 x 24 pixels" in reason

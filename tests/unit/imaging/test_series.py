@@ -11,12 +11,12 @@ import pytest
 
 from medgen.imaging.reading.archive import enumerate_sources
 from medgen.imaging.reading.formats import scan
-from medgen.imaging.reading.series import Stack, build_stacks
+from medgen.imaging.reading.series import SliceStack, build_stacks
 
 WriteSlice = Callable[..., Path]
 
 
-def stacks_in(folder: Path) -> list[Stack]:
+def stacks_in(folder: Path) -> list[SliceStack]:
     entries = enumerate_sources([str(folder)]).entries
     return build_stacks(facts for entry in entries for facts in scan(entry, ""))[0]
 
@@ -25,7 +25,7 @@ def blank(size: tuple[int, int] = (4, 6)) -> np.ndarray:
     return np.zeros(size, np.int16)
 
 
-def heights(stack: Stack) -> list[float]:
+def heights(stack: SliceStack) -> list[float]:
     return [facts.position[2] if facts.position else math.nan for facts in stack.slices]
 
 

@@ -287,8 +287,8 @@ class Reading:
         ({"flaws": "gantry tilt"}, {}, "case thick: gantry tilt: its slices cannot be interpolated"),
         ({}, {"spacing": 4.0}, "case thick: its slices are 4 mm apart, which 4 mm would not refine"),
         ({}, {"spacing": 6.0}, "give a smaller --spacing"),
-        ({"spacing": 0.0}, {}, "case thick: does not tell the distance of its slices"),
-        ({"spacing": float("nan")}, {}, "case thick: does not tell the distance of its slices"),
+        ({"spacing": 0.0}, {}, "case thick: does not state the distance of its slices"),
+        ({"spacing": float("nan")}, {}, "case thick: does not state the distance of its slices"),
     ],
 )
 def test_what_cannot_be_interpolated_is_said_in_one_sentence(

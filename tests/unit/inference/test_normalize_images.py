@@ -19,7 +19,7 @@ from medgen.diffusion.options import ScheduleConfig
 from medgen.diffusion.samplers import SAMPLERS
 from medgen.diffusion.schedules import Schedule
 from medgen.errors import ConfigError, DataError, UsageError
-from medgen.inference.normalize import Normalizer, Reconstruction, normalize
+from medgen.inference.normalize import Normalizer, VAEReconstruction, normalize
 from medgen.inference.normalize_options import NormalizeOptions
 from medgen.inference.slices import slice_noise
 from medgen.models.trained import FrozenVAE, NormalizerNetwork
@@ -203,7 +203,7 @@ def test_all_but_the_image_stays_and_values_are_stored_as_they_were(
 
 
 def test_the_baseline_is_what_the_vae_leaves(vae: FrozenVAE, cases: list[Case]) -> None:
-    made = images_of(normalize(cases, Reconstruction(vae), Intensity(), 8))
+    made = images_of(normalize(cases, VAEReconstruction(vae), Intensity(), 8))
     x = torch.from_numpy(Intensity().normalized(images_of(cases)))
     expected = Intensity().stored(vae.reconstruct(x).numpy(), np.int16)
     assert np.abs(made.astype(int) - expected).max() <= 1

@@ -97,5 +97,5 @@ def test_only_the_vae_that_made_the_latents_with_their_scale_is_taken(tiny: Path
         check_pair(model, other)
     header = SetHeader("latent", derive("x", {}), vae_digest=vae.model.digest, latent_scale=0.5, latent_shift=0.25)
     vae.check_made(header, "z.h5")
-    with pytest.raises(DataError, match=r"z.h5: scales its latents otherwise"):
+    with pytest.raises(DataError, match=r"z.h5: scales its latents differently"):
         vae.check_made(msgspec.structs.replace(header, latent_scale=(0.5, 0.5, 0.5, 1.0)), "z.h5")

@@ -20,7 +20,7 @@ from medgen.diffusion.slice_profile import profile_matrix, resample
 from medgen.errors import ConfigError
 from medgen.phantoms.chest.anatomy import ChestAnatomy
 from medgen.phantoms.chest.chest_ct import FOLDERS, LABEL_FIELDS, write_case
-from medgen.phantoms.chest.ct_scanner import Reconstruction, Scanner
+from medgen.phantoms.chest.ct_scanner import Scanner, ScanSeries
 from medgen.phantoms.options import ChestCTOptions
 from medgen.phantoms.pictures import Rows
 from medgen.phantoms.primitives import Grid
@@ -155,7 +155,7 @@ def test_thick_slices_are_means_of_the_thin_ones_of_one_seed(tmp_path: Path, noi
 @pytest.mark.parametrize(("thickness", "step"), [(5.0, 5.0), (3.7, 3.7), (2.5, 4.0), (5.0, 2.5)])
 def test_pairs_hold_whatever_the_ratio_gap_or_overlap(thickness: float, step: float) -> None:
     anatomy = ChestAnatomy.draw(np.random.default_rng(2))
-    series = [Reconstruction(-10.0, 20, 1.0, 1.0), Reconstruction(-10.0, int(20 / step), step, thickness)]
+    series = [ScanSeries(-10.0, 20, 1.0, 1.0), ScanSeries(-10.0, int(20 / step), step, thickness)]
     scanner = Scanner(noise=8.0, blur=0.6, grain=0.6, streaks=2.0)
     (thin, thick), _ = scanner.scan((0,), anatomy, Grid(48, 7.2), series, 1.7)
     assert len(thick) == int(20 / step)
@@ -167,7 +167,7 @@ def test_pairs_hold_whatever_the_ratio_gap_or_overlap(thickness: float, step: fl
 def test_series_that_compute_other_planes_agree_within_their_sampling() -> None:
     anatomy = ChestAnatomy.draw(np.random.default_rng(2))
     quiet = Scanner(noise=0.0, blur=0.6, grain=0.6, streaks=0.0)
-    thick = Reconstruction(-10.0, 4, 5.0, 5.0)
+    thick = ScanSeries(-10.0, 4, 5.0, 5.0)
     made = [quiet.scan((0,), anatomy, Grid(96, 3.6), [thick], limit)[0][0] for limit in (1.7, 1.0, 0.5)]
     assert np.abs(made[0] - made[2]).mean() < 4.0
     assert np.abs(made[1] - made[2]).mean() < 2.0
@@ -178,7 +178,7 @@ def test_series_that_compute_other_planes_agree_within_their_sampling() -> None:
     ("thickness", "step", "pitch"), [(5.0, 5.0, 5 / 3), (1.0, 1.0, 1.0), (2.0, 15.0, 1.0), (1.25, 1.0, 0.25), (5, 7, 1)]
 )
 def test_planes_divide_thickness_and_step(thickness: float, step: float, pitch: float) -> None:
-    assert Reconstruction(0.0, 4, step, thickness).pitch(1.7) == pytest.approx(pitch)
+    assert ScanSeries(0.0, 4, step, thickness).pitch(1.7) == pytest.approx(pitch)
 
 
 def test_a_second_series_lies_in_the_same_archive_and_frame(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_noise_falls_as_thickness_grows_and_follows_the_dose() -> None:
     deviations = []
     for noise, thickness in ((0.0, 5.0), (10.0, 5.0), (10.0, 1.0), (20.0, 1.0)):
         scanner = Scanner(noise=1.0, blur=0.5, grain=0.6, streaks=0.0).at_dose(noise)
-        series = [Reconstruction(-10.0, 1, thickness, thickness)]
+        series = [ScanSeries(-10.0, 1, thickness, thickness)]
         pair = [scanner.scan((k,), anatomy, Grid(128, 2.8), series, 1.0)[0][0] for k in range(2)]
         deviations.append(float((pair[0] - pair[1]).std()))
     assert deviations[0] == 0.0

@@ -6,7 +6,7 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from medgen.evaluation.section import Gallery, Picture
+from medgen.evaluation.section import Gallery, Panel
 from medgen.report.evaluation_page import Chapter
 from medgen.report.html import flattened, laid_out, render, shrink
 
@@ -40,12 +40,12 @@ def test_text_and_lines_stand_out(theme: dict[str, str]) -> None:
 
 
 def test_small_images_are_enlarged_by_whole_numbers() -> None:
-    shown = laid_out(Picture(np.zeros((48, 64), np.uint8), "a <b>\nc"))
+    shown = laid_out(Panel(np.zeros((48, 64), np.uint8), "a <b>\nc"))
     assert (shown.enlarged, shown.width, shown.height, shown.lines) == (True, "128", "96", ["a <b>", "c"])
 
 
 def test_pages_escape_what_they_show() -> None:
-    parts = [("gallery", Gallery("<i>", [[Picture(np.zeros((4, 4), np.uint8), "a <b>\nc")]]))]
+    parts = [("gallery", Gallery("<i>", [[Panel(np.zeros((4, 4), np.uint8), "a <b>\nc")]]))]
     chapter = Chapter("one", "A & B", parts, ["<w>"])
     page = render("evaluation.html", title="<t>", lead="", glance=None, chapters=[chapter], version="0", id="x")
     assert 'alt="a &lt;b&gt;, c"' in page
@@ -61,7 +61,7 @@ def test_large_images_are_averaged_and_say_so() -> None:
     small, times = shrink(pixels.astype(np.uint8))
     assert (small.shape, times) == ((400, 300), 3)
     assert small[7, 9] == round(float(pixels[21:24, 27:30].mean()))
-    assert laid_out(Picture(pixels.astype(np.uint8), "x")).lines == ["x", "1 of 3 pixels each way"]
+    assert laid_out(Panel(pixels.astype(np.uint8), "x")).lines == ["x", "1 of 3 pixels each way"]
     colour = np.zeros((600, 10, 3), np.uint8)
     assert shrink(colour)[0].shape == (300, 5, 3)
     assert shrink(small)[1] == 1

@@ -1,4 +1,4 @@
-"""Going on otherwise than as it was, and straight to the end."""
+"""Going on in another way than before, and straight to the end."""
 
 from __future__ import annotations
 

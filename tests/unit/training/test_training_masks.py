@@ -36,7 +36,7 @@ def write_masked(path: Path, *, names: tuple[str, ...] = NAMES, masks: bool = Tr
 def test_a_label_map_becomes_a_channel_for_each_class_but_the_background() -> None:
     labels = np.array([[[[0, 1, 2]]]], np.uint8)
     assert one_hot(labels, NAMES).tolist() == [[[[0, 1, 0]], [[0, 0, 1]]]]
-    with pytest.raises(DataError, match=r"a mask holds 2, which is no class; the classes are 0 background, 1 polyp"):
+    with pytest.raises(DataError, match=r"a mask holds 2, which is not a class; the classes are 0 background, 1 polyp"):
         one_hot(labels, NAMES[:2])
     with pytest.raises(DataError, match="masks of 2 channels are no label maps"):
         one_hot(np.zeros((1, 2, 4, 4), np.uint8), NAMES)
