@@ -53,7 +53,7 @@ def command(
 
     Examples:
       medgen preprocess phantoms/dicom --labels phantoms/labels.csv --size 128 --window lung -o images.h5
-      medgen preprocess photos/ --size 256 --masks masks/ --split 0.9,0.05,0.05 -o images.h5
+      medgen preprocess photos/ --size 256 --masks masks/ --split-fractions 0.9,0.05,0.05 -o images.h5
 
     """
     options = given.resolve(PreprocessOptions)

@@ -24,7 +24,7 @@ def sets(medgen: Run, tmp_path: Path) -> Path:
     ask = ("-n", 36, "--size", 64, "--view", "half", "--lesions", "periapical", "--seed", 3, "--workers", 2)
     assert medgen("phantom", "dental", "-o", folder / "x", *ask, "--set", "severity=[0.8,1.0]").returncode == 0
     source = ("preprocess", folder / "x/dicom", "--labels", folder / "x/labels.csv", "--masks", folder / "x/masks")
-    split = ("--train-only", "normal", "--split", "0.3,0.3,0.4")
+    split = ("--train-only", "normal", "--split-fractions", "0.3,0.3,0.4")
     read = medgen(*source, *split, "-o", folder / "images.h5")
     assert read.returncode == 0, read.stderr
     with open_set(folder / "images.h5") as reader, create_set(folder / "normal.h5", reader.header) as writer:

@@ -178,7 +178,7 @@ def test_shards_agree_about_ids_splits_and_numbers_of_equal_images(
     for number in range(16):
         seed, patient = equal.get(number, number), f"{JANE}-{number // 2}"
         dicom(write_slice, tmp_path / "in" / f"{number:02d}", seed, patient, f"1.2.7.{number}")
-    whole = preprocess(tmp_path / "in", output=tmp_path / "whole.h5", more=("--split", "0.4,0.3,0.3"))
+    whole = preprocess(tmp_path / "in", output=tmp_path / "whole.h5", more=("--split-fractions", "0.4,0.3,0.3"))
     assert len({case.id for case in whole}) == 16
     splits = [case.split for case in whole]
     assert splits[0::2] == splits[1::2]
@@ -188,7 +188,9 @@ def test_shards_agree_about_ids_splits_and_numbers_of_equal_images(
         assert [whole[number].id for number in (3, 5, 8, 9)] == [f"{first}.{number}" for number in (2, 3, 4, 5)]
     parts = [str(tmp_path / f"{part}.h5") for part in range(3)]
     for part, path in enumerate(parts):
-        preprocess(tmp_path / "in", output=Path(path), more=("--split", "0.4,0.3,0.3", "--shard", f"{part}/3"))
+        preprocess(
+            tmp_path / "in", output=Path(path), more=("--split-fractions", "0.4,0.3,0.3", "--shard", f"{part}/3")
+        )
     assert run(["merge", *reversed(parts), "-o", str(tmp_path / "joined.h5")]) == 0
     assert (tmp_path / "joined.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
 

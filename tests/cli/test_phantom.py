@@ -197,7 +197,7 @@ def test_thick_and_thin_series_of_a_patient_are_a_pair_after_preprocess(medgen: 
     few = ("--size", 32, "--slices", 12, "--thickness", 1, "--healthy-fraction", 1)
     made = medgen("phantom", "chest-ct", "-n", 4, "-o", tmp_path / "ct", *few, "--thick", 4, "--workers", 1)
     assert made.returncode == 0, made.stderr
-    read = medgen("preprocess", tmp_path / "ct/dicom", "-o", tmp_path / "images.h5", "--split", "0.5,0.5")
+    read = medgen("preprocess", tmp_path / "ct/dicom", "-o", tmp_path / "images.h5", "--split-fractions", "0.5,0.5")
     assert read.returncode == 0, read.stderr
     with open_set(tmp_path / "images.h5", random_access=True) as stored:
         pairs: dict[str, list[CaseRow]] = {}

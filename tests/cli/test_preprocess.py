@@ -107,7 +107,7 @@ def test_splits_do_not_change_when_data_is_added(medgen: Run, make_ct: Callable[
     splits = []
     for count in (4, 8):
         out = tmp_path / f"{count}.h5"
-        result = medgen("preprocess", *sources[:count], "-o", out, "--split", "0.4,0.3,0.3")
+        result = medgen("preprocess", *sources[:count], "-o", out, "--split-fractions", "0.4,0.3,0.3")
         assert result.returncode == 0
         splits.append({case.id: case.split for case in contents(out)[1]})
     assert splits[0].items() <= splits[1].items()
@@ -279,7 +279,7 @@ def test_pictures_with_classes_and_a_table_as_source(medgen: Run, tmp_path: Path
     assert header.label_names == ("ill", "well")
     assert {case.split for case in cases} == {"test"}
     assert cases[0]["image"].shape == (1, 3, 9, 12)
-    result = medgen("preprocess", folder, "-o", tmp_path / "b.h5", "--channels", "1", "--split", "0.5,0.5")
+    result = medgen("preprocess", folder, "-o", tmp_path / "b.h5", "--channels", "1", "--split-fractions", "0.5,0.5")
     assert b"1 cases show exactly the pixels of another case of their split" in result.stderr
     cases = contents(tmp_path / "b.h5")[1]
     assert cases[0]["image"].shape == (1, 1, 9, 12)
@@ -307,7 +307,7 @@ def test_sizes_that_differ_are_told_by_file_with_the_remedy(medgen: Run, tmp_pat
         (["a.png", "--size", "big"], 78, "size"),
         (["a.png", "--size", "0"], 78, "size"),
         (["a.png", "--window", "lungs"], 78, "did you mean 'lung'"),
-        (["a.png", "--split", "0.5,0.1"], 78, "add up to 1"),
+        (["a.png", "--split-fractions", "0.5,0.1"], 78, "add up to 1"),
         (["a.png", "--split-name", "training"], 78, "--split-name training"),
         (["a.png", "--spacing", "1"], 65, "pixel spacing; use --size"),
         (["a.png", "--spacing", "-1"], 78, "spacing"),

@@ -274,7 +274,16 @@ def test_what_a_table_says_of_exported_images_is_read_back(tmp_path: Path) -> No
 def test_generated_images_read_from_files_belong_to_no_split(tmp_path: Path) -> None:
     path = write_set(tmp_path / "set.h5", (NO, GENERATED))
     assert run(["export", str(path), "--to", "nifti", "-o", str(tmp_path / "out")]) == 0
-    call = ["preprocess", str(tmp_path / "out"), "--split", "1,0,0", "--workers", "1", "-o", str(tmp_path / "again.h5")]
+    call = [
+        "preprocess",
+        str(tmp_path / "out"),
+        "--split-fractions",
+        "1,0,0",
+        "--workers",
+        "1",
+        "-o",
+        str(tmp_path / "again.h5"),
+    ]
     assert run(call) == 0
     with open_set(tmp_path / "again.h5", random_access=True) as stored:
         assert [(row.synthetic, row.split) for row in stored.cases] == [(NO, "train"), (GENERATED, "none")]

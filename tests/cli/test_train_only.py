@@ -32,7 +32,7 @@ def test_only_patients_without_other_labels_train(
     pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "a.h5"
-    table, split = str(pictures / "table.csv"), ["--split", "0.6,0.1,0.3"]
+    table, split = str(pictures / "table.csv"), ["--split-fractions", "0.6,0.1,0.3"]
     assert run(["preprocess", table, "-o", str(output), *split, "--train-only", "normal", "--workers", "1"]) == 0
     assert "cases kept out of the training split, which is for 'normal'" in capfd.readouterr().err
     assert run(["preprocess", table, "-o", str(tmp_path / "b.h5"), *split, "--workers", "1"]) == 0

@@ -90,7 +90,7 @@ class Assembler:
         missing = [name for name in wanted if name not in self._splits]
         if missing and not self._options.split_name and len(self._plan.cases) > 1:
             reporter.warn(
-                f"no patient fell into {' and '.join(missing)}: add patients, or choose other --split fractions"
+                f"no patient fell into {' and '.join(missing)}: add patients, or choose other --split-fractions"
             )
 
     def _finish(self, case: PlannedCase, slabs: list[Slab], split: str) -> Case:

@@ -105,12 +105,12 @@ class PreprocessOptions(ReadingOptions, frozen=True):
         | None
     ) = None
     lidc_readers: Annotated[int, option("Least number of readers for a nodule.", group=LABELS, ge=1)] = 1
-    split: Annotated[str, option("Fractions of train, val, test, by patient.", metavar="A,B,C", group=SPLITS)] = (
-        "0.8,0.1,0.1"
-    )
+    split_fractions: Annotated[
+        str, option("Shares of train, val, test, by patient.", metavar="A,B,C", group=SPLITS)
+    ] = "0.8,0.1,0.1"
     split_name: Annotated[
         Literal["", "train", "val", "test"],
-        option("Put all cases into this split.", group=SPLITS, default="by --split"),
+        option("Put all cases into this split.", group=SPLITS, default="by --split-fractions"),
     ] = ""
     train_only: Annotated[
         str,

@@ -57,7 +57,7 @@ def preprocess(
     secret = secret_key()
     if told := weakness():
         reporter.warn(told)
-    fractions = parse_fractions(options.split)
+    fractions = parse_fractions(options.split_fractions)
     if options.healthy_slices is not None and options.thickness is not None:
         raise UsageError("--healthy-slices picks single slices, --thickness needs all of them; use one of the two")
     if options.healthy_slices is not None and options.mend:

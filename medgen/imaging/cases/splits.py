@@ -19,10 +19,10 @@ def parse_fractions(text: str) -> tuple[float, ...]:
     try:
         fractions = [float(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigError(f"split '{text}': expected fractions of train,val,test such as 0.8,0.1,0.1") from None
+        raise ConfigError(f"split fractions '{text}': expected shares of train,val,test such as 0.8,0.1,0.1") from None
     fractions += [0.0] * (len(SPLITS) - len(fractions))
     if len(fractions) > len(SPLITS) or not all(0 <= part <= 1 for part in fractions) or abs(sum(fractions) - 1) > 1e-6:
-        raise ConfigError(f"split '{text}': fractions of train,val,test must lie in [0, 1] and add up to 1")
+        raise ConfigError(f"split fractions '{text}': shares of train,val,test must lie in [0, 1] and add up to 1")
     return tuple(fractions)
 
 
