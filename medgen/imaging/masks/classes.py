@@ -60,8 +60,8 @@ class MaskClasses:
     def unknown(self, name: str, values: Sequence[int]) -> str:
         """What is said of a file with `values` that are no classes."""
         known = ", ".join(f"{one}={value}" for one, value in zip(self.names, self.values, strict=True))
-        what = "values that are" if len(values) > 1 else "a value that is"
-        return f"{name}: holds {what} no class: {_some(values)}; --mask-classes are {known}"
+        what = "values that are not classes" if len(values) > 1 else "a value that is not a class"
+        return f"{name}: holds {what}: {_some(values)}; --mask-classes are {known}"
 
 
 def declared(text: str, place: str | None) -> Declared | None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.dataset import Dataset
 
 from medgen.errors import DataError
 from medgen.imaging.masks.segmentation import off_slice, plain_name, refers_to
 from medgen.imaging.masks.sources import Contour, Layer
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.series import SliceStack
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 _AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 Points = npt.NDArray[np.float64]

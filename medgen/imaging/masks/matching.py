@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pydicom
 
 from medgen.errors import DataError
 from medgen.imaging.masks.contours import Structures, scan_structures
@@ -25,6 +24,8 @@ Drawn = Segmentation | Structures
 
 def scan_drawn(entry: Entry) -> Drawn | None:
     """The segmentation or structure set that a file holds; None for any other file."""
+    import pydicom  # only where there are masks of DICOM to look for
+
     with failing_as(entry.name, "not a readable DICOM file"):
         if entry.head(132)[128:] != b"DICM" and entry.suffix not in (".dcm", ".dicom"):
             return None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydicom.dataset import Dataset
 
 from medgen.errors import DataError
 from medgen.imaging.masks.sources import Layer, Segment
@@ -15,6 +15,9 @@ from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.functional_groups import frame_value
 from medgen.imaging.reading.series import SliceStack
 from medgen.imaging.reading.slices import SliceFacts, Vector3
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 LABEL_MAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
 SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"

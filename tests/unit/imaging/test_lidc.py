@@ -73,7 +73,7 @@ def test_other_files_and_damage(tmp_path: Path) -> None:
     (tmp_path / "bad.xml").write_text("<LidcReadMessage>")
     with pytest.raises(DataError, match="not valid XML"):
         read_xml(tmp_path / "bad.xml")
-    with pytest.raises(DataError, match="no number"):
+    with pytest.raises(DataError, match="not a number"):
         reading(tmp_path, nodule(5, 5, region("1.1", 10, 10, 20, 20).replace("<xCoord>9<", "<xCoord>nine<")))
 
 

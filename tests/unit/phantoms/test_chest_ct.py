@@ -103,7 +103,7 @@ def test_nodule_truth_in_mm_is_where_the_mask_is(tmp_path: Path) -> None:
 
 def test_healthy_cases_have_no_rows_and_an_empty_mask(tmp_path: Path) -> None:
     rows = make(tmp_path, 0, ChestCTOptions(size=32, slices=3, healthy_fraction=1.0))
-    assert rows == {"labels.csv": [], "nodules.csv": []}
+    assert rows["labels.csv"] == rows["nodules.csv"] == []
     assert not SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "masks/case-0000.nii.gz"))).any()
 
 
