@@ -26,12 +26,12 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 Layer = tuple[Mapping[str, Any], str]
-"""Values from one place, and which place, for people."""
+"""Values from one source, and the name of the source for messages."""
 
 
 @dataclass(frozen=True)
 class Described:
-    """What is said of an option besides its type, range and default."""
+    """The description of an option, besides its type, range and default."""
 
     help: str
     flag: str = ""
@@ -53,11 +53,11 @@ def option(
     instead_of: tuple[str, ...] = (),
     **limits: Any,
 ) -> msgspec.Meta:
-    """Say what an option does, and give it a flag on the command line.
+    """Describe an option, and give it a flag on the command line.
 
-    `flag`: where it is not the field's name, such as `-n --count` or `--keep-aspect/--stretch`. `group`: the heading
-    above it in the help. `default`: what no value means. `repeat`: a list given item by item. `instead_of`: options
-    that a list of numbers takes the place of. `limits`: those of msgspec.Meta (ge, gt, le, lt, pattern). An option
+    `flag`: if it is not the field's name, such as `-n --count` or `--keep-aspect/--stretch`. `group`: the heading
+    above it in the help. `default`: what it means to give no value. `repeat`: a list given item by item. `instead_of`:
+    options that a list of numbers replaces. `limits`: those of msgspec.Meta (ge, gt, le, lt, pattern). An option
     without a flag is described by msgspec.Meta(description=...).
     """
     said = Described(text, flag, metavar, group, default, repeat, instead_of)
@@ -79,9 +79,9 @@ def resolve(
 ) -> OptionsT:
     """Merge all layers for `command` and check the result against `kind`.
 
-    Of several kinds, which are tagged, the layers say which one they mean, by its tag; the first is the default.
+    If there are several kinds, they are tagged, and the layers select one by its tag; the first is the default.
     `tables` names every table a file may hold; `flags` maps dotted keys to values, None meaning "not given".
-    Raises ConfigError naming the key, the place and, for an unknown key, the nearest known one.
+    Raises ConfigError naming the key, its source and, for an unknown key, the nearest known one.
     """
     layers: list[Layer] = []
     if preset is not None:
@@ -104,7 +104,7 @@ def resolve(
 
 
 def _meant(kinds: Sequence[type[OptionsT]], layers: Iterable[Layer]) -> type[OptionsT]:
-    """The kind whose tag the last layer names that names one."""
+    """The kind selected by tag in the last layer that has a tag."""
     by_tag = {kind.__struct_config__.tag: kind for kind in kinds}
     field = kinds[0].__struct_config__.tag_field
     meant = kinds[0]
@@ -122,7 +122,7 @@ def _meant(kinds: Sequence[type[OptionsT]], layers: Iterable[Layer]) -> type[Opt
 def _check_owner(
     meant: type[msgspec.Struct], kinds: Iterable[type[msgspec.Struct]], values: Iterable[str], where: str
 ) -> None:
-    """ConfigError for a key that belongs to another kind than the one that is meant."""
+    """ConfigError for a key that belongs to a kind other than the selected one."""
     for key in values:
         owners = [str(kind.__struct_config__.tag) for kind in kinds if key in _fields(kind)]
         if owners and key not in _fields(meant):
@@ -133,13 +133,13 @@ def _check_owner(
 
 
 def _fields(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """Types of the fields by name, with that of the tag."""
+    """Types of the fields by name, including the tag's."""
     tag = kind.__struct_config__.tag_field
     return {field.name: field.type for field in msgspec.structs.fields(kind)} | ({tag: str} if tag else {})
 
 
 def parse_setting(item: str, flag: str) -> tuple[str, object]:
-    """`key=value` as `flag` takes it -> the dotted key and the value; ConfigError if it is none."""
+    """`key=value` as given to `flag` -> the dotted key and the value; ConfigError if it has another form."""
     key, separator, text = item.partition("=")
     if not separator:
         raise ConfigError(f"{flag} {item}: expected key=value")
@@ -155,12 +155,12 @@ def convert(kind: type[OptionsT], values: Mapping[str, Any], where: str) -> Opti
 
 
 def plain(options: msgspec.Struct) -> dict[str, Any]:
-    """The options as nested dicts of JSON values, None left out (TOML has no null)."""
+    """The options as nested dicts of JSON values, without None (TOML has no null)."""
     return _without_none(msgspec.to_builtins(options))  # type: ignore[no-any-return]
 
 
 def to_toml(command: str, options: Options) -> str:
-    """The options as TOML that `--config` takes back."""
+    """The options as TOML that `--config` can read."""
     import tomli_w
 
     return tomli_w.dumps({command: plain(options)})
@@ -186,7 +186,7 @@ def load_preset(name: str) -> dict[str, Any]:
 
 
 def did_you_mean(name: str, names: Iterable[str], otherwise: str = "") -> str:
-    """`; did you mean 'X'?` where a known name is near, else `otherwise` after a semicolon, if there is any."""
+    """`; did you mean 'X'?` if a known name is similar, else `otherwise` after a semicolon, unless it is empty."""
     near = difflib.get_close_matches(name, list(names), n=1)
     hint = f"did you mean '{near[0]}'?" if near else otherwise
     return f"; {hint}" if hint else ""
@@ -243,7 +243,7 @@ def _nest(dotted: str, value: object) -> dict[str, Any]:
 
 
 def _parse_value(text: str) -> object:
-    """A TOML value; a bare word that is none counts as a string."""
+    """A TOML value; anything that is not valid TOML counts as a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

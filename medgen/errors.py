@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class MedgenError(Exception):
-    """A failure with one sentence for the user: what, where, and how to mend it.
+    """A failure with one sentence for the user: what is wrong, where, and how to fix it.
 
     Raise a subclass; the command line turns it into the last line on stderr and into `exit_code`.
     """
@@ -13,7 +13,7 @@ class MedgenError(Exception):
 
 
 class SomeItemsFailed(MedgenError):
-    """Under `--keep-going`, some items were left out and every one was named."""
+    """Under `--keep-going`, some items were left out, and each was named."""
 
     exit_code = 1
 
@@ -25,7 +25,7 @@ class UsageError(MedgenError):
 
 
 class DataError(MedgenError):
-    """An input is bad, truncated, or does not belong to another input."""
+    """An input is invalid or truncated, or does not match another input."""
 
     exit_code = 65
 
@@ -49,7 +49,7 @@ class OutputError(MedgenError):
 
 
 class StorageError(MedgenError):
-    """Reading or writing failed underway, for instance because the disk is full."""
+    """Reading or writing failed part way, for instance because the disk is full."""
 
     exit_code = 74
 
@@ -61,7 +61,7 @@ class ConfigError(MedgenError):
 
 
 class PipeClosed(MedgenError):
-    """Whoever read our output has enough; end silently."""
+    """The reader of our output has closed the pipe; end silently."""
 
     exit_code = 141
 

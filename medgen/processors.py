@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SPINS = 4000
-"""Turns that a thread of libgomp waits awake before it sleeps, about a tenth of a millisecond. Its own 300,000 outlast
-the time that a system gives to other processes: each meeting of two threads then costs one such turn of the others."""
+"""Iterations that a thread of libgomp spins before it sleeps, about a tenth of a millisecond. Its default of 300,000
+outlasts the time slices of other processes: each synchronisation of two threads then costs one such time slice."""
 
 
 def share_processors() -> None:
-    """Tell OpenMP, before torch loads it, to start no more threads than may run, and to let others run while they wait.
+    """Make OpenMP, before torch loads it, start no more threads than may run, and let others run while they wait.
 
-    A container's threads beyond its quota are stopped for most of each tenth of a second. What the user has set in the
-    environment (OMP_NUM_THREADS, OMP_WAIT_POLICY, GOMP_SPINCOUNT) holds.
+    Threads beyond a container's quota are stopped for most of each tenth of a second. Values that the user has set in
+    the environment (OMP_NUM_THREADS, OMP_WAIT_POLICY, GOMP_SPINCOUNT) are kept.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
@@ -26,21 +26,21 @@ def share_processors() -> None:
 
 
 def processors() -> int:
-    """Processors that this process may keep busy: those it may run on, at most as many as its cgroups' quota pays."""
+    """Processors that this process may keep busy: those it may run on, but no more than its cgroups' quota allows."""
     return max(1, math.ceil(min(_allowed(), cpu_quota())))
 
 
 def cpu_quota(root: Path = Path("/")) -> float:
-    """Processors that the cgroups of this process may use up together, infinity without a limit.
+    """Number of processors that the cgroups of this process allow, infinity without a limit.
 
-    A group's limit holds for all groups below it; both versions of cgroups are read, at the places below `root` where
+    A group's limit applies to all groups below it. Both versions of cgroups are read, at the places below `root` where
     systemd and container engines mount them.
     """
     mounted = root / "sys/fs/cgroup"
     limits = [math.inf]
     for controllers, path in _groups(root / "proc/self/cgroup"):
         for mount in (mounted / controllers,) if controllers else (mounted, mounted / "unified"):
-            # In a container the path may be the host's, of which only the mount itself is seen.
+            # In a container the path may be the host's, of which only the mount point itself is visible.
             for folder in (mount / path.strip("/"), *(mount / path.strip("/")).parents):
                 if folder.is_relative_to(mount):
                     limits.append(_limit(folder))
@@ -52,7 +52,7 @@ def _allowed() -> int:
 
 
 def _groups(file: Path) -> Iterator[tuple[str, str]]:
-    """Controllers ("" for version 2) and path of the groups that may limit processors."""
+    """Controllers ("" for version 2) and paths of the groups that may limit processors."""
     with contextlib.suppress(OSError, ValueError):
         for line in file.read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)

@@ -1,4 +1,4 @@
-"""Read the next items in a thread while a network works on the last ones."""
+"""Read the next items in a thread while a network works on the current ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 
 
 def read_ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
-    """`items` in their order, at most `depth` of them waiting; an exception in `items` is raised here, in its place."""
+    """`items` in order, read at most `depth` ahead; an exception in `items` is raised here, when its turn comes."""
     waiting: queue.Queue[tuple[str, Item | BaseException | None]] = queue.Queue(depth)
     stop = threading.Event()
 
@@ -29,7 +29,7 @@ def read_ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, N
                 if stop.is_set():
                     return
             offer("end", None)
-        except BaseException as error:  # raised again in the thread that asked
+        except BaseException as error:  # raised again in the consumer's thread
             offer("error", error)
 
     thread = threading.Thread(target=work, name="read-ahead", daemon=True)

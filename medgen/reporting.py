@@ -1,4 +1,4 @@
-"""Progress and messages for people: what the work tells, whoever listens."""
+"""Progress and messages for people, independent of how they are shown."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from typing import Any, Protocol
 
 
 class Advance(Protocol):
-    """Tells the progress that more is done."""
+    """Advances a progress display."""
 
     def __call__(self, count: int = 1, note: str = "") -> None:
-        """`count` more are done; `note` says how it goes."""
+        """`count` more items are done; `note` is shown beside the progress."""
 
 
 Progress = Callable[[int | None, str], contextlib.AbstractContextManager[Advance]]
-"""From the number of items (None: unknown) and their unit to what is called as they are done."""
+"""Takes the number of items (None: unknown) and their unit; yields the function to call as they are done."""
 
 
 class Reporter(Protocol):
-    """Who is told what happens."""
+    """Receives messages and progress."""
 
     report: dict[str, Any]
     """Facts about the run, for `--report`."""
 
     def say(self, message: str) -> None:
-        """Tell a result or a step."""
+        """Report a result or a step."""
 
     def detail(self, message: str) -> None:
-        """Tell something that only those want to know who asked for it."""
+        """Report something that is shown only on request."""
 
     def warn(self, message: str) -> None:
-        """Tell what the user should know although the work goes on."""
+        """Report a problem that the user should know of, although the work goes on."""
 
     def progress(self, total: int | None, unit: str) -> contextlib.AbstractContextManager[Advance]:
-        """Show how many of `total` items (None: unknown) are done, as told by what is yielded."""
+        """Show how many of `total` items (None: unknown) are done; the context yields the function that advances it."""
 
 
 class Silent:
-    """Tells nobody: for every process but the first, and for tests."""
+    """Discards everything: for every process but the first, and for tests."""
 
     def __init__(self) -> None:
         self.report: dict[str, Any] = {}
@@ -59,4 +59,4 @@ class Silent:
 
 
 def unseen(count: int = 1, note: str = "") -> None:
-    """An advance that nobody watches."""
+    """An `Advance` that shows nothing."""

@@ -14,7 +14,7 @@ def normal_class(
     name: str = NORMAL,
     remedy: str = f"give normal ones the label '{NORMAL}' in the CSV for preprocess --labels",
 ) -> int:
-    """The label of normal slices: the number of the class called `name`; classes without names are called by number.
+    """The label of normal slices: the number of the class called `name`, which is a number if classes have no names.
 
     DataError with the `remedy` if there is no such class.
     """

@@ -1,4 +1,4 @@
-"""Masks as label maps: names of their values, how often each occurs, and that no value is without a name."""
+"""Masks as label maps: the names of their values, how often each occurs, and a check that every value has a name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medgen.errors import DataError
 
 BACKGROUND = "background"
 BINARY = (BACKGROUND, "foreground")
-"""What 0 and 1 are called where a set does not name them."""
+"""Names of 0 and 1 if a set does not name them."""
 
 
 def mask_names(header: SetHeader) -> tuple[str, ...]:
@@ -22,7 +22,7 @@ def mask_names(header: SetHeader) -> tuple[str, ...]:
 
 
 def check_mask(case: Case, names: Sequence[str]) -> None:
-    """DataError unless the mask is a label map (D, 1, H, W) of the values that `names` names."""
+    """DataError unless the mask is a label map (D, 1, H, W) whose values all have a name in `names`."""
     mask = case.stack("mask")
     if mask.shape[1] != 1 or mask.dtype != np.uint8:
         raise DataError(f"case {case.id}: its mask is {mask.dtype} {mask.shape}, expected uint8 (D, 1, H, W)")
@@ -32,9 +32,9 @@ def check_mask(case: Case, names: Sequence[str]) -> None:
 
 
 def one_hot(labels: Array, names: Sequence[str]) -> Array:
-    """Label maps (B, 1, H, W) -> what a network sees, float32 (B, len(names) - 1, H, W): 1 in the channel of the class.
+    """Label maps (B, 1, H, W) -> network input, float32 (B, len(names) - 1, H, W): 1 in the channel of the class.
 
-    Background is where all channels are 0. DataError for a value without a name.
+    All channels are 0 at background. DataError for a value without a name.
     """
     if labels.shape[1] != 1:
         raise DataError(f"masks of {labels.shape[1]} channels are no label maps; preprocess the images again")
@@ -51,7 +51,7 @@ def told(names: Sequence[str]) -> str:
 
 
 class MaskCounts:
-    """Of how many slices and which share of all pixels each class has some."""
+    """For each class, the number of slices that show it and its share of all pixels."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
@@ -66,7 +66,7 @@ class MaskCounts:
             self._slices += pixels > 0
 
     def facts(self) -> dict[str, Any]:
-        """By the name of the class; a value without a name stands as its number."""
+        """The counts by the name of the class; a value without a name is listed by its number."""
         known = len(self._names)
         whole = max(1, int(self._pixels.sum()))
         return {

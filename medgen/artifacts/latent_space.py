@@ -1,4 +1,4 @@
-"""How latents are scaled and shifted before a network sees them: one formula for sets, trainings and samplers."""
+"""How latents are scaled and shifted before a network sees them: one formula for sets, training and samplers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LatentSpace(NamedTuple):
 
 
 def _by_channel(values: float | tuple[float, ...], latents: Any) -> Any:
-    """A number as it is; one for each channel as (c, 1, ...), of the kind and type of latents (B, c, *S)."""
+    """A number as it is; values per channel as (c, 1, ...), an array or tensor of the type of `latents` (B, c, *S)."""
     if isinstance(values, int | float):
         return values
     if len(values) != latents.shape[1]:

@@ -15,7 +15,7 @@ from medgen.artifacts.sets import SetReader
 from medgen.artifacts.sharding import numbered, shard_of, without_shard
 from medgen.errors import DataError
 
-# Ids that preprocess makes: perhaps of the patient, of the pixels, perhaps a number.
+# Ids that preprocess makes: an optional part for the patient, one for the pixels, and an optional number.
 _ID = re.compile(r"(?:[0-9a-f]{12}-)?([0-9a-f]{16})(?:\.[0-9]+)?")
 _MUST_AGREE = (
     "kind",
@@ -32,10 +32,10 @@ _MUST_AGREE = (
 def join(
     readers: Sequence[SetReader], names: Sequence[str], *, mixed: bool = False, drop: bool = False
 ) -> tuple[SetHeader, list[Identified], Iterator[Case]]:
-    """Header, inputs and cases of the joined set; DataError when the sets do not belong together.
+    """Header, inputs and cases of the joined set; DataError if the sets cannot be joined.
 
-    Real and synthetic cases belong together only with `mixed`, or where the job of the shards had both. Of cases of
-    different sets that show the same pixels only one may stay: `drop` leaves out all but the first.
+    Real and synthetic cases can be joined only with `mixed`, or if the job that made the shards had both. Where cases
+    of different sets show the same pixels, only one may stay: `drop` leaves out all but the first.
     """
     first = readers[0].header
     for reader, name in zip(readers, names, strict=True):
@@ -56,12 +56,12 @@ def join(
 
 
 def _told(header: SetHeader, field: str) -> object:
-    """A field of a header; of masks without names what they mean."""
+    """A field of a header; for masks without names, the names that their values imply."""
     return mask_names(header) if field == "mask_names" else getattr(header, field)
 
 
 class _Shards:
-    """All shards as the one input they stand for: the digests of the job's inputs, which each shard knows."""
+    """All shards as one input, with the digests of the job's inputs, which each shard knows."""
 
     def __init__(self, readers: Sequence[SetReader]) -> None:
         self._readers = readers
@@ -80,7 +80,7 @@ class _Shards:
 def _in_order(
     readers: Sequence[SetReader], names: Sequence[str], shards: Sequence[tuple[int, int] | None]
 ) -> list[SetReader]:
-    """The readers by shard number; DataError unless each shard of one job is there once."""
+    """The readers by shard number; DataError unless each shard of one job is there exactly once."""
     by_part: dict[int, SetReader] = {}
     whole = next(shard[1] for shard in shards if shard is not None)
     job = next(reader.provenance.id for reader, shard in zip(readers, shards, strict=True) if shard is not None)
@@ -104,7 +104,7 @@ def _in_order(
 
 
 def _unlike_precisions(reader: SetReader, other: SetReader) -> tuple[str, str] | None:
-    """The precisions of two shards that differ in nothing else; None if they are of one job, or of two."""
+    """The precisions of two shards, if they differ in nothing else; None if they are alike or differ in more."""
     here, there = reader.provenance.steps[-1], other.provenance.steps[-1]
     both = here.config.get("precision"), there.config.get("precision")
     config = {**there.config, "precision": both[0]}
@@ -125,7 +125,7 @@ def _round_robin(readers: Sequence[SetReader]) -> Iterator[Case]:
 
 
 def _renumbered(cases: Iterator[Case]) -> Iterator[Case]:
-    """Cases of shards: those whose id another shard gave before get the number that the whole job would give them."""
+    """The cases of shards; those whose id is already taken get the number that the unsharded job would give them."""
     seen: set[str] = set()
     for case in cases:
         name = numbered(case.id, seen) if _ID.fullmatch(case.id) else case.id
@@ -140,7 +140,7 @@ Named = tuple[Case, str]
 
 
 def _of_one_kind(cases: Iterator[Named]) -> Iterator[Named]:
-    """All cases; DataError names the first that is synthetic where others are not."""
+    """All cases; DataError naming the first that is not real, generated or altered as the others are."""
     kind = first = ""
     for case, name in cases:
         made = case.synthetic or "real"
@@ -153,7 +153,7 @@ def _of_one_kind(cases: Iterator[Named]) -> Iterator[Named]:
 
 
 def _apart(cases: Iterator[Named], *, drop: bool) -> Iterator[Case]:
-    """Cases of which none shows the pixels of one from another set; DataError, or `drop` leaves it out."""
+    """The cases. One with the same pixels as a case of another set is left out with `drop`, else a DataError."""
     seen: dict[str, tuple[str, str, str]] = {}
     ids: set[str] = set()
     for case, name in cases:
@@ -174,7 +174,7 @@ def _apart(cases: Iterator[Named], *, drop: bool) -> Iterator[Case]:
 
 
 def _joined_notes(readers: Sequence[SetReader], names: Sequence[str]) -> dict[str, str]:
-    """The notes of all sets, where they differ as notes on some cases; DataError for maps, which must be made alike."""
+    """The notes of all sets; differing ones are marked as those of some cases. DataError for maps, which must agree."""
     for reader, name in zip(readers, names, strict=True):
         if reader.header.kind == "map" and reader.header.notes != readers[0].header.notes:
             raise DataError(f"{name}: its maps were made differently from those of {names[0]}; these cannot be merged")

@@ -28,7 +28,7 @@ _TAKERS = {
 
 @dataclass(frozen=True)
 class Model:
-    """An opened model file; tensors are read when asked for."""
+    """An opened model file; tensors are read on demand."""
 
     path: Path
     record: ModelRecord
@@ -46,7 +46,7 @@ class Model:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Ranges, scaling and the like, as the training stored them."""
+        """Value ranges, scaling and the like, as stored by the training."""
         return self.record.facts
 
     @property
@@ -73,7 +73,7 @@ class Model:
         return {name.removeprefix(prefix): tensor for name, tensor in read.items()}
 
     def verify(self) -> None:
-        """Read everything and recompute the digest; DataError when the file is damaged, or its weights not finite."""
+        """Read everything and recompute the digest; DataError if the file is damaged or its weights are not finite."""
         self._check_digest(self._read(self.header.tensors))
 
     def _read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
@@ -101,7 +101,7 @@ def save_model(
     inputs: Iterable[Identified] = (),
     force: bool = False,
 ) -> Model:
-    """Write a model, whole or not at all. The same arguments give the same bytes."""
+    """Write a model, completely or not at all. The same arguments give the same bytes."""
     tensors = {f"model.{name}": tensor for name, tensor in weights.items()}
     tensors.update({f"ema.{name}": tensor for name, tensor in (ema or {}).items()})
     if name := not_finite(tensors):
@@ -121,7 +121,7 @@ def save_model(
 
 
 def open_model(path: Path, *, kind: str | None = None) -> Model:
-    """Open a model file; DataError if it is none, is damaged, or is not of `kind`."""
+    """Open a model file; DataError if it is not one, is damaged, or is not of `kind`."""
     record, header = read_record(path)
     if kind is not None and record.kind != kind:
         taker = f"; {_TAKERS[record.kind]} takes it" if record.kind in _TAKERS else ""

@@ -27,7 +27,7 @@ class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_record(path: Path) -> tuple[ModelRecord, TensorHeader]:
-    """The record of a model and what its header says; DataError if the file is not a whole medgen model."""
+    """The record of a model, and its header; DataError if the file is not a complete medgen model."""
     header = read_header(path)
     schema = header.facts.get("schema")
     if schema != MODEL_SCHEMA:

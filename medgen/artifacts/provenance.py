@@ -1,4 +1,4 @@
-"""Where an artifact came from: a graph of commands, with neither clock nor path nor machine in it."""
+"""Where an artifact came from: a graph of commands, without times, paths or machines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medgen import __version__
 
 
 class ProvenanceStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One command that ran: what it was, how it was set, what it read (ids of other steps or of raw sources)."""
+    """One command that ran: its name, its settings, its inputs (ids of other steps or of raw sources)."""
 
     id: str
     command: str
@@ -29,7 +29,7 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def id(self) -> str:
-        """Identifier of the artifact: the digest of the step that made it and of everything before."""
+        """Identifier of the artifact: the digest of the step that made it and of all steps before it."""
         return self.steps[-1].id
 
 
@@ -41,7 +41,7 @@ class Identified(Protocol):
         """The graph that ends in this input."""
 
     def digests(self) -> dict[str, str]:
-        """Content digests by id, of this input and all before it; complete once it has been read to the end."""
+        """Content digests by id, of this input and all its own inputs; complete once it has been read to the end."""
 
 
 def derive(
@@ -69,7 +69,7 @@ def derive(
 
 
 def all_digests(inputs: Iterable[Identified]) -> dict[str, str]:
-    """Digests by id of all `inputs` and everything before them."""
+    """Digests by id of all `inputs` and of everything they were made from."""
     found: dict[str, str] = {}
     for item in inputs:
         found.update(item.digests())

@@ -38,17 +38,17 @@ ARRAY_RANK = {
 MAP_CHANNELS = ("pixel", "gradient", "laplacian", "total")
 TEXT_NAMES = ("text", "modality")
 SLICE_FACTS = (*TEXT_NAMES, "origins", "filled")
-"""What a case tells of each slice beside its arrays, if it tells it at all."""
+"""Optional facts of a case, besides its arrays, that have one entry per slice."""
 SPLITS = ("train", "val", "test")
 NO_SPLIT = "none"
-"""Of what was generated: it is neither trained on nor tested on, unless the user puts it into a split."""
+"""Split of generated cases: they are neither trained on nor tested on, unless the user puts them into a split."""
 GENERATED = "generated"
-"""Of a case that a model made from noise: it shows nobody."""
+"""A model made the case from noise: it shows no real patient."""
 ALTERED = "altered"
-"""Of a real case that a model has changed or added to: it shows a patient, but not as measured."""
+"""A model has changed or added to a real case: it shows a patient, but not as measured."""
 SPACING_NOTE = "spacing"
-"""In the notes of a set where generated cases have the spacing of training cases; without it, 1 mm stands for none."""
-# Told only where they are known: sets written before these facts were kept are read, and keep their digest.
+"""Note of a set whose generated cases have the spacing of the training cases; without it, 1 mm means no spacing."""
+# Stored only where known, so that sets written before these facts existed can still be read and keep their digest.
 LATER_FACTS: dict[str, Callable[[Any], Any]] = {
     "thickness": float, "frame": str, "flaws": str, "synthetic": str, "origins": points, "mended": str, "filled": tuple,
 }  # fmt: skip
@@ -94,13 +94,13 @@ class Intensity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SetHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What holds for every case of a set. `notes` carries processing facts such as a background mask."""
+    """What holds for every case of a set. `notes` records how it was processed, for instance a background mask."""
 
     kind: Literal["image", "latent", "map"]
     provenance: Provenance
     intensity: Intensity | None = None
     vector_fields: tuple[str, ...] = ()
-    label_names: tuple[str, ...] = ()  # of the classes 0, 1, ...; empty where they have none
+    label_names: tuple[str, ...] = ()  # of the classes 0, 1, ...; empty if they have no names
     mask_names: tuple[str, ...] = ()  # of a mask's values 0 (background), 1, ...; empty: 0 and 1 without names
     latent_scale: Scale = 1.0
     latent_shift: Shift = 0.0
@@ -114,7 +114,7 @@ class SetHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return LatentSpace(self.latent_scale, self.latent_shift)
 
     def facts(self) -> dict[str, Any]:
-        """The header as JSON values, without what sets written before it was kept do not tell."""
+        """The header as JSON values; empty `mask_names` are left out, as in sets written before the field existed."""
         facts: dict[str, Any] = msgspec.to_builtins(self)
         if not self.mask_names:
             del facts["mask_names"]
@@ -126,15 +126,15 @@ class Case(Placed):
     """D slices, in arrays that need not be in memory.
 
     `spacing` is (z, y, x) in mm; `origin` is the first voxel's centre in mm (LPS x, y, z);
-    `direction` holds three unit vectors, of the z, y and x array axes, in LPS. `thickness` is what a slice averages
-    over, mm: more than the spacing where slices overlap, less where they leave gaps; 0 where it is not known, and then
-    the spacing stands for it. `frame` names the frame of reference: positions of cases with the same one can be
-    compared; "" where it is not known. `flaws` says why the slices do not stand evenly along z ("uneven gaps",
-    "gantry tilt", "shared positions", "no positions", "slices left out"); "" where they do. `synthetic` says that a
-    model made the pixels, and how (`GENERATED`, `ALTERED`); "" where they are real. `origins` are the centres
-    of each slice's first voxel where origin + number * spacing does not tell them; () where it does. `mended` names
-    the flaws that resampling has mended, and `filled` tells for each slice whether it was put where none was measured
-    nearby; () where none was.
+    `direction` holds three unit vectors, of the z, y and x array axes, in LPS. `thickness` is the extent in mm that a
+    slice averages over: more than the spacing where slices overlap, less where they leave gaps; 0 if it is not known,
+    and then the spacing is used instead. `frame` names the frame of reference: positions of cases with the same one
+    can be compared; "" if it is not known. `flaws` says why the slices are not evenly spaced along z ("uneven gaps",
+    "gantry tilt", "shared positions", "no positions", "slices left out"); "" if they are. `synthetic` says that a
+    model made the pixels, and how (`GENERATED`, `ALTERED`); "" if they are real. `origins` holds the centre of each
+    slice's first voxel, if they are not all at origin + number * spacing; () if they are. `mended` names the flaws
+    that resampling has mended, and `filled` says for each slice whether it was added where none was measured nearby;
+    () if none was.
     """
 
     id: str
@@ -158,11 +158,11 @@ class Case(Placed):
         return len(next(iter(self.arrays.values())))
 
     def __getitem__(self, name: str) -> Array:
-        """The array called `name`, in memory; DataError names the case when it has none."""
+        """The array called `name`, in memory; DataError naming the case if it has none."""
         return np.asarray(self.stack(name))
 
     def stack(self, name: str) -> Stack:
-        """The array called `name`, where it lies; DataError names the case when it has none."""
+        """The array called `name`, without reading it into memory; DataError naming the case if it has none."""
         try:
             return self.arrays[name]
         except KeyError:
@@ -220,13 +220,13 @@ class Case(Placed):
 
 
 class Tail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is only known at the end: counts, the content's digest, and the digests of all inputs by id."""
+    """What is known only at the end: counts, the content's digest, and the digests of all inputs by id."""
 
     cases: int
     slices: int
     digest: str
     inputs: dict[str, str]
-    latent_mean: tuple[float, ...] = ()  # of each channel of a latent set, as a denoiser sees it
+    latent_mean: tuple[float, ...] = ()  # one per channel of a latent set, as a denoiser sees it
     latent_std: tuple[float, ...] = ()
 
 
@@ -251,7 +251,7 @@ class LatentStatistics:
         self._squares = self._squares + np.square(scaled).sum(axis=(0, 2, 3))
 
     def result(self) -> dict[str, tuple[float, ...]]:
-        """Both by the names they have in `Tail`; nothing if there were no latents."""
+        """Mean and standard deviation under their names in `Tail`; empty if there were no latents."""
         if not self._count:
             return {}
         mean = self._sum / self._count
@@ -268,7 +268,7 @@ class ContentDigest:
         self._latents = LatentStatistics(header)
         self._old = header.schema != SET_SCHEMA
         facts = header.facts()
-        if not header.label_names:  # sets written before there were names keep their digest
+        if not header.label_names:  # so that sets written before names existed keep their digest
             del facts["label_names"]
         self._hash = hashlib.sha256(msgspec.json.encode(facts, order="sorted"))
 
@@ -279,7 +279,7 @@ class ContentDigest:
         if "latent" in case.arrays:
             self._latents.add(case["latent"])
         facts = case.facts()
-        if self._old:  # such sets did not tell it of a case; their reader infers it
+        if self._old:  # such sets did not store it per case; their reader infers it
             facts.pop("synthetic", None)
         self._hash.update(msgspec.json.encode(facts, order="sorted"))
         for name in sorted(case.arrays):
@@ -289,7 +289,7 @@ class ContentDigest:
                 self._hash.update(as_bytes(block))
 
     def tail(self, inputs: Mapping[str, str]) -> Tail:
-        """Close the books."""
+        """The tail, once all cases have been added."""
         whole = self._hash.copy()
         whole.update(msgspec.json.encode(inputs, order="sorted"))
         statistics = self._latents.result()

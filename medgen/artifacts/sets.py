@@ -1,4 +1,4 @@
-"""Open and create sets, whichever their encoding: HDF5 file, stream file, or `-` for the standard streams."""
+"""Open and create sets in any encoding: HDF5 file, stream file, or `-` for the standard streams."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def open_set(
 def open_set(source: str | Path, *, random_access: bool = False, name: str = "") -> Iterator[Any]:
     """A reader of the set at `source` ("-": standard input); errors call it `name`.
 
-    With `random_access`, a stream is first spooled to a temporary HDF5 file that has no name any more.
+    With `random_access`, a stream is first spooled to a temporary HDF5 file, which is unlinked at once.
     """
     name = name or str(source)
     with contextlib.ExitStack() as stack:
@@ -47,7 +47,7 @@ def open_set(source: str | Path, *, random_access: bool = False, name: str = "")
         if str(source) == "-":
             if sys.stdin.isatty():
                 raise UsageError("standard input is a terminal; name a set, or pipe one in")
-            # Unbuffered: a thread that waits in the buffer's lock makes the interpreter abort when it ends.
+            # Unbuffered: the interpreter aborts at exit if a thread is waiting for the buffer's lock.
             reader = StreamReader(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer), "standard input")
         else:
             file = stack.enter_context(_open_file(Path(source)))
@@ -69,7 +69,7 @@ def create_set(
 ) -> Iterator[SetWriter]:
     """A writer of a new set at `destination` ("-": standard output); it is complete only if the block ends well.
 
-    `inputs` must be what `header.provenance` was derived from; their digests are asked for at the end.
+    `inputs` must be those that `header.provenance` was derived from; their digests are read at the end.
     """
     writer: SetWriter
     if str(destination) == "-":
@@ -98,7 +98,7 @@ def _spool(stream: StreamReader) -> Iterator[StoredSet]:
     with storage_errors(path), contextlib.ExitStack() as stack:
         stack.callback(path.unlink, missing_ok=True)
         file = stack.enter_context(new_hdf5(path))
-        path.unlink()  # nothing is left behind, whatever ends this process
+        path.unlink()  # so that nothing is left behind, however this process ends
         writer = StoredWriter(file, stream.header)
         for case in stream:
             writer.write(case)

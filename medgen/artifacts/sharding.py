@@ -1,7 +1,7 @@
 """Shards: item i of a job belongs to shard i mod N, and the header says which shard a set is.
 
-A shard's provenance is that of the whole job, so that joined shards equal the unsharded result. Of cases that would
-have one id, all but the first are numbered. A shard can do that for its own cases only: joined, all are renumbered.
+A shard's provenance is that of the whole job, so that joined shards equal the unsharded result. Where several cases
+would have the same id, all but the first are numbered. A shard can number only its own cases, so joining renumbers all.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def without_shard(header: SetHeader) -> SetHeader:
 
 
 def numbered(case_id: str, taken: Container[str]) -> str:
-    """The id itself where it is free, else the first free one of `id.2`, `id.3`, ..."""
+    """The id itself if it is free, else the first free one of `id.2`, `id.3`, ..."""
     name, number = case_id, 1
     while name in taken:
         number += 1

@@ -1,4 +1,4 @@
-"""A stack of slices that grows in a temporary file, for what is made slab by slab and needed as a whole."""
+"""A stack of slices that grows in a temporary file, for results made slab by slab and needed as a whole."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from medgen.errors import StorageError
 class Spool:
     """A `Stack` on disk, filled by `append`, in the folder that TMPDIR names.
 
-    The file has no name, and its space is free again once nothing refers to the spool, whatever ends the process.
-    StorageError where the folder has no room.
+    The file has no name, so its space is freed once nothing refers to the spool, however the process ends.
+    StorageError if the folder has no room.
     """
 
     def __init__(self, slice_shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
@@ -29,7 +29,7 @@ class Spool:
         self._slice_bytes = math.prod(slice_shape) * self.dtype.itemsize
         self._count = 0
         with _temporary_storage():
-            # Unbuffered: what cannot be written is met by `append`, and not when the file is dropped.
+            # Unbuffered, so that a failed write shows in `append`, and not when the file is dropped.
             self._file = tempfile.TemporaryFile(prefix="medgen-", buffering=0)  # noqa: SIM115 (lives as long as we)
 
     @property
@@ -77,7 +77,7 @@ class Spool:
 
 @contextlib.contextmanager
 def _temporary_storage() -> Iterator[None]:
-    """Name the folder that the user can mend."""
+    """Turn an OSError into a StorageError that names the temporary folder."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Slices that need not be in memory (arrays, temporary files, datasets), and where they lie in space."""
+"""Slices that need not be in memory (arrays, temporary files, datasets), and their positions in space."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MENDABLE = ("uneven gaps", "gantry tilt")
 OFF_GRID = 0.5
 """Voxels by which a slice may lie off an even grid and still count as being on it."""
 SAME_PLACE = 0.01
-"""Slices nearer to their places on the even grid than this, in mm, need no place of their own."""
+"""Slices closer than this, in mm, to their places on the even grid need no origins of their own."""
 BLOCK = 4 << 20
 """Bytes of a stack that are in memory at once while it is copied."""
 
@@ -57,7 +57,7 @@ def blocks(stack: Stack) -> Iterator[npt.NDArray[Any]]:
 
 
 class Placed:
-    """What a case and its row in a set's table tell of the place of its slices; the meaning stands in `Case`."""
+    """The geometry that a case and its row in a set's table share; `Case` explains the fields."""
 
     spacing: Point
     origin: Point
@@ -77,7 +77,7 @@ class Placed:
 
     @property
     def axes(self) -> Positions:
-        """(3, 3) unit vectors of the z, y and x axis, a row each."""
+        """(3, 3) unit vectors of the z, y and x axes, one per row."""
         return np.asarray(self.direction, np.float64).reshape(3, 3)
 
     @property
@@ -90,7 +90,7 @@ class Placed:
 
     @property
     def misplaced(self) -> Positions:
-        """(3,) how far a slice lies from its place on the even grid at most, along z, y and x in voxels."""
+        """(3,) largest distance of a slice from its place on the even grid, along z, y and x, in voxels."""
         if not self.origins:
             return np.zeros(3)
         even = even_origins(self.origin, self.axes[0], self.spacing[0], len(self))
@@ -99,13 +99,13 @@ class Placed:
 
     @property
     def uneven(self) -> str:
-        """Why the slices do not stand on an even grid, in words; "" where they do."""
+        """Why the slices are not on an even grid, in words; "" if they are."""
         aside = float(self.misplaced.max())
         return self.flaws or (f"a slice lies {aside:.1f} voxels off an even grid" if aside > OFF_GRID else "")
 
     @property
     def mendable(self) -> bool:
-        """Whether resampling can put slices that stand unevenly onto an even grid."""
+        """Whether resampling can put unevenly spaced slices onto an even grid."""
         return not self.flaws or set(self.flaws.split(", ")) <= set(MENDABLE)
 
 
@@ -116,7 +116,7 @@ def even_origins(origin: npt.ArrayLike, normal: npt.ArrayLike, spacing: float, c
 
 
 def uneven_origins(origins: Positions, normal: npt.ArrayLike, spacing: float) -> tuple[Point, ...]:
-    """`origins` (D, 3) where an even grid from the first one does not tell them; () where it does."""
+    """`origins` (D, 3) if they are not on an even grid from the first one; () if they are."""
     even = even_origins(origins[0], normal, spacing, len(origins))
     if np.abs(origins - even).max() <= SAME_PLACE:
         return ()

@@ -1,4 +1,4 @@
-"""A set on disk, read: HDF5, arrays concatenated over slices; `hdf5/writer.py` writes it."""
+"""Read a set from an HDF5 file, whose arrays are concatenated over slices; `hdf5/writer.py` writes it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class CaseRow(Placed):
 
 
 def _row(table: Mapping[str, Any], columns: Mapping[str, Array], i: int) -> CaseRow:
-    """Row `i` of the case table, with what `columns` of slices tell of it."""
+    """Row `i` of the case table, with its part of the per-slice `columns`."""
     start, count = int(table["start"][i]), int(table["count"][i])
     origins, filled = (columns.get(name, np.empty(0))[start : start + count] for name in ("origins", "filled"))
     told = {name: table[name][i] for name in LATER_FACTS if name in table}
@@ -67,7 +67,7 @@ def _row(table: Mapping[str, Any], columns: Mapping[str, Array], i: int) -> Case
 
 
 class StoredSet:
-    """Read a set from HDF5: case by case, or any slices at random."""
+    """Read a set from HDF5: case by case, or any slices in any order."""
 
     def __init__(self, file: h5py.File, name: str) -> None:
         self._file = file
@@ -83,7 +83,7 @@ class StoredSet:
             self.cases = self._read_rows()
             self.slices = sum(row.count for row in self.cases)
             self._check_counts()
-            self._places = np.arange(self.slices)  # where each of our slices stands in the file
+            self._places = np.arange(self.slices)  # where each of our slices is in the file
 
     @property
     def provenance(self) -> Provenance:
@@ -111,7 +111,7 @@ class StoredSet:
         return name in self._file
 
     def arrays(self) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-        """Shape a slice and type of every array, by name."""
+        """Shape of a slice and type, for every array by name."""
         with self._read_errors():
             return {
                 name: (dataset.shape[1:], dataset.dtype)
@@ -120,7 +120,7 @@ class StoredSet:
             }
 
     def read(self, name: str, indices: Sequence[int] | Array, plane: tuple[slice, ...] = ()) -> Array:
-        """Slices of one array, or the part `plane` of their last axes, in the order asked: (len(indices), ...)."""
+        """Slices of one array, or their part `plane` (of the last axes), in the order asked: (len(indices), ...)."""
         with self._read_errors():
             dataset = self._dataset(name)
             # A loop of single reads: h5py's fancy indexing of chunked data is 250 x slower.
@@ -133,18 +133,18 @@ class StoredSet:
             return np.asarray(self._dataset(name)[...])[self._places]
 
     def texts(self, name: str) -> list[str]:
-        """A text column (`text`, `modality`), one entry a slice."""
+        """A text column (`text`, `modality`), one entry per slice."""
         with self._read_errors():
             found = read_texts(self._file, self._dataset(name).name)
             return [found[place] for place in self._places]
 
     def case(self, index: int) -> Case:
-        """The case in row `index`, whole."""
+        """The case in row `index`, with its arrays in memory."""
         view = self.view(index)
         return replace(view, arrays={name: view[name] for name in view.arrays})
 
     def view(self, index: int) -> Case:
-        """The case in row `index`; its arrays stay in the file, and are read by slices while it is open."""
+        """The case in row `index`; its arrays stay in the file and can be read slice by slice while it is open."""
         row = self.cases[index]
         begin = int(self._places[row.start])  # a case is contiguous in the file
         facts: dict[str, Any] = {name: getattr(row, name) for name in LATER_FACTS}
@@ -157,7 +157,7 @@ class StoredSet:
         return Case(row.id, arrays, row.split, row.spacing, row.origin, row.direction, **facts)
 
     def on_disk(self) -> Iterator[Case]:
-        """All cases, in order, as `view` gives them."""
+        """All cases, in order, as `view` returns them."""
         return self._held_to_digest(self.view(index) for index in range(len(self.cases)))
 
     def __len__(self) -> int:
@@ -168,7 +168,7 @@ class StoredSet:
         return self._held_to_digest(self.case(index) for index in range(len(self.cases)))
 
     def _held_to_digest(self, cases: Iterator[Case]) -> Iterator[Case]:
-        """The cases; a set of medgen 0.1, which has no checksums of its texts, must then match its digest."""
+        """The cases; a set of medgen 0.1, whose texts have no checksums, is afterwards checked against its digest."""
         if FACTS[0] in self._file or self.slices != self.tail.slices:
             yield from cases
             return
@@ -180,7 +180,7 @@ class StoredSet:
             raise DataError(f"{self._name}: damaged: its content does not match its digest")
 
     def _check_counts(self) -> None:
-        """DataError unless table, tail and arrays speak of the same slices, and all of them are there."""
+        """DataError unless table, tail and arrays agree on the slices, and all of them are there."""
         place = 0
         for row in self.cases:
             if row.start != place or row.count < 0:

@@ -1,9 +1,9 @@
-"""A set in a pipe: safetensors blobs laid end to end: header, one blob a case, end marker with the counts.
+"""A set in a pipe, as safetensors blobs one after another: a header, one blob per case, an end marker with the counts.
 
-Each blob delimits itself (8 bytes of length, JSON, data), so stages overlap and memory stays that of one case.
-Its last array is the CRC-32 of the stream up to there, so that a damaged, missing or misplaced blob is noticed at once.
-A stream that stops before its end marker is truncated, and an error. Streams of medgen 0.1 have no checksums; they are
-held to the digest in their end marker.
+Each blob states its own length (8 bytes of length, JSON, data), so pipeline stages overlap and memory use stays at one
+case. A blob's last array is the CRC-32 of the stream so far, so that a damaged, missing or misplaced blob is noticed at
+once. A stream without its end marker is truncated, which is an error. Streams of medgen 0.1 have no checksums; they are
+checked against the digest in their end marker.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _DTYPES = {
     "I8": np.int8, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "BOOL": np.bool_,
 }  # fmt: skip
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
-_CHECKSUM = TensorEntry("checksum", "U32", (1,), 4)  # little end first; of all bytes before it but other checksums
+_CHECKSUM = TensorEntry("checksum", "U32", (1,), 4)  # little-endian; of all bytes before it except other checksums
 _LONGEST_HEADER = 64 << 20
 _F_SETPIPE_SZ = 1031
 _PIPE_BYTES = 1 << 20
@@ -56,7 +56,7 @@ class StreamWriter(SetWriter):
         self._write_blob({"part": "case", "case": case.facts()}, case.arrays)
 
     def finish(self, tail: Tail) -> None:
-        """Write the end marker; without it a reader takes the stream for truncated."""
+        """Write the end marker; without it, readers report the stream as truncated."""
         self._write_blob({"part": "end", "end": msgspec.to_builtins(tail)}, {})
 
     def _write_blob(self, facts: Mapping[str, Any], arrays: Mapping[str, Stack]) -> None:
@@ -111,7 +111,7 @@ class StreamReader:
         return self._cases(self._array)
 
     def on_disk(self) -> Iterator[Case]:
-        """All cases, with arrays that go through temporary files, so that not even one case is in memory."""
+        """All cases, with their arrays in temporary files, so that not even one case has to fit in memory."""
         return self._cases(self._spooled)
 
     def _cases(self, read: _ReadStack) -> Iterator[Case]:
@@ -147,7 +147,7 @@ class StreamReader:
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
-        """Turn what fails on facts that are not what they should be into a DataError."""
+        """Turn errors caused by malformed facts into a DataError."""
         try:
             yield
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
@@ -177,7 +177,7 @@ class StreamReader:
         return facts, arrays
 
     def _matches(self) -> bool:
-        """Read a checksum, which is not part of the next one."""
+        """Read a checksum and compare it; its own bytes are not part of the next checksum."""
         expected = self._checksum
         stated = self._exactly(_CHECKSUM.size)
         self._checksum = expected
@@ -223,7 +223,7 @@ class StreamReader:
 
 
 def parse_header(facts: Any, name: str) -> SetHeader:
-    """A SetHeader from JSON values; DataError if it is not one this version reads."""
+    """A SetHeader from JSON values; DataError if this version cannot read it."""
     schema = facts.get("schema") if isinstance(facts, dict) else None
     if schema not in READABLE_SCHEMAS:
         raise DataError(f"{name}: holds schema {schema!r}, this version reads {' and '.join(READABLE_SCHEMAS)}")
@@ -234,6 +234,6 @@ def parse_header(facts: Any, name: str) -> SetHeader:
 
 
 def _widen_pipe(file: IO[bytes]) -> None:
-    """A 1 MiB pipe moves large arrays 3 x faster than the default 64 KiB; not a pipe or not Linux: no harm."""
+    """A 1 MiB pipe moves large arrays 3 x faster than the default 64 KiB. Does nothing if not a pipe or not Linux."""
     with contextlib.suppress(OSError, ValueError):
         fcntl.fcntl(file.fileno(), _F_SETPIPE_SZ, _PIPE_BYTES)

@@ -1,4 +1,4 @@
-"""Which cases show what a model made: a fact of each case, kept from command to command."""
+"""Which cases a model made or changed: a fact of each case that commands pass on."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ class Told(Protocol):
 
 
 def altered(synthetic: str) -> str:
-    """The fact after a model has changed the pixels: what was generated stays so."""
+    """The fact after a model has changed the pixels: generated cases stay generated."""
     return synthetic or ALTERED
 
 
 def describe(synthetic: str) -> str:
-    """What exported files say of themselves, in one line of ASCII below 80 letters; "" for a real image."""
+    """What exported files say about themselves, in one ASCII line below 80 characters; "" for a real image."""
     return _DESCRIBED.get(synthetic, "")
 
 
 def told_by(text: str) -> str:
-    """The inverse of `describe`: what a text that came with an image says of it."""
+    """The inverse of `describe`: the fact, from a text that came with an image."""
     return next((kind for kind, told in _DESCRIBED.items() if text.startswith(told)), "")
 
 
 def counted(cases: Iterable[Told]) -> dict[str, int]:
-    """How many cases are real (`no`), generated and altered; without those that none is."""
+    """How many cases are real (`no`), generated and altered; kinds without cases are left out."""
     return dict(sorted(Counter(case.synthetic or "no" for case in cases).items()))
 
 
 def synthetic_in_old_set(header: SetHeader, case_id: str) -> str:
-    """What a set of version 0.1 says of a case: in notes for the whole set, and in the ids that `generate` gave."""
+    """The fact of a case in a set of version 0.1, from the set's notes and from the ids that `generate` gave."""
     if header.schema != _OLD_SCHEMA:
         return ""
     note = header.notes.get(_OLD_NOTE, "")

@@ -1,4 +1,4 @@
-"""What both encodings of a set have in common when they are written."""
+"""What the writers of both encodings of a set have in common."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from medgen.errors import DataError
 
 
 class SetWriter(abc.ABC):
-    """Takes cases one by one, refuses what does not fit the first one, and keeps the content's digest."""
+    """Takes cases one by one, rejects those that do not match the first, and computes the content's digest."""
 
     def __init__(self, header: SetHeader) -> None:
         self.header = renewed(header)

@@ -1,4 +1,4 @@
-"""Noise that belongs to a sample, not to a batch: the same for sample i at any batch size, shard count and device."""
+"""Noise per sample, not per batch: the same for sample i at any batch size, shard count and device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def sample_noise(seed: int, indices: Sequence[int], shape: Sequence[int], stream
 
 
 class NoiseStream:
-    """All the noise of a batch of samples: where sampling begins, and what stochastic samplers add on the way."""
+    """All the noise of a batch of samples: the initial noise, and what stochastic samplers add in each step."""
 
     def __init__(
         self, seed: int, indices: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu"
@@ -26,7 +26,7 @@ class NoiseStream:
         self.seed, self.indices, self.shape, self.device = seed, indices, shape, device
 
     def initial(self) -> Tensor:
-        """Noise to begin from, (B, *shape)."""
+        """The noise to start from, (B, *shape)."""
         return sample_noise(self.seed, self.indices, self.shape, 0).to(self.device)
 
     def step(self, k: int) -> Tensor:
@@ -35,6 +35,6 @@ class NoiseStream:
 
 
 def _generator(seed: int, index: int, stream: int) -> torch.Generator:
-    # A hash, because neighbouring seeds of the generator itself need not give unrelated streams.
+    # A hash, because adjacent seeds of the generator itself may give correlated streams.
     digest = hashlib.blake2b(f"{seed}/{index}/{stream}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))

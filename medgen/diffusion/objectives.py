@@ -17,7 +17,7 @@ from medgen.diffusion.schedules import Schedule
 
 
 def target(objective: Objective, schedule: Schedule, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """Compute what the network should answer to x_t: (B, ...) from x0 and noise (B, ...) and t (B,)."""
+    """Compute the target output for x_t: (B, ...) from x0 and noise (B, ...) and t (B,)."""
     if objective == "eps":
         return noise
     if objective == "x0":
@@ -65,7 +65,7 @@ def diffusion_loss(
 ) -> Tensor:
     """Weighted mean squared error of each sample, (B,), in at least float32.
 
-    emphasis (B, 1, ...): what each place counts for in the mean of its sample; None = all alike.
+    emphasis (B, 1, ...): weight of each place in the mean of its sample; None = all equal.
     """
     dtype = torch.promote_types(output.dtype, torch.float32)
     error = output.to(dtype) - target(objective, schedule, x0, noise, t).to(dtype)
@@ -74,7 +74,7 @@ def diffusion_loss(
 
 
 def mean_over_places(errors: Tensor, emphasis: Tensor | None = None) -> Tensor:
-    """Mean of each sample's errors (B, C, ...) with these weights (B, 1, ...): (B,)."""
+    """Mean of each sample's errors (B, C, ...) with the weights `emphasis` (B, 1, ...): (B,)."""
     if emphasis is None:
         return errors.flatten(1).mean(1)
     return (errors * emphasis).flatten(1).mean(1) / emphasis.flatten(1).mean(1)

@@ -1,4 +1,4 @@
-"""Noise schedules, objectives and ways of sampling, as options: light enough for command files to import."""
+"""Options for noise schedules, objectives and sampling: light enough for command files to import."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ ScheduleKind = Literal["linear", "scaled_linear", "cosine", "flow"]
 ProfileShape = Literal["box", "gaussian"]
 SamplerName = Literal["dpm-solver++", "unipc", "ddim", "ddpm", "euler", "heun"]
 Spacing = Literal["log-snr", "karras", "angle", "trailing"]
-"""What is equal between steps: log(sigma / alpha); (sigma / alpha)^(1/7) (Karras et al. 2022, eq. 5);
-atan(sigma / alpha); or t itself, to one step behind the data (Lin et al. 2024, table 2)."""
+"""The quantity that changes evenly from step to step: log(sigma / alpha); (sigma / alpha)^(1/7) (Karras et al. 2022,
+eq. 5); atan(sigma / alpha); or t itself, to one step before the data (Lin et al. 2024, table 2)."""
 Times = Spacing | tuple[float, ...]
 """A spacing, or the falling times themselves."""
 TIMES = option(
@@ -28,7 +28,7 @@ TIMES = option(
     group=SAMPLING,
     instead_of=("steps", "flow_steps"),
 )
-"""Fractions are times too, in [0, T - 1]; a list takes the place of `steps`."""
+"""Times need not be integers; they are in [0, T - 1], and a list of them replaces `steps`."""
 
 
 class ScheduleConfig(Options, frozen=True):
@@ -58,18 +58,18 @@ class ScheduleConfig(Options, frozen=True):
 
 
 def check(objective: Objective, config: ScheduleConfig) -> None:
-    """ConfigError where the objective is not defined: at alpha = 0 the noise tells nothing of x0."""
+    """ConfigError if the objective is undefined on the path: at alpha = 0, the noise does not determine x0."""
     if objective == "eps" and config.ends_in_noise:
         cause = "a flow schedule" if config.kind == "flow" else "zero_terminal_snr"
         raise ConfigError(f"objective 'eps' is undefined at pure noise, where {cause} ends; use 'v', 'x0' or 'flow'")
 
 
 class SamplingOptions(Options, frozen=True):
-    """How to get from noise to data, in everything that samples."""
+    """How to get from noise to data, for every command that samples."""
 
     sampler: Annotated[SamplerName, option("How a step is made.", group=SAMPLING)] = "unipc"
     steps: Annotated[int, option("Steps from noise to data.", group=SAMPLING, ge=1)] = 20
-    """Each asks the network once, of `heun` all but the last twice."""
+    """Each step calls the network once; with `heun`, all but the last call it twice."""
     times: Annotated[Times, TIMES] = "log-snr"
     eta: Annotated[float, option("Share of fresh noise in ddim.", metavar="ETA", group=SAMPLING, ge=0, le=1)] = 0.0
 
@@ -80,7 +80,7 @@ class SamplingOptions(Options, frozen=True):
             raise ConfigError("times must fall, from noise (large) to data (0), as 999, 500.5, 100 do")
 
     def told(self) -> str:
-        """Sampler and steps, for people."""
+        """Sampler and steps, in words."""
         if isinstance(self.times, tuple):
             return f"{self.sampler} at {len(self.times)} given times"
         return f"{self.sampler} with {self.steps} {self.times} steps"

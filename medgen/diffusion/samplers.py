@@ -1,7 +1,7 @@
 """Samplers: pure functions from noise to data, on any Gaussian path and for any objective.
 
-Every sampler sees the network through `predict(x, step) -> (x0, eps)` and walks the same `Path`, whose last point is
-the data itself (alpha = 1, sigma = 0), so that all of them end at their last estimate of x0.
+Every sampler calls the network through `predict(x, step) -> (x0, eps)` and follows the same `Path`, whose last point is
+the data itself (alpha = 1, sigma = 0), so that each ends at its last estimate of x0.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def heun(predict: Predict, x: Tensor, path: Path, noise: StepNoise | None, eta: 
     """Heun's method (Karras et al. 2022, algorithm 1), two evaluations a step and one in the last.
 
     The ODE is d(x / (alpha + sigma)) / ds = eps - x0 over s = sigma / (alpha + sigma) in [0, 1], the time of rectified
-    flow. The sigma / alpha of Karras et al. is infinite at pure noise, and its first step is wild close to it.
+    flow. The sigma / alpha of Karras et al. is infinite at pure noise, and the first step is inaccurate close to it.
     """
     for step, ((alpha, sigma), (next_alpha, next_sigma)) in enumerate(pairwise(path)):
         x0, eps = predict(x, step)
@@ -88,8 +88,8 @@ def dpm_solver_pp_2m(predict: Predict, x: Tensor, path: Path, noise: StepNoise |
 def unipc(predict: Predict, x: Tensor, path: Path, noise: StepNoise | None, eta: float) -> Tensor:
     """UniPC-2 with B(h) = e^h - 1 (Zhao et al. 2023, algorithms 5 and 6), one evaluation a step.
 
-    DPM-Solver++(2M) predicts the next state; what the network says there corrects the step, to order three, and serves
-    the next prediction too.
+    DPM-Solver++(2M) predicts the next state; the network's output there corrects the step, to order three, and is used
+    for the next prediction too.
     """
     x0, _ = predict(x, 0)
     previous_x0, previous_h = None, 0.0
@@ -102,7 +102,7 @@ def unipc(predict: Predict, x: Tensor, path: Path, noise: StepNoise | None, eta:
         estimate = x0 + 0.5 * (next_x0 - x0)
         if previous_x0 is not None:
             # Weights of a parabola in log-SNR through three estimates, under the exponential of the exact solution.
-            wide = max(h, 1e-3)  # what is left of 1 / h^2 would drown in rounding
+            wide = max(h, 1e-3)  # terms in 1 / h^2 would be lost in rounding
             shrunk = math.expm1(-wide)
             first = -1 / wide - 1 / shrunk
             second = 2 * (1 / wide**2 + 1 / (wide * shrunk)) - 1 / shrunk
@@ -128,7 +128,7 @@ def _extrapolated(x0: Tensor, previous_x0: Tensor | None, h: float, previous_h: 
 
 
 def _advanced(x: Tensor, point: Point, following: Point, x0: Tensor) -> Tensor:
-    """The next state if x0 is this all through the step (Lu et al. 2022, eq. 9)."""
+    """The next state if x0 is constant during the step (Lu et al. 2022, eq. 9)."""
     decay = following[1] / point[1]
     return decay * x + (following[0] - decay * point[0]) * x0
 

@@ -1,4 +1,4 @@
-"""From noise to data: a network, its path and its objective, at the times and by the sampler that are asked for."""
+"""From noise to data: run a network, on its path and for its objective, with the chosen times and sampler."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def sample(
 
     `noise` is needed by `ddpm` and by `ddim` with eta > 0. Each x0 estimate is first clamped to `clip` (for images;
     latents have no such bounds), then passed to `callback`, which `heun` calls twice a step. Gradients are the caller's
-    choice. Raises ConfigError for an objective or times that cannot be.
+    choice. Raises ConfigError for an impossible objective or impossible times.
     """
     check(objective, schedule.config)
     times = sampling_times(

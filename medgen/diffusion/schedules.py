@@ -12,12 +12,12 @@ from medgen.errors import ConfigError
 
 
 class Schedule:
-    """A path from data (t = 0) to noise (t = T - 1), on the one scale of t that every network sees.
+    """A path from data (t = 0) to noise (t = T - 1), on the scale of t that all networks share.
 
     t is an integer or float tensor of any shape with values in [0, T - 1]; coefficients come back in its shape, in
     float64 and on its device. The flow path is defined at every t by s = (t + 1) / T, so that t = T - 1 is pure
     noise. The others are tables over integer t, between which the angle atan(sigma / alpha) is interpolated: unlike
-    the log-SNR it stays finite at pure noise. On every path the angle rises with t, so that it tells the time as well.
+    the log-SNR, it stays finite at pure noise. On every path the angle rises with t, so that it determines t.
     """
 
     def __init__(self, config: ScheduleConfig) -> None:
@@ -82,7 +82,7 @@ class Schedule:
         return torch.atan2(sigma, alpha)
 
     def time_at(self, angle: Tensor) -> Tensor:
-        """The times t at which the angle is this, float64; the nearer end of [0, T - 1] where the path lacks it."""
+        """The times t of these angles, float64; the nearer end of [0, T - 1] for angles that the path lacks."""
         if self.config.kind == "flow":
             s = angle.sin() / (angle.sin() + self.config.shift * angle.cos())
             return (s * self.steps - 1).clamp(0, self.steps - 1)
@@ -94,7 +94,7 @@ class Schedule:
     def time_of(self, noise_level: float) -> float:
         """The time at which the share of noise, sigma / (alpha + sigma), is `noise_level`: on every path the same SNR.
 
-        Raises ConfigError where the path does not hold it.
+        Raises ConfigError if the path does not reach it.
         """
         ends = self.angle(torch.tensor([0.0, self.steps - 1.0], dtype=torch.float64)).tolist()
         low, high = (math.sin(angle) / (math.sin(angle) + math.cos(angle)) for angle in ends)

@@ -19,7 +19,7 @@ from medgen.diffusion.schedules import Schedule
 
 
 def image_weight(progress: float) -> float:
-    """How much of the image's features the image branch sees, rising over the training: progress in [0, 1]."""
+    """Weight of the image's features in the image branch, rising over the training: progress in [0, 1]."""
     return progress
 
 
@@ -32,7 +32,7 @@ def consistency(
     min_snr_gamma: float | None = None,
     emphasis: Tensor | None = None,
 ) -> Tensor:
-    """Distance of the mask branch from the image branch, (B,), weighted as `diffusion_loss` is; only it learns."""
+    """Distance of the mask branch from the image branch, (B,), weighted as in `diffusion_loss`; only it learns."""
     dtype = torch.promote_types(mask_output.dtype, torch.float32)
     error = mask_output.to(dtype) - image_output.detach().to(dtype)
     return loss_weight(objective, schedule, t, min_snr_gamma).to(error) * mean_over_places(error.square(), emphasis)
@@ -41,7 +41,7 @@ def consistency(
 def reseen(
     image_output: Tensor, objective: Objective, schedule: Schedule, x_t: Tensor, noise: Tensor, t: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The image branch's estimate of x0 and, with the same noise, what it looks like at t; (B, ...), no gradient."""
+    """The image branch's estimate of x0, and that estimate at time t with the same noise; (B, ...), no gradient."""
     with torch.no_grad():
         x0 = to_x0(objective, schedule, image_output.detach().to(x_t.dtype), x_t, t)
         return x0, schedule.add_noise(x0, noise, t)
@@ -50,7 +50,7 @@ def reseen(
 def emphasis(mask: Tensor, size: torch.Size, weight: float) -> Tensor | None:
     """Weights (B, 1, h, w) in the loss: `weight` inside the mask (B, M, H, W), 1 outside; None where all are 1.
 
-    Between the two a place counts by the area that the mask covers of it.
+    At the border, a place is weighted by the share of its area that the mask covers.
     """
     if weight == 1:
         return None

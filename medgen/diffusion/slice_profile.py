@@ -1,7 +1,7 @@
 """Slices as a scanner measures them: thick ones average thin ones, along z, at positions in mm.
 
-Everything here is one small matrix along the slice axis: measuring (M thick of N thin), interpolating (N of M), and
-correcting a thin volume so that measuring it gives what was measured. Matrices are float64, on the CPU.
+Each operation is one small matrix along the slice axis: measuring (M thick from N thin slices), interpolating (N from
+M), and correcting a thin volume so that measuring it gives what was measured. Matrices are float64, on the CPU.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def profile_matrix(
     """A (M, N) with rows that sum to 1: thick slice m = sum over n of A[m, n] * thin slice n.
 
     Positions are slice centres in mm. `thickness` is the full width of a box profile, or the FWHM of a Gaussian one;
-    gaps and overlaps follow from the positions. A thin slice stands for `thin_thickness` mm about its centre (its
-    spacing by default, so that thin slices without gaps tile the axis). Where the profile hangs over the end of the
-    thin slices the rest counts. DataError names a thick slice that no thin one meets.
+    gaps and overlaps follow from the positions. A thin slice covers `thin_thickness` mm about its centre (its spacing
+    by default, so that thin slices without gaps tile the axis). Where a profile extends beyond the end of the thin
+    slices, the part over them is scaled to sum to 1. DataError naming a thick slice that overlaps no thin one.
     """
     overlap = _overlap(thick_positions, thin_positions, thickness, shape, thin_thickness)
     covered = overlap.sum(dim=1, keepdim=True)
@@ -55,17 +55,17 @@ def coverage(
     shape: ProfileShape = "box",
     thin_thickness: float | None = None,
 ) -> Tensor:
-    """(M,) share in [0, 1] of each thick slice's profile that lies over thin slices; 1 but at the ends and in gaps."""
+    """(M,) share in [0, 1] of each thick slice's profile that lies over thin slices; below 1 only at ends and gaps."""
     return _overlap(thick_positions, thin_positions, thickness, shape, thin_thickness).sum(dim=1).clamp(max=1.0)
 
 
 def linear_matrix(thin_positions: Positions, thick_positions: Positions) -> Tensor:
-    """(N, M): linear between the two nearest thick slices; beyond the first and the last, these are held."""
+    """(N, M): linear between the two nearest thick slices; constant beyond the first and the last."""
     return _spline_matrix(thin_positions, thick_positions, degree=1)
 
 
 def cubic_matrix(thin_positions: Positions, thick_positions: Positions) -> Tensor:
-    """(N, M): the natural cubic spline through the thick slices; beyond the first and the last, these are held."""
+    """(N, M): the natural cubic spline through the thick slices; constant beyond the first and the last."""
     return _spline_matrix(thin_positions, thick_positions, degree=3)
 
 
@@ -84,7 +84,7 @@ def _spline_matrix(thin_positions: Positions, thick_positions: Positions, degree
 def resample(volume: Tensor, matrix: Tensor, dim: int = -3) -> Tensor:
     """Apply `matrix` (K, N) along `dim` of `volume` (.., N, ..): (.., K, ..), in the volume's type, on its device.
 
-    Only the band of the matrix that is not zero is multiplied, a few rows at a time.
+    Only the non-zero band of the matrix is multiplied, a few rows at a time.
     """
     if volume.shape[dim] != matrix.shape[1]:
         raise DataError(f"volume has {volume.shape[dim]} slices, its positions are {matrix.shape[1]}")
@@ -141,7 +141,7 @@ def _overlap(
 
 
 def _inside(thin_positions: Positions, thick_positions: Positions) -> tuple[Tensor, Tensor]:
-    """The target positions held within the knots, and the knots."""
+    """The target positions, clamped to the range of the knots, and the knots."""
     knots = _ascending(thick_positions, "thick")
     return torch.as_tensor(thin_positions, dtype=torch.float64).clamp(float(knots[0]), float(knots[-1])), knots
 

@@ -1,6 +1,6 @@
-"""Where thin slices go between thick ones, and what a network is told of the places: shared by training and sampling.
+"""Positions of thin slices between thick ones, and how a network sees them: shared by training and sampling.
 
-Positions are slice centres along z in mm, rising.
+Positions are slice centres along z in mm, increasing.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ PLACES = 2
 SCALES = 3
 """Numbers in `scales`."""
 ROUNDING = 0.01
-"""Share of a thin slice that the grid may hang over what was measured, so that spacings may be rounded (0.6667 mm)."""
+"""Share of a thin slice by which the grid may exceed what was measured, so that spacings can be rounded (0.6667 mm)."""
 TYPICAL = 4.0
-"""mm; the length that `scales` calls one half."""
+"""mm; the length that `scales` maps to one half."""
 
 
 def thin_positions(thick_positions: Positions, thickness: float, spacing: float) -> Tensor:
-    """(N,) centres `spacing` mm apart over all that was measured, about its middle, float64.
+    """(N,) centres `spacing` mm apart over the measured extent, centred in it, float64.
 
-    Measured is what the thick slices cover; where they overlap, the outermost half of the overlap is left out.
+    The measured extent is what the thick slices cover; where they overlap, the outermost half of the overlap is left
+    out.
     """
     thick = torch.as_tensor(thick_positions, dtype=torch.float64)
     step = float(thick[-1] - thick[0]) / max(len(thick) - 1, 1)
@@ -38,7 +39,7 @@ def thin_positions(thick_positions: Positions, thickness: float, spacing: float)
 
 
 def places(thin: Positions, thick: Positions, thickness: float, thin_thickness: float) -> Tensor:
-    """(2, N) float32 in [0, 1]: how close each thin slice is to a thick one's centre, and its share that was measured.
+    """(2, N) float32 in [0, 1]: the closeness of each thin slice to a thick one's centre, and its measured share.
 
     The first is 1 at a centre and falls to 0 halfway to the next; the second is 0 in gaps and beyond the ends.
     """
@@ -62,7 +63,7 @@ def spline_matrix(
 ) -> Tensor:
     """(N, M): cubic interpolation, corrected so that measuring it gives the thick slices back.
 
-    C + A^+ (1 - A C): what can be said of the thin slices, all of them, before any model is asked.
+    C + A^+ (1 - A C): the best estimate of all thin slices without a model.
     """
     cubic = cubic_matrix(thin, thick)
     measuring = profile_matrix(thick, thin, thickness, profile, thin_thickness)
@@ -70,7 +71,7 @@ def spline_matrix(
 
 
 def window_spline(thin: Tensor, thick: Tensor, thickness: float, spacing: float) -> Tensor:
-    """(N, M): `spline_matrix` at the slices of a window, for thick ones that may reach beyond it."""
+    """(N, M): `spline_matrix` at the slices of a window, for thick slices that may extend beyond it."""
     before = max(0, math.ceil(float(thin[0] - thick[0] + thickness / 2) / spacing - 0.5))
     after = max(0, math.ceil(float(thick[-1] - thin[-1] + thickness / 2) / spacing - 0.5))
     count = before + len(thin) + after
@@ -79,7 +80,7 @@ def window_spline(thin: Tensor, thick: Tensor, thickness: float, spacing: float)
 
 
 def network_input(noisy: Tensor, guess: Tensor, places: Tensor) -> Tensor:
-    """What the network sees: noisy and guess (B, c, N, h, w) and places (B, 2, N) -> (B, 2c + 2, N, h, w)."""
+    """The network's input: noisy and guess (B, c, N, h, w) and places (B, 2, N) -> (B, 2c + 2, N, h, w)."""
     spread = places.to(guess)[..., None, None].expand(-1, -1, -1, *guess.shape[-2:])
     return torch.cat([noisy, guess.to(noisy.dtype), spread.to(noisy.dtype)], dim=1)
 
@@ -93,7 +94,7 @@ def window_starts(count: int, depth: int, overlap: int) -> list[int]:
 
 
 def window_weights(start: int, depth: int, count: int, overlap: int) -> Tensor:
-    """(depth,) weights of a window in the blend: ramps over `overlap` slices, but for the ends of the volume."""
+    """(depth,) weights of a window in the blend: ramps over `overlap` slices, except at the ends of the volume."""
     rise = (torch.arange(depth, dtype=torch.float32) + 1) / (overlap + 1)
     left = rise.clamp(max=1) if start > 0 else torch.ones(depth)
     right = rise.flip(0).clamp(max=1) if start + depth < count else torch.ones(depth)
@@ -101,9 +102,9 @@ def window_weights(start: int, depth: int, count: int, overlap: int) -> Tensor:
 
 
 def blended(windows: Iterable[tuple[int, Tensor]], count: int, overlap: int) -> Iterator[Tensor]:
-    """Windows (S, depth, c, h, w) behind their first slices, in order -> all `count` slices, (S, n, c, h, w) at a time.
+    """Pairs of first slice and window (S, depth, c, h, w), in order -> all `count` slices, (S, n, c, h, w) at a time.
 
-    Slices are given out as soon as the next window begins behind them, so that one window is held, however deep the
+    Slices are yielded as soon as the next window begins behind them, so that only one window is held, however deep the
     volume is.
     """
     total, weight, first = torch.empty(0), torch.empty(0), 0

@@ -1,4 +1,4 @@
-"""When a sampler asks the network: at any real times in [0, T - 1], also where training knew whole ones only."""
+"""The times at which a sampler calls the network: any real times in [0, T - 1], even if training used integers only."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from medgen.diffusion.schedules import Schedule
 from medgen.errors import ConfigError
 
 FAINT = 100.0
-"""sigma / alpha at which nothing is seen of the data. Nearer to pure noise a step in log-SNR is wasted, and an error in
-predicted noise is multiplied by this ratio on its way into x0."""
+"""sigma / alpha at which nothing of the data is visible. Nearer to pure noise, a step in log-SNR is wasted, and an
+error in predicted noise is multiplied by this ratio in x0."""
 RHO = 7.0
-"""Of Karras et al. 2022."""
+"""The rho of Karras et al. 2022."""
 
 
 def first_time(schedule: Schedule, objective: Objective) -> float:
@@ -26,10 +26,10 @@ def first_time(schedule: Schedule, objective: Objective) -> float:
 
 
 def sampling_times(schedule: Schedule, times: Times, steps: int, start: float) -> Tensor:
-    """Falling times, float64, of which the first is `start`: `steps` of them, or those of a list that lie below it.
+    """Decreasing times, float64, beginning with `start`: `steps` of them, or those of a list that lie below it.
 
-    Spacings end at t = 0, the least noise that the network knows; `angle` and `trailing` as far before the data as
-    steps are apart. Raises ConfigError for times outside [0, T - 1].
+    Spacings end at t = 0, the least noise that the network knows; `angle` and `trailing` end one step before the data.
+    Raises ConfigError for times outside [0, T - 1].
     """
     last = schedule.steps - 1
     if not 0 <= start <= last:

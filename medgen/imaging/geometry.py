@@ -26,7 +26,7 @@ IN_PLACE = 0.02
 
 @dataclass(frozen=True)
 class AxisMap:
-    """One axis: [start, stop] of `source` pixels becomes `count` pixels, laid at `place` in a row of `target`."""
+    """One axis: [start, stop] of `source` pixels becomes `count` pixels, put at `place` in a row of `target`."""
 
     source: int
     target: int
@@ -37,7 +37,7 @@ class AxisMap:
 
     @property
     def scale(self) -> float:
-        """Target pixels a source pixel."""
+        """Target pixels per source pixel."""
         return self.count / (self.stop - self.start)
 
     def point(self, coordinate: float) -> float:
@@ -59,7 +59,7 @@ class AxisMap:
 
     @property
     def covered(self) -> slice:
-        """Which of the `count` target pixels have their centre on the source."""
+        """The target pixels, out of `count`, whose centre lies on the source."""
         centres = [self.inverse(self.place + index + 0.5) for index in range(self.count)]
         inside = [index for index, centre in enumerate(centres) if 0 <= centre <= self.source]
         return slice(inside[0], inside[-1] + 1) if inside else slice(0, 0)
@@ -113,7 +113,7 @@ class PlaneMap:
         return PlaneMap(self.y.moved(by[0], source[0]), self.x.moved(by[1], source[1]))
 
     def shifted(self, shift: Pair) -> PlaneMap:
-        """The same for a slice that lies `shift` (y, x) pixels off the one this was made for."""
+        """The same for a slice that is shifted by `shift` (y, x) pixels against the one this was made for."""
         return self.moved((-shift[0], -shift[1]), (self.y.source, self.x.source))
 
     def labels(self, values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -170,7 +170,7 @@ def _whole(source: int, target: int, count: int) -> AxisMap:
 
 
 def _metric(source: int, scale: float, target: int | None) -> AxisMap:
-    """Exactly `scale` target pixels a source pixel; what does not fill a whole pixel at the rim goes."""
+    """Exactly `scale` target pixels per source pixel; a partial pixel at the rim is cut off."""
     count = max(1, math.floor(source * scale + 1e-6))
     if target is not None:
         count = min(count, target)
@@ -236,7 +236,7 @@ def plan_depth(offsets: npt.ArrayLike, spacing: float, thickness: float) -> Dept
 def plan_even(offsets: npt.ArrayLike, spacing: float) -> DepthMap:
     """Slices at any `offsets` -> slices `spacing` mm apart from the first one on, linear between two neighbours.
 
-    A slice that is in its place but for `IN_PLACE` of the spacing is taken as it is.
+    A slice within `IN_PLACE` of the spacing from its place is used unchanged.
     """
     places = np.asarray(offsets, dtype=np.float64)
     count = math.floor((places[-1] - places[0]) / spacing + IN_PLACE) + 1
@@ -247,7 +247,7 @@ def plan_even(offsets: npt.ArrayLike, spacing: float) -> DepthMap:
 
 
 def _between(places: npt.NDArray[np.float64], targets: npt.NDArray[np.float64]) -> DepthMap:
-    """Linear between the two neighbours of each target; beyond the outermost places, as these."""
+    """Linear between the two neighbours of each target; constant beyond the outermost places."""
     inside = np.clip(targets, places[0], places[-1])
     left = np.clip(np.searchsorted(places, inside, side="right") - 1, 0, len(places) - 1)
     right = np.minimum(left + 1, len(places) - 1)

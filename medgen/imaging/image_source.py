@@ -1,4 +1,4 @@
-"""Images however they come: a set, or the DICOM, NIfTI or PNG files themselves, made a set for the time of the run."""
+"""Open images in any form: a set, or DICOM, NIfTI or PNG files, which are made into a temporary set."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Images:
 
 
 def is_set(source: str | Path) -> bool:
-    """Whether to open `source` as a set: - and pipes, HDF5 files and stream files, and what is not there at all."""
+    """Whether to open `source` as a set: `-` and pipes, HDF5 and stream files, and paths that do not exist."""
     path = Path(source)
     if str(source) == "-" or path.suffix.lower() in _SET_SUFFIXES:
         return True
@@ -53,16 +53,16 @@ def is_set(source: str | Path) -> bool:
 
 
 def refuse_for_sets(reading: SourceOptions) -> None:
-    """UsageError where `reading` asks for anything, for a set is not read again."""
+    """UsageError if `reading` has options set, since a set is not read from files again."""
     if changed := reading.changed():
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in changed)
         raise UsageError(f"{flags}: for files and folders, but only sets are given; preprocess them again")
 
 
 def fitting(options: Reading, intensity: Intensity | None = None, shape: tuple[int, ...] | None = None) -> Reading:
-    """`options`, and where they leave it open, the window and scale of `intensity` and the size of `shape` (C, H, W).
+    """`options`, completed by the window and scale of `intensity` and by the size of `shape` (C, H, W).
 
-    Files that do not tell their modality (NIfTI) count as CT where `intensity` is in HU.
+    Files that do not state their modality (NIfTI) count as CT if `intensity` is in HU.
     """
     changes: dict[str, str] = {}
     if intensity is not None:
@@ -88,11 +88,11 @@ def open_images(
     number: int = 1,
     alias: dict[str, str] | None = None,
 ) -> Iterator[Images]:
-    """The set at `source`; anything else goes through preprocess into a set that has no name and ends with the block.
+    """The set at `source`; other files are preprocessed into an unnamed set that is removed at the end of the block.
 
-    What `options.keep_going` leaves out is told, and stands in `reporter.report["left_out"]` as of source `number`.
-    `alias` takes up what cases are called by the names of their files below `source`: equally named pictures and
-    volumes of the next source are called as those of the first, so that they pair. Names of DICOM mean nothing.
+    What `options.keep_going` leaves out is reported, and listed in `reporter.report["left_out"]` under source `number`.
+    `alias` maps the names of files below `source` to ids of cases, and is filled here: equally named pictures and
+    volumes of the next source get the same ids, so that they pair. Names of DICOM files are not used.
     """
     if is_set(source):
         with open_set(source, random_access=True) as stored:
@@ -133,12 +133,12 @@ def open_alike(
     unpaired: Sequence[str | Path] = (),
     intensity: Intensity | None = None,
 ) -> list[Images]:
-    """Open several sources that are to be compared, in their order, each once, until `stack` ends.
+    """Open several sources that are to be compared, in order, each once, until `stack` ends.
 
-    Files are made to fit the first set among them (where there is none, the first of the sources): its window, size and
-    channels, as far as `reading` leaves these open; where there is none, also the `intensity` of a model. Those in
-    `with_splits` are split by patient, the others not; cases of those in `unpaired` keep ids of their own, although
-    files of others are called the same.
+    Files are made to match the first set among them (or, without a set, the first source): its window, size and
+    channels, as far as `reading` leaves these open; without a set, also the `intensity` of a model. Sources in
+    `with_splits` are split by patient, the others not; cases of sources in `unpaired` keep their own ids, even if files
+    of other sources have the same names.
     """
     if all(map(is_set, sources)):
         refuse_for_sets(reading)

@@ -1,1 +1,1 @@
-"""Trained networks: what kinds there are, how they are loaded, and what they say about themselves."""
+"""Trained networks: their kinds, how they are loaded, and what their files say about them."""

@@ -1,4 +1,4 @@
-"""The parts of a condition: where each comes from, and what a network must have to take it."""
+"""The parts of a condition: where each comes from, and what a network needs to accept it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from medgen.nets.options import UNetConfig
 
 
 class Part(NamedTuple):
-    """A part of `Condition`, known by its name there."""
+    """A part of `Condition`, identified by its field name there."""
 
     field: str
-    """Of the network's configuration: what takes the part; 0 or none = nothing does."""
+    """The field of the network's configuration that enables the part; 0 or none = not enabled."""
     told: str
-    """The part for people."""
+    """The part's name in messages."""
     source: str
-    """Who gives it to a network, for people."""
+    """Where a network gets it from, in messages."""
 
 
 PARTS = {
@@ -33,12 +33,12 @@ PARTS = {
 
 
 def condition_of(batch: Mapping[str, Tensor]) -> Condition:
-    """What a batch of samples shows, from its arrays."""
+    """The condition of a batch of samples, from its arrays."""
     return Condition(**{name: batch[name] for name in PARTS if name in batch})
 
 
 def check_fed(network: UNetConfig, fed: Collection[str], learner: str) -> None:
-    """ConfigError for a part of `network` that would be trained without ever seeing what it is for.
+    """ConfigError for a part of `network` that would be trained without ever seeing its input.
 
     `fed` names the parts of the condition that the learner gives the network.
     """
@@ -53,7 +53,7 @@ def check_fed(network: UNetConfig, fed: Collection[str], learner: str) -> None:
 
 
 def fitted_to_vectors(network: UNetConfig, fields: Sequence[str]) -> UNetConfig:
-    """`network` with an entry for each of the set's vector fields; ConfigError if it was asked for another number."""
+    """`network` with one vector entry per vector field of the set; ConfigError if another number was configured."""
     if network.vector_size not in (0, len(fields)):
         told = f"the set's vectors have {len(fields)} fields" if fields else "the set has no vectors"
         raise ConfigError(f"network.vector_size = {network.vector_size}: {told}; leave it out")

@@ -1,4 +1,4 @@
-"""Read a local VAE folder in the diffusers layout, as a Stable Diffusion VAE comes."""
+"""Read a local VAE folder in the diffusers layout, such as that of a Stable Diffusion VAE."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PICKLED = "diffusion_pytorch_model.bin"
 
 
 class DiffusersVAE(NamedTuple):
-    """A VAE's configuration and weights. How its latents are scaled is measured on the images it is trained with."""
+    """A VAE's configuration and weights. The scale of its latents is measured on the images it is trained with."""
 
     config: VAEConfig
     state_dict: dict[str, Tensor]
@@ -27,8 +27,8 @@ class DiffusersVAE(NamedTuple):
 def read_diffusers_folder(path: Path) -> DiffusersVAE:
     """Read `config.json` and `diffusion_pytorch_model.safetensors` of an `AutoencoderKL`.
 
-    A folder of a whole pipeline is taken by its `vae` subfolder. Raises InputMissingError if a file is not there and
-    DataError if it is not what its name says, or is a pickle.
+    If the folder holds a whole pipeline, its `vae` subfolder is read. Raises InputMissingError if a file is missing,
+    and DataError if it is not what its name says, or is a pickle.
     """
     if not path.is_dir():
         raise InputMissingError(f"{path}: no such folder")

@@ -1,7 +1,7 @@
-"""What a model file must say about itself besides weights and network configuration, one struct a kind.
+"""What a model file must say about itself besides weights and network configuration: one struct per kind.
 
-The training commands write these (`save_model(..., facts=msgspec.to_builtins(VAEFacts(...)))`), the inference
-commands read them back (`VAEFacts.read(model.facts, where)`), so the key names stand here and nowhere else.
+The training commands write these (`save_model(..., facts=msgspec.to_builtins(VAEFacts(...)))`), and the inference
+commands read them back (`VAEFacts.read(model.facts, where)`), so the key names are defined here and nowhere else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from medgen.errors import DataError
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """Base: unknown keys are allowed, so that a later system can add facts that older commands need not know."""
+    """Base: unknown keys are allowed, so that a later version can add facts that older commands need not know."""
 
     @classmethod
     def read(cls, facts: Mapping[str, Any], where: str) -> Self:
@@ -39,12 +39,12 @@ class VAEFacts(Facts, frozen=True):
 
     @property
     def latent_space(self) -> LatentSpace:
-        """What networks see of its latents."""
+        """How its latents are scaled and shifted for networks."""
         return LatentSpace(self.latent_scale, self.latent_shift)
 
 
 class LatentFacts(Facts, frozen=True, kw_only=True):
-    """What every model of latents says about them; the defaults are those of a model of images."""
+    """Facts that every model of latents has about them; the defaults are those of a model of images."""
 
     vae_digest: str = ""
     latent_scale: Scale = 1.0
@@ -52,7 +52,7 @@ class LatentFacts(Facts, frozen=True, kw_only=True):
 
     @property
     def latent_space(self) -> LatentSpace:
-        """What the network sees of latents."""
+        """How latents are scaled and shifted for the network."""
         return LatentSpace(self.latent_scale, self.latent_shift)
 
 
@@ -65,18 +65,18 @@ class DenoiserFacts(LatentFacts, frozen=True):
     objective: str  # eps, x0, v or flow
     intensity: Intensity
     vector_fields: tuple[str, ...] = ()
-    mask_names: tuple[str, ...] = ()  # of the values 0 (background), 1, ... of masks; empty where it takes none
-    spacing: tuple[float, float, float] | None = None  # (z, y, x) mm where the training set has one for all cases
+    mask_names: tuple[str, ...] = ()  # of the values 0 (background), 1, ... of masks; empty if it takes none
+    spacing: tuple[float, float, float] | None = None  # (z, y, x) mm, if all cases of the training set have the same
     stored_dtype: Literal["int16", "uint8", "uint16", "float32"] = "int16"  # image space only; else the VAE says it
 
 
 class InterpolatorFacts(LatentFacts, frozen=True):
-    """Facts of kind "interpolator": the VAE it looks through, its diffusion, and the lengths (mm) it was trained on."""
+    """Facts of kind "interpolator": the VAE of its latents, its diffusion, and the lengths (mm) it was trained on."""
 
     schedule: dict[str, Any]  # as in DenoiserFacts, like the next two
     objective: str
     intensity: Intensity
-    residual_std: float  # what it predicts is multiplied by this, and added to the latents of the guess
+    residual_std: float  # its prediction is multiplied by this, and added to the latents of the first guess
     depth: int  # thin slices in a window
     plane: tuple[int, int]  # height and width of the slices, in pixels
     thick_spacing: tuple[float, float]  # from, to
@@ -84,7 +84,7 @@ class InterpolatorFacts(LatentFacts, frozen=True):
 
 
 def check_intensity(images: SetHeader, facts: VAEFacts | NormalizerFacts) -> Intensity:
-    """The intensity of an image set; DataError if its window, or its unit, is not that of the model's images."""
+    """The intensity of an image set; DataError if its window or unit is not that of the model's images."""
     ours, theirs = images.intensity, facts.intensity
     if ours is None:
         raise DataError("the set does not say what its image values mean (no intensity); preprocess it again")

@@ -1,4 +1,4 @@
-"""The kinds of trained networks: how each is built, and what its file must say."""
+"""The kinds of trained networks: how each is built, and which facts its file must hold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Kind(NamedTuple):
     """What a kind of model is made of."""
 
     network: Callable[[Any], nn.Module]
-    """Builds the network of its configuration."""
+    """Builds the network from its configuration."""
     configuration: type[Options]
     facts: type[Facts]
 
@@ -29,4 +29,4 @@ KINDS = {
     "interpolator": Kind(UNet, UNetConfig, InterpolatorFacts),
     "normalizer": Kind(UNet, UNetConfig, NormalizerFacts),
 }
-"""Every kind by the name that stands in the file."""
+"""Every kind, by its name in the file."""

@@ -1,4 +1,4 @@
-"""What options of every command that runs trained networks have in common."""
+"""Options that every command that runs trained networks has in common."""
 
 from __future__ import annotations
 

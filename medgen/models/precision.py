@@ -1,8 +1,9 @@
-"""At which precision a network runs: as asked for, or, where "auto" is on a CPU, as a short measurement decides.
+"""The precision at which a network runs: as asked for, or, for "auto" on a CPU, as a short measurement decides.
 
-Processors that have instructions for bfloat16 may still be slower in it, and small networks go either way. So the parts
-of the network at hand are timed in both, as they are used: forward, and for training backward too. The layout of images
-and the kernels of upsampling and attention are chosen likewise for inference, where a precision is not asked for.
+Processors with bfloat16 instructions may still be slower in it, and small networks can go either way. So the parts of
+the network at hand are timed in both precisions, as they are used: forward, and for training backward too. If no
+precision is asked for, the layout of images and the kernels of upsampling and attention are chosen likewise for
+inference.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from medgen.nets.options import Precision, UNetConfig, VAEConfig
 from medgen.nets.units import samples
 
 LEAD = 1.25
-"""How many times as fast bfloat16 must be to be taken: less is noise, or not worth its rounding."""
+"""How many times as fast bfloat16 must be to be chosen: less may be noise, or is not worth its rounding."""
 KERNEL_LEAD = 1.15
 """The same for a kernel other than the default."""
 
@@ -34,7 +35,7 @@ Network = UNetConfig | VAEConfig
 
 
 class Choice(NamedTuple):
-    """A precision, and why."""
+    """A precision, and why it was chosen."""
 
     dtype: torch.dtype
     reason: str
@@ -50,7 +51,7 @@ class Choice(NamedTuple):
 
 
 def choose(precision: Precision, network: Network, device: torch.device, *, training: bool = False) -> Choice:
-    """The precision for a network of this shape; "auto" on a CPU is measured once a process."""
+    """The precision for a network of this shape; "auto" on a CPU is measured once per process."""
     if precision == "float16" and device.type == "cpu":
         raise ConfigError("precision = float16: a CPU is slower in it than in float32; take auto, float32 or bfloat16")
     if precision != "auto":
@@ -75,12 +76,12 @@ def measure(network: Network, training: bool, clock: Clock = time.process_time) 
 
 @functools.cache
 def measured(network: Network, training: bool) -> Times:
-    """What `measure` finds for networks of this shape, once a process."""
+    """The result of `measure` for networks of this shape, measured once per process."""
     return measure(network, training)
 
 
 def choose_kernels(network: Network, dtype: torch.dtype, clock: Clock = time.process_time) -> Kernels:
-    """The kernels with which inference in `dtype` is fastest, one choice after the other."""
+    """The kernels with which inference in `dtype` is fastest; the choices are made one after the other."""
     kernels = DEFAULT
     for name in Kernels._fields:
         other = kernels._replace(**{name: not getattr(kernels, name)})
@@ -96,7 +97,7 @@ def choose_kernels(network: Network, dtype: torch.dtype, clock: Clock = time.pro
 
 @functools.cache
 def measured_kernels(network: Network, dtype: torch.dtype) -> Kernels:
-    """What `choose_kernels` finds for networks of this shape, once a process."""
+    """The result of `choose_kernels` for networks of this shape, measured once per process."""
     return choose_kernels(network, dtype)
 
 
@@ -106,7 +107,7 @@ def _parts(network: Network) -> list[tuple[nn.Module, tuple[Tensor | None, ...]]
 
 
 def _concerns(name: str, part: nn.Module, dtype: torch.dtype) -> bool:
-    """Whether the kernel that is chosen by `name` has work in this part."""
+    """Whether the kernel choice called `name` affects this part."""
     if name == "channels_last":
         return any(isinstance(module, nn.Conv2d) for module in part.modules())
     if name == "fused_upsampling":
@@ -117,7 +118,7 @@ def _concerns(name: str, part: nn.Module, dtype: torch.dtype) -> bool:
 def _pass(
     part: nn.Module, inputs: tuple[Tensor | None, ...], dtype: torch.dtype, training: bool, kernels: Kernels
 ) -> Callable[[], object]:
-    """A pass through the part as trainings make it, in mixed precision and back, or as inference does."""
+    """A pass through the part as in training (mixed precision, forward and backward) or as in inference."""
     part = copy.deepcopy(part)
     values = [value if value is None else value.to(dtype) for value in inputs]
     if training:

@@ -1,4 +1,4 @@
-"""Which of two ways to compute is faster on this processor, so that noise does not decide."""
+"""Which of two ways to compute is faster on this processor, measured so that noise does not decide."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ ROUNDS = 3
 LONG = 0.02
 """Seconds of a pass that is timed once: nothing short disturbs it much."""
 HOPELESS = 3.0
-"""How many times as slow the second way is where it needs no further look."""
+"""How many times as slow the second way must be to need no further timing."""
 
 Clock = Callable[[], float]
 Pass = Callable[[], object]
 
 
 class Times(NamedTuple):
-    """Processor seconds of all passes one way and another."""
+    """Processor seconds of all passes, the first way and the second way."""
 
     first: float
     second: float
@@ -31,15 +31,15 @@ class Times(NamedTuple):
 
 
 def in_turns(passes: Sequence[tuple[Pass, Pass]], clock: Clock = time.process_time) -> Times:
-    """Time passes, each of them both ways, in turns.
+    """Time all passes, each of them both ways in turn.
 
-    The clock counts what this process computes, and not how long it waits for a processor that others use too.
+    The clock counts the processor time of this process, not the time it waits for a processor that others use too.
     """
     sums = [0.0, 0.0]
     for both in passes:
         best = [math.inf, math.inf]
         for run in both:
-            run()  # makes plans and finds memory
+            run()  # warm-up: makes plans and allocates memory
         for number in range(ROUNDS):
             for way, run in enumerate(both):
                 began = clock()

@@ -1,4 +1,4 @@
-"""Trained networks, ready to run: on their device, at their precision, with the facts that belong to them."""
+"""Trained networks, ready to run: on their device, at their precision, with their facts."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from medgen.nets.unet import UNet
 from medgen.nets.vae import VAE, Posterior
 
 ROWS = 4
-"""CPU kernels sum in another order for odd batches, which bfloat16 makes visible. In multiples of this, an image comes
-out bitwise the same in any batch, so that shards join into exactly the unsharded result."""
+"""CPU kernels sum in another order for odd batch sizes, which shows in bfloat16. In batches of a multiple of this, an
+image's result has the same bits in any batch, so that shards join into exactly the unsharded result."""
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 FactsT = TypeVar("FactsT", bound=Facts)
@@ -34,7 +34,7 @@ FactsT = TypeVar("FactsT", bound=Facts)
 
 @dataclass(frozen=True)
 class Trained(Generic[NetworkT, FactsT]):
-    """A network of one kind that runs at a precision of its own and answers in float32; its weights never change."""
+    """A network of one kind that runs at its own precision and returns float32; its weights never change."""
 
     kind: ClassVar[str]
 
@@ -49,10 +49,10 @@ class Trained(Generic[NetworkT, FactsT]):
     def load(
         cls, path: Path, device: torch.device, precision: Precision = "auto", *, ema: bool = True, tuned: bool = True
     ) -> Self:
-        """The network in the model file `path`, with the averaged weights if `ema` and it has them.
+        """The network in the model file `path`, with the averaged weights if `ema` is set and the file has them.
 
-        At precision "auto" on a CPU it also gets the kernels that are fastest there, if `tuned`.
-        Raises DataError if the file is of another kind, or of another version, or its weights do not fit.
+        At precision "auto" on a CPU, it also gets the kernels that are fastest there, if `tuned`.
+        Raises DataError if the file is of another kind or version, or its weights do not fit.
         """
         model = open_model(path, kind=cls.kind)
         kind = KINDS[cls.kind]
@@ -60,7 +60,7 @@ class Trained(Generic[NetworkT, FactsT]):
         try:
             configuration: Any = convert(kind.configuration, model.config, str(path))
             network: Any = kind.network(configuration)
-        except ConfigError as error:  # nothing the user configured: the file comes from another version
+        except ConfigError as error:  # not the user's configuration: the file comes from another version
             raise DataError(f"{error}; this version of medgen cannot build the network") from None
         try:
             network.load_state_dict(model.weights(ema=ema))
@@ -70,7 +70,7 @@ class Trained(Generic[NetworkT, FactsT]):
         chosen = choose(precision, configuration, device)
         tuned = tuned and precision == "auto" and device.type == "cpu"
         kernels = measured_kernels(configuration, chosen.dtype) if tuned else DEFAULT
-        # Autocast would keep float32 weights and convert them all again in each call.
+        # Autocast would keep float32 weights and convert all of them again in each call.
         network.to(device, chosen.dtype).eval().requires_grad_(False)
         use_kernels(network, kernels)
         return cls(network, facts, model, device, chosen, kernels)
@@ -82,7 +82,7 @@ class Trained(Generic[NetworkT, FactsT]):
 
 
 def precisions(networks: Iterable[Trained[Any, Any]]) -> str:
-    """The precisions of a command's networks, in their order, for the provenance; one name where they agree."""
+    """The precisions of a command's networks, in their order, for the provenance; one name if they agree."""
     names = [network.precision.name for network in networks]
     return names[0] if len(set(names)) == 1 else ", ".join(names)
 
@@ -105,11 +105,11 @@ class FrozenVAE(Trained[VAE, VAEFacts]):
         return images[: len(latents)].float()
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> what is left of them after the mean latent."""
+        """Images (B, C, H, W) -> their reconstruction from the mean latent."""
         return self.decode(self.encode(images).mean)
 
     def _own_precision(self) -> torch.autocast:
-        """Inside a training the weights' type counts all the same, so that latents are those of inference."""
+        """Use the type of the weights even inside a training's autocast, so that latents equal those of inference."""
         return torch.autocast(self.device.type, enabled=False)
 
     def latents(self, images: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class FrozenVAE(Trained[VAE, VAEFacts]):
         return self.decode(self.facts.latent_space.unscaled(latents))
 
     def check_made(self, latents: LatentFacts | SetHeader, holder: str) -> None:
-        """DataError unless the latents that the set or model `holder` tells of are those of this VAE."""
+        """DataError unless the latents of the set or model called `holder` were made by this VAE."""
         if self.model.digest != latents.vae_digest:
             raise DataError(
                 f"{holder}: has latents of the VAE {latents.vae_digest[:12]}, but {self.model.path} is the VAE "
@@ -145,7 +145,7 @@ class TrainedUNet(Trained[UNet, FactsT]):
         *,
         head: str | None = None,
     ) -> Tensor:
-        """Answer to x (B, c, *S) at t (B,), with the arguments of `UNet.forward`: (B, c', *S), float32."""
+        """The prediction for x (B, c, *S) at t (B,), with the arguments of `UNet.forward`: (B, c', *S), float32."""
         output: Tensor = self.network(
             self._prepared(x),
             _padded(t.to(self.device), like=x),
@@ -156,7 +156,7 @@ class TrainedUNet(Trained[UNet, FactsT]):
 
     @torch.inference_mode()
     def prepared(self, condition: Condition) -> Condition:
-        """The condition of a batch of images for many calls, with what does not change from call to call done once."""
+        """The condition of a batch of images, prepared for many calls: work common to all of them is done once."""
         if condition.mask is None:
             return condition
         mask = condition.mask.to(self.device)
@@ -165,25 +165,25 @@ class TrainedUNet(Trained[UNet, FactsT]):
 
 
 class Denoiser(TrainedUNet[DenoiserFacts]):
-    """What `generate` samples with: x (B, c, h, w) under a condition."""
+    """The network of `generate`: sees x (B, c, h, w) under a condition."""
 
     kind = "denoiser"
 
 
 class Interpolator(TrainedUNet[InterpolatorFacts]):
-    """What `interpolate` samples with: x (B, C, N, h, w) for slices whose scales are the vector (B, 3)."""
+    """The network of `interpolate`: sees x (B, C, N, h, w), for slices whose scales are the vector (B, 3)."""
 
     kind = "interpolator"
 
 
 class NormalizerNetwork(TrainedUNet[NormalizerFacts]):
-    """What `normalize` asks: x (B, c, h, w) for one of the heads "diffusion" and "flow"."""
+    """The network of `normalize`: sees x (B, c, h, w), with the head "diffusion" or "flow"."""
 
     kind = "normalizer"
 
 
 def check_pair(model: Denoiser | NormalizerNetwork, vae: FrozenVAE | None) -> None:
-    """Raise unless a model's latents are those of the VAE: UsageError for one too many or few, else DataError."""
+    """Raise unless a model's latents are those of the VAE: UsageError for a VAE too many or missing, else DataError."""
     if model.facts.space == "image":
         if vae is not None:
             raise UsageError("the model works on images, not latents; leave --vae out")
@@ -194,9 +194,9 @@ def check_pair(model: Denoiser | NormalizerNetwork, vae: FrozenVAE | None) -> No
 
 
 def _padded(values: Tensor, like: Tensor) -> Tensor:
-    """Rows (B, ...), on the CPU and for images `like` the last one repeated up to a multiple of ROWS.
+    """Rows (B, ...); on the CPU and for images `like`, the last row is repeated up to a multiple of ROWS.
 
-    Where a gradient flows, nothing depends on single bits, and rows cost their time twice.
+    Not where a gradient flows: there nothing depends on single bits, and extra rows cost time twice.
     """
     needed = values.device.type == "cpu" and like.ndim == 4 and not like.requires_grad
     missing = -len(values) % ROWS if needed else 0

@@ -12,13 +12,13 @@ from medgen.nets.blocks import zeroed
 from medgen.nets.options import count_heads
 
 FEW_TOKENS = 512
-"""Up to here torch's fused attention in bfloat16 on a CPU is slower than its formula, backward twice to five times."""
+"""Up to this many, torch's fused attention in bfloat16 on a CPU is slower than the formula, backward 2 to 5 times."""
 
 
 def full_attention(query: Tensor, key: Tensor, value: Tensor, *, formula: bool = True) -> Tensor:
     """softmax(q k^T / sqrt(d)) v for (B, heads, N, d) (Vaswani et al. 2017, eq. 1); O(N^2) time.
 
-    `formula`: few tokens in bfloat16 on a CPU go by the formula instead of torch's fused kernel.
+    `formula`: for few tokens in bfloat16 on a CPU, compute the formula directly instead of by torch's fused kernel.
     """
     if formula and query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[-2] <= FEW_TOKENS:
         weights = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, heads, N, M)
@@ -89,7 +89,7 @@ def to_tokens(x: Tensor) -> Tensor:
 
 
 def to_grid(tokens: Tensor, like: Tensor) -> Tensor:
-    """(B, N, C) -> (B, C, *S), S as in `like`."""
+    """(B, N, C) -> (B, C, *S), with S as in `like`."""
     return tokens.transpose(1, 2).reshape(like.shape)
 
 

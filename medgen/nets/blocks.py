@@ -95,8 +95,8 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Double the sides by repetition, then convolve; depth only with `depth`.
 
-    Along a doubled side the kernel's 3 taps fall on 2 pixels. So both operations together are one transposed
-    convolution whose taps are sums of the kernel's, with 4/9 of the products where two sides are doubled.
+    Along a doubled side, the kernel's 3 taps fall on 2 pixels. So the two operations together are one transposed
+    convolution whose taps are sums of the kernel's, with 4/9 of the products if two sides are doubled.
     """
 
     def __init__(self, dims: int, width: int, *, depth: bool = False) -> None:
@@ -117,24 +117,24 @@ class Upsample(nn.Module):
         return out
 
     def freeze(self) -> None:
-        """Make the kernel once for all calls: the weights stay as they are, where they are."""
+        """Compute the kernel once for all calls, given that the weights no longer change or move."""
         self._frozen = self._kernel().detach()
 
     def _kernel(self) -> Tensor:
-        """That of the transposed convolution, (C, C, *taps)."""
+        """The kernel of the transposed convolution, (C, C, *taps)."""
         sums = functools.reduce(torch.kron, [_tap_sums(stride, self.conv.weight) for stride in self.strides])
         kernel = self.conv.weight.flatten(2) @ sums  # (C, C, taps)
         return kernel.view(*kernel.shape[:2], *(2 + stride for stride in self.strides)).transpose(0, 1)
 
 
 def _tap_sums(stride: int, like: Tensor) -> Tensor:
-    """Matrix (3, 2 + stride) from the taps of a convolution to those of the transposed one of that stride."""
+    """Matrix (3, 2 + stride) from the taps of a convolution to those of the transposed convolution of that stride."""
     turned = torch.eye(3, dtype=like.dtype, device=like.device).flip(0)
     return turned if stride == 1 else F.pad(turned, (1, 0)) + F.pad(turned, (0, 1))
 
 
 class AttentionGate(nn.Module):
-    """Weigh each position of a skip connection by what the decoder sees there (Oktay et al. 2018, eq. 1-2)."""
+    """Weight each position of a skip connection by what the decoder sees there (Oktay et al. 2018, eq. 1-2)."""
 
     def __init__(self, dims: int, skip_width: int, gate_width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Where networks run and at which precision."""
+"""The device on which networks run, and their precision."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medgen.errors import UnavailableError, UsageError
 
 
 def resolve_device(name: str) -> torch.device:
-    """Find the device called auto, cpu, cuda or cuda:i; auto is CUDA where there is one."""
+    """Find the device called auto, cpu, cuda or cuda:i; auto is CUDA if it is available."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, separator, number = name.partition(":")
@@ -27,7 +27,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def machine(device: torch.device) -> str:
-    """What computes, as far as the last bits of a result depend on it: the GPU, or processor, kernels and threads."""
+    """The hardware, as far as the last bits of a result depend on it: the GPU, or processor, kernels and threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -36,7 +36,7 @@ def machine(device: torch.device) -> str:
 
 
 def processor() -> str:
-    """Model name of the processor, where the system tells it."""
+    """Model name of the processor, if the system provides it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -53,23 +53,23 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Lay out images (B, C, H, W) or volumes (B, C, D, H, W) with the channels of a place side by side in memory."""
+    """Lay out images (B, C, H, W) or volumes (B, C, D, H, W) with the channels of a pixel side by side in memory."""
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
     return x.contiguous(memory_format=layouts[x.ndim]) if x.ndim in layouts else x
 
 
 def lay_channels_last(network: nn.Module) -> None:
-    """Lay out the kernels of convolutions so; what they make of any input is then laid out so too."""
+    """Lay out the kernels of convolutions like that; their outputs are then laid out like that for any input."""
     for parameter in network.parameters():
         parameter.data = channels_last(parameter.data)
 
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Compute in float32 inside the block or function, for figures that others must find again.
+    """Compute in float32 inside the block or function, for figures that others must be able to reproduce.
 
-    There is no mixed precision then, nor the TF32 or bfloat16 that torch may put in place of float32, and does put in
-    convolutions on CUDA unless it is told not to. A backward pass takes place later and is not bound.
+    This turns off mixed precision, and also the TF32 or bfloat16 that torch may use in place of float32, and by default
+    does use in convolutions on CUDA. A backward pass takes place later and is not affected.
     """
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in _product_settings()]
     with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
@@ -83,7 +83,7 @@ def exact_float32() -> Iterator[None]:
 
 
 def _product_settings() -> list[tuple[Any, str, object]]:
-    """Where torch is told how to multiply float32, and the value that means float32."""
+    """Torch's settings for how to multiply float32, each with the value that means float32."""
     backends: Any = torch.backends  # whose settings are not typed
     if not hasattr(backends.cudnn, "conv"):  # before torch 2.9
         return [(owner, "allow_tf32", False) for owner in (backends.cuda.matmul, backends.cudnn)]

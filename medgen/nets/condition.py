@@ -1,4 +1,4 @@
-"""What a network is asked to show, as tensors: one thing, whatever its parts are."""
+"""The condition of a network as tensors: one object, whatever its parts are."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from medgen.errors import DataError
 
 @dataclass(frozen=True)
 class Condition:
-    """What each sample of a batch is to show; None for a part means that nothing is asked of it.
+    """What each sample of a batch should show; a part that is None is not conditioned on.
 
-    "No condition" (null) has a meaning of its own to a network, which learns it for classifier-free guidance.
+    "No condition" (null) is an input of its own, which a network learns for classifier-free guidance.
     """
 
     vector: Tensor | None = None
@@ -23,14 +23,14 @@ class Condition:
     mask: Tensor | None = None
     """(B, M, H, W), 1 where a pixel belongs to class k + 1 and 0 elsewhere; background has no channel."""
     hint: Tensor | None = None
-    """(B, width, h, w), what a UNet made of the mask before many calls under it; see `UNet.prepared`."""
+    """(B, width, h, w), the UNet's features of the mask, made once for many calls; see `UNet.prepared`."""
     tokens: Tensor | None = None
-    """(B, L, context_width), a row a word."""
+    """(B, L, context_width), one row per word."""
     present: Tensor | None = None
-    """(B,) bool, where the condition counts; False = null for all parts of the sample. None = it counts everywhere."""
+    """(B,) bool: whether the condition applies; False = null for all parts of the sample. None = it applies to all."""
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Condition:
-        """The condition with `change` applied to every tensor of it."""
+        """The condition with `change` applied to each of its tensors."""
         return Condition(**{name: change(part) for name, part in self._given().items()})
 
     def to(self, device: torch.device) -> Condition:
@@ -42,13 +42,13 @@ class Condition:
         return self.each(lambda part: part[rows])
 
     def dropped(self, present: Tensor) -> Condition:
-        """The condition where `present` (B,) bool is True as well, and null elsewhere."""
+        """The condition, made null where `present` (B,) bool is False."""
         before = self.present
         both = present if before is None else before & present
         return Condition(**{**self._given(), "present": both})
 
     def null(self) -> Condition:
-        """No condition for any sample of the batch, in the same shapes, so that it can be joined with this one."""
+        """The null condition for every sample of the batch, in the same shapes, so that it can be joined with this."""
         given = self._given()
         if not given:
             return self
@@ -70,7 +70,7 @@ class Condition:
         return {name: part for name, part in parts.items() if part is not None}
 
     def _counted(self) -> dict[str, Tensor]:
-        """The tensors, and where the condition counts in any case."""
+        """The tensors, with `present` filled in if it is None."""
         given = self._given()
         if given and self.present is None:
             first = next(iter(given.values()))

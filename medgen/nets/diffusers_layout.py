@@ -57,7 +57,7 @@ def from_diffusers(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> 
 
 
 def _config(config: Mapping[str, Any]) -> VAEConfig:
-    """Translate the settings; those that change nothing in the network are passed over."""
+    """Translate the settings; those that do not change the network are ignored."""
     quant = bool(config.get("use_quant_conv", True))
     widths = list(config.get("block_out_channels", (64,)))
     supported: dict[str, object] = {
@@ -94,7 +94,7 @@ def _rename(key: str) -> str:
 
 
 def _join_attention(state: dict[str, Tensor], prefix: str) -> None:
-    """Stack query, key and value to one projection; some files hold projections as 1x1 convolutions."""
+    """Stack query, key and value into one projection; some files hold projections as 1x1 convolutions."""
     if f"{prefix}.q.weight" not in state:
         return
     for kind in ("weight", "bias"):

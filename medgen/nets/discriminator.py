@@ -9,9 +9,9 @@ from medgen.nets.options import DiscriminatorConfig
 
 
 class PatchDiscriminator(nn.Module):
-    """Judge each patch of an image: one logit a patch, high where it looks real.
+    """Judge each patch of an image: one logit per patch, high where it looks real.
 
-    Group norm stands where the paper has batch norm, so that a judgement does not depend on the rest of the batch.
+    Group norm replaces the paper's batch norm, so that a logit does not depend on the rest of the batch.
     """
 
     def __init__(self, config: DiscriminatorConfig) -> None:
@@ -35,7 +35,7 @@ class PatchDiscriminator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, C, H, W) in [-1, 1] to logits (B, 1, h, w)."""
         config = self.config
-        smallest = 3 * 2**config.layers  # two convolutions without stride take one pixel each at 1 / 2^layers
+        smallest = 3 * 2**config.layers  # two unstrided convolutions each take off one pixel at 1 / 2^layers
         if x.ndim != 4 or x.shape[1] != config.in_channels or min(x.shape[-2:]) < smallest:
             raise DataError(
                 f"images of shape {tuple(x.shape)} do not fit the discriminator: expected (B, C, H, W), "

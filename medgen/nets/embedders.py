@@ -78,7 +78,7 @@ class VectorEmbedder(nn.Module):
 
 
 class VectorMap(nn.Module):
-    """A condition vector drawn onto the grid, for conditions that speak of places.
+    """A condition vector drawn onto the grid, for conditions that name positions.
 
     Channel c at place p is sum_f W_cf(v) w_f(p): a bilinear form of the waves of the vector's numbers and the waves of
     the coordinates. cos(a x0) cos(a x) + sin(a x0) sin(a x) = cos(a (x - x0)), so that one linear layer can already
@@ -89,7 +89,7 @@ class VectorMap(nn.Module):
         super().__init__()
         self.octaves = octaves
         self.width = width
-        # Silent at first: otherwise the drawing is noise that the network must learn to look through.
+        # Zero at first: otherwise the drawing is noise that the network must learn to ignore.
         self.weigh = zeroed(nn.Linear(size * (1 + 2 * octaves), width * dims * (1 + 2 * octaves)))
 
     def forward(self, vector: Tensor, present: Tensor | None, shape: tuple[int, ...]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Ways to compute one and the same: which is faster depends on processor, shape and precision."""
+"""Alternative ways to compute the same result: which is faster depends on processor, shape and precision."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from medgen.nets.compute import lay_channels_last
 
 
 class Kernels(NamedTuple):
-    """The way for each choice there is; results agree to rounding. The defaults were fastest where they were tried."""
+    """The way chosen for each computation; results agree to rounding. The defaults were fastest in our tests."""
 
     channels_last: bool = True
-    """Channels side by side in memory, where inference is of images; for volumes it gains nothing."""
+    """Channels side by side in memory, for inference on images; it gains nothing for volumes."""
     fused_upsampling: bool = True
     """One transposed convolution instead of repetition and convolution."""
     attention_formula: bool = True
-    """On a CPU, attention in bfloat16 to few tokens by its formula instead of torch's fused kernel."""
+    """On a CPU, attention in bfloat16 to few tokens is computed by its formula instead of torch's fused kernel."""
 
     def __str__(self) -> str:
-        """What is not as by default, in words."""
+        """The choices that differ from the defaults, in words."""
         names = ("the plain layout", "upsampling in two steps", "torch's kernel of attention")
         return " and ".join(name for name, default in zip(names, self, strict=True) if not default)
 
@@ -31,7 +31,7 @@ DEFAULT = Kernels()
 
 
 def use_kernels(network: nn.Module, kernels: Kernels) -> None:
-    """Let all parts of a network, whose weights change no more, compute in these ways."""
+    """Make all parts of a network, whose weights no longer change, compute in these ways."""
     if kernels.channels_last and not any(isinstance(part, nn.Conv3d) for part in network.modules()):
         lay_channels_last(network)
     for part in network.modules():

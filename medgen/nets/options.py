@@ -1,4 +1,4 @@
-"""Shapes of networks, and how they compute: light enough for command files to import."""
+"""Options for the shapes of networks and how they compute: light enough for command files to import."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from medgen.errors import ConfigError
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 AttentionKind = Literal["none", "linear", "full"]
 Hint = Literal["sum", "concat"]
-"""What an image branch takes in: the image alone, or image and mask as channels of one hint. What it makes of that is
-added to what the mask branch makes of the mask, either way."""
+"""Input of an image branch: the image alone, or image and mask as channels of one hint. Either way, its residuals are
+added to those of the mask."""
 Count = Annotated[int, Meta(ge=1)]
 Size = Annotated[int, Meta(ge=0)]
 
 
 class SideConfig(Options, frozen=True):
-    """Shape of the side network, by which a UNet sees a mask."""
+    """Shape of the side network, through which a UNet sees a mask."""
 
     classes: Count = 1
     """Channels of the mask: its classes but the background."""
@@ -37,7 +37,7 @@ class UNetConfig(Options, frozen=True):
     out_channels: Count = 8
     widths: Annotated[tuple[Count, ...], Meta(min_length=1)] = (128, 256, 512)
     blocks: Count = 2
-    """Residual blocks a level on the way down; one more on the way up."""
+    """Residual blocks per level on the way down; one more on the way up."""
     attention: tuple[AttentionKind, ...] = ("none", "linear", "full")
     """Self-attention of each level, finest first."""
     mid_attention: AttentionKind = "full"
@@ -51,11 +51,11 @@ class UNetConfig(Options, frozen=True):
     """Numbers in the condition vector; 0 = no vector condition."""
     vector_hidden: Count = 256
     vector_map: Annotated[int, Meta(ge=0, le=12)] = 0
-    """Octaves of waves by which the vector is also drawn onto the grid, where it speaks of places; 0 = not drawn."""
+    """Octaves of waves that also draw the vector onto the grid, for vectors that name positions; 0 = not drawn."""
     context_width: Size = 0
     """Width of the context tokens for cross-attention at every level; 0 = none."""
     side: SideConfig | None = None
-    """The side network that takes a mask; none = the UNet takes no mask."""
+    """The side network for masks; none = the UNet takes no mask."""
     gated_skips: bool = False
     heads: Annotated[tuple[str, ...], Meta(min_length=1)] = ("output",)
     """Names of the outputs, each with out_channels; the first is the default."""
@@ -94,7 +94,7 @@ class VAEConfig(Options, frozen=True):
     latent_channels: Count = 8
     widths: Annotated[tuple[Count, ...], Meta(min_length=1)] = (64, 128, 256, 512)
     blocks: Count = 2
-    """Residual units a level of the encoder; the decoder has one more."""
+    """Residual units per level of the encoder; the decoder has one more."""
     groups: Count = 8
     norm_eps: Annotated[float, Meta(gt=0)] = 1e-6
     mid_attention: bool = False

@@ -1,4 +1,4 @@
-"""A light UNet that segments images: what pairs of images and masks are worth is told by what it learns from them."""
+"""A light UNet that segments images: what it learns from pairs of images and masks shows how useful they are."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ NORM_EPS = 1e-5
 
 
 class Segmenter(nn.Module):
-    """Images to the logits of classes, at the images' own size (Ronneberger et al. 2015).
+    """Maps images to the logits of classes, at the images' own size (Ronneberger et al. 2015).
 
-    One residual block a level on the way down and one on the way up; widths double from level to level.
+    There is one residual block per level on the way down and one on the way up; widths double from level to level.
     """
 
     def __init__(self, channels: int, classes: int, width: int) -> None:

@@ -22,19 +22,19 @@ __all__ = ["UNet", "UNetConfig"]
 
 
 class Encoded(NamedTuple):
-    """What a UNet has made of a noisy input before the way up."""
+    """The state of a UNet after the way down and the middle, before the way up."""
 
     embedding: Tensor
     """Of the time and the vector, (B, time_width)."""
     tokens: Tensor | None
     """(B, L, context_width)."""
     present: Tensor | None
-    """Where the condition counts, (B,) bool; None = everywhere."""
+    """Whether the condition applies, (B,) bool; None = to all samples."""
     features: list[Tensor]
     """The skips, finest first, and the middle."""
 
     def repeated(self, times: int) -> Encoded:
-        """The same batch so many times, one after another."""
+        """The batch repeated `times` times, one after another."""
 
         def repeat(part: Tensor) -> Tensor:
             return part.repeat(times, *[1] * (part.ndim - 1))
@@ -50,11 +50,11 @@ class Encoded(NamedTuple):
 
 
 class UNet(nn.Module):
-    """Network of a diffusion model: noisy input, time and conditions to a prediction of the same shape.
+    """Network of a diffusion model: maps noisy input, time and conditions to a prediction of the same shape.
 
-    The null condition ("no condition", for classifier-free guidance) is learned: an embedding of its own for the
-    vector and a token of its own for the tokens, which stand in where the condition is not present. A mask acts through
-    the side network, whose residuals are zero there.
+    The null condition ("no condition", for classifier-free guidance) is learned: one embedding replaces the vector and
+    one token replaces the tokens where the condition is not present. A mask acts through the side network, whose
+    residuals are zero there.
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -71,7 +71,7 @@ class UNet(nn.Module):
         self.null_context = None
         if config.context_width:
             self.null_context = nn.Parameter(torch.randn(1, 1, config.context_width) * 0.02)
-        # Heads may stand for different kinds of time (diffusion, flow): each further one embeds its own.
+        # Heads may use different kinds of time (diffusion, flow), so each further head has its own time embedder.
         self.head_times = nn.ModuleList(TimeEmbedder(width, config.time_width) for _ in config.heads[1:])
         self.down = DownPath(config)
         self.middle = Middle(config)
@@ -97,10 +97,10 @@ class UNet(nn.Module):
     ) -> Tensor:
         """Map x (B, C, [D,] H, W) to (B, out_channels, [D,] H, W).
 
-        time: (B,) or one number, in [0, 1000). condition: what each sample is to show. residuals: added to the skips,
+        time: (B,) or one number, in [0, 1000). condition: what each sample should show. residuals: added to the skips,
         in the order in which the way down makes them (input convolution; then for each level, finest first, its blocks
-        and its downsampling), and last to the middle's output; None = those of the condition's mask, if it has one.
-        head: which output; None = the first.
+        and its downsampling), and the last one to the middle's output; None = those of the condition's mask, if it has
+        one. head: which output; None = the first.
         """
         seen = self.see(x, time, condition, head=head)
         if residuals is None:
@@ -131,7 +131,7 @@ class UNet(nn.Module):
         return out
 
     def _embed(self, batch: int, time: Tensor, condition: Condition, head: int) -> Tensor:
-        """Embedding of the head's time and of the vector, (B, time_width), with the SiLU every block begins with."""
+        """Embedding of the head's time and of the vector, (B, time_width), after the SiLU that every block needs."""
         embedder = self.time if head == 0 else self.head_times[head - 1]
         embedding: Tensor = embedder(time.reshape(-1).expand(batch))
         if self.vector is not None:
@@ -141,7 +141,7 @@ class UNet(nn.Module):
         return F.silu(embedding)
 
     def _drawing(self, x: Tensor, condition: Condition) -> Tensor | None:
-        """The vector drawn onto the grid of x, (B, width, *S), where the network draws it."""
+        """The vector drawn onto the grid of x, (B, width, *S), if the network draws it."""
         if self.vector_map is None or condition.vector is None:
             return None
         drawing: Tensor = self.vector_map(condition.vector, condition.present, x.shape[2:])
@@ -165,13 +165,13 @@ class UNet(nn.Module):
         return torch.where(condition.present[:, None, None], tokens, self.null_context)
 
     def prepared(self, condition: Condition) -> Condition:
-        """The same condition for many calls: what does not change from call to call is done, once."""
+        """The condition prepared for many calls: work that is the same in every call is done once, here."""
         if condition.mask is None or self.side is None:
             return condition
         return replace(condition, mask=None, hint=self.side.features(condition.mask))
 
     def _residuals(self, x: Tensor, seen: Encoded, condition: Condition) -> list[Tensor] | None:
-        """What the side network makes of the mask, or of the hint that was made of it; None without either."""
+        """Residuals of the side network for the mask, or for the hint made from it; None without either."""
         if condition.mask is None and condition.hint is None:
             return None
         if self.side is None:
@@ -216,9 +216,9 @@ class UNet(nn.Module):
 
 
 def _rows_asked(present: Tensor | None) -> Tensor | None:
-    """In inference, the rows of a batch of which something is asked, and as many others as make them a multiple of 4.
+    """In inference, the rows of a batch that have a condition, padded with others to a multiple of 4.
 
-    None = all of them. In a multiple of 4 a row comes out with the same bits in any batch; see `models/trained.py`.
+    None = all of them. In a multiple of 4, a row's result has the same bits in any batch; see `models/trained.py`.
     """
     if present is None or torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
         return None

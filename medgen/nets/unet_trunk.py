@@ -13,7 +13,7 @@ from medgen.nets.options import AttentionKind, UNetConfig
 
 
 class Unit(nn.Module):
-    """Residual block, then self-attention and cross-attention where the configuration asks for them."""
+    """Residual block, then self-attention and cross-attention if the configuration asks for them."""
 
     def __init__(self, config: UNetConfig, in_width: int, out_width: int, attention: AttentionKind) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class DownPath(nn.Module):
     ) -> list[Tensor]:
         """Return the skips, finest first; the last one is what enters the middle.
 
-        drawing (B, widths[0], *S) is added to what the input convolution makes of x.
+        drawing (B, widths[0], *S) is added to the output of the input convolution.
         """
         skips: list[Tensor] = [self.input(x) if drawing is None else self.input(x) + drawing]
         for steps in self.levels:

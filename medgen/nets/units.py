@@ -1,4 +1,4 @@
-"""The units of which UNet and VAE are built: what can be done with them one after another, and samples to time."""
+"""The units that UNet and VAE are built of: recomputing them one by one, and samples of them to time."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from medgen.nets.unet_trunk import Unit
 UNET_SIDE, VAE_SIDE = 32, 64
 """Of the finest level: latents, and a part of an image."""
 WORK = 2**23
-"""Multiplications for a tap of a convolution there: small networks get as many rows as that takes, up to 2."""
+"""Multiplications per tap of a convolution there: small networks get as many rows as this needs, up to 2."""
 DEPTH = 4
 TOKENS = 16
 """Length of a context."""
 
 
 def units(network: nn.Module) -> Iterator[nn.Module]:
-    """The outermost units of a network, which hold nearly all of its weights and of what a backward pass needs."""
+    """The outermost units of a network, which hold nearly all its weights and nearly all that a backward pass needs."""
     for child in network.children():
         if isinstance(child, Unit | ResidualBlock):
             yield child
@@ -33,16 +33,16 @@ def units(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def recompute_units(network: nn.Module) -> None:
-    """Let each unit keep only its input, and compute all else once more in the backward pass (Chen et al. 2016).
+    """Make each unit keep only its input, and recompute the rest in the backward pass (Chen et al. 2016).
 
-    Gradients are the same to the bit where the same input always gives the same output.
+    Gradients are bit-identical where the same input always gives the same output.
     """
     for unit in units(network):
         unit.forward = partial(checkpoint, unit.forward, use_reentrant=False)
 
 
 def samples(config: UNetConfig | VAEConfig) -> Iterator[tuple[nn.Module, tuple[Tensor | None, ...]]]:
-    """A block of each level, finest first, and its upsampling, with random weights and arguments to call them with."""
+    """A block of each level, finest first, and its upsampling, with random weights and arguments for a call."""
     side = (UNET_SIDE if isinstance(config, UNetConfig) else VAE_SIDE) // (config.dims - 1)
     depth = (DEPTH,) if config.dims == 3 else ()
     rows = min(max(WORK // (config.widths[0] ** 2 * side**2 * math.prod(depth)), 1), 2)

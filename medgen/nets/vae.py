@@ -1,4 +1,4 @@
-"""Variational autoencoder with a KL term, for 2-D images and for volumes whose depth is kept.
+"""Variational autoencoder with a KL term, for 2-D images and for volumes, whose depth is not reduced.
 
 Layout as in Rombach et al. 2022 ("Latent diffusion", kl-f4/f8), so that weights of that family can be loaded.
 """
@@ -29,7 +29,7 @@ class Posterior:
     logvar: Tensor
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draw mean + std * noise; a generator on another device draws there, so that CPU seeds serve every device."""
+        """Draw mean + std * noise. Noise is drawn on the generator's device, so that CPU seeds work for any device."""
         device = self.mean.device if generator is None else generator.device
         noise = torch.randn(self.mean.shape, generator=generator, device=device, dtype=self.mean.dtype)
         return self.mean + torch.exp(0.5 * self.logvar) * noise.to(self.mean.device)
@@ -61,7 +61,7 @@ class Bottleneck(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual units, then a change of resolution (or none)."""
+    """Residual units, then an optional change of resolution."""
 
     def __init__(self, config: VAEConfig, in_width: int, out_width: int, blocks: int, resample: nn.Module) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class Decoder(nn.Module):
 
 
 class VAE(nn.Module):
-    """Images in [-1, 1], (B, C, H, W) or (B, C, D, H, W), to a Gaussian over latents and back."""
+    """Maps images in [-1, 1], (B, C, H, W) or (B, C, D, H, W), to a Gaussian over latents and back."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class VAE(nn.Module):
         self.decoder = Decoder(config)
 
     def encode(self, x: Tensor) -> Posterior:
-        """Map x (B, C, *S) to a Posterior over (B, c, *S/f); DataError if a side in plane is no multiple of f."""
+        """Map x (B, C, *S) to a Posterior over (B, c, *S/f); DataError if an in-plane side is not a multiple of f."""
         config = self.config
         _check_shape(x, config.dims, config.in_channels, "image")
         if any(side % config.factor for side in x.shape[-2:]):
@@ -161,12 +161,12 @@ class VAE(nn.Module):
         return self.decode(posterior.sample(generator)), posterior
 
     def compile(self, *arguments: Any, **options: Any) -> None:
-        """Compile both halves, since they are called by themselves; arguments are those of torch.compile."""
+        """Compile encoder and decoder, since they are called separately; arguments are those of torch.compile."""
         self.encoder.compile(*arguments, **options)
         self.decoder.compile(*arguments, **options)
 
     def decoder_parameters(self) -> Iterator[nn.Parameter]:
-        """Everything after the latent: what decoder-only training changes."""
+        """All parameters after the latent: those that decoder-only training changes."""
         return itertools.chain(self.post_quant.parameters(), self.decoder.parameters())
 
     @property
@@ -176,7 +176,7 @@ class VAE(nn.Module):
 
 
 def to_grey(config: VAEConfig, weights: Mapping[str, Tensor]) -> tuple[VAEConfig, dict[str, Tensor]]:
-    """Turn a VAE of C channels into the VAE of one that answers as it does to equal channels, averaged."""
+    """Turn a VAE of C channels into one of a single channel: the same output as for C equal channels, averaged."""
     grey = dict(weights)
     grey["encoder.input.weight"] = weights["encoder.input.weight"].sum(dim=1, keepdim=True)
     for name in ("decoder.output.weight", "decoder.output.bias"):

@@ -1,8 +1,8 @@
 """HDF5 files as medgen writes them, and no others: plain datasets, whose values lie in the file and are checksummed.
 
-HDF5 itself can also point to other files (external links and storage, virtual datasets), to other places of the same
-file (soft links, references), and to code (filters). A set needs none of this, and a file that has it is refused before
-anything in it is read.
+HDF5 itself can also point to other files (external links and storage, virtual datasets), to other places in the same
+file (soft links, references), and to code (filters). A set needs none of this, and a file with any of it is rejected
+before its contents are read.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ TABLE = "case"
 
 @contextlib.contextmanager
 def new_hdf5(path: Path) -> Iterator[h5py.File]:
-    """A new HDF5 file; on failure its handle is closed quietly, so that the first error is the one that is told."""
+    """A new HDF5 file; on failure its handle is closed silently, so that the first error is the one reported."""
     # Version 1.10 of the format has checksums for HDF5's own tables. Without a chunk cache each write reaches the file,
-    # so that a full disk is met at once and not at the end. Without its lock, because we hold one ourselves.
+    # so that a full disk shows at once and not at the end. HDF5's lock is off because we hold one ourselves.
     file = h5py.File(path, "w", libver=("v110", "v110"), rdcc_nbytes=0, locking=False)
     try:
         yield file
@@ -54,7 +54,7 @@ _OF_DAMAGE = (OSError, LookupError, ValueError, TypeError, AttributeError, Arith
 
 @dataclass
 class read_errors:  # noqa: N801 (used like a function)
-    """HDF5 reports a failed checksum as an OSError, and damaged tables as many other things: name the file instead."""
+    """Turn what HDF5 raises for failed checksums (OSError) and damaged tables (many types) into a DataError."""
 
     name: str
 
@@ -69,7 +69,7 @@ class read_errors:  # noqa: N801 (used like a function)
 
 
 def is_full(dataset: h5py.Dataset) -> bool:
-    """Whether all chunks are there; for missing ones HDF5 makes up values."""
+    """Whether all chunks are there; HDF5 returns fill values for missing ones."""
     expected = math.prod(-(-side // step) for side, step in zip(dataset.shape, dataset.chunks, strict=True))
     return bool(dataset.id.get_num_chunks() == expected)
 
@@ -114,8 +114,8 @@ def _odd(dataset: h5py.Dataset) -> str:
 def _abandon(file: h5py.File) -> None:
     """Close a file whose content no longer matters.
 
-    HDF5 writes its caches when it closes; where the disk is full that fails again and ends in a crash. So the
-    descriptor is first turned to a place in memory, where every write succeeds.
+    HDF5 writes its caches when it closes; on a full disk that fails again and crashes. So the descriptor is first
+    redirected to a file in memory, where every write succeeds.
     """
     with contextlib.suppress(Exception):
         if hasattr(os, "memfd_create"):

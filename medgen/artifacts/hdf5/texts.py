@@ -1,8 +1,8 @@
 """Texts in an HDF5 file, as arrays of bytes.
 
-HDF5's own strings lie in a heap without checksums: a flipped bit there changes them, or keeps the library busy for
-good. So a text is an array of bytes, and a column of texts is the bytes of all of them, and where each ends. In sets of
-medgen 0.1 both are HDF5's own strings.
+HDF5 keeps its own strings in a heap without checksums: a flipped bit there changes them, or makes the library loop
+forever. So a text is stored as an array of bytes, and a column of texts as the bytes of all of them plus the offset at
+which each ends. Sets of medgen 0.1 use HDF5's own strings for both.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import h5py
 FACTS = ("header", "tail")
 """Single texts of a set."""
 ENDS = "_ends"
-"""Ends the name of the array that says where the texts of a column end."""
+"""Suffix of the name of the array that says where the texts of a column end."""
 
 
 def read_fact(file: h5py.File, name: str) -> bytes | None:

@@ -1,4 +1,4 @@
-"""Write a set to HDF5: arrays concatenated over slices, one checksummed chunk a slice; `complete` is written last."""
+"""Write a set to HDF5: arrays concatenated over slices, one checksummed chunk per slice; `complete` is set last."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medgen.artifacts.stacks import Stack, blocks
 from medgen.artifacts.stored import CaseRow
 from medgen.artifacts.writer import SetWriter
 
-_ROWS_A_FLUSH = 256  # case rows are buffered, so that the buffer stays small however many cases come
+_ROWS_A_FLUSH = 256  # keeps the buffer of case rows small, however many cases there are
 
 
 class StoredWriter(SetWriter):
@@ -72,7 +72,7 @@ class StoredWriter(SetWriter):
         self._append(name + ENDS, np.array(ends, np.int64), start)
 
     def _append(self, name: str, stack: Stack, start: int) -> None:
-        """Put rows at `start`, which is the end, or beyond it where a column begins late."""
+        """Put rows at `start`, which is the end of the column, or beyond it if earlier cases lacked the column."""
         if name not in self._datasets:
             self._datasets[name] = self._file.create_dataset(
                 name,
@@ -102,7 +102,7 @@ def _bytes(content: bytes) -> Array:
 
 
 def _column(name: str, values: Sequence[Any], count: int) -> Array:
-    """A fact of each slice as it is stored; where a case does not tell it, what stands for nothing."""
+    """A fact of each slice as it is stored; placeholder values if a case lacks it."""
     if name == "origins":
         return np.array(values) if values else np.full((count, 3), np.nan)
     return np.array(values or [False] * count, np.uint8)

@@ -1,1 +1,1 @@
-"""Outputs: files and folders that appear whole, keep what others wrote, and leave nothing behind."""
+"""Outputs: files and folders that appear complete or not at all, keep what others wrote, and leave nothing behind."""

@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 
 MANIFEST = ".medgen.json"
-"""Name of the file that tells it, in the folder itself."""
+"""Name of the manifest, a file in the folder itself."""
 LEFT_BY_VIEWERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
-"""What file browsers put into each folder that they show: nobody misses it."""
+"""Files that file browsers put into each folder that they show; they can be removed."""
 _SCHEMA = "medgen.folder/1"
 
 
@@ -24,7 +24,7 @@ class _Manifest(msgspec.Struct, frozen=True):
 
 
 def write_manifest(folder: Path) -> None:
-    """List what is in `folder` now. Whatever is changed from here on is younger than the list."""
+    """List what is in `folder` now. Whatever is changed afterwards is newer than the list."""
     written = {path: path.lstat() for path in _entries(folder)}
     sizes = {path.relative_to(folder).as_posix(): facts.st_size for path, facts in sorted(written.items())}
     manifest = folder / MANIFEST
@@ -52,7 +52,7 @@ def not_ours(folder: Path) -> Path | None:
 
 
 def remove_ours(folder: Path) -> None:
-    """Remove a folder in which everything is ours; what others put there meanwhile stays, and keeps it."""
+    """Remove a folder in which everything is ours; if others have added files meanwhile, these and the folder stay."""
     if not_ours(folder) is not None:
         return
     for path in _entries(folder):
@@ -64,7 +64,7 @@ def remove_ours(folder: Path) -> None:
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    """All in a folder and below, but its manifest and the folders themselves."""
+    """All files and links in a folder and below, except its manifest."""
 
     def stop(error: OSError) -> None:
         raise error

@@ -1,7 +1,7 @@
-"""What an output is called until it is whole: a hidden name beside it, locked by the process that writes it.
+"""An incomplete output has a hidden name beside the final one, and is locked by the process that writes it.
 
-The lock ends with the process, however it ends. So what a killed one left behind is known by being unlocked, and goes
-when the same output is made the next time.
+The lock ends with the process, however it ends. So the leftovers of a killed process can be told by being unlocked, and
+are removed the next time the same output is made.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from medgen.artifacts.outputs.manifest import MANIFEST
 
 @contextlib.contextmanager
 def partial_file(final: Path) -> Iterator[Path]:
-    """A new empty file beside `final`, for its owner alone; it is gone after the block unless it was renamed."""
+    """A new empty file beside `final`, private to its owner; it is removed after the block unless it was renamed."""
     remove_abandoned(final)
     descriptor = None
     while descriptor is None:
@@ -35,13 +35,13 @@ def partial_file(final: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def partial_folder(final: Path) -> Iterator[Path]:
-    """A new folder beside `final`, as `partial_file` makes files; its lock is that of the manifest in it."""
+    """A new folder beside `final`, like `partial_file` for files; its lock is that of the manifest in it."""
     remove_abandoned(final)
     descriptor = None
     while descriptor is None:
         path = hidden_name(final, "partial")
         path.mkdir(mode=0o700)
-        with contextlib.suppress(FileNotFoundError):  # taken for abandoned before it had its lock
+        with contextlib.suppress(FileNotFoundError):  # another process removed it as abandoned before we had the lock
             descriptor = _create_locked(path / MANIFEST)
     try:
         yield path
@@ -51,7 +51,7 @@ def partial_folder(final: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(final: Path) -> None:
-    """Remove what processes that are no more had begun to write for `final`."""
+    """Remove what processes that have ended began to write for `final`."""
     for path in hidden_siblings(final, "partial"):
         if path.is_symlink():
             continue
@@ -62,12 +62,12 @@ def remove_abandoned(final: Path) -> None:
             elif ours:
                 shutil.rmtree(path, ignore_errors=True)
             else:
-                path.rmdir()  # of a process that was killed before it could lock, if empty
+                path.rmdir()  # left by a process that was killed before it could lock, if empty
 
 
 @contextlib.contextmanager
 def locked(file: Path) -> Iterator[bool]:
-    """Inside the block, whether the lock of `file` is ours; not if another process has it, or there is no such file."""
+    """Inside the block, whether we hold the lock of `file`; not if another process does, or there is no such file."""
     with contextlib.ExitStack() as stack:
         ours = False
         with contextlib.suppress(OSError):
@@ -84,7 +84,7 @@ def hidden_name(final: Path, suffix: str) -> Path:
 
 
 def hidden_siblings(final: Path, suffix: str) -> list[Path]:
-    """What is there under names that `hidden_name` gives."""
+    """Existing paths under names that `hidden_name` gives."""
     pattern = re.compile(rf"\.{re.escape(final.name)}\.[0-9a-f]+\.{suffix}")
     try:
         return [path for path in final.parent.iterdir() if pattern.fullmatch(path.name)]
@@ -93,9 +93,9 @@ def hidden_siblings(final: Path, suffix: str) -> list[Path]:
 
 
 def _create_locked(path: Path) -> int | None:
-    """A descriptor of a new file that holds its lock; None if the file was taken for abandoned before it had it."""
+    """A descriptor of a new, locked file; None if another process removed it as abandoned before it was locked."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    with contextlib.suppress(OSError):  # a file system without locks: there nobody takes files for abandoned either
+    with contextlib.suppress(OSError):  # a file system without locks, where no file is ever removed as abandoned
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     with contextlib.suppress(FileNotFoundError):
         if os.path.samestat(os.fstat(descriptor), path.stat()):

@@ -1,4 +1,4 @@
-"""Outputs appear whole, by rename in the destination folder, or not at all."""
+"""Outputs appear complete, by a rename in the destination folder, or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medgen.errors import OutputError, StorageError
 def check_output(destination: Path, *, force: bool = False) -> None:
     """Refuse early what would fail at the end: an existing output, or a folder that cannot take one.
 
-    Not even `force` replaces a device, pipe or socket: a rename over /dev/null would take it from the whole machine.
+    Not even `force` replaces a device, pipe or socket: a rename over /dev/null would remove it for the whole machine.
     """
     if destination.exists() and not (destination.is_file() or destination.is_dir()):
         raise OutputError(f"{destination}: is a device or pipe; give a file, or - for standard output")
@@ -32,10 +32,10 @@ def check_output(destination: Path, *, force: bool = False) -> None:
 
 @contextlib.contextmanager
 def atomic_file(destination: Path, *, force: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `destination`; on success it takes its place, on any failure it goes.
+    """Yield a temporary path beside `destination`; on success it is renamed to it, on any failure it is removed.
 
-    A symbolic link as destination is followed, so that the link survives. A file that is replaced leaves its mode, and
-    where that is allowed its owner, to the new one.
+    A symbolic link as destination is followed, so that the link survives. A replaced file passes on its mode and, where
+    permitted, its owner to the new one.
     """
     check_output(destination, force=force)
     if destination.is_dir():
@@ -53,7 +53,7 @@ def atomic_file(destination: Path, *, force: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(destination: Path, *, force: bool = False) -> Iterator[Path]:
-    """Like `atomic_file`, for an output that is a folder. `force` replaces a folder that medgen made, and no other."""
+    """Like `atomic_file`, for an output that is a folder. `force` replaces only a folder that medgen made."""
     final = _resolved(destination)
     with storage_errors(destination):
         _settle(final)
@@ -75,7 +75,7 @@ def atomic_folder(destination: Path, *, force: bool = False) -> Iterator[Path]:
 
 def _rename_onto_nothing(temporary: Path, final: Path, destination: Path) -> None:
     try:
-        os.link(temporary, final)  # unlike a rename, fails where somebody was faster
+        os.link(temporary, final)  # unlike a rename, fails if another process was faster
     except FileExistsError:
         raise _existing(destination) from None
     except OSError:  # a file system without links
@@ -86,7 +86,7 @@ def _rename_onto_nothing(temporary: Path, final: Path, destination: Path) -> Non
 
 def _rename_folder_onto_nothing(temporary: Path, final: Path, destination: Path) -> None:
     try:
-        temporary.rename(final)  # fails where a file is, or a folder that is not empty; ours never is
+        temporary.rename(final)  # fails if `final` is a file or a non-empty folder; ours is never empty
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
             raise _existing(destination) from None
@@ -94,9 +94,9 @@ def _rename_folder_onto_nothing(temporary: Path, final: Path, destination: Path)
 
 
 def _replace_folder(temporary: Path, final: Path, destination: Path) -> None:
-    """Put `temporary` in the place of a folder of ours, which is moved aside, looked at once more, and removed."""
+    """Replace a folder of ours by `temporary`: the old one is moved aside, checked once more, and removed."""
     aside = hidden_name(final, "old")
-    with locked(final / MANIFEST):  # so that no other process settles it meanwhile
+    with locked(final / MANIFEST):  # so that no other process runs `_settle` on it meanwhile
         with contextlib.suppress(FileNotFoundError):
             final.rename(aside)
         try:
@@ -112,7 +112,7 @@ def _replace_folder(temporary: Path, final: Path, destination: Path) -> None:
 
 
 def _settle(final: Path) -> None:
-    """End what a process that was killed in `_replace_folder` left: the folder aside goes back, or goes."""
+    """Finish what a process killed in `_replace_folder` left: the folder moved aside is put back, or removed."""
     for aside in hidden_siblings(final, "old"):
         with locked(aside / MANIFEST) as ours, contextlib.suppress(OSError):
             if ours and final.exists():
@@ -135,7 +135,7 @@ def _check_replaceable(folder: Path, destination: Path) -> None:
 def _resolved(destination: Path) -> Path:
     try:
         return destination.resolve()
-    except (OSError, RuntimeError) as error:  # links that lead in a circle
+    except (OSError, RuntimeError) as error:  # circular links
         raise OutputError(f"{destination}: cannot be made: {error}") from None
 
 
@@ -144,7 +144,7 @@ def _existing(destination: Path) -> OutputError:
 
 
 def _set_mode(temporary: Path, final: Path, new: int) -> None:
-    """The mode and owner of what is replaced; where that is nothing, mode `new` as the umask leaves it."""
+    """Set the mode and owner of the replaced file; if nothing is replaced, the mode `new` less the umask."""
     if not final.exists():
         temporary.chmod(new & ~_umask())
         return
@@ -177,7 +177,7 @@ def _flush_to_disk(path: Path) -> None:
 
 
 def _umask() -> int:
-    # Linux tells the umask without changing it; elsewhere it can only be read by setting it.
+    # Linux shows the umask without changing it; elsewhere it can only be read by setting it.
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith("Umask:"):

@@ -23,8 +23,8 @@ _NAMES = {
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[str, int]:
-    """Write `tensors` and `facts` (JSON values) to `path`; the checksums. The same arguments give the same bytes."""
-    # Ours, and not safetensors' writer: that one puts another file in the place of `path`, and hides why it failed.
+    """Write `tensors` and `facts` (JSON values) to `path`; returns checksums. Equal arguments give equal bytes."""
+    # Not safetensors' own writer, because that one replaces the file at `path`, and hides why it failed.
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     order = sorted(plain, key=lambda name: (-plain[name].element_size(), name))  # each aligned to its type
     entries = [TensorEntry(name, _NAMES[plain[name].dtype], plain[name].shape, plain[name].nbytes) for name in order]
@@ -54,7 +54,7 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """The name of the first tensor that holds NaN or an infinite value."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.numel():
-            wide = tensor if tensor.dtype in _NAMES else tensor.float()  # 8-bit types can be compared no other way
+            wide = tensor if tensor.dtype in _NAMES else tensor.float()  # 8-bit types cannot be checked otherwise
             if not torch.stack(wide.aminmax()).isfinite().all():
                 return name
     return None

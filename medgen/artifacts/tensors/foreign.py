@@ -15,7 +15,7 @@ PICKLED = {".pth", ".bin", ".ckpt", ".pkl"}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file by name; DataError for pickles and what is damaged or not finite."""
+    """All tensors of a safetensors file by name; DataError for pickles, damaged files and non-finite values."""
     if path.suffix in PICKLED:
         raise DataError(
             f"{path}: a pickle, which can run code when it is read; where you trust it, convert it once: "

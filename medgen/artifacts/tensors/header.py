@@ -1,6 +1,6 @@
 """What a .safetensors file of medgen says about itself, read from its first bytes without loading torch.
 
-Its facts hold a checksum of each tensor and one of themselves. Files of medgen 0.1 have none.
+The facts hold a checksum of each tensor and one of the facts themselves. Files of medgen 0.1 have none.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def sealed(facts: Mapping[str, Any], checksums: Mapping[str, int]) -> str:
 
 
 def read_header(path: Path) -> TensorHeader:
-    """Open what `write_tensors` wrote; DataError if it is not such a file, damaged in its header, or cut short."""
+    """Open a file that `write_tensors` wrote; DataError if it is another file, truncated, or its header is damaged."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -75,7 +75,7 @@ def read_header(path: Path) -> TensorHeader:
 
 
 def _unseal(facts: dict[str, Any]) -> dict[str, int] | None:
-    """Take what `sealed` added back out of `facts`; ValueError if they are not what it sealed."""
+    """Remove what `sealed` added from `facts`; ValueError if they do not match their checksum."""
     checksum = facts.pop("checksum", None)
     if checksum is None and "checksums" not in facts:
         return None

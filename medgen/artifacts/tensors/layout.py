@@ -1,4 +1,4 @@
-"""The bytes of a .safetensors blob: a length, JSON that names types, shapes and places, then the data."""
+"""The bytes of a .safetensors blob: a length, JSON with types, shapes and offsets, then the data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 KEY = "medgen"
-"""The one key of the metadata that all facts stand under: of several the order would not be fixed."""
+"""The single metadata key that holds all facts: with several, their order would not be fixed."""
 
 
 class TensorEntry(NamedTuple):
@@ -27,5 +27,5 @@ def head(facts: str, entries: Iterable[TensorEntry]) -> bytes:
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
         offset += size
     encoded = json.dumps(header, separators=(",", ":")).encode()
-    encoded += b" " * (-len(encoded) % 8)  # the format asks for data aligned to 8 bytes
+    encoded += b" " * (-len(encoded) % 8)  # the format requires data aligned to 8 bytes
     return len(encoded).to_bytes(8, "little") + encoded

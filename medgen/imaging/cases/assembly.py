@@ -1,4 +1,4 @@
-"""Slabs from the workers become a case: resampled in depth, with vectors, labels, texts, split and place in space."""
+"""Join slabs from the workers into a case: resampled in depth, with vectors, labels, texts, split and geometry."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Assembler:
         self.duplicates = Duplicates()
 
     def take(self, task: ReadTask, slab: Slab | MedgenError) -> Case | MedgenError | None:
-        """The case, or why it failed, once `slab` is its last; None before, and for a duplicate that is dropped."""
+        """The case, or why it failed, if `slab` is its last one; else None, as for a duplicate that is dropped."""
         if isinstance(slab, MedgenError):
             self._failure = self._failure or slab
         else:
@@ -78,7 +78,7 @@ class Assembler:
         return replace(made, id=name)
 
     def report(self, reporter: Reporter, *, whole: bool) -> None:
-        """Tell what only shows when all cases are known, or of a shard, all its own."""
+        """Report what is known only after all cases (for a shard, all of its own)."""
         self.duplicates.tell(self._plan.cases, reporter, dropped=self._options.drop_duplicates)
         if not whole:
             return
@@ -168,10 +168,10 @@ class Assembler:
         return vectors
 
     def _split(self, case: PlannedCase, patient: str) -> str:
-        """Where nothing tells the patient, the pixels do: equal images share a split."""
+        """The split of a case. If the patient is not known, the pixels decide, so that equal images share a split."""
         name = self._options.split_name or case.annotation.split
         if not name:
-            generated = _synthetic(case) == GENERATED  # nobody asked to train on it
+            generated = _synthetic(case) == GENERATED  # the user did not ask to train on it
             name = NO_SPLIT if generated else split_of(self._key, patient, self._fractions)
         if name == "train" and (patient in self._not_trained or self._has_other_labels(case)):
             name = split_of(self._key, f"{patient}, held out", held_out(self._fractions))  # drawn again
@@ -184,12 +184,12 @@ class Assembler:
 
 
 def _synthetic(case: PlannedCase) -> str:
-    """Whether and how a model made the images, as their files or labels say."""
+    """Whether and how a model made the images, according to their files or labels."""
     return case.annotation.synthetic or case.stack.first.synthetic
 
 
 def patient_of(case: PlannedCase) -> str:
-    """Whose images a case holds; "" where nobody tells."""
+    """The patient whose images a case holds; "" if not known."""
     return case.annotation.patient or case.stack.patient
 
 

@@ -1,4 +1,4 @@
-"""Which stacks become cases, and which of their slices: those asked for, and no others than one set can hold."""
+"""Which stacks become cases, and which of their slices: those asked for, as far as one set can hold them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _WORDS: dict[Kind | None, str] = {"hu": "HU", "byte": "8 bits", "other": "a scal
 
 
 def chosen(stacks: Sequence[SliceStack], options: PreprocessOptions, reporter: Reporter) -> list[SliceStack]:
-    """The stacks that the options ask for; tells how many are passed over, and why.
+    """The stacks that the options ask for; reports how many are skipped, and why.
 
-    Captures of a screen say the modality of what it showed, but who asks for a modality does not mean them.
+    Screen captures state the modality of what the screen showed, but asking for a modality does not select them.
     """
     asked = [stack for stack in stacks if not options.series or stack.first.modality in options.series]
     captures = _captures(asked) if options.series else []
@@ -45,7 +45,7 @@ def chosen(stacks: Sequence[SliceStack], options: PreprocessOptions, reporter: R
 
 
 def _captures(stacks: Sequence[SliceStack]) -> list[SliceStack]:
-    """Captures of a screen or film whose scale no other stack of their modality has, although there are others."""
+    """Captures of a screen or film whose scale differs from that of all other stacks of their modality, if any."""
     deep = _of_any_depth(stacks)
     scales: dict[str, set[Kind]] = defaultdict(set)
     for stack in stacks:
@@ -58,7 +58,7 @@ def _captures(stacks: Sequence[SliceStack]) -> list[SliceStack]:
 def of_one_scale(stacks: Sequence[SliceStack], options: PreprocessOptions, left_out: LeftOut) -> tuple[Kind, list[int]]:
     """The scale of most slices, and the indices of the stacks that have it: a set has one, and one number of channels.
 
-    The others are left out, or named together in a DataError that tells how to choose. They do not change how the rest
+    The others are left out, or named together in a DataError that says how to choose. They do not affect how the rest
     is stored.
     """
     deep = _of_any_depth(stacks)
@@ -126,7 +126,7 @@ def of_one_size(cases: Sequence[tuple[SliceStack, PlaneMap, int]], left_out: Lef
 def kept_slices(stack: SliceStack, findings: Collection[int], healthy: int | None) -> tuple[int, ...]:
     """Indices of the slices to keep: all, or those with a finding and `healthy` of the others, drawn by where they lie.
 
-    Not by who they show: from the slices that were drawn of many, a name could be found out.
+    The patient does not enter the draw: from the slices drawn from many cases, a name could be found out.
     """
     every = range(len(stack.slices))
     if healthy is None:
@@ -161,7 +161,7 @@ def _described(stack: SliceStack) -> str:
 
 
 def _remedy(odd: Sequence[SliceStack], most: Sequence[SliceStack], options: PreprocessOptions) -> str:
-    """How to choose between the two."""
+    """How the user can choose between the two."""
     remedies = []
     usual, others = ({stack.first.modality for stack in stacks} for stacks in (most, odd))
     captures = _captures([*odd, *most])

@@ -1,4 +1,4 @@
-"""Cases that show exactly the same pixels: patients who came in twice, or what a public collection holds twice."""
+"""Cases with exactly the same pixels: patients imported twice, or duplicates in a public collection."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Duplicates:
     _first: dict[bytes, tuple[int, str]] = field(default_factory=dict)
 
     def add(self, digest: bytes, case: int, split: str) -> bool:
-        """Take in a case by the digest of its pixels; whether there was one with the same."""
+        """Take in a case by the digest of its pixels; returns whether there was already one with the same digest."""
         first, first_split = self._first.setdefault(digest, (case, split))
         if first == case:
             return False

@@ -1,7 +1,7 @@
-"""What cases are called: after their pixels, and with a secret key of the user's own after their patient too.
+"""Ids of cases: derived from their pixels and, if the user has a secret key, from their patient too.
 
-Names and ids of patients are few enough to be guessed, one after the other, by whoever knows how they were hashed. So
-without a secret nothing that leaves here depends on them but the split, which tells one bit or two.
+There are few enough names and ids of patients that anyone who knows how they were hashed can try them all. So without a
+secret, no output depends on them except the split, which reveals one or two bits.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ _SHORTEST = 16
 
 
 def secret_key() -> bytes | None:
-    """The user's key, which stands in the environment and so neither in the shell's history nor in lists of processes;
+    """The user's key, read from the environment so that it appears neither in the shell's history nor in process lists;
     None without one."""
     text = os.environ.get(KEY_VARIABLE)
     return _digest(text) if text else None
 
 
 def weakness() -> str:
-    """Why the user's key can be guessed; "" where it cannot, or there is none."""
+    """Why the user's key can be guessed; "" if it cannot, or there is none."""
     length = len(os.environ.get(KEY_VARIABLE, ""))
     few = f"{KEY_VARIABLE} has {length} letters, and can be found by trial; take 32 random ones: openssl rand -hex 16"
     return few if 0 < length < _SHORTEST else ""
 
 
 def split_key(secret: bytes | None) -> bytes:
-    """What splits and frames of reference are hashed with: the secret, or else what everybody knows."""
+    """The key that splits and frames of reference are hashed with: the secret, or else a public constant."""
     return secret or _digest(_PUBLIC)
 
 
 def telling_slice(stack: SliceStack) -> int:
-    """Index of the slice whose pixels name the case: the middle one, which is neither air nor another series' too."""
+    """Index of the slice whose pixels name the case: the middle one, which is unlikely to be air or in two series."""
     return len(stack.slices) // 2
 
 
 def case_id(depth: int, pixels: bytes, patient: str = "", secret: bytes | None = None) -> str:
     """16 hexadecimal digits of the digest of the telling slice of `depth`; with a secret, after 12 of the patient.
 
-    `patient` is the patient as the files or labels tell; "" lets the pixels stand for whoever it is.
+    `patient` is the patient according to the files or labels; if it is "", the pixels take its place.
     """
     content = blake2b(depth.to_bytes(4, "big") + pixels, digest_size=8, person=b"medgen-pixels").hexdigest()
     if secret is None:
@@ -53,7 +53,7 @@ def case_id(depth: int, pixels: bytes, patient: str = "", secret: bytes | None =
 
 
 def patient_in(case_id: str) -> str:
-    """What an id made with a secret tells of the patient: the same for all cases of one; "" without a secret."""
+    """The patient's part of an id made with a secret, the same for all cases of one patient; "" without a secret."""
     person, dash, content = case_id.partition("-")
     return person if dash and len(person) == 12 and len(content.partition(".")[0]) == 16 else ""
 

@@ -1,4 +1,4 @@
-"""Which physical values are stored, in what integer type, and which of them the network sees."""
+"""Which physical values are stored, in which integer type, and which of them the network sees."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SAMPLE = 1 << 22  # values that the percentiles are taken from
 
 @dataclass(frozen=True)
 class Encoding:
-    """How values of the sources become stored ones, for a whole set."""
+    """How source values become stored values, for a whole set."""
 
     intensity: Intensity
     dtype: Literal["uint8", "int16"]
@@ -36,7 +36,7 @@ class Encoding:
 
     @property
     def fill(self) -> float:
-        """Value of padding, physical: the dark end; NaN where that is only known once the case is complete."""
+        """Physical value of padding: the dark end; NaN if that is known only once the case is complete."""
         return float("nan") if self.per_case else min(0.0, self.intensity.window[0]) if self.unsigned else self.dark
 
     @property

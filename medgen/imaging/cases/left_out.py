@@ -1,4 +1,4 @@
-"""What becomes of what fails."""
+"""How items that fail are handled."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from medgen.reporting import Reporter
 
 Place = dict[str, int]
 """An item by numbers from 1, in the order of the command line and of names: a `source` and the `file` in it, a `row` of
-the table, an annotation `xml`. Names, which are often those of patients, go to who is told alone."""
+the table, an annotation `xml`. File names, often those of patients, appear only in messages to the user."""
 
 
 @dataclass
 class LeftOut:
-    """What failed: raised at once, or under `keep_going` told and collected."""
+    """The failures: raised at once, or with `keep_going` reported and collected."""
 
     reporter: Reporter
     keep_going: bool
@@ -37,7 +37,7 @@ class LeftOut:
         return {"source": entry.source + 1, "file": self._files[entry]}
 
     def add(self, reason: str, place: Place) -> None:
-        """One item failed for this reason."""
+        """Record that one item failed for this reason."""
         if not self.keep_going:
             raise DataError(f"{reason} (--keep-going leaves such items out)")
         self.reasons.append(reason)

@@ -1,4 +1,4 @@
-"""The masks of all cases: which case has which, which classes the set has, and what no mask is or fits."""
+"""The masks of all cases: which case has which, which classes the set has, and which masks are invalid or unused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OPTIONAL = f"label the image '{NORMAL}' in --labels, or give --masks-optional"
 
 
 class CaseMasks:
-    """Whose mask is which, from a place of masks or the column `mask` of a table."""
+    """Assigns masks to cases, from a location of masks or from the column `mask` of a table."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class CaseMasks:
         stacks: Sequence[SliceStack],
         optional: bool,
     ) -> None:
-        """UsageError if both tell."""
+        """UsageError if both are given."""
         if place and table and "mask" in table.columns:
             raise UsageError(f"--masks and the column 'mask' of {table.file} both name masks; use one of them")
         self._table = table
@@ -46,7 +46,7 @@ class CaseMasks:
         self.missing = 0  # images that count as negatives
 
     def of(self, stack: SliceStack, annotation: Annotation) -> SliceMasks:
-        """The mask of each slice. DataError where there is none and nothing says that there need not be."""
+        """The mask of each slice. DataError if one is missing, unless masks are optional or the case is negative."""
         found = self._found.of_stack(stack) if self._found else matched_slices(annotation.masks, stack)
         if found is not None and None not in found:
             return found
@@ -69,7 +69,7 @@ class CaseMasks:
         return not any(finding.values[at] > 0 for finding in annotation.findings.values())
 
     def report_unused(self, sources: Sequence[str], left_out: LeftOut) -> None:
-        """Masks that cannot be read, and those that belong to no image, unless the user chose single images himself."""
+        """Report masks that cannot be read, and those without an image, unless the user selected single images."""
         if self._found is None:
             return
         for reason in self._found.unreadable:
@@ -91,7 +91,7 @@ def plan_classes(
     left_out: LeftOut,
     reporter: Reporter,
 ) -> tuple[list[int], MaskClasses]:
-    """Look at all masks: the indices of the cases whose masks are sound, and the classes of the set."""
+    """Check all masks: returns the indices of the cases whose masks are valid, and the classes of the set."""
     tasks = [SurveyTask(tuple(mask for mask in found if mask)) for _, _, found in cases]
     every = [index for index, task in enumerate(tasks) if task.masks]
     if not every:
@@ -165,7 +165,7 @@ def _fault_of(what: Seen, name: str, classes: MaskClasses, overlaps: Mapping[tup
 
 
 def _shown(what: Seen, classes: MaskClasses) -> set[int]:
-    """The classes but the background that a mask has pixels of."""
+    """The classes, except background, that a mask has pixels of."""
     found = {number for number, name in enumerate(classes.names) if what.layers[name]}
     found |= {number for number, value in enumerate(classes.values) if value in what.values}
     if what.peak > classes.level:

@@ -1,4 +1,4 @@
-"""Stacks whose slices stand unevenly become stacks whose slices stand evenly: shifted in plane, resampled along z."""
+"""Turn stacks of unevenly placed slices into evenly spaced ones: slices are shifted in plane and resampled along z."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAME_PIXEL = 0.1
 
 @dataclass(frozen=True)
 class Mending:
-    """What is done to a stack of D slices."""
+    """The changes to a stack of D slices."""
 
     flaws: tuple[str, ...]
     shifts: tuple[Pair, ...]
@@ -32,7 +32,7 @@ class Mending:
 
     @property
     def lowest(self) -> tuple[int, int]:
-        """(y, x) where the image that holds all slices begins, in pixels of the first slice."""
+        """(y, x) at which the image that holds all shifted slices begins, in pixels of the first slice."""
         return _floor([y for y, _ in self.shifts]), _floor([x for _, x in self.shifts])
 
     def canvas(self, source: tuple[int, int]) -> tuple[int, int]:
@@ -52,7 +52,7 @@ class Mending:
 
 
 def plan_mending(stack: SliceStack) -> Mending | None:
-    """How to mend a stack; None where nothing is to be mended, or it cannot be (see `obstacle`)."""
+    """How to mend a stack; None if it needs no mending, or cannot be mended (see `obstacle`)."""
     shifts = _shifts(stack)
     flaws = tuple(flaw for flaw in stack.flaws if flaw in MENDABLE)
     if not flaws and _largest(shifts) > OFF_GRID:
@@ -66,7 +66,7 @@ def plan_mending(stack: SliceStack) -> Mending | None:
 
 
 def made_up(depth: DepthMap, spacing: float) -> npt.NDArray[np.bool_]:
-    """(D',) slices that no measured one lies near: farther than half the `spacing`."""
+    """(D',) whether a slice has no measured one near it, that is within half the `spacing`."""
     return depth.distance > (0.5 + IN_PLACE) * spacing
 
 
@@ -98,7 +98,7 @@ def _largest(shifts: tuple[Pair, ...]) -> float:
 
 
 def _floor(values: list[float]) -> int:
-    """The whole pixel below the least of them and 0; rounding does not count."""
+    """The smallest of the values and 0, rounded down to a whole pixel, ignoring rounding errors."""
     return min(0, math.floor(min(values) + 1e-3))
 
 

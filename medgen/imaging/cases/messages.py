@@ -1,4 +1,4 @@
-"""Messages between processes: those of `Connection.send` and `recv`, but arrays go as their bytes, without copies."""
+"""Messages between processes, like `Connection.send` and `recv`, but arrays are sent as bytes, without copies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def send(pipe: Connection, message: object) -> None:
 
 
 def receive(pipe: Connection) -> Any:
-    """The next message; EOFError where the other end is closed, also in the middle of one."""
+    """The next message; EOFError if the other end is closed, even in the middle of a message."""
     rest, sizes = pipe.recv()
     arrays = [np.empty(size, np.uint8) for size in sizes]
     for array in arrays:

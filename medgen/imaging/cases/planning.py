@@ -1,4 +1,4 @@
-"""From sources and options to a plan: which cases there are, what is known of each, and how they will be stored."""
+"""From sources and options to a plan: the cases, what is known about each, and how they will be stored."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MAX_SLICES = 1 << 16  # of one case after resampling
 
 @dataclass(frozen=True)
 class SourceInputs:
-    """What the command line names: image sources, and what belongs to them."""
+    """What the command line names: image sources, and the labels and masks for them."""
 
     sources: tuple[str, ...]
     labels: Path | None = None
@@ -53,7 +53,7 @@ class PlannedCase:
 
     stack: SliceStack
     annotation: Annotation
-    masks: SliceMasks  # empty where none are asked for
+    masks: SliceMasks  # empty if none are asked for
     keep: tuple[int, ...]  # indices of the slices that are kept
     plane: PlaneMap  # of the first slice
     mending: Mending | None = None
@@ -61,7 +61,7 @@ class PlannedCase:
 
 @dataclass(frozen=True)
 class Plan:
-    """All cases, in order, and what they have in common."""
+    """All cases, in order, and their common properties."""
 
     cases: tuple[PlannedCase, ...]
     encoding: Encoding
@@ -75,9 +75,9 @@ class Plan:
 def make_plan(
     inputs: SourceInputs, options: PreprocessOptions, workers: Workers, left_out: LeftOut, reporter: Reporter
 ) -> Plan:
-    """Scan all headers, build stacks, attach labels and masks, decide on one encoding.
+    """Scan all headers, build stacks, attach labels and masks, and choose one encoding.
 
-    Pixels are read only where labels name cases by their ids, a slice of each stack.
+    Pixels are read only if labels name cases by their ids, and then one slice of each stack.
     """
     size = parse_size(options.size)
     sources, table = _tables(inputs, options, left_out)
@@ -176,7 +176,7 @@ def make_plan(
 
 
 def _ids(stacks: Sequence[SliceStack], workers: Workers) -> list[str]:
-    """What each stack's case will be called, without its patient and number; "" where its pixels cannot be read."""
+    """The id of each stack's case, without patient and number; "" if its pixels cannot be read."""
     tasks = [TellingTask(telling_piece(stack), stack.first.kind == "hu") for stack in stacks]
     outcomes = [outcome for _, outcome in workers.map(telling_digest, tasks)]
     return [
@@ -194,7 +194,7 @@ def telling_piece(stack: SliceStack) -> Piece:
 def _tables(
     inputs: SourceInputs, options: PreprocessOptions, left_out: LeftOut
 ) -> tuple[list[str], csv_labels.LabelTable | None]:
-    """The sources, with a CSV replaced by the files it names; and the table of labels, which may be that CSV."""
+    """The sources, with a CSV replaced by the files it names, and the table of labels, which may be that CSV."""
     sources: list[str] = []
     labels = inputs.labels
     table = csv_labels.read_table(labels, options.vector_fields) if labels else None
@@ -247,7 +247,7 @@ def _scan_all(
 
 
 def _tell_passed_over(files: Counter[str], reporter: Reporter) -> None:
-    """How many files were passed over, by what they hold."""
+    """Report how many files were skipped, by what they hold."""
     known = [f"{what} ({count})" for what, count in sorted(files.items()) if what]
     if files:
         told = f": {', '.join(known)}" if known else ""
@@ -255,7 +255,7 @@ def _tell_passed_over(files: Counter[str], reporter: Reporter) -> None:
 
 
 def _source_of(name: str, sources: Sequence[str]) -> Place:
-    """The place of a file that is known by its name only."""
+    """The place of a file of which only the name is known."""
     for number, source in enumerate(map(str, map(Path, sources)), 1):
         if name == source or name.startswith((f"{source}/", f"{source}!")):
             return {"source": number}
@@ -263,7 +263,7 @@ def _source_of(name: str, sources: Sequence[str]) -> Place:
 
 
 def _scanned_alone(task: ScanTask) -> Iterator[Scanned]:
-    """The outcomes for files of which one killed its worker: whichever kills another one has failed."""
+    """The outcomes for files one of which killed its worker: each is tried alone, and any that kills another fails."""
     with Workers(1) as worker:
         for _, outcomes in worker.map(scan, task.parts()):
             yield outcomes[0] if isinstance(outcomes, list) else str(outcomes)
@@ -277,9 +277,9 @@ def _scan_tasks(entries: Sequence[Entry], sources: Sequence[str], options: Prepr
 
 
 def _none_of(masks: str | None, sources: Sequence[str], table: csv_labels.LabelTable | None) -> Callable[[Entry], bool]:
-    """Tells which files are not images of their own: those in the folder of masks, and those that a table names so.
+    """A test for files that are masks and not images: those in the folder of masks, and those that a table names.
 
-    A folder that holds images and masks is searched by the names of the files.
+    In a folder that holds both images and masks, masks are recognised by their file names.
     """
     named = named_masks(table)
     folder = Path(masks).resolve() if masks and "{stem}" not in masks else None
@@ -296,7 +296,7 @@ def _none_of(masks: str | None, sources: Sequence[str], table: csv_labels.LabelT
 
 
 def _tell_flaws(stack: SliceStack, mending: Mending | None, options: PreprocessOptions, reporter: Reporter) -> None:
-    """Flaws do not hurt single slices; who trains on volumes should know of them."""
+    """Report flaws. They do not affect single slices, but matter for training on volumes."""
     if mending is not None:
         reporter.say(f"{stack.name}: {mending.told()}")
     elif stack.first.position is not None:

@@ -1,4 +1,4 @@
-"""`medgen preprocess`: a plan becomes cases, read by worker processes and written in order, in constant memory."""
+"""`medgen preprocess`: turn a plan into cases, read by worker processes and written in order, in constant memory."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from medgen.reporting import Reporter
 
 SLAB_SLICES = 16  # decoded in one task; bounds the memory of a worker, and keeps all of them busy on one case
 
-_NOT_PROVENANCE = ("workers", "keep_going")  # what does not change the result
-_OF_MASKS = ("mask_classes", "masks_optional")  # nor these without masks
+_NOT_PROVENANCE = ("workers", "keep_going")  # options that do not change the result
+_OF_MASKS = ("mask_classes", "masks_optional")  # nor do these without masks
 
 
 @dataclass(frozen=True)
 class Done:
-    """What came of it."""
+    """The outcome of `preprocess`."""
 
     cases: int
     slices: int
     left_out: tuple[str, ...]  # reasons, which name files
     places: tuple[Place, ...]  # where they are, by number
     duplicates: tuple[dict[str, object], ...]  # pairs of cases with equal pixels, by number
-    stacks: tuple[tuple[str, SliceStack], ...]  # of each case by its id; what it is called stays in memory
+    stacks: tuple[tuple[str, SliceStack], ...]  # of each case, by its id; the name of the stack must stay in memory
 
 
 def preprocess(
@@ -96,7 +96,7 @@ def preprocess(
 
 
 def _read_alone(task: ReadTask) -> Slab | MedgenError:
-    """A slab at which a worker died: whichever of its files kills another one has failed; if none does, the slab."""
+    """A slab at which a worker died: read file by file; one that kills another worker has failed, else the slab is."""
     with Workers(1) as worker:
         outcomes = [outcome for _, outcome in worker.map(read, [*task.parts(), task])]
     return next((outcome for outcome in outcomes if isinstance(outcome, MedgenError)), outcomes[-1])

@@ -1,4 +1,4 @@
-"""Splits by patient that no new data can change: keyed hashes."""
+"""Splits by patient, from keyed hashes, so that new data cannot change them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def parse_fractions(text: str) -> tuple[float, ...]:
 
 
 def held_out(fractions: tuple[float, ...]) -> tuple[float, ...]:
-    """The fractions of those who may not train: nothing for train, the others as they are to each other."""
+    """The fractions for cases that must not be trained on: 0 for train, the others in their ratio."""
     rest = sum(fractions[1:])
     return (0.0, *(part / rest for part in fractions[1:])) if rest else (0.0,) * (len(fractions) - 1) + (1.0,)
 

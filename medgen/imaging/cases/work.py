@@ -46,13 +46,13 @@ class ScanTask:
 
 @dataclass(frozen=True)
 class PassedOver:
-    """A file that holds no picture of a patient, and that nobody asked for by its name."""
+    """A file that holds no picture of a patient, and was not named by the user."""
 
     holds: str  # in a word; "" where that is not known
 
 
 Scanned = list[SliceFacts] | PassedOver | str
-"""The slices of a file, or that it has none to look for, or the reason why it failed."""
+"""The slices of a file, or that it was passed over, or the reason why it failed."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class ReadTask:
-    """Neighbouring slices of one case, and what becomes of them."""
+    """Neighbouring slices of one case, and how to process them."""
 
     case: int
     last: bool  # whether the case is complete with it
@@ -104,9 +104,9 @@ class ReadTask:
 class Slab:
     """The slices of a ReadTask: values (D, C, H, W), stored or physical, and masks (D, 1, H, W).
 
-    `digests` stand for the decoded pixels of each slice, before any change of size or window, and `telling` for those
-    of the slice that is read for its digest alone; `identity` does so for all together where they stand for the
-    patient too, whom nobody tells, and is empty elsewhere.
+    `digests` are those of the decoded pixels of each slice, before any change of size or window, and `telling` is that
+    of the slice that is read for its digest alone. `identity` is the digest of all slices together, used in place of a
+    patient if none is known, and empty otherwise.
     """
 
     values: npt.NDArray[Any]
@@ -117,7 +117,7 @@ class Slab:
 
 
 def scan(task: ScanTask) -> list[Scanned]:
-    """What each file holds."""
+    """The slices of each file, or why there are none."""
     results: list[Scanned] = []
     for entry, named in zip(task.entries, task.named, strict=True):
         try:
@@ -141,7 +141,7 @@ def read(task: ReadTask) -> Slab:
 
 def _slab(task: ReadTask) -> Slab:
     mended = any(piece.shifts for piece in task.pieces)
-    fill = float("nan") if mended else task.encoding.fill  # which is not mixed into neighbouring slices
+    fill = float("nan") if mended else task.encoding.fill  # NaN, so that padding is not mixed into neighbouring slices
     planes, masks = [], []
     digests: list[bytes] = []
     identity = sha256()  # processors compute it in hardware, twice as fast as blake2b
@@ -184,13 +184,13 @@ class TellingTask:
 
 
 def telling_digest(task: TellingTask) -> bytes:
-    """The digest of that slice. Raises DataError naming the file that cannot be read."""
+    """The digest of the slice that names a case. Raises DataError naming the file that cannot be read."""
     piece = task.piece
     return digest_of(formats.read(piece.entry, piece.format, piece.frames, hu=task.hu, plain=piece.plain)[0])
 
 
 def digest_of(image: Physical) -> bytes:
-    """16 bytes for the pixels (H, W, C) of a slice: the same however a file held these values."""
+    """A 16-byte digest of the pixels (H, W, C) of a slice, the same however the file stores the values."""
     with np.errstate(invalid="ignore"):
         integers = image.astype(np.int16, copy=False)
     whole = integers is image or np.array_equal(integers, image)

@@ -1,8 +1,8 @@
 """Processes that work on numbered tasks; results come back in order, a bounded number ahead.
 
-Processes, because the DICOM decoders hold the interpreter's lock: two threads gain nothing, two processes double.
-When the main process dies, however it dies, its workers end too, also in the middle of a task. Where a worker dies,
-another takes its place, and only the task that it was at has failed.
+Processes are used because the DICOM decoders hold the interpreter's lock: two threads gain nothing, two processes are
+twice as fast. When the main process dies, however it dies, its workers end too, even in the middle of a task. When a
+worker dies, another replaces it, and only its current task has failed.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ QUEUED = 2  # tasks a worker holds, so that it need not wait for the next; small
 
 
 class WorkerDied(DataError):
-    """The process that was at a task crashed, or was killed."""
+    """The process that worked on a task crashed, or was killed."""
 
 
 def prepare() -> None:
-    """Start what workers are made by: it then imports what they need while the caller does other things.
+    """Start the server that creates workers, so that it imports what they need while the caller does other things.
 
-    That is a server without threads, which imports everything once and forks the workers.
+    The server has no threads; it imports everything once and forks the workers.
     """
     forkserver.set_forkserver_preload(["__main__", "medgen.imaging.cases.work", "medgen.imaging.reading.pixels"])
     with _no_modules_from_here():
@@ -93,7 +93,7 @@ class Workers:
         return ours
 
     def _death(self, pipe: Connection, task: object) -> WorkerDied:
-        """Bury the worker at the other end, and say what became of it."""
+        """Clean up after the dead worker at the other end, and say how it died."""
         pipe.close()
         process = self._processes.pop(pipe)
         process.join()
@@ -147,7 +147,7 @@ class Workers:
 
 
 def _end_with_parent() -> None:
-    """Wait for the death of the main process, and end at once: nobody waits for the task at hand any more."""
+    """Wait until the main process dies, then end at once: nobody needs the current task any more."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -155,7 +155,7 @@ def _end_with_parent() -> None:
 
 
 def _send(pipe: Connection, work: Callable[[Task], object], task: Task) -> None:
-    """Hand a task to a worker; that one is dead is told when its answer is missing."""
+    """Send a task to a worker; if the worker is dead, that shows when its result is missing."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         pipe.send((work, task))
 
@@ -186,9 +186,9 @@ def _serve(pipe: Connection) -> None:
 
 
 def _hush() -> None:
-    """Keep what libraries print and log from the artifact on standard output, and from the user; Python can complain.
+    """Keep what libraries print and log off standard output and away from the user; Python itself can still complain.
 
-    Decoders print as they like; what matters comes as an exception, or as the death of the process.
+    Decoders may print anything; what matters arrives as an exception, or as the death of the process.
     """
     import logging
     import warnings

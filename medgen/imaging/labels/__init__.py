@@ -1,1 +1,1 @@
-"""What is known of images beside their pixels."""
+"""What is known about images besides their pixels."""

@@ -1,4 +1,4 @@
-"""What is known about slices beside their pixels: vectors, classes, text; by the index in their stack."""
+"""What is known about slices besides their pixels: vectors, classes, text; by the index in their stack."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Finding:
 
 @dataclass
 class Annotation:
-    """Everything said about one stack, by slice index."""
+    """All labels of one stack, by slice index."""
 
     findings: dict[int, Finding] = field(default_factory=dict)
     labels: dict[int, int] = field(default_factory=dict)

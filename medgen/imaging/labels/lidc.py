@@ -1,7 +1,7 @@
 """LIDC-IDRI annotations: contours and ratings of up to four readers -> one finding a slice, the mean of the readers.
 
 A contour runs through the first pixels *outside* the nodule, so the nodule spans one pixel less on each side.
-Marks of nodules below 3 mm carry no ratings and are passed over.
+Marks of nodules below 3 mm have no ratings and are ignored.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Reading:
 
 
 def read_xml(file: Path) -> Reading | None:
-    """Parse one file; None if it is no LIDC reading of a CT. DataError if it is damaged or declares a DTD."""
+    """Parse one file; None if it is not an LIDC reading of a CT. DataError if it is damaged or declares a DTD."""
     try:
         with file.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
@@ -112,7 +112,7 @@ def annotate(
 
 
 def nodules(outlines: Sequence[NoduleReading]) -> list[list[NoduleReading]]:
-    """Outlines that overlap on a slice are one nodule, also through a third one."""
+    """Outlines that overlap on a slice, directly or through others, are one nodule."""
     group = list(range(len(outlines)))
 
     def root(index: int) -> int:

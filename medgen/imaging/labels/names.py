@@ -25,9 +25,9 @@ def stem_of(name: str) -> str:
 
 
 class CaseNames:
-    """All names of all stacks, in memory only: none of them reaches an artifact.
+    """All names of all stacks, in memory only: none of them is written to an artifact.
 
-    `ids` makes the part of each stack's id that comes from the pixels, when it is first asked for.
+    `ids` computes the part of each stack's id that comes from the pixels, when it is first needed.
     """
 
     def __init__(self, stacks: Sequence[SliceStack], ids: Callable[[], Sequence[str]]) -> None:
@@ -85,7 +85,7 @@ class CaseNames:
 
     @cached_property
     def _ids(self) -> list[str]:
-        """What each stack is called in a set, without its patient: equal ones numbered in their order."""
+        """The id of each stack in a set, without its patient; equal ids are numbered in order."""
         ids: dict[str, None] = {}
         for number, case_id in enumerate(self._make_ids()):
             ids[numbered(case_id, ids) if case_id else f"unreadable {number}"] = None
@@ -134,7 +134,7 @@ class CaseNames:
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first few of them."""
+    """The first few names."""
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 

@@ -1,6 +1,6 @@
 """CSV files with a header line: columns matched without case, rows by their line number, faulty rows told apart.
 
-Text that a spreadsheet would take for a formula is written with an apostrophe before it, and read back without.
+Text that a spreadsheet would take for a formula is written with a leading apostrophe, which is removed on reading.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
 @dataclass(frozen=True)
 class Rows:
-    """What a CSV file holds."""
+    """The contents of a CSV file."""
 
     columns: dict[str, str]  # in lower case, and by their one name where they have several -> as the file spells them
     rows: list[tuple[int, dict[str, str]]]  # each with its line in the file
@@ -43,9 +43,9 @@ class RowWriter:
 
 
 def read_rows(file: Path, synonyms: Mapping[str, str] | None = None) -> Rows:
-    """Read a CSV file in UTF-8; DataError where it is none, has no rows, or names a column twice.
+    """Read a CSV file in UTF-8; DataError if it is not one, has no rows, or names a column twice.
 
-    `synonyms`: other names of columns, each with the one that it stands for.
+    `synonyms`: alternative names of columns -> the name used here.
     """
     faults: list[tuple[int, str]] = []
     rows: list[tuple[int, dict[str, str]]] = []

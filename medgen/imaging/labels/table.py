@@ -182,7 +182,7 @@ def _finding(fields: Sequence[str], row: Mapping[str, str]) -> Finding:
 
 
 def _larger(new: Finding, old: Finding | None, fields: Sequence[str]) -> Finding:
-    """Of several findings in a slice the largest one stands in the vector."""
+    """The larger of two findings: the vector of a slice describes its largest finding."""
     if old is None:
         return new
     if "size" not in fields:

@@ -1,4 +1,4 @@
-"""Which values of masks are which classes: as the user or a file beside them says, else as the masks of the set do."""
+"""Which mask values are which classes: as the user or a file beside the masks says, else from the masks themselves."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Declared:
 
 @dataclass(frozen=True)
 class MaskClasses:
-    """Names of the classes 0, 1, ... of a set, and the values that stand for them in pictures."""
+    """Names of the classes 0, 1, ... of a set, and their values in pictures."""
 
     names: tuple[str, ...]
     values: tuple[int, ...] = ()  # a class each; empty: no mask is a picture
@@ -209,7 +209,7 @@ def refuse_smooth(values: Mapping[int, tuple[int, int]], example: str) -> None:
 
 
 def told_classes(classes: MaskClasses) -> str:
-    """The classes in words, with the values that stand for them."""
+    """The classes in words, with their values in pictures."""
     if not classes.values:
         return told(classes.names)
     pairs = zip(classes.names, classes.values, strict=True)

@@ -41,7 +41,7 @@ class Structures:
     regions: tuple[Region, ...]
 
     def belongs_to(self, stack: SliceStack) -> bool:
-        """Whether it says that it was drawn on these slices."""
+        """Whether the structure set refers to these slices."""
         return refers_to(stack, self.sops, self.series, self.reference)
 
     def layers(self, stack: SliceStack) -> list[list[Layer]]:

@@ -24,9 +24,9 @@ _NO_WORD = re.compile(r"(.+)[-_. ][A-Za-z]+")
 
 
 def without_masks(entries: Sequence[Entry], sources: Sequence[str]) -> list[Entry]:
-    """Those that are not masks by their place or name: in no folder `masks` below their source, no `a_mask` beside `a`.
+    """The entries without masks, which are known by folder (`masks` below the source) or name (`a_mask` beside `a`).
 
-    What the user named itself is taken as it is, be it a file or a folder.
+    A file or folder that the user named explicitly is never left out.
     """
     places = [_place(entry, sources[entry.source]) for entry in entries]
     images = {(*place[:-1], stem_of(place[-1])) for place in places if place}
@@ -47,7 +47,7 @@ def _place(entry: Entry, source: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Target:
-    """A stack, or one of its slices, and what its mask may be called after, the closest name first."""
+    """A stack, or one of its slices, and the names that its mask may be named after, the closest first."""
 
     stack: SliceStack
     index: int | None
@@ -73,7 +73,7 @@ class Masks:
     """
 
     def __init__(self, place: str, pictures: Collection[tuple[str, str]], stacks: Sequence[SliceStack]) -> None:
-        """Assign what lies at `place`, but for the `pictures` (path, member), to `stacks`."""
+        """Assign the files at `place`, except the `pictures` (path, member), to `stacks`."""
         self._pattern = place if "{stem}" in place else ""
         every = [] if self._pattern else _all(place)
         entries = [entry for entry in every if (entry.path, entry.member) not in pictures]
@@ -217,7 +217,7 @@ def _targets(stacks: Sequence[SliceStack]) -> Iterator[Target]:
 
 
 def _owners(entry: Entry, targets: Sequence[Target]) -> list[Target]:
-    """Those of equally named targets that a mask belongs to; none if nobody can tell."""
+    """The targets, of several with the same name, that a mask belongs to; none if it is ambiguous."""
     stacks = list({target.stack.key: target.stack for target in targets}.values())
     if len(stacks) == 1:
         return list(targets)
@@ -230,7 +230,7 @@ def _owners(entry: Entry, targets: Sequence[Target]) -> list[Target]:
 
 
 def _names(stack: SliceStack) -> list[str]:
-    """What a mask of a stack may be called after, the closest name first."""
+    """The names that a mask of a stack may be named after, the closest first."""
     first = stack.first.entry
     names = [stem_of(first.member or first.path)]
     if len(stack.slices) > 1 or first.member:
@@ -240,7 +240,7 @@ def _names(stack: SliceStack) -> list[str]:
 
 
 def _nearest(found: Sequence[Entry], image: Entry) -> list[Entry]:
-    """Of several files those in a folder that is called like the image's, if there are some."""
+    """Of several files, those in a folder with the same name as the image's, if there are any."""
     folder = PurePosixPath(image.within).parts[1:-1]
     near = [entry for entry in found if PurePosixPath(entry.within).parts[1:-1] == folder]
     return near or list(found)

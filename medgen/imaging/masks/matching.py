@@ -57,7 +57,7 @@ def layered(drawn: Sequence[Drawn], stack: SliceStack) -> SliceMasks:
 
 
 def matched(entry: Entry, stack: SliceStack) -> SliceMasks:
-    """The slices of a file for those of an image, where both have positions by these. DataError if they do not fit."""
+    """The slices of a file for those of an image, by position if both have positions. DataError if they do not fit."""
     if (drawn := scan_drawn(entry)) is not None:
         return layered([drawn], stack)
     facts = _scan(entry)
@@ -94,7 +94,7 @@ def fits(entry: Entry, stack: SliceStack) -> bool:
 
 
 def matched_slices(rows: Mapping[int, Entry], stack: SliceStack) -> SliceMasks | None:
-    """The masks of single slices, or one of all, by the index of the slice; None without any."""
+    """The masks of single slices, or one for all, by the index of the slice; None without any."""
     files = set(rows.values())
     if len(files) == 1 and len(rows) == len(stack.slices):
         return matched(next(iter(files)), stack)

@@ -27,7 +27,7 @@ OFF_SLICE = 0.1
 
 @dataclass(frozen=True)
 class SegmentFrame:
-    """One frame, and what it tells of the slice that it belongs to."""
+    """One frame, and what it says about the slice that it belongs to."""
 
     index: int
     segments: tuple[int, ...]  # their numbers
@@ -52,7 +52,7 @@ class Segmentation:
     frames: tuple[SegmentFrame, ...]
 
     def belongs_to(self, stack: SliceStack) -> bool:
-        """Whether it says that it was drawn on these slices."""
+        """Whether the segmentation refers to these slices."""
         return refers_to(stack, {frame.source[0] for frame in self.frames} - {""}, self.series, self.reference)
 
     def layers(self, stack: SliceStack) -> list[list[Layer]]:
@@ -71,7 +71,7 @@ class Segmentation:
         return found
 
     def _slice(self, frame: SegmentFrame, stack: SliceStack) -> int:
-        """The slice that lies where the frame does; where one of both tells no place, that which it refers to."""
+        """The slice at the frame's position or, if either has no position, the slice that the frame refers to."""
         uid, number = frame.source
         named = [
             index
@@ -102,7 +102,7 @@ class Segmentation:
 
 
 def refers_to(stack: SliceStack, sops: Set[str], series: Set[str], reference: str) -> bool:
-    """Whether an object means these slices: by instances if it names some, else by series, else by frame of reference.
+    """Whether an object refers to these slices: by instances if it names any, else by series, else frame of reference.
 
     A series may hold other stacks too, such as a localizer or other phases.
     """

@@ -84,7 +84,7 @@ def files_of(masks: Sequence[MaskSource | None]) -> list[Entry]:
 
 @dataclass
 class Seen:
-    """What the masks of a case hold, before anybody says which classes there are."""
+    """What the masks of a case hold, before the classes are known."""
 
     values: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Of each value of pictures, its pixels, and how many of these lie between a lower and a higher neighbour."""
@@ -95,7 +95,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class SurveyTask:
-    """The masks of a case, to be looked at."""
+    """The masks of a case, to be surveyed."""
 
     masks: tuple[MaskSource, ...]
 

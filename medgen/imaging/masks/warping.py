@@ -1,6 +1,7 @@
-"""New masks from real ones: mirrored, resized, moved, turned and bent, yet whole and where they may lie.
+"""New masks from real ones: mirrored, resized, moved, rotated and bent, but complete and within allowed regions.
 
-What is random is drawn once and kept as numbers, which alone decide the result (Perez-Garcia et al. 2021, TorchIO).
+Random parameters are drawn once and kept as numbers, which alone determine the result (Perez-Garcia et al. 2021,
+TorchIO).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class WarpRange(Options, frozen=True):
 
 
 class Warp(msgspec.Struct, frozen=True):
-    """One change of a mask, as numbers: `warped` makes the same of the same mask whenever it is called."""
+    """One change of a mask, as numbers: for the same mask, `warped` always gives the same result."""
 
     flip: bool
     scale: float
@@ -89,11 +90,11 @@ def draw(limits: WarpRange, seed: int, index: int) -> Warp:
 
 
 def warp_within(labels: LabelMap, warp: Warp, foreground: Plane | None = None) -> tuple[LabelMap, Warp]:
-    """A label map (H, W) after as much of `warp` as leaves it whole, and how much that was.
+    """A label map (H, W) after the strongest part of `warp` that keeps it whole, and the warp that was applied.
 
-    Whole: no class is lost or comes to hold less or more than AREA of its pixels, and nothing passes an edge of the
-    image, or of the `foreground` (H, W), that did not lie there before. What an edge cut off goes on beyond it as it
-    was at the edge, and is cut off there again. If no warp will do, the map is shifted alone, or stays as it is,
+    Whole: no class is lost or changes its number of pixels by more than AREA allows, and nothing crosses an edge of the
+    image, or of the `foreground` (H, W), that did not lie there before. What an edge cut off continues beyond it as it
+    was at the edge, and is cut off there again. If no warp is possible, the map is only shifted, or left unchanged,
     mirrored or not.
     """
     scene = _Scene.of(labels, warp.flip, foreground)
@@ -112,7 +113,7 @@ def warped(labels: LabelMap, warp: Warp, foreground: Plane | None = None) -> Lab
 
 @dataclass(frozen=True)
 class _Scene:
-    """A mask where it lies, mirrored or not."""
+    """A mask at its place in the image, mirrored or not."""
 
     labels: LabelMap
     beyond: LabelMap
@@ -147,7 +148,7 @@ class _Scene:
 
 
 def _candidates(warp: Warp, shape: tuple[int, ...]) -> Iterator[Warp]:
-    """Weaker and weaker warps, then shifts by whole pixels, which leave the least lesion as it is."""
+    """Weaker and weaker warps, then shifts by whole pixels, which leave even the smallest lesion unchanged."""
     shares = [0.5**attempt for attempt in range(TRIES)]
     yield from (warp.weakened(share) for share in shares)
     for share in shares:
@@ -156,9 +157,9 @@ def _candidates(warp: Warp, shape: tuple[int, ...]) -> Iterator[Warp]:
 
 
 def _around(labels: LabelMap, warp: Warp, middle: tuple[float, float]) -> tuple[LabelMap, tuple[int, int]]:
-    """The map as `warp` leaves it but for mirroring, with a margin all around (H + 2 m, W + 2 n), and (m, n).
+    """The map after `warp`, except mirroring, with a margin on all sides (H + 2 m, W + 2 n), and (m, n).
 
-    It is turned and resized about `middle` (y, x).
+    It is rotated and resized about `middle` (y, x).
     """
     height, width = labels.shape
     margin = (max(1, height // 4), max(1, width // 4))
@@ -182,7 +183,7 @@ def _spread(knots: npt.NDArray[np.float64], shape: tuple[int, ...]) -> npt.NDArr
 
 
 def _middle(labels: LabelMap) -> tuple[float, float]:
-    """Of the box around what is drawn, (y, x); of the image if nothing is."""
+    """The centre (y, x) of the box around what is drawn; that of the image if nothing is."""
     drawn = np.nonzero(labels)
     if not len(drawn[0]):
         return labels.shape[0] / 2, labels.shape[1] / 2
@@ -196,7 +197,7 @@ def _is_whole(before: LabelMap, after: LabelMap) -> bool:
 
 
 def _stays(before: LabelMap, around: LabelMap, margin: tuple[int, int]) -> bool:
-    """Whether nothing has come to lie on or beyond an edge of the image at which nothing was."""
+    """Whether nothing has moved onto or beyond an edge of the image that was free before."""
     edges = (before[0], before[-1], before[:, 0], before[:, -1])
     m, n = margin
     beyond = (around[: m + 1], around[-m - 1 :], around[:, : n + 1], around[:, -n - 1 :])

@@ -1,1 +1,1 @@
-"""Pixels, masks and labels in."""
+"""Read image files."""

@@ -1,4 +1,4 @@
-"""Which files there are: single files, folders (recursively) and ZIPs, whose members are read without unpacking."""
+"""Find the source files: single files, folders (recursively) and ZIPs, whose members are read without unpacking."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """What the user knows it by."""
+        """The name shown to the user."""
         return f"{self.path}!{self.member}" if self.member else self.path
 
     @property
@@ -81,7 +81,7 @@ class Entry:
         return content
 
     def sample(self) -> str:
-        """A digest of some of the content, which tells a file from others without all of it being read."""
+        """A digest of some of the content, which distinguishes files without reading all of them."""
         with self.open() as file:
             if not self.member:  # in an archive all before it would have to be inflated
                 file.seek(max(0, (self.size - SAMPLE_BYTES) // 2))
@@ -95,7 +95,7 @@ class Entry:
 
 @dataclass
 class FilesFound:
-    """What the sources hold: files to read, how many were passed over, and what was refused with its reason."""
+    """The contents of the sources: files to read, how many were skipped, and which were rejected and why."""
 
     entries: list[Entry] = field(default_factory=list)
     skipped: int = 0
@@ -103,18 +103,18 @@ class FilesFound:
 
 
 def digest_of_sample(file: IO[bytes]) -> str:
-    """Of what comes next in an open file."""
+    """A digest of what comes next in an open file."""
     return blake2b(file.read(SAMPLE_BYTES), digest_size=16).hexdigest()
 
 
 def enumerate_sources(sources: Sequence[str], *, folder_names: bool = True) -> FilesFound:
     """All files of `sources`, in the order of the sources and sorted by name below each.
 
-    The name `within` begins with the folder's own, unless `folder_names` is off: then equally named files of two
-    folders are called the same.
+    The name `within` begins with the folder's own name, unless `folder_names` is off: then equally named files of two
+    folders have the same name.
 
-    A source that is itself a file is always taken; below folders and archives, files that are not images by
-    their name are passed over. Raises InputMissingError for a source that is not there, DataError for an empty one.
+    A source that is itself a file is always included; in folders and archives, files whose names are not those of
+    images are skipped. Raises InputMissingError for a source that does not exist, DataError for an empty one.
     """
     found = FilesFound()
     for index, source in enumerate(sources):

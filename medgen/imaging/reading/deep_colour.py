@@ -1,6 +1,6 @@
-"""Colour and transparency of 16 bits a channel, of which Pillow keeps the upper byte alone.
+"""Colour and transparency of 16 bits per channel, of which Pillow keeps only the upper byte.
 
-So the pixels are decoded once more with the two bytes of each channel in the other order.
+So the pixels are decoded a second time with the two bytes of each channel swapped.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def is_grey(image: ImageFile) -> bool:
 
 
 def read_deep(opened: Callable[[], ImageFile]) -> npt.NDArray[np.float32]:
-    """Values (H, W, C), 0..65535, upright; transparency lies on black. `opened` opens the file again.
+    """Values (H, W, C), 0..65535, upright; transparency is blended onto black. `opened` opens the file again.
 
-    ValueError for what Pillow cannot decode twice: planes of their own, CMYK, premultiplied colour.
+    ValueError for what Pillow cannot decode twice: separate planes, CMYK, premultiplied colour.
     """
     image = opened()
     raw, transparent = _raw(image), image.info.get("transparency")
@@ -54,7 +54,7 @@ def read_deep(opened: Callable[[], ImageFile]) -> npt.NDArray[np.float32]:
 
 
 def _raw(image: ImageFile) -> str:
-    """How the bytes of a pixel lie in the file, in Pillow's words."""
+    """The layout of a pixel's bytes in the file, as Pillow's raw mode."""
     arguments = image.tile[0].args if image.tile else None
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 

@@ -38,7 +38,7 @@ def scan_dicom(entry: Entry) -> list[SliceFacts]:
     with entry.open() as file:
         dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
         plain = plain_pixels(dataset, file, entry.size)
-        sample = digest_of_sample(file)  # which stands where the header ends
+        sample = digest_of_sample(file)  # the file is positioned at the end of the header
     if "Rows" not in dataset or "Columns" not in dataset:
         uid = _class_of(dataset)
         told = f"{entry.name}: holds no image" + (f" ({uid.name})" if uid else "")
@@ -105,7 +105,7 @@ def _facts(entry: Entry, dataset: Dataset, frame: int, plain: PlainPixels | None
 
 
 def _synthetic(dataset: Dataset) -> str:
-    """What a file says of how it was made; a model other than ours may not tell whether it altered a real image."""
+    """What a file says about how it was made; models other than ours may not say whether they altered a real image."""
     if dataset.get("SyntheticData") != "YES":
         return ""
     return told_by(str(dataset.get("ImageComments") or "")) or GENERATED
@@ -164,7 +164,7 @@ def _numbers(values: Any, count: int) -> Any:
 
 
 def _length(value: Any) -> float | None:
-    """A length in mm, or None where it is absent, zero or no number."""
+    """A length in mm, or None if it is absent, zero or not a number."""
     length = abs(float(value)) if value is not None else 0.0
     return length if length > 0 and math.isfinite(length) else None
 
@@ -174,7 +174,7 @@ def _frames(dataset: Dataset) -> int:
 
 
 def _class_of(dataset: Dataset) -> UID:
-    """The SOP class; empty where it is not told."""
+    """The SOP class; empty if it is not given."""
     return UID(str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or ""))
 
 

@@ -1,4 +1,4 @@
-"""Whatever a library throws at a damaged file is that file's failure, told in one sentence."""
+"""Turn whatever a library raises for a damaged file into a one-sentence error about that file."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from medgen.errors import DataError, MedgenError
 
 
 class NoPicture(DataError):
-    """The file may be in order, but holds no picture of a patient.
+    """The file may be valid, but holds no picture of a patient.
 
-    `holds` says in a word what it holds instead, such as "RT Plan"; "" where nobody knows.
+    `holds` says in a word what it holds instead, such as "RT Plan"; "" if that is not known.
     """
 
     def __init__(self, message: str, holds: str = "") -> None:
@@ -23,8 +23,8 @@ class NoPicture(DataError):
 def failing_as(file: str, what: str) -> Iterator[None]:
     """Raise whatever the block raises as a DataError: the name of the `file`, `what` is wrong with it, and the cause.
 
-    Decoders raise what they like: a damaged file may recurse too deep, ask for more memory than there is, or panic in
-    Rust, which is not even an Exception.
+    Decoders may raise anything: a damaged file may recurse too deeply, request more memory than there is, or cause a
+    Rust panic, which is not even an Exception.
     """
     try:
         yield

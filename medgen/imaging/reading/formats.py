@@ -1,4 +1,4 @@
-"""Tell the format of a file by its content, and hand it to the right reader."""
+"""Recognise the format of a file by its content, and pass it to the right reader."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def is_12_bit_jpeg(dataset: Dataset) -> bool:
 
 
 def decode_12_bit_jpeg(dataset: Dataset) -> npt.NDArray[np.uint16]:
-    """Stored values (F, H, W). ValueError if they are damaged, or colour or signed, which nobody writes."""
+    """Stored values (F, H, W). ValueError if they are damaged, or colour or signed, which no software writes."""
     rows, columns, bits = int(dataset.Rows), int(dataset.Columns), int(dataset.BitsStored)
     layout = int(dataset.SamplesPerPixel), int(dataset.BitsAllocated), int(dataset.PixelRepresentation)
     if layout != (1, 16, 0):

@@ -23,11 +23,11 @@ def is_mosaic(dataset: Dataset) -> bool:
 
 
 def unfolded(picture: SliceFacts, dataset: Dataset) -> list[SliceFacts]:
-    """The slices of a mosaic from the facts of its picture, each in its place.
+    """The slices of a mosaic, each with its own position, from the facts of its picture.
 
     The header's position is not that of the first slice, but of a picture as wide as the mosaic around the same centre.
-    How many slices there are, and to which side they follow each other, is told by a private header alone. Source:
-    nibabel's documentation, "DICOM format peculiarities: Siemens mosaic". DataError where something is not told.
+    Only a private header holds the number of slices and the direction in which they follow each other. Source:
+    nibabel's documentation, "DICOM format peculiarities: Siemens mosaic". DataError if any of this is missing.
     """
     slices, ahead = _private_facts(dataset)
     side = _side(slices)

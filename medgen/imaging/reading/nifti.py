@@ -31,9 +31,9 @@ _LPS_OF_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
     """The slices of a volume, from its header; slices lie along the third axis, as they were acquired.
 
-    Rows and columns run as in DICOM (to the patient's left, back or feet), which costs a flip, never a resampling.
-    A fourth axis becomes stacks of their own. `modality` is assumed where the header names no unit; a volume in HU is
-    CT, whatever it is called.
+    Rows and columns run as in DICOM (to the patient's left, back or feet), which may need a flip, never resampling.
+    Each index of a fourth axis becomes a separate stack. `modality` is assumed if the header names no unit; a volume in
+    HU is CT, whatever `modality` says.
     """
     header = _header(entry)
     intent = int(header["intent_code"])

@@ -1,4 +1,4 @@
-"""DICOM pixels: decoded, in physical units, bright is more, colour as RGB."""
+"""DICOM pixels: decoded, in physical units, higher values brighter, colour as RGB."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _DECODERS = {
 
 
 def read_dicom(entry: Entry, frames: Sequence[int], *, hu: bool, plain: PlainPixels | None = None) -> Physical:
-    """The `frames` of a file as (F, H, W, C); colour in [0, 255], or as it is where it has more than 8 bits.
+    """The `frames` of a file as (F, H, W, C); colour in [0, 255], or unscaled if it has more than 8 bits.
 
-    `plain` is what the header told of pixels that need no decoder.
+    `plain` locates pixels that need no decoder.
     """
     stored = plain.read(entry) if plain else None
     if plain and stored is not None:

@@ -1,6 +1,6 @@
 """Pixels as most scanners write them: grey, uncompressed, 16 bits, one frame.
 
-Where they lie is noted when the header is read, so that reading them later is reading bytes: no header is parsed twice.
+Their offset is noted when the header is read, so that reading them later only reads bytes: no header is parsed twice.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class PlainPixels:
 
 
 def plain_pixels(dataset: Dataset, file: IO[bytes], size: int) -> PlainPixels | None:
-    """Where the pixels lie in `file` of `size` bytes, which stands where its header `dataset` ended.
+    """The location of the pixels in `file` of `size` bytes, which is positioned at the end of its header `dataset`.
 
-    None for any other kind of pixels, and for whatever is out of order: whoever decodes them will say what.
+    None for any other kind of pixels, and for anything invalid: the decoder will report it.
     """
     try:
         bits = int(dataset.BitsStored)

@@ -1,4 +1,4 @@
-"""PNG, JPG, TIFF and BMP images: any mode of Pillow becomes grey or RGB, upright; the pages of a TIFF are a stack."""
+"""PNG, JPG, TIFF and BMP images: any Pillow mode becomes grey or RGB, upright; the pages of a TIFF form a stack."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def scan_raster(entry: Entry, modality: str) -> list[SliceFacts]:
 
 
 def read_raster(entry: Entry, frames: Sequence[int]) -> npt.NDArray[np.float32]:
-    """Values (F, H, W, C), C = 3 for colour, 0..255 but for images of more than 8 bits; transparency lies on black."""
+    """Values (F, H, W, C), C = 3 for colour, 0..255 unless of more than 8 bits; transparency is blended onto black."""
     return np.stack([_values(entry, frame) for frame in frames])
 
 
 def read_labels(entry: Entry, frame: int) -> npt.NDArray[np.float32]:
-    """Values (H, W, C) of a page that is a mask; of one with a palette of colours the indices, which are classes."""
+    """Values (H, W, C) of a page that is a mask; with a colour palette, the palette indices, which are classes."""
     image = _open(entry, frame)
     if image.mode == "P" and not _grey_palette(image):
         return np.asarray(ImageOps.exif_transpose(image), dtype=np.float32)[:, :, None]
@@ -102,7 +102,7 @@ def _open(entry: Entry, page: int = 0) -> ImageFile:
 
 
 def _pages(entry: Entry) -> Iterator[tuple[int, ImageFile]]:
-    """The image at each page of a TIFF but for previews of another; of other formats the first image alone."""
+    """The image at each page of a TIFF, except previews of another page; for other formats, only the first image."""
     image = _open(entry)
     for page in range(getattr(image, "n_frames", 1) if image.format == "TIFF" else 1):
         image.seek(page)
@@ -111,12 +111,12 @@ def _pages(entry: Entry) -> Iterator[tuple[int, ImageFile]]:
 
 
 def _tags(image: Image.Image) -> dict[int, Any]:
-    """Those of a TIFF; empty for other formats."""
+    """The tags of a TIFF; empty for other formats."""
     return dict(getattr(image, "tag_v2", {}))
 
 
 def _as_tagged(values: npt.NDArray[Any], tags: dict[int, Any]) -> npt.NDArray[np.float32]:
-    """Of TIFF files of more than 8 bits, Pillow takes unsigned integers for signed ones and leaves white at 0."""
+    """Correct TIFFs of more than 8 bits: Pillow reads unsigned integers as signed ones and leaves white at 0."""
     bits = max(tags.get(_BITS, (8,)))
     if bits == 32 and values.dtype == np.int32 and max(tags.get(_SAMPLES, (_UNSIGNED,))) == _UNSIGNED:
         values = values.view(np.uint32)

@@ -1,4 +1,4 @@
-"""From the stored values of a grey DICOM frame to physical ones: slope, intercept, and where nothing was measured."""
+"""From stored values of a grey DICOM frame to physical ones: slope, intercept, and pixels that were not measured."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Rescale:
 
 
 def filled(values: Physical, missing: npt.NDArray[np.bool_], *, hu: bool) -> Physical:
-    """`values` with air where nothing was measured, or the darkest of them where they are not in HU; in place."""
+    """`values` with air where nothing was measured, or with their darkest value if they are not in HU; in place."""
     if values.dtype.kind == "f":
         missing |= ~np.isfinite(values)
     if missing.any():
@@ -70,7 +70,7 @@ def has_table(dataset: Dataset) -> bool:
 
 
 def rescale_of(dataset: Dataset, frame: int, dtype: np.dtype[Any]) -> Rescale:
-    """What the header says of a frame whose stored values are of `dtype`."""
+    """The scaling that the header gives for a frame whose stored values are of `dtype`."""
     slope = frame_value(dataset, frame, "PixelValueTransformationSequence", "RescaleSlope")
     intercept = frame_value(dataset, frame, "PixelValueTransformationSequence", "RescaleIntercept")
     if slope is None and dataset.get("DoseGridScaling") is not None:

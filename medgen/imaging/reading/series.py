@@ -1,4 +1,4 @@
-"""From loose slices to stacks: one series and one orientation each, ordered along the normal, checked for gaps."""
+"""Group loose slices into stacks: one series and one orientation each, ordered along the normal, checked for gaps."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ GAP_TOLERANCE = 0.05  # of the usual distance, and at least 0.1 mm
 
 @dataclass
 class SliceStack:
-    """Slices that make one case, in order along the normal of the first to the last.
+    """The slices of one case, ordered along the normal.
 
-    `spacing` is (z, y, x) in mm; `flaws` in the geometry forbid resampling along z: kind -> sentence.
+    `spacing` is (z, y, x) in mm; `flaws` maps kinds of flaws in the geometry, which rule out resampling along z, to
+    sentences.
     """
 
-    key: str  # what it is called among the stacks of its sources: unique, and never to be written
+    key: str  # its name among the stacks of its sources: unique, and must never be written to an output
     slices: list[SliceFacts]
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
     measured: bool = False  # whether the in-plane spacing is known
@@ -42,7 +43,7 @@ class SliceStack:
 
     @property
     def name(self) -> str:
-        """What the user knows it by: its first file."""
+        """The name shown to the user: its first file."""
         return self.first.entry.name
 
     @property
@@ -52,7 +53,7 @@ class SliceStack:
 
     @property
     def thickness(self) -> float:
-        """What a slice averages over, mm; 0 where the slices do not tell, or do not agree."""
+        """The extent that a slice averages over, mm; 0 if the slices do not say, or do not agree."""
         told = {item.thickness or 0.0 for item in self.slices}
         return min(told) if max(told) - min(told) <= 0.01 * max(told) else 0.0
 
@@ -85,8 +86,8 @@ def normal(facts: SliceFacts) -> Vector3:
 def build_stacks(slices: Iterable[SliceFacts]) -> tuple[list[SliceStack], list[str]]:
     """Group by series, orientation, size and (where positions repeat) echo or time point; order and check each.
 
-    The order of the stacks is that of their first files. Files without a position are stacks of their own. Also returns
-    the names of files left aside because they are exact copies of others.
+    Stacks are in the order of their first files. A file without a position is a stack of its own. Also returns the
+    names of files that are skipped because they are exact copies of others.
     """
     layers, copies = _without_copies(slices)
     stacks = [stack for layer in layers for stack in _separate(layer)]
@@ -94,7 +95,7 @@ def build_stacks(slices: Iterable[SliceFacts]) -> tuple[list[SliceStack], list[s
 
 
 def _separate(slices: Iterable[SliceFacts]) -> list[SliceStack]:
-    """Stacks of slices of which no instance occurs twice."""
+    """Stacks from slices in which no instance occurs twice."""
     series: dict[tuple[object, ...], list[list[SliceFacts]]] = {}
     for item in slices:
         alone = item.position is None or not item.series
@@ -115,7 +116,7 @@ def _separate(slices: Iterable[SliceFacts]) -> list[SliceStack]:
 
 
 def _uniquely_named(stacks: list[SliceStack]) -> list[SliceStack]:
-    """Number the stacks that are called the same, such as equally named files of two sources."""
+    """Number the stacks that have the same name, such as equally named files of two sources."""
     seen: dict[str, int] = defaultdict(int)
     for stack in stacks:
         seen[stack.key] += 1
@@ -137,14 +138,14 @@ def _layout(item: SliceFacts) -> tuple[object, ...]:
 
 
 def _name(first: SliceFacts) -> str:
-    """What a stack is called after: its series, its instance where it has no position, else its file."""
+    """What a stack is named after: its series; its instance if it has no position; else its file."""
     if not first.series:
         return first.entry.within
     return first.series if first.position is not None else f"{first.series}/{first.sop}"
 
 
 def _distinction(first: SliceFacts) -> str:
-    """What tells a stack from the others of its series, stable under new data."""
+    """What distinguishes a stack from the others of its series; it does not change when data is added."""
     axes = [round(value, 1) + 0.0 for value in (*(first.across or ()), *(first.down or ()))]
     return "/".join(map(str, (*_layout(first), *axes, *first.phase)))
 
@@ -165,7 +166,7 @@ def _unmix(group: list[SliceFacts]) -> list[list[SliceFacts]]:
 def _without_copies(slices: Iterable[SliceFacts]) -> tuple[list[list[SliceFacts]], list[str]]:
     """Layers in which each instance occurs once, and the names of files that are byte for byte copies of others.
 
-    Files of one instance that differ (written in another transfer syntax, or cut short) go to layers of their own.
+    Files of one instance that differ (written in another transfer syntax, or truncated) go to separate layers.
     """
     layers: list[list[SliceFacts]] = [[]]
     seen: dict[tuple[str, int], list[SliceFacts]] = defaultdict(list)
@@ -183,7 +184,7 @@ def _without_copies(slices: Iterable[SliceFacts]) -> tuple[list[list[SliceFacts]
 
 
 def _same_file(one: Entry, other: Entry) -> bool:
-    """Whether both hold the same bytes; not if one is damaged, which is told when its pixels are read."""
+    """Whether both hold the same bytes; False if one is damaged, which is reported when its pixels are read."""
     try:
         return one.size == other.size and one.read() == other.read()
     except MedgenError:
@@ -217,7 +218,7 @@ def _ordered(key: str, part: list[SliceFacts]) -> SliceStack:
         gaps = np.diff(offsets)
         usual = float(np.median(gaps[gaps > 1e-3])) if (gaps > 1e-3).any() else depth
         stack.flaws |= _repeats(part, gaps) | _uneven(part, gaps, usual) | _tilt(part)
-        # Positions that were rounded add up: of an even stack the mean gap leads from the first slice to the last.
+        # With rounded positions, errors of the usual gap add up; the mean gap leads from the first slice to the last.
         drift = abs(offsets[-1] - usual * (len(part) - 1))
         mean = not {"shared positions", "uneven gaps"} & set(stack.flaws) and drift > SAME_PLACE
         stack.spacing = (offsets[-1] / (len(part) - 1) if mean else usual, *plane)

@@ -30,7 +30,7 @@ _MODALITIES = frozenset(_DEFINED.split())
 
 @dataclass(frozen=True, slots=True)
 class SliceFacts:
-    """One slice: where it is read from, its size, and its place in space (LPS, mm) as far as the file tells."""
+    """One slice: where it is read from, its size, and its position in space (LPS, mm) as far as the file gives it."""
 
     entry: Entry
     frame: int  # index in a multi-frame file or NIfTI volume
@@ -60,6 +60,6 @@ class SliceFacts:
 
 
 def defined_modality(told: str) -> str:
-    """The term that a file tells as its modality; "" for any that the standard does not define, which is free text."""
+    """The modality that a file states; "" for a term that the standard does not define, which is free text."""
     term = told.strip().upper()
     return term if term in _MODALITIES else ""

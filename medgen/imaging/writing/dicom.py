@@ -23,7 +23,7 @@ from medgen.imaging.writing.segmentation import segmentation
 
 
 def write_dicom(folder: Path, name: str, case: Case, header: SetHeader) -> list[str]:
-    """Write one case as the series `folder/name/0000.dcm`, ...; their names relative to `folder`, a slice each.
+    """Write one case as the series `folder/name/0000.dcm`, ...; returns names relative to `folder`, one per slice.
 
     Its mask becomes the segmentation `folder/name_mask.dcm`.
     """

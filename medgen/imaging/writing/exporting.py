@@ -35,11 +35,11 @@ def export_cases(
     options: ExportOptions,
     advance: Advance = unseen,
 ) -> tuple[int, int]:
-    """Write the chosen cases into `folder`; how many cases and slices.
+    """Write the chosen cases into `folder`; returns the numbers of cases and slices.
 
-    Each case is a file or folder named after its id. `conditions.csv` tells for each slice its file, case, split,
-    whether and how a model made it, and whatever conditions the set holds. A mask is a file of its own beside its
-    image, and `classes.json` names the classes. DataError if the set holds no images or no case is chosen.
+    Each case is a file or folder named after its id. `conditions.csv` lists for each slice its file, case, split,
+    whether and how a model made it, and the conditions that the set holds. A mask is a separate file beside its image,
+    and `classes.json` names the classes. DataError if the set holds no images or no case is chosen.
     """
     if header.kind == "latent":
         raise DataError("a latent set holds no images; export the image set it was made from")
@@ -70,7 +70,7 @@ def export_cases(
 
 
 def _chosen(cases: Iterable[Case], options: ExportOptions) -> Iterator[Case]:
-    """The cases asked for. A stream is still read to its end, so that a truncated one is found out."""
+    """The cases asked for. A stream is still read to its end, so that truncation is noticed."""
     taken = 0
     for case in cases:
         if options.split not in (None, case.split) or (options.limit is not None and taken >= options.limit):
@@ -108,7 +108,7 @@ def _write_scale(folder: Path, header: SetHeader, case: Case, bits: int) -> None
 
 
 class FileNames:
-    """Case ids -> file names that are safe, stay in their folder, and differ even where case does not count."""
+    """Case ids -> file names that are safe, stay in their folder, and differ even on case-insensitive file systems."""
 
     def __init__(self) -> None:
         self._taken: set[str] = {CONDITIONS, "intensity.json", CLASSES}

@@ -1,4 +1,4 @@
-"""Masks beside exported images: which value stands for which class."""
+"""Masks beside exported images: which value means which class."""
 
 from __future__ import annotations
 

@@ -32,9 +32,9 @@ def affine_of(
 
 
 def write_case(folder: Path, name: str, case: Case, header: SetHeader) -> list[str]:
-    """Write `name.nii.gz`, and `name_mask.nii.gz` if the case has masks; the volume's name once for each slice.
+    """Write `name.nii.gz`, and `name_mask.nii.gz` if the case has masks; returns the volume's name once per slice.
 
-    DataError where the slices do not stand evenly, which an affine matrix cannot say.
+    DataError if the slices are unevenly spaced, which an affine matrix cannot express.
     """
     check_even(case, "NIfTI")
     intensity = header.intensity or Intensity()
@@ -77,9 +77,9 @@ def write_nifti(
 ) -> None:
     """Write `voxels` (D, H, W) or (D, H, W, C) as they are stored; physical = stored * scale + offset in `unit`.
 
-    The unit (ASCII, at most 15 letters) becomes the name of the intent: what the voxels mean. Where the volume is not
-    `placed`, `affine` tells only the size of a voxel. `description` (ASCII, at most 79 letters) goes into the header,
-    and whether the voxels are `labels`.
+    The unit (ASCII, at most 15 characters) becomes the name of the intent: what the voxels mean. If the volume is not
+    `placed`, `affine` gives only the size of a voxel. `description` (ASCII, at most 79 characters) goes into the
+    header, as does whether the voxels are `labels`.
     """
     import nibabel
 

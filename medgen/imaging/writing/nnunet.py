@@ -25,10 +25,10 @@ _COLOURS = ("R", "G", "B")
 
 
 class NnUNetFolder:
-    """Cases go to the training part but for those of the split `test`; nnU-Net draws its folds itself.
+    """Cases go to the training part, except those of the split `test`; nnU-Net draws its folds itself.
 
-    Single slices that are not in HU become PNG files (of three channels one file), all else NIfTI, a file a channel.
-    The first case decides, for all files have one ending.
+    Single slices that are not in HU become PNG files (one file for three channels), all else NIfTI, one file per
+    channel. The first case decides, because all files must have the same ending.
     """
 
     def __init__(self, folder: Path, header: SetHeader, bits: int) -> None:
@@ -45,7 +45,7 @@ class NnUNetFolder:
         self._labels = {BACKGROUND: 0} | {name: value for value, name in enumerate(names) if value}
 
     def write(self, name: str, case: Case) -> list[str]:
-        """Write image and label map of a case; the name of its first image file, for each slice."""
+        """Write image and label map of a case; returns the name of its first image file, once per slice."""
         labels = label_map_of(case, "nnU-Net")
         self._decide(case)
         part = "Ts" if case.split == "test" else "Tr"

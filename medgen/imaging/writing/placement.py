@@ -1,4 +1,4 @@
-"""Where the slices of a case stand, as far as a file format can say it; what it cannot is refused, not made up."""
+"""Positions of the slices of a case, as far as a file format can express them; what it cannot is an error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ UNPLACED = "no positions"
 
 
 def slice_places(case: Case) -> Positions | None:
-    """(D, 3) centre of each slice's first voxel, LPS mm; None where nobody knows them.
+    """(D, 3) centre of each slice's first voxel, LPS mm; None if they are not known.
 
     DataError for a set that knows of slices off the even grid, but not where they are.
     """
@@ -25,7 +25,7 @@ def slice_places(case: Case) -> Positions | None:
 
 
 def check_even(case: Case, name: str) -> None:
-    """DataError unless the slices of a case stand on an even grid, the only one that the format `name` knows."""
+    """DataError unless the slices of a case are on an even grid, the only kind that the format `name` can express."""
     if case.uneven in ("", UNPLACED):
         return
     remedy = "preprocess with --mend, or export DICOM" if case.mendable else "export DICOM"

@@ -1,4 +1,4 @@
-"""Cases -> PNG files, one a slice: windowed to 8 bits for looking, or the stored values in 16 bits."""
+"""Cases -> PNG files, one per slice: windowed to 8 bits for viewing, or the stored values in 16 bits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medgen.imaging.writing.masks import shown_mask
 def write_png(folder: Path, name: str, case: Case, header: SetHeader, *, bits: int = 8) -> list[str]:
     """Write `name/0000.png`, ... (`name.png` if the case has one slice), and `..._mask.png` for its masks.
 
-    The names relative to `folder`, a slice each, without those of the masks.
+    Returns names relative to `folder`, one per slice, without those of the masks.
     """
     intensity = header.intensity or Intensity(unit="", window=(-1.0, 1.0))
     images = eight_bits(case["image"], intensity) if bits == 8 else sixteen_bits(case["image"], f"case {case.id}")

@@ -1,1 +1,1 @@
-"""How images look: features that no one trained here, and how alike two images are."""
+"""How images look: features that are not trained here, and the similarity of two images."""

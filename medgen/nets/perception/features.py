@@ -23,7 +23,7 @@ RADIUS = 5
 SIGMA = 1.2
 """Standard deviation across a filter's orientation in pixels; along it, twice that."""
 CONTRAST = 0.02
-"""Filter response (of an image in [-1, 1]) at which normalisation and compression set in."""
+"""Filter response (to an image in [-1, 1]) at which normalisation and compression set in."""
 BRIGHTNESS = 3.0
 """Weight of local brightness, so that it counts as much as compressed responses do."""
 
@@ -156,7 +156,7 @@ def _energy(even: Tensor, odd: Tensor) -> Tensor:
 
 
 def _compress(x: Tensor) -> Tensor:
-    """Bring responses of all strengths to a similar range, closer to a Gaussian."""
+    """Compress responses of all strengths to a similar range, closer to a Gaussian."""
     return torch.log1p(x / CONTRAST)
 
 

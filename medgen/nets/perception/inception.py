@@ -1,7 +1,7 @@
 """The Inception v3 behind FID, KID and IS (Szegedy et al. 2016; the frozen graph of Heusel et al. 2017).
 
 It differs from the ImageNet network of the same name: averages leave out the padding, the last block takes a maximum
-where the others average, and 1008 classes come out. Names of the weights are those that the PyTorch ports share.
+where the others average, and there are 1008 classes. The weights have the names that the PyTorch ports share.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class BlockE(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """8-bit images to pooled features, and these to logits."""
+    """Maps 8-bit images to pooled features, and these to logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ class InceptionV3(nn.Module):
 
     @exact_float32()
     def logits(self, features: Tensor) -> Tensor:
-        """Pooled features (B, 2048) -> (B, 1008), without the bias: so the Inception Score was defined in code."""
+        """Pooled features (B, 2048) -> (B, 1008), without the bias, as in the code that defined the Inception Score."""
         logits: Tensor = features @ self.fc.weight.T
         return logits
 
@@ -211,7 +211,7 @@ class InceptionV3(nn.Module):
 def resize(x: Tensor, side: int) -> Tensor:
     """Bilinear (B, C, H, W) -> (B, C, side, side) on the grid of TensorFlow 1: pixel i lies at i * H / side.
 
-    Neither half-pixel centres nor a low-pass: every published FID was taken so.
+    There are neither half-pixel centres nor a low-pass filter: published FIDs were computed in this way.
     """
     for axis in (-2, -1):
         length = x.shape[axis]

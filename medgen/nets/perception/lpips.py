@@ -1,4 +1,4 @@
-"""LPIPS, a learned perceptual distance, from weights that the user brings along."""
+"""LPIPS, a learned perceptual distance, with weights that the user supplies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medgen.nets.compute import exact_float32
 
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
-"""ImageNet's mean and spread a band, on the range [-1, 1] (RGB)."""
+"""ImageNet's mean and standard deviation per channel, on the range [-1, 1] (RGB)."""
 SMALLEST = 32
 """Side below which the coarsest layer of a backbone is empty."""
 
@@ -41,7 +41,7 @@ def _vgg() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-# The builder of each backbone; after which of its layers, numbered as in torchvision, features of what width are taken.
+# The builder of each backbone; the layers, numbered as in torchvision, after which features are taken; their widths.
 BACKBONES = {
     "alex": (_alex, {1: 64, 4: 192, 7: 384, 9: 256, 11: 256}),
     "vgg": (_vgg, {3: 64, 8: 128, 15: 256, 22: 512, 29: 512}),
@@ -69,8 +69,8 @@ class LPIPS(nn.Module):
     def of_weights(cls, weights: Mapping[str, Tensor], where: str) -> Self:
         """From `features.N.weight` and `.bias` as torchvision names them, and `linK.weight` (1, C, 1, 1).
 
-        The heads may also bear the name they have in the published files, `linK.model.1.weight`. DataError naming
-        `where` and what is missing.
+        The heads may also have their names in the published files, `linK.model.1.weight`. DataError naming `where` and
+        what is missing.
         """
         backbone = "vgg" if "features.28.weight" in weights else "alex"
         network = cls(backbone)

@@ -1,4 +1,4 @@
-"""Structural similarity of images and volumes, differentiable: a measure of quality and a term of losses."""
+"""Structural similarity of images and volumes, differentiable: a measure of quality and a loss term."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, 
 
 
 def ssim(a: Tensor, b: Tensor, data_range: float, *, window: int = 11, sigma: float = 1.5) -> Tensor:
-    """Structural similarity (Wang et al. 2004, eq. 13) of a and b (B, C, [D,] H, W), a value a sample (B,).
+    """Structural similarity (Wang et al. 2004, eq. 13) of a and b (B, C, [D,] H, W), one value per sample (B,).
 
     Means, variances and the covariance are taken under a Gaussian window that lies wholly inside the image.
     DataError if the image is smaller than the window.
@@ -38,10 +38,10 @@ def ms_ssim(
     sigma: float = 1.5,
     weights: Sequence[float] = MS_SSIM_WEIGHTS,
 ) -> Tensor:
-    """Multi-scale structural similarity (Wang et al. 2003, eq. 7) of a and b (B, C, [D,] H, W), a value a sample (B,).
+    """Multi-scale structural similarity (Wang et al. 2003, eq. 7) of a and b (B, C, [D,] H, W): one per sample (B,).
 
-    As many scales as `weights`, finest first, each half as large as the one before: `scales_that_fit` tells how many
-    an image allows. Negative contrast terms count as 0, because their power is undefined.
+    There are as many scales as `weights`, finest first, each half as large as the one before: `scales_that_fit` says
+    how many an image allows. Negative contrast terms count as 0, because their power is undefined.
     """
     channels: list[Tensor] = []  # of each scale, (B, C)
     for scale in range(len(weights)):

@@ -1,1 +1,1 @@
-"""What a mask adds to a UNet: its features, a side network, and the two branches in which that is trained."""
+"""What a mask adds to a UNet: its features, a side network, and the two branches that train it."""

@@ -1,7 +1,7 @@
-"""Dense Hint Input: a mask or an image of the pixels as features at the resolution at which a UNet works.
+"""Dense Hint Input: turns a mask or image at pixel resolution into features at the resolution at which a UNet works.
 
-Siamese-Diffusion (Qiu et al. 2025) puts it where ControlNet (Zhang et al. 2023) has a few strided convolutions:
-residual blocks at each resolution, and between them patches that are merged (Liu et al. 2021, 3.1).
+Siamese-Diffusion (Qiu et al. 2025) uses it in place of the few strided convolutions of ControlNet (Zhang et al. 2023):
+residual blocks at each resolution, with patch merging (Liu et al. 2021, 3.1) between them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class HintBlock(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Lay 2 x 2 neighbours side by side, normalize them, and keep half of the channels that this makes."""
+    """Stack 2 x 2 neighbours as channels, normalize them, and project them to half as many channels."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -41,9 +41,9 @@ class PatchMerging(nn.Module):
 
 
 class DenseHint(nn.Module):
-    """Features of a hint (B, C, H, W) at 1/factor of its sides, silent at first.
+    """Features of a hint (B, C, H, W) at 1/factor of its sides, zero at first.
 
-    `entry` alone sees how many channels a hint has, so that a second kind of hint needs but an entry of its own.
+    Only `entry` depends on the hint's number of channels, so that a second kind of hint only needs its own entry.
     """
 
     def __init__(self, channels: int, width: int, factor: int, out_width: int) -> None:
@@ -62,6 +62,6 @@ class DenseHint(nn.Module):
         return self.features(self.entry(hint))
 
     def features(self, entered: Tensor) -> Tensor:
-        """What becomes of entered hints (B, width, H, W)."""
+        """The features of a hint that has passed `entry`, (B, width, H, W)."""
         out: Tensor = self.exit(self.body(entered))
         return out

@@ -1,7 +1,8 @@
-"""A side network: a copy of a UNet's way down and middle that sees a mask, and speaks to the UNet by residuals.
+"""A side network: a copy of a UNet's way down and middle that sees a mask, and acts on the UNet through residuals.
 
-ControlNet (Zhang et al. 2023): whatever the trunk has learned stays as it is, because each residual passes a 1 x 1
-convolution of zeros. Any trunk will do that has a way down and a middle, and adds residuals to what they make.
+ControlNet (Zhang et al. 2023): what the trunk has learned is kept, because each residual passes through a 1 x 1
+convolution that begins at zero. It works with any trunk that has a way down and a middle, and adds residuals to their
+outputs.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class SideNetwork(nn.Module):
         return self.residuals(x, embedding, tokens, self.features(mask))
 
     def check(self, mask: Sequence[int], x: Sequence[int]) -> None:
-        """DataError unless a mask of this shape belongs to an x of that one."""
+        """DataError unless a mask of shape `mask` fits an input of shape `x`."""
         side = self.config
         if tuple(mask) != (x[0], side.classes, *(side.factor * length for length in x[2:])):
             raise DataError(
@@ -52,12 +53,12 @@ class SideNetwork(nn.Module):
         return hint
 
     def residuals(self, x: Tensor, embedding: Tensor, tokens: Tensor | None, hint: Tensor) -> list[Tensor]:
-        """Residuals for x (B, C, h, w) under features of a hint (B, widths[0], h, w)."""
+        """Residuals for x (B, C, h, w) under the features of a hint (B, widths[0], h, w)."""
         skips = self.down(x.to(self.down.input.weight.dtype), embedding, tokens, hint)
         seen = [*skips, self.middle(skips[-1], embedding, tokens)]
         return [output(h) for output, h in zip(self.outputs, seen, strict=True)]
 
     def begin_as(self, down: nn.Module, middle: nn.Module) -> None:
-        """Take the weights of the trunk's way down and middle, which the side network goes out from."""
+        """Copy the weights of the trunk's way down and middle, from which the side network starts."""
         self.down.load_state_dict(down.state_dict())
         self.middle.load_state_dict(middle.state_dict())

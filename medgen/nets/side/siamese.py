@@ -1,7 +1,7 @@
 """Two branches through one UNet and its side network: one sees the mask, the other the image as well.
 
-Siamese-Diffusion (Qiu et al. 2025). The branches answer to the same x_t at the same time, so that the trunk's way down
-and middle are gone once for both; the side network and the way up take both as one batch.
+Siamese-Diffusion (Qiu et al. 2025). The branches see the same x_t at the same time, so that the trunk's way down and
+middle run once for both; the side network and the way up take both as one batch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from medgen.nets.unet import UNet
 
 
 class Siamese(nn.Module):
-    """A UNet with a side network, `unet`, and what the image branch needs beside it; sampling needs `unet` alone."""
+    """A UNet with a side network, `unet`, and what the image branch needs besides; sampling needs `unet` alone."""
 
     def __init__(self, config: UNetConfig, image_channels: int, hint: Hint) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Siamese(nn.Module):
 
     @property
     def config(self) -> UNetConfig:
-        """That of the UNet."""
+        """The configuration of the UNet."""
         return self.unet.config
 
     @property
@@ -41,10 +41,10 @@ class Siamese(nn.Module):
     def forward(
         self, x: Tensor, time: Tensor, condition: Condition, image: Tensor, weight: float
     ) -> tuple[Tensor, Tensor]:
-        """Answers of the mask and of the image branch to x (B, C, h, w), both (B, out_channels, h, w).
+        """Predictions of the mask branch and of the image branch for x (B, C, h, w), both (B, out_channels, h, w).
 
-        condition: with a mask (B, classes, H, W). image (B, C', H, W): of which x is the noisy version. weight in
-        [0, 1]: of the image's residuals beside those of the mask, which get no gradient from the image branch.
+        condition: has a mask (B, classes, H, W). image (B, C', H, W): the one that x is a noisy version of. weight in
+        [0, 1]: that of the image's residuals, added to those of the mask, which get no gradient from the image branch.
         """
         if condition.mask is None:
             raise ValueError("the mask branch needs a mask")
