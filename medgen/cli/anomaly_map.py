@@ -98,7 +98,7 @@ def command(
 
 
 def _weights(text: str | None) -> dict[str, float]:
-    """`1,0.5,0.3` -> the option of each component."""
+    """`1,0.5,0.3` -> the options of the components."""
     from medgen.errors import UsageError
 
     if text is None:

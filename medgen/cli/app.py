@@ -1,4 +1,4 @@
-"""The `medgen` command: finds a subcommand's file when it is called for, and turns every ending into an exit status."""
+"""The `medgen` command: imports a subcommand's file only when needed, and turns every outcome into an exit status."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from medgen.memory import keep_freed_memory
 from medgen.processors import share_processors
 from medgen.visible import visible, visible_lines
 
-# Order is that of the work. The purpose stands here, so that `medgen --help` imports none of the commands.
+# In the order of the work. Purposes are listed here so that `medgen --help` imports none of the commands.
 COMMANDS = {
     "phantom": "Make procedural images with known truth, as a hospital would hand them over.",
     "preprocess": "Turn DICOM, NIfTI or PNG/JPG files, folders and ZIPs into an image set.",
@@ -54,7 +54,7 @@ class LazyGroup(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Import the file of `cmd_name` and build its command."""
+        """Import the file of `cmd_name` and build the command."""
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"medgen.cli.{cmd_name.replace('-', '_')}")
@@ -63,14 +63,14 @@ class LazyGroup(TyperGroup):
         return typer.main.get_command(builder)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command called; a closed pipe gets an exception of ours, before the parser exits with 1 over it."""
+        """Run the command; a closed pipe raises our own exception, before the parser exits with 1 because of it."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             raise PipeClosed from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command called; an unknown one is answered with the nearest name."""
+        """Find the command; for an unknown one, suggest the nearest name."""
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             hint = did_you_mean(args[0], COMMANDS, "see 'medgen --help'")
             raise UsageError(f"no command '{args[0]}'{hint}")
@@ -119,7 +119,7 @@ def main() -> None:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Warnings of libraries quote what files hold."""
+    """Escape libraries' warnings for the terminal, since they may quote file contents."""
     sys.stderr.write(f"medgen: warning: {visible(str(message))}\n")
 
 
@@ -151,9 +151,9 @@ def run(arguments: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM raises, so that `finally` runs and temporary files go; neither it nor Ctrl-C is lost in a destructor.
+    """Make SIGTERM raise, so that `finally` blocks remove temporary files; a destructor loses neither it nor Ctrl-C.
 
-    Python prints what is raised while an object is destroyed, and goes on: it is raised again a moment later.
+    Python prints an exception raised in a destructor and continues, so it is raised again a moment later.
     """
     lost: list[BaseException] = []
 
@@ -181,7 +181,7 @@ def _terminable() -> Iterator[None]:
 
 
 def _silence_stdout() -> None:
-    """Keep the interpreter from failing once more when it flushes the closed pipe at exit."""
+    """Keep the interpreter from failing again when it flushes the closed pipe at exit."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

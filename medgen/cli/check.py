@@ -89,7 +89,7 @@ def _verify_set(file: str, console: Console) -> str:
         if (found.cases, found.slices, found.digest) != (tail.cases, tail.slices, tail.digest):
             raise DataError(f"{file}: damaged: its content does not match its digest")
         for told, is_so in ((tail.latent_mean, found.latent_mean), (tail.latent_std, found.latent_std)):
-            # Sums differ by processor, and sets of medgen 0.1 need not tell them.
+            # Sums differ between processors, and sets of medgen 0.1 may lack them.
             if told and not all(map(partial(math.isclose, rel_tol=1e-6, abs_tol=1e-9), told, is_so)):
                 raise DataError(f"{file}: damaged: its latents do not have the mean and spread that it tells")
         return f"{reader.header.kind} set of {tail.cases} cases, {tail.slices} slices"

@@ -1,4 +1,4 @@
-"""A subcommand: its help under headings, the options that every command has, and the report of how it ended."""
+"""A subcommand: its help under headings, the options common to all commands, and the report of how it ended."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ClickError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__na
 
 
 class Command(TyperCommand):
-    """A subcommand, with the options that every one has."""
+    """A subcommand, with the options common to all."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -48,7 +48,7 @@ class Command(TyperCommand):
         self.params += [*switches, *([] if self._takes_force else [force]), report]
 
     def records(self, ctx: Any) -> dict[str, list[tuple[str, str]]]:
-        """Arguments and options with their help, by the heading they stand under, in the order of the headings."""
+        """Arguments and options with their help, by heading, in the order of the headings."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -122,17 +122,17 @@ def _common(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing report.")] = False,
     report: Annotated[str | None, typer.Option("--report")] = None,
 ) -> None:
-    """What every command takes besides its own."""
+    """Options that every command takes besides its own."""
 
 
 def _no_default(parameter: Any, text: str) -> str:
-    """What to add to the help of an option that may be left out, where nothing else tells so."""
+    """Note to add to an optional option's help where nothing else says that it is optional."""
     takes_value = parameter.param_type_name == "option" and not parameter.is_flag
     return "  [default: none]" if takes_value and parameter.default is None and "[" not in text else ""
 
 
 def _first_process(parameters: Sequence[Any]) -> bool:
-    """Whether this process writes for all: of those that train together (they alone keep a log), the first does."""
+    """Whether this process writes for all: of those that train together (only these keep a log), the first does."""
     return os.environ.get("RANK", "0") == "0" or all(parameter.name != "log" for parameter in parameters)
 
 

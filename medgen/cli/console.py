@@ -1,4 +1,4 @@
-"""What the user reads while a command runs: everything on stderr, each line begun with the command's name."""
+"""What the user reads while a command runs: all on stderr, each line prefixed with the command's name."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Console:
     verbose: bool = False
     report: dict[str, Any] = field(default_factory=dict)
     warnings: int = 0
-    """How many there were."""
+    """Number of warnings so far."""
     page: Path | None = None
-    """Where `--report FILE.html` wants its page."""
+    """Path of the page for `--report FILE.html`."""
 
     @property
     def stream(self) -> TextIO:
@@ -35,22 +35,22 @@ class Console:
         return sys.stderr
 
     def say(self, message: str) -> None:
-        """Tell a result or a step; silent under `--quiet`."""
+        """Report a result or a step; silent under `--quiet`."""
         if not self.quiet:
             self._line(message)
 
     def detail(self, message: str) -> None:
-        """Tell something only `--verbose` asks for."""
+        """Report a detail; only under `--verbose`."""
         if self.verbose:
             self._line(message)
 
     def warn(self, message: str) -> None:
-        """Tell what the user should know although the work goes on; also under `--quiet`."""
+        """Warn the user while the work continues; also under `--quiet`."""
         self.warnings += 1
         self._line(f"warning: {message}")
 
     def error(self, message: str) -> None:
-        """Tell why the command failed."""
+        """Report why the command failed."""
         self._line(message)
 
     @contextlib.contextmanager

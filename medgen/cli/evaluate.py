@@ -159,7 +159,7 @@ def command(
         if vae is not None:
             from medgen.models.trained import FrozenVAE
 
-            autoencoder = FrozenVAE.load(vae, target, "float32")  # figures are not to depend on the processor
+            autoencoder = FrozenVAE.load(vae, target, "float32")  # figures must not depend on the processor
             reconstructor = Reconstructor(autoencoder.reconstruct, autoencoder.model.digest)
         opened = open_all(
             stack,
@@ -237,7 +237,7 @@ command.__doc__ = inspect.cleandoc(command.__doc__ or "").replace("{metrics}", M
 
 
 def _print(console: Console, results: Sequence[Evaluated], pairs: Sequence[Pair]) -> None:
-    """The tables and warnings, for people; those of several sets side by side."""
+    """Print tables and warnings, those of several sets side by side."""
     from medgen.evaluation.comparison import basis, table_of
     from medgen.report.side_by_side import join_sections, warnings_of
 

@@ -1,4 +1,4 @@
-"""A field of an options struct as a flag: how it is typed, what its help says, and what value was meant."""
+"""A field of an options struct as a flag: its type, its help, and the parsing of its value."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Flag:
 
     @property
     def kind(self) -> Any:
-        """Type of its value, without None and without what is said of it; a switch may have words for more."""
+        """Type of its value, without None and annotations; a switch may also take words."""
         bare = _bare(self.annotation)
         return bool if bool in get_args(bare) else bare
 
@@ -47,7 +47,7 @@ class Flag:
 
     @property
     def typed(self) -> Any:
-        """What typer parses it as; anything but numbers and switches is parsed by `value`."""
+        """The type typer parses it as; `value` parses anything but numbers and switches."""
         if self.said.repeat:
             return list[str] | None
         kind = type(get_args(self.kind)[0]) if get_origin(self.kind) is Literal else self.kind  # of words or numbers
@@ -55,13 +55,13 @@ class Flag:
 
     @property
     def choices(self) -> list[str]:
-        """The words or numbers that it may be; none where it may be anything."""
+        """The words or numbers allowed; empty where any value is."""
         kinds = get_args(self.kind) if get_origin(self.kind) in (Union, UnionType) else (self.kind,)
         return [str(one) for kind in kinds if get_origin(kind) is Literal for one in get_args(kind) if one != ""]
 
     @property
     def metavar(self) -> str | None:
-        """What stands for the value in help texts."""
+        """The value's placeholder in help texts."""
         if self.said.metavar or self.kind is bool:
             return self.said.metavar or None
         if self.choices:
@@ -89,11 +89,11 @@ class Flag:
         return "" if default in (None, msgspec.NODEFAULT) else str(default)
 
     def completed(self, incomplete: str) -> list[str]:
-        """The choices that begin so."""
+        """The choices that begin with `incomplete`."""
         return [choice for choice in self.choices if choice.startswith(incomplete)]
 
     def value(self, given: Any) -> Any:
-        """What was given as the struct wants it; UsageError for no list of the right length, ConfigError otherwise."""
+        """The given value in the struct's type; UsageError for a list of the wrong length, ConfigError otherwise."""
         if given is None or given == []:
             return None
         parsed = self._parsed(given)
@@ -126,7 +126,7 @@ class Flag:
                 words = [item(word) for word in words]
             except ValueError:
                 raise UsageError(f"{self.name} {given}: expected {self.metavar}") from None
-            if inner[-1] is not Ellipsis and len(words) == 1:  # one number for all of a range
+            if inner[-1] is not Ellipsis and len(words) == 1:  # one number for both ends of a range
                 words = words * len(inner)
         if inner[-1] is not Ellipsis and len(words) != len(inner):
             raise UsageError(f"{self.name} {given}: expected {self.metavar}")
@@ -152,7 +152,7 @@ def flags_of(kind: type[msgspec.Struct], above: str = "") -> dict[str, Flag]:
 
 
 def flags_of_all(kinds: Sequence[type[msgspec.Struct]]) -> dict[str, list[Flag]]:
-    """By dotted key the flags of several structs, and first the one that chooses between those that are tagged."""
+    """The flags of several structs by dotted key; first the flag that chooses between tagged structs."""
     flags: dict[str, list[Flag]] = {}
     tag = kinds[0].__struct_config__.tag_field
     if tag is not None:
@@ -176,7 +176,7 @@ def _bare(annotation: Any) -> Any:
 
 
 def _metas(annotation: Any) -> list[msgspec.Meta]:
-    """All that is said of a type, of itself or beside None."""
+    """All metadata of a type, also where it is in a union with None."""
     if get_origin(annotation) is Annotated:
         inner, *metas = get_args(annotation)
         return [*_metas(inner), *(meta for meta in metas if isinstance(meta, msgspec.Meta))]

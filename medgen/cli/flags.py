@@ -51,11 +51,11 @@ LAYERS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Given:
-    """What a command line says of options, whichever struct they belong to."""
+    """The options given on a command line, whichever struct they belong to."""
 
     command: str
     flags: Mapping[str, tuple[Flag, Any]]
-    """By dotted key: the flag and what was typed, None if it was not given."""
+    """By dotted key, the flag and its typed value; None if it was not given."""
     preset: str | None
     config: Path | None
     sets: tuple[str, ...]
@@ -66,7 +66,7 @@ class Given:
     ) -> OptionsT:
         """Merge defaults, preset, file, `--set` and flags into `kind`; with --print-config print it and stop.
 
-        Of several tagged kinds, it is the one that is named. `more`: by dotted key, what the command itself was given
+        Of several tagged kinds, the named one is used. `more`: by dotted key, values given to the command itself
         (None: not given).
         """
         known = {key: flags[0] for key, flags in flags_of_all([kind] if isinstance(kind, type) else kind).items()}
@@ -90,7 +90,7 @@ class Given:
         return options
 
     def _check(self, flags: Mapping[str, Flag], values: Mapping[str, Any]) -> None:
-        """UsageError for flags of which one takes the place of another, and for one that is missing."""
+        """UsageError for a flag given beside one that it replaces, and for a missing one."""
         for key, value in values.items():
             flag = flags[key]
             others = [flags[other].name for other in flag.said.instead_of if values.get(other) is not None]
@@ -104,9 +104,9 @@ class Given:
 
 
 def takes(*kinds: type[Options], names: Iterable[str] = ()) -> Callable[[Body], Body]:
-    """Give a command the flags of these structs; its parameter `given` tells what was typed.
+    """Give a command the flags of these structs; its parameter `given` holds what was typed.
 
-    `names` of the structs are headings in the help, above the flags that one struct alone has.
+    `names` of the structs are headings in the help, above the flags that only one struct has.
     """
     shared = flags_of_all(kinds)
     owners = {key: name for kind, name in zip(kinds, names, strict=False) for key in flags_of(kind)}

@@ -78,7 +78,7 @@ def command(
 
 
 def _version(options: NormalizeOptions, model: Path | None, vae: Path | None, device: str, maker: SetMaker) -> Version:
-    """What the method asks for, loaded."""
+    """Load what the method needs."""
     from medgen.errors import UsageError
     from medgen.inference.normalize import Normalizer, VAEReconstruction
     from medgen.models.trained import FrozenVAE, NormalizerNetwork

@@ -1,4 +1,4 @@
-"""Options that several commands share beside those of their structs."""
+"""Options shared by several commands, besides those of their structs."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def console_of(context: typer.Context) -> Console:
 
 
 def changes_of(continue_with: list[str] | None) -> dict[str, object]:
-    """`--continue-with` by dotted key; ConfigError for what cannot change on the way."""
+    """`--continue-with` by dotted key; ConfigError for options that cannot change during a training."""
     changes = dict(parse_setting(item, "--continue-with") for item in continue_with or ())
     for key in changes:
         if key != "processes" and not key.startswith("loop."):
@@ -102,7 +102,7 @@ def parse_shard(text: str | None) -> tuple[int, int]:
 
 
 def check_destination(output: str, *, force: bool) -> None:
-    """Refuse, before any work is done, what would fail at the end: a terminal, an existing file, no folder."""
+    """Refuse, before any work is done, outputs that would fail at the end: a terminal, an existing file, no folder."""
     from medgen.artifacts.outputs.whole import check_output
     from medgen.artifacts.sets import refuse_terminal
 

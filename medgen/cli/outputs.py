@@ -1,4 +1,4 @@
-"""What a command line writes: never what it reads, and nothing twice."""
+"""Checks of a command's outputs: none may be an input, or be written twice."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class _Place:
 
 
 def check_places(parameters: Sequence[Any], values: Mapping[str, Any]) -> None:
-    """UsageError if two outputs are one file, one lies in a folder that another replaces, or one is an input.
+    """UsageError if two outputs are the same file, one lies in a folder that another replaces, or one is an input.
 
-    `parameters` are those of the command, as its parser made them, and `values` what they got, by name.
+    `parameters` are the command's, as made by its parser, and `values` their values by name.
     """
     written = list(_written(parameters, values))
     for one, other in itertools.combinations(written, 2):
@@ -59,7 +59,7 @@ def check_places(parameters: Sequence[Any], values: Mapping[str, Any]) -> None:
 
 
 def may_replace_report(report: Path, command: str) -> bool:
-    """Whether there is the report of an earlier run of this command that failed, so that nothing is lost with it."""
+    """Whether the file is the report of an earlier failed run of this command, so that replacing it loses nothing."""
     try:
         facts = json.loads(report.read_text(encoding="utf-8")) if report.stat().st_size < 1 << 20 else None
     except (OSError, ValueError):
@@ -110,7 +110,7 @@ def _place(flag: str, value: str | Path) -> _Place:
 
 
 def _stream(descriptor: int, flag: str) -> _Place:
-    """A standard stream, which the shell may have led to a file."""
+    """A standard stream, which the shell may have redirected to a file."""
     facts = None
     with contextlib.suppress(OSError):
         facts = os.fstat(descriptor)

@@ -1,4 +1,4 @@
-"""What the commands that make a set share: the output, its shard, what is left out, and how the work ended."""
+"""What commands that make a set share: the output, its shard, the cases left out, and the final report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 
 
 def no_case(done: str, *, chosen: bool) -> str:
-    """What `SetMaker.write` says where no case was `done`, of those `chosen` by their split, or of all."""
+    """The message of `SetMaker.write` where no case was `done`, of all cases or those `chosen` by split."""
     rest = "the rest not in this split" if chosen else "the set has no other"
     return f"no case was {done}: {{left_out}} left out, {rest}"
 
@@ -46,13 +46,13 @@ class SetMaker:
     def of(
         cls, context: typer.Context, output: str, *, force: bool, shard: str | None, keep_going: bool = False
     ) -> SetMaker:
-        """From the options of a command; raises at once for an output that cannot be made."""
+        """Make one from a command's options; raises at once for an output that cannot be made."""
         part, parts = parse_shard(shard)
         check_destination(output, force=force)
         return cls(console_of(context), output, force, part, parts, keep_going)
 
     def precision(self, asked: Precision, device: torch.device) -> Precision:
-        """The precision to load networks with. All shards of a set need the same, so none of them measures its own."""
+        """The precision to load networks with. All shards of a set need the same, so none measures its own."""
         if asked != "auto" or self.parts == 1 or device.type != "cpu":
             return asked
         self.console.say("a shard runs in float32, so that all can be joined; --precision, given to all, sets another")
@@ -69,13 +69,13 @@ class SetMaker:
         return precisions(networks)
 
     def take(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Those that belong to this shard."""
+        """The items that belong to this shard."""
         from medgen.artifacts.sharding import take_shard
 
         return take_shard(items, self.part, self.parts)
 
     def leave_out(self, case: Case, error: DataError) -> None:
-        """Go on without a case; without --keep-going its `error` is the end."""
+        """Continue without a case; without --keep-going, raise its `error`."""
         if not self.keep_going:
             raise error
         self.left_out.append(case.id)
@@ -90,7 +90,7 @@ class SetMaker:
         *,
         nothing: str = "",
     ) -> ContentDigest:
-        """Write `cases`, and tell `advance` the slices of each.
+        """Write `cases`, and report the slices of each to `advance`.
 
         `nothing` says what is wrong if there was none (`{left_out}`: how many were left out); a shard may be empty.
         """
@@ -103,7 +103,7 @@ class SetMaker:
                 writer.write(case)
                 if advance is not None:
                     advance(len(case))
-                del case  # not to be kept while the next is made
+                del case  # do not keep it while the next is made
             if nothing and writer.digest.cases == 0 and self.parts == 1:
                 raise DataError(nothing.format(left_out=len(self.left_out)))
         return writer.digest

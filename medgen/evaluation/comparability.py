@@ -1,4 +1,4 @@
-"""Two sets can be compared only in one unit and one window: everything else measures the difference of the scales."""
+"""Two sets can be compared only in the same unit and window: otherwise the difference in scale is what is measured."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from medgen.errors import DataError
 
 
 def check_comparable(name: str, stored: StoredSet, other_name: str, other: StoredSet) -> list[str]:
-    """DataError with the remedy where unit, window or channels differ; sentences on what is worth a warning."""
+    """DataError with the remedy where unit, window or channels differ; returns warnings."""
     ours, theirs = stored.header.intensity, other.header.intensity
     if ours is None or theirs is None or {stored.header.kind, other.header.kind} != {"image"}:
-        return []  # latents and maps: each metric says for itself what it needs
+        return []  # latents and maps: each metric checks its own needs
     if ours.unit != theirs.unit:
         raise DataError(f"{name} is in {_scale(stored)}, {other_name} in {_scale(other)}; {_remedy(stored, other)}")
     if ours.window != theirs.window:

@@ -1,4 +1,4 @@
-"""The sets that `evaluate` opens: each with its part in the evaluation, and the split of it that counts."""
+"""The sets that `evaluate` opens, each with its part in the evaluation and the split to use."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ class ImagesToOpen:
 
 @dataclass(frozen=True)
 class Opened:
-    """What came of it."""
+    """What opening gave."""
 
     part: str
     name: str
     """What it is called in tables and reports."""
     stored: StoredSet
     images: Images
-    """The same with all its splits, and what its files are called."""
+    """The same with all its splits, and the names of its files."""
 
 
 def wanted(part: str, source: str | Path | None, split: str | None) -> list[ImagesToOpen]:
-    """One, or none where no source is given; UsageError for a split of nothing."""
+    """One, or none where no source is given; UsageError for a split without a source."""
     if source is None and split is not None:
         raise UsageError(f"--{part}-split needs --{part}")
     return [] if source is None else [ImagesToOpen(part, source, split)]
 
 
 def check_real(reference: Opened) -> None:
-    """DataError where a model made cases of a reference: measured against these, everything looks better than it is."""
+    """DataError where a reference holds generated cases: measured against these, everything looks better than it is."""
     made = sum(bool(row.synthetic) for row in reference.stored.cases)
     if made:
         raise DataError(
@@ -58,7 +58,7 @@ def check_real(reference: Opened) -> None:
 
 
 def names_of(everything: Sequence[ImagesToOpen], given: Sequence[str] | None = None) -> list[str]:
-    """What each is called: by its part, and the measured ones as the user says or by their number.
+    """The name of each: its part; for the measured sets, the user's names or their numbers.
 
     Never after its file: folders and files are often named after patients. UsageError unless all measured are named.
     """
@@ -78,10 +78,10 @@ def open_all(
     intensity: Intensity | None = None,
     names: Sequence[str] | None = None,
 ) -> list[Opened]:
-    """All of them, in their order, until `stack` ends; of a training set without a named split its train split.
+    """Open all, in order, until `stack` ends; of a training set without a named split, its train split.
 
-    `intensity` is that of a model, for files where there is no set to fit; `names` are what the user calls the measured
-    ones.
+    `intensity` is a model's, for files where there is no set to match; `names` are the user's names for the measured
+    sets.
     """
     sources = [one.source for one in everything]
     splits = [one.source for one in everything if one.split]

@@ -1,6 +1,6 @@
-"""Two sets against each other, sample by sample: where both hold a score for the same case, the difference is tested.
+"""Two sets compared sample by sample: where both have a score for the same case, the difference is tested.
 
-The slices of one case resemble each other, so cases are what is exchanged and redrawn.
+The slices of one case resemble each other, so whole cases are exchanged and resampled.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class PairedTest:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two sets, what their samples of equal id have in common, and the tests."""
+    """Two sets, what their samples with equal ids have in common, and the tests."""
 
     first: str
     second: str
@@ -71,18 +71,18 @@ class Pair:
     """Whether their vectors agree; None without vectors."""
     tests: list[PairedTest]
     note: str = ""
-    """Why there is no test, or what the tests rest on."""
+    """Why there is no test, or what the tests are based on."""
 
 
 def compare(evaluated: Sequence[Evaluated], seed: int = 0) -> list[Pair]:
-    """Every two of the sets, in their order; p-values corrected over all of it."""
+    """Every pair of the sets, in order; p-values are corrected over all pairs."""
     pairs = [compare_two(first, second, seed) for first, second in combinations(evaluated, 2)]
     corrected = iter(holm([test.p for pair in pairs for test in pair.tests]))
     return [replace(pair, tests=[replace(test, p_holm=next(corrected)) for test in pair.tests]) for pair in pairs]
 
 
 def compare_two(first: Evaluated, second: Evaluated, seed: int = 0) -> Pair:
-    """The paired tests of two sets over every score that both have."""
+    """The paired tests of two sets on every score that both have."""
     a, b = first.inputs.stored, second.inputs.stored
     shared = {row.id for row in a.cases} & {row.id for row in b.cases}
     same_seed, same_conditions = _same_seed(a, b), _same_conditions(a, b, shared)
@@ -136,16 +136,16 @@ def case_of(key: str) -> str:
 
 
 def sign_flip(differences: Values, cases: Rows, *, seed: int = 0, draws: int = DRAWS) -> float | None:
-    """Two-sided p-value of the mean difference if the two sets were exchanged case by case at random.
+    """Two-sided p-value of the mean difference, under random exchange of the two sets case by case.
 
-    All exchanges of few cases are tried; of many, `draws` random ones and the one observed (Phipson and Smyth 2010).
-    None for fewer cases than can tell anything.
+    For few cases all exchanges are tried; for many, `draws` random ones and the observed one (Phipson and Smyth 2010).
+    None for too few cases to show anything.
     """
     sums = np.bincount(np.unique(cases, return_inverse=True)[1], differences)
     count = len(sums)
     if count < FEWEST:
         return None
-    observed = abs(sums.sum()) * (1 - 1e-12)  # equal sums must not differ by their rounding
+    observed = abs(sums.sum()) * (1 - 1e-12)  # equal sums must not differ by rounding
     if count <= EXACT:
         signs = 1 - 2 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
         return float((np.abs(signs @ sums) >= observed).mean())
@@ -158,7 +158,7 @@ def sign_flip(differences: Values, cases: Rows, *, seed: int = 0, draws: int = D
 
 
 def effect_size(differences: Values, cases: Rows) -> float | None:
-    """Mean over standard deviation of the cases' mean differences; None where these do not vary."""
+    """The cases' mean differences: their mean over their standard deviation; None where they do not vary."""
     place = np.unique(cases, return_inverse=True)[1]
     means = np.bincount(place, differences) / np.bincount(place)
     if len(means) < 2 or not (spread := float(means.std(ddof=1))) > 0:
@@ -178,7 +178,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def differences(pair: Pair, first: Evaluated, second: Evaluated) -> list[Distribution]:
-    """How the differences of each tested score spread over the samples."""
+    """The distribution over samples of the differences of each tested score."""
     scores = [{section.name: section.scores for section in one.sections} for one in (first, second)]
     shown = []
     for test in pair.tests:

@@ -1,4 +1,4 @@
-"""What a metric declares: its name, what it needs, its options. Light: `medgen evaluate --help` is made of it."""
+"""What a metric declares: its name, needs and options. Cheap to import: `medgen evaluate --help` is built from it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Need:
-    """Something that a metric cannot do without."""
+    """An input that a metric requires."""
 
     given: Callable[[Inputs], bool]
     remedy: str
-    """What is needed and how to give it, as it follows the metric's name."""
+    """What is needed and how to give it, worded to follow the metric's name."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,16 @@ class Metric:
 
     name: str
     about: str
-    """What it answers and from what, for the help of the command."""
+    """What it answers and from which inputs, for the command's help."""
     needs: tuple[Need, ...]
-    """In the order in which they are asked for."""
+    """In the order in which they are checked."""
     options: type[Options] | None = None
     files: tuple[str, ...] = ()
     """Those of its options that name a file."""
     unasked: Callable[[Inputs], bool] = lambda inputs: True
-    """Whether it is measured where `--metrics` names nothing and its needs are given."""
+    """Whether it is measured by default, without `--metrics`, if its needs are given."""
     alone: bool = False
-    """Whether nothing else is measured then."""
+    """Whether nothing else is then measured by default."""
 
     def lacking(self, inputs: Inputs) -> str:
         """The first need that is not given, with the remedy; "" if all are."""

@@ -1,8 +1,9 @@
-"""Distances between rows of two matrices, the same to the last digit in any blocks, threads and on any processor.
+"""Distances between rows of two matrices, identical to the last digit for any blocks, threads and processor.
 
-|a - b|^2 = |a|^2 + |b|^2 - 2 a.b is the fastest way and loses what lies near: the large terms cancel, and which digits
-are left depends on the order of the sums. On a grid coarse enough, all products and sums are whole multiples of its
-squared step that float64 holds exactly. So nothing cancels, equal rows are 0 apart, and equal distances stay equal.
+|a - b|^2 = |a|^2 + |b|^2 - 2 a.b is the fastest way, but loses precision for near rows: the large terms cancel, and
+the digits left depend on the order of the sums. On a grid coarse enough, all products and sums are whole multiples of
+its squared step that float64 holds exactly. So no digits are lost, equal rows are 0 apart, and equal distances stay
+equal.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def on_grid(*matrices: Tensor) -> tuple[Tensor, ...]:
     centred = whole - centre
     step = step_of(float(centred.abs().max()), whole.shape[1])
     if step < COARSEST * float(centred.square().mean(1).sqrt().median()):
-        # A centre on the grid moves all rows alike, so its own rounding changes no distance.
+        # A centre on the grid shifts all rows equally, so its own rounding changes no distance.
         centred = ((whole / step).round_() - (centre / step).round_()) * step
     return torch.split(centred, [len(matrix) for matrix in matrices])
 

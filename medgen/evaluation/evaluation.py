@@ -1,4 +1,4 @@
-"""All metrics by name, and what they say together of one or several sets."""
+"""Choosing and running the metrics on one or several sets, and collecting what they find."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LIBRARIES = ("torch", "numpy", "scipy")
 
 @dataclass(frozen=True)
 class Material:
-    """Something that was measured or compared with: its part in the evaluation, and the name it goes by."""
+    """A set that was measured or compared with: its part in the evaluation, and its name."""
 
     role: str
     name: str
@@ -41,7 +41,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A set by the name it goes by in the report, and what each metric found."""
+    """A set, under its name in the report, and what each metric found."""
 
     name: str
     inputs: Inputs
@@ -49,7 +49,7 @@ class Evaluated:
 
 
 def choose(names: Sequence[str] | None, inputs: Inputs) -> list[str]:
-    """The metrics to take: those named, or all for which the inputs suffice; UsageError with the remedy if none do."""
+    """The metrics to run: those named, or all whose needs are met; UsageError with the remedy if there are none."""
     lacking = {name: metric.lacking(inputs) for name, metric in METRICS.items()}
     if names is None:
         unasked = [one for one in METRICS.values() if one.unasked(inputs)]
@@ -68,7 +68,7 @@ def choose(names: Sequence[str] | None, inputs: Inputs) -> list[str]:
 
 
 def evaluate(name: str, inputs: Inputs, options: SharedOptions) -> Evaluated:
-    """Take the chosen metrics of one set."""
+    """Run the chosen metrics on one set."""
     chosen = [METRICS[metric] for metric in choose(options.metrics, inputs)]
     return Evaluated(name, inputs, [metric.measure(inputs, options.of(metric)) for metric in chosen])
 
@@ -109,7 +109,7 @@ def as_json(
 
 
 def shareable(options: SharedOptions) -> dict[str, Any]:
-    """The options, with files by what they hold and not by their names; how these were read, their provenance tells."""
+    """The options, with files given by content and not by name; the provenance tells how they were read."""
     shared = plain(options)
     del shared["reading"]
     if options.features != "builtin":
@@ -129,7 +129,7 @@ def _content(file: str) -> str:
 
 
 def identity(stored: StoredSet | None) -> dict[str, Any] | None:
-    """Which set it was, and how much of it was looked at."""
+    """Which set it was, and how much of it was used."""
     if stored is None:
         return None
     return {

@@ -1,4 +1,4 @@
-"""Slices in groups: of one modality, label or split, or of like values of a vector field."""
+"""Groups of slices: of the same modality, label or split, or with similar values of a vector field."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def groups(stored: StoredSet, real: StoredSet, field: str) -> dict[str, tuple[Ro
 
 
 def _values(stored: StoredSet, field: str, what: str) -> npt.NDArray[np.generic]:
-    """What the field says of each slice, (N,): texts or numbers."""
+    """The field's value for each slice, (N,): texts or numbers."""
     if field == "split":
         return np.repeat([row.split for row in stored.cases], [row.count for row in stored.cases])
     if field == "modality" and stored.has("modality"):

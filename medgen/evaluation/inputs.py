@@ -1,4 +1,4 @@
-"""What an evaluation looks at, as every metric gets it."""
+"""The inputs of an evaluation, as every metric gets them."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class MapMaker(Protocol):
         """Images and versions of one case, (B, C, H, W) in [-1, 1] -> maps (B, 4, H, W) and scores (B,)."""
 
     def calibrated_by(self, normal: Iterable[tuple[str, Images]]) -> MapMaker:
-        """The same in deviations from the maps (B, 4, H, W) of normal cases, each of them from those of the others."""
+        """The same, in deviations from maps (B, 4, H, W) of normal cases; each of these is compared with the others."""
 
 
 @dataclass(frozen=True)
 class Reconstructor:
-    """A VAE as metrics see it: images (B, C, H, W) in [-1, 1] to what is left of them; with its digest."""
+    """A VAE as metrics see it: images (B, C, H, W) in [-1, 1] to their reconstructions; with its digest."""
 
     reconstruct: Callable[[Tensor], Tensor]
     digest: str
@@ -51,7 +51,7 @@ class Inputs:
     reference: StoredSet | None = None
     """Real images, or the truth that the set should equal."""
     training: StoredSet | None = None
-    """What the generator learned from."""
+    """The generator's training images."""
     vae: Reconstructor | None = None
     maps: MapMaker | None = None
     thick: StoredSet | None = None
@@ -61,9 +61,9 @@ class Inputs:
     whole: StoredSet | None = None
     """The set with all its splits, where `stored` is one of them."""
     seed: int = 0
-    """Of everything random."""
+    """Seed of everything random."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    """Where networks run that are trained on the way."""
+    """Where networks trained during the evaluation run."""
 
 
 def slice_names(stored: StoredSet) -> list[str]:

@@ -1,6 +1,6 @@
-"""Intervals of 95 %. Slices of one case resemble each other: cases are what is drawn again, whole.
+"""95 % intervals. Slices of one case resemble each other, so whole cases are resampled.
 
-Which interval a figure has depends on what it is; `tests/bench` tells how often each holds the truth.
+The kind of interval depends on the figure; `tests/bench` measures how often each covers the truth.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ ALMOST = 1.0 - 1e-9
 def mean_interval(
     values: Values, cases: Rows, *, within: tuple[float, float] = ANYTHING, seed: int = 0, draws: int = DRAWS
 ) -> Interval | None:
-    """The mean of values (N,) by the studentised bootstrap (Efron 1982, 10.10; Hall 1988); None for one case.
+    """The mean of values (N,), by the studentised bootstrap (Efron 1982, 10.10; Hall 1988); None for one case.
 
-    Unlike percentiles it is wide enough for few cases, and follows skew; `within` bounds what a mean can be.
+    Unlike a percentile interval it is wide enough for few cases, and follows skew; `within` bounds the mean.
     """
     names, place = np.unique(cases, return_inverse=True)
     count = len(names)
@@ -53,14 +53,14 @@ def mean_interval(
 
 
 def _standard_error(sums: Values, sizes: Values) -> Values:
-    """Of means of cases with these sums and sizes (..., cases), as ratios (Cochran 1977, 6.4)."""
+    """Standard error of the means of cases with these sums and sizes (..., cases), as ratios (Cochran 1977, 6.4)."""
     count, total = sums.shape[-1], sizes.sum(-1)
     left = sums - (sums.sum(-1) / total)[..., None] * sizes
     return np.asarray(np.sqrt(count / (count - 1) * (left**2).sum(-1)) / total)
 
 
 def crossed_interval(values: Values, cases: Rows, *, within: tuple[float, float] = ANYTHING) -> Interval:
-    """The mean of values (R, N), which R repetitions found in the same N rows, over random repetitions and cases.
+    """The mean of values (R, N) from R repetitions on the same N rows, with both repetitions and cases random.
 
     Its variance is at most that of the repetitions' means over R, and that of the cases' means over their number; the
     degrees of freedom are those of their sum (Satterthwaite 1946). Columns with NaN are left out; two repetitions and
@@ -83,8 +83,9 @@ def crossed_interval(values: Values, cases: Rows, *, within: tuple[float, float]
 def share_interval(hits: npt.ArrayLike, cases: Rows, weights: Values | None = None) -> Interval | None:
     """The share of rows (N,) that are hits, by Wilson's interval for as many independent trials; None for no rows.
 
-    How many these are follows from how alike the rows of a case are. One case of hits and one of misses are added for
-    that, so that it is known where all are alike too. Where each case is one row, the trials are the rows.
+    The number of trials follows from how alike the rows of a case are. One case of hits and one of misses are added to
+    estimate this, so that it is defined even where all rows are alike. Where each case is one row, the trials are the
+    rows.
     """
     found = np.asarray(hits, np.float64)
     if not len(found):
@@ -101,10 +102,9 @@ def share_interval(hits: npt.ArrayLike, cases: Rows, weights: Values | None = No
 
 
 def fraction_interval(value: float, redrawn: Values, least: int) -> Interval | None:
-    """A figure between 0 and 1 by Wilson's interval for as many trials as would spread like its redrawn ones (B,).
+    """A figure between 0 and 1, with Wilson's interval for as many trials as match its resampled spread (B,).
 
-    `least` is their number where nothing spreads: the cases of the kind of which there are fewer. None where the figure
-    is not defined.
+    `least` is that number where there is no spread: the cases of the rarer kind. None where the figure is undefined.
     """
     redrawn = redrawn[np.isfinite(redrawn)]
     if not np.isfinite(value) or len(redrawn) < 2:
@@ -115,16 +115,16 @@ def fraction_interval(value: float, redrawn: Values, least: int) -> Interval | N
 
 
 def wilson(share: float, trials: float) -> Interval:
-    """A share of so many trials, more than 0, with its interval (Wilson 1927)."""
+    """A share of `trials` > 0 trials, with its interval (Wilson 1927)."""
     centre = (share + Z**2 / (2 * trials)) / (1 + Z**2 / trials)
     spread = Z / (1 + Z**2 / trials) * np.sqrt(share * (1 - share) / trials + Z**2 / (4 * trials**2))
-    # The ends of 0 and 1 are exact, their rounding is not.
+    # At 0 and 1 the ends are exact, but rounding is not.
     low, high = min(float(max(centre - spread, 0.0)), share), max(float(min(centre + spread, 1.0)), share)
     return {"value": share, "low": low, "high": high}
 
 
 def correlation_interval(value: float, redrawn: Values, cases: int) -> Interval | None:
-    """A correlation by its redrawn ones (B,) after Fisher's transformation (1915); None where it is not defined."""
+    """A correlation, with an interval from resampled ones (B,) by Fisher's transformation (1915); None if undefined."""
     redrawn = redrawn[np.isfinite(redrawn)]
     if not np.isfinite(value) or len(redrawn) < 2 or cases < 2:
         return None
@@ -134,10 +134,10 @@ def correlation_interval(value: float, redrawn: Values, cases: int) -> Interval 
 
 
 def around(value: float, redrawn: Values, cases: int, *, least: float = -np.inf) -> dict[str, float | None]:
-    """The value and Student's t times the standard deviation of its redrawn ones (B,), for any other figure.
+    """For any other figure: the value +- Student's t times the standard deviation of resampled ones (B,).
 
-    Percentiles of distances need not even hold the value: they grow where there are fewer rows. `least` is as small as
-    the figure can be.
+    Percentiles of distances may not even contain the value, since distances grow with fewer rows. `least` is the
+    figure's lower bound.
     """
     redrawn = redrawn[np.isfinite(redrawn)]
     if min(len(redrawn), cases) < 2:
@@ -162,8 +162,8 @@ def redraw(cases: Rows, statistic: Callable[[Rows], float], *, seed: int = 0, dr
 def half_samples(cases: Rows, seed: int, draws: int) -> Iterator[Rows]:
     """The rows of half the cases at random, `draws` times over; none of one case.
 
-    Figures of the halves spread as those of whole samples do (Shao and Wu 1989), and no row is its own neighbour, as
-    in a bootstrap: of n cases n / 2 without replacement have the variance (1 - 1/2) s^2 / (n / 2) = s^2 / n.
+    Figures of the halves spread as those of whole samples do (Shao and Wu 1989): n / 2 of n cases without replacement
+    have the variance (1 - 1/2) s^2 / (n / 2) = s^2 / n. And unlike in a bootstrap, no row is its own neighbour.
     """
     if len(np.unique(cases)) < 2:
         return
@@ -179,7 +179,7 @@ def half_weights(cases: Rows, seed: int, draws: int) -> Values:
 
 
 def halves(cases: Rows, random: np.random.Generator) -> tuple[Rows, Rows]:
-    """Rows in two parts of about equal size that share no case: slices of one patient resemble each other."""
+    """Split the rows into two parts of similar size that share no case: slices of one patient resemble each other."""
     place = np.unique(cases, return_inverse=True)[1]
     counts = np.bincount(place)
     order = random.permutation(len(counts))

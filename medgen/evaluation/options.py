@@ -1,4 +1,4 @@
-"""Options of evaluate: those of every evaluation, and a table for each metric that declares any."""
+"""Options of evaluate: the shared ones, and a table for each metric that declares any."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ METRICS_SAID = "\n\n".join(one.about for one in METRICS.values())
 
 
 class SharedOptions(Options, frozen=True):
-    """How sets are measured, whatever is measured of them."""
+    """How sets are measured, whatever the metric."""
 
     metrics: (
         Annotated[
@@ -44,7 +44,7 @@ class SharedOptions(Options, frozen=True):
         ),
     ] = ""
     reading: ReadingOptions = ReadingOptions()
-    """Of images from files; what is left open is as in the sets beside them."""
+    """For images from files; what is not set is taken from the sets beside them."""
     seed: Annotated[int, option("Seed of everything random.", ge=0)] = 0
 
     def of(self, metric: Metric) -> Options | None:

@@ -1,4 +1,4 @@
-"""Which cases of two sets show the same: by id or frame of reference, or as the user says."""
+"""Which cases of two sets show the same thing: by id or frame of reference, or as the user says."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WAYS = ("case", "patient", "path")
 
 @dataclass(frozen=True)
 class Side:
-    """The cases of one part, and for those that were read from files what these are called."""
+    """The cases of one part, and the names of the files that any were read from."""
 
     part: str
     cases: Sequence[CaseRow]
@@ -34,13 +34,13 @@ class Side:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Cases that share a name show the same; without names those of one id, or else of one frame of reference."""
+    """Cases that share a name show the same; without names, those of the same id, or else frame of reference."""
 
     names: Mapping[tuple[str, str], frozenset[str]] | None = None
-    """By part and case id; a case may have several, and none where nothing is known of it."""
+    """Names by part and case id; a case may have several, or none where nothing is known of it."""
 
     def partners(self, row: CaseRow, part: str, others: Sequence[CaseRow], other: str) -> list[CaseRow]:
-        """The cases among `others`, which are of part `other`, that show what the case `row` of `part` shows."""
+        """The cases among `others`, of part `other`, that show the same as the case `row` of `part`."""
         if self.names is not None:
             ours = self.names.get((part, row.id), frozenset())
             return [one for one in others if ours & self.names.get((other, one.id), frozenset())]
@@ -54,8 +54,8 @@ UNNAMED = Pairing()
 def pairing_of(by: str, sides: Sequence[Side]) -> Pairing:
     """The pairing that `by` asks for: "" for none, one of `WAYS`, or a CSV file with two of `COLUMNS`.
 
-    A case that was not read from a file is called as the case of the same id in another part.
-    UsageError where `by` is none of these, or asks for what a whole part does not tell; DataError for a faulty file.
+    A case not read from a file takes the name of the case with the same id in another part.
+    UsageError where `by` is none of these, or needs facts that a whole part lacks; DataError for a faulty file.
     """
     if not by:
         return UNNAMED
@@ -88,7 +88,7 @@ def pairing_of(by: str, sides: Sequence[Side]) -> Pairing:
 
 
 def _patients(side: Side) -> Iterator[tuple[str, str]]:
-    """What DICOM tells; other files are called after the patient. Ids made with a secret key tell it of sets too."""
+    """The patient in DICOM, else the file's name. Ids made with a secret key tell the patient for sets too."""
     for case, stack in side.files:
         yield case, stack.patient or stem_of(stack.first.entry.within)
     for row in side.cases:
@@ -97,7 +97,7 @@ def _patients(side: Side) -> Iterator[tuple[str, str]]:
 
 
 def _paths(side: Side) -> Iterator[tuple[str, str]]:
-    """The name of the file, or of the outermost folder or ZIP that holds one case alone, without its ending."""
+    """The name, without its ending, of the file, or of the outermost folder or ZIP that holds this case alone."""
     inside: dict[PurePosixPath, set[str]] = defaultdict(set)
     for case, stack in side.files:
         for item in stack.slices:
@@ -112,7 +112,7 @@ def _paths(side: Side) -> Iterator[tuple[str, str]]:
 
 
 def _read_pairs(file: Path, sides: Sequence[Side], names: Mapping[tuple[str, str], set[str]]) -> None:
-    """A row names cases that show the same: by id, series, patient or path, each in the column of its part."""
+    """Each row names cases that show the same: by id, series, patient or path, in the column of their part."""
     read = read_rows(file)
     if len(read.columns) < 2 or not set(read.columns) <= set(COLUMNS):
         told = ", ".join(read.columns.values())
@@ -129,7 +129,7 @@ def _read_pairs(file: Path, sides: Sequence[Side], names: Mapping[tuple[str, str
 
 
 def _named(name: str, sides: Sequence[Side], file: Path, number: int) -> set[str]:
-    """Ids of the cases that a cell means, in all sets of its part; DataError if there is none."""
+    """Ids of the cases that a cell refers to, in all sets of its part; DataError if there is none."""
     found: set[str] = set()
     reason = ""
     for side in sides:

@@ -26,7 +26,7 @@ def median(values: Values) -> float | None:
 
 
 def mean_of_results(results: Sequence[Any]) -> Any:
-    """The mean of equally built results, number by number; None where all are None."""
+    """The mean of results of equal structure, number by number; None where all are None."""
     known = [result for result in results if result is not None]
     if not known:
         return None

@@ -1,4 +1,4 @@
-"""What a metric says: numbers for programs, and tables, distributions and pictures for people.
+"""What a metric returns: numbers for programs, and tables, distributions and pictures for people.
 
 A metric only measures. The command prints the tables, writes `result` as JSON, and `report` draws the page.
 """
@@ -29,7 +29,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Distribution:
-    """How values spread: one or more named samples (N,) over one axis, and values to mark on it."""
+    """A distribution of values: one or more named samples (N,) on one axis, and values to mark on it."""
 
     title: str
     axis: str
@@ -39,7 +39,7 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Panel:
-    """An image (H, W) or (H, W, 3) with what stands under it."""
+    """An image (H, W) or (H, W, 3) with its caption."""
 
     pixels: Pixels
     caption: str
@@ -56,7 +56,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Score:
-    """One number a sample, by case id (and slice, as `id/3`, where a case has several), for paired comparisons."""
+    """One number per sample, by case id (and slice, as `id/3`, where a case has several), for paired comparisons."""
 
     title: str
     better: Literal["higher", "lower"]

@@ -1,1 +1,1 @@
-"""What experts say of images, and what is made of it."""
+"""Experts' ratings of images."""

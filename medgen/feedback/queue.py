@@ -1,4 +1,4 @@
-"""Which images a rater sees, and in which order: fixed by the seed and the rater's name, so that it goes on later."""
+"""Which images a rater sees, and in which order: fixed by the seed and the rater's name, so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from medgen.feedback.rate_options import RateOptions
 
 @dataclass(frozen=True)
 class Item:
-    """What is shown at once: a case, or two of them side by side."""
+    """What is shown at one time: a case, or two side by side."""
 
     real: bool
-    """Whether the case is one of the real ones that are mixed in."""
+    """Whether the case is one of the real ones mixed in."""
     case: int
-    """Its number in its set."""
+    """The case's number in its set."""
     other: int | None = None
     """The number of the case beside it."""
 
 
 def make_queue(cases: int, real_cases: int, options: RateOptions) -> list[Item]:
-    """The items for the options' rater: each of the `cases`, with real ones among them, or pairs of cases.
+    """The items for the options' rater: each of the `cases`, with real ones mixed in, or pairs of cases.
 
-    With `real_cases` above 0, so many of them are mixed in that they make up the options' share, as far as there are.
+    With `real_cases` above 0, enough of them are mixed in to make up the options' share, as far as there are enough.
     """
     name = int.from_bytes(sha256(options.rater.encode()).digest()[:8], "big")
     rng = np.random.default_rng([options.seed, name])
@@ -39,7 +39,7 @@ def make_queue(cases: int, real_cases: int, options: RateOptions) -> list[Item]:
 
 
 def _pairs(cases: int, comparisons: int, rng: np.random.Generator) -> list[Item]:
-    """Neighbours in random orders of all cases, no pair twice; each case takes part about `comparisons` times."""
+    """Neighbours in random orders of all cases, no pair twice; each case is in about `comparisons` pairs."""
     seen: set[tuple[int, int]] = set()
     pairs: list[Item] = []
     for _ in range(comparisons):

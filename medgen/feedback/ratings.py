@@ -1,4 +1,4 @@
-"""Ratings of images: a CSV file with one row a rating, which is only ever added to.
+"""Ratings of images: an append-only CSV file with one row per rating.
 
 | column | meaning |
 |--------|---------|
@@ -9,7 +9,7 @@
 | aspect | what was rated; `real` = whether it was taken for a real image |
 | value  | 1 (worst) to 5; in a comparison 1 (case is better), 0 (other is better) or 0.5 (tie); of `real` 1 or 0 |
 
-Of several rows with the same first five columns the last counts; one without a value takes the others back.
+Of several rows with the same first five columns the last counts; one without a value withdraws the rating.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ class Rating:
 
     @property
     def key(self) -> Key:
-        """What is rated, by whom."""
+        """What is rated, and by whom."""
         return (self.set, self.rater, self.case, self.other, self.aspect)
 
     def ordered(self) -> Rating:
-        """A comparison with the smaller id first; others as they are."""
+        """A comparison with the smaller id first; other ratings unchanged."""
         if not self.other or self.case < self.other:
             return self
         turned = None if self.value is None else 1.0 - self.value
         return replace(self, case=self.other, other=self.case, value=turned)
 
     def fault(self) -> str:
-        """What is wrong with the value; "" if nothing."""
+        """What is wrong with the value; "" if nothing is."""
         if self.value is None:
             return ""
         allowed = (0.0, 0.5, 1.0) if self.other else (0.0, 1.0) if self.aspect == REAL else (1.0, 2.0, 3.0, 4.0, 5.0)
@@ -70,18 +70,18 @@ class Rating:
 
 @dataclass(frozen=True)
 class Ratings:
-    """What a file holds in the end."""
+    """The net content of a file."""
 
     values: dict[Key, float]
-    """What counts, in the order in which it was last rated."""
+    """The ratings that count, in the order of their last change."""
     replaced: int
-    """Ratings that a later one of the same rater took the place of."""
+    """Ratings replaced by a later one of the same rater."""
     half_line: bool
-    """Whether the last line is cut short, as a crash leaves it; it is not read."""
+    """Whether the last line is cut short, as after a crash; it is not read."""
 
 
 def read_ratings(path: Path) -> Ratings:
-    """The ratings of a file; DataError names the first row that is none."""
+    """The ratings of a file; DataError names the first invalid row."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -92,7 +92,7 @@ def read_ratings(path: Path) -> Ratings:
 
 
 def parse_ratings(data: bytes, name: str) -> Ratings:
-    """The ratings that the content of a file called `name` holds."""
+    """The ratings in the content of a file called `name`."""
     whole = data[: data.rfind(b"\n") + 1]
     try:
         rows = csv.reader(io.StringIO(whole.decode("utf-8-sig"), newline=""), strict=True)
@@ -126,7 +126,7 @@ def _rating(row: list[str], where: str) -> Rating:
 
 
 class RatingsFile:
-    """A ratings file open for adding. When `add` returns, its rating is on the disk, whatever happens next.
+    """A ratings file open for appending. When `add` returns, its rating is safely on disk.
 
     Several processes may add to one file at once.
     """
@@ -155,7 +155,7 @@ class RatingsFile:
         os.close(self._file)
 
     def add(self, rating: Rating) -> None:
-        """Write one rating through to the disk; StorageError if it cannot be, and then nothing of it stays."""
+        """Write one rating through to disk; StorageError, with nothing of it left, if that fails."""
         rating = rating.ordered()
         text = "" if rating.value is None else f"{rating.value:g}"
         with self._locked():

@@ -1,10 +1,10 @@
-"""The rating page on this machine alone: who opens the printed address first is let in, and nobody else.
+"""The rating page, on this machine only: only the first to open the printed address is let in.
 
-GET  /?token=T                        let in once; then the page, by a cookie
+GET  /?token=T                        lets in once, then redirects to the page, with a cookie
 GET  /                                the page, with rate.js and rate.css
 GET  /start, /item/P                  facts, as JSON
-GET  /pixels/P/SIDE/SLICE             stored values, little endian; /mask/P/SIDE/SLICE: a label map
-POST /rate {position, aspect, value}  answered when the rating is on the disk
+GET  /pixels/P/SIDE/SLICE             stored values, little-endian; /mask/P/SIDE/SLICE: a label map
+POST /rate {position, aspect, value}  answers once the rating is on disk
 POST /undo {}
 """
 
@@ -68,18 +68,18 @@ class RatingServer(ThreadingHTTPServer):
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """What browsers on this machine call it."""
+        """The host names that browsers on this machine use."""
         port = self.server_address[1]
         return f"{HOST}:{port}", f"localhost:{port}"
 
     @property
     def address(self) -> str:
-        """Where the page is, with the token."""
+        """The page's address, with the token."""
         return f"http://{self.hosts[0]}/?token={self.token}"
 
 
 class _Refused(Exception):
-    """A request that gets `status` and a line of text."""
+    """A request refused with `status` and a line of text."""
 
     def __init__(self, status: HTTPStatus, text: str) -> None:
         super().__init__(text)
@@ -98,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(self._post)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Tell nothing: the page does."""
+        """Log nothing: the page reports."""
 
     def _answer(self, work: Any) -> None:
         try:
@@ -163,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         if "prefetch" in self.headers.get("Sec-Purpose", "") + self.headers.get("Purpose", ""):
             raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, "not before the page is opened")
         if self._has_cookie():
-            pass  # opened once more by the one who is in
+            pass  # reopened by the one already let in
         elif self.server.token and hmac.compare_digest(token.encode(), self.server.token.encode()):
             self.server.token = ""
         else:

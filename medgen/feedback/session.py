@@ -1,4 +1,4 @@
-"""One rater at work: what is shown, what was said, and how to take it back. It knows no server and no page."""
+"""One rater's session: what is shown, what was rated, and undo. It knows nothing of server or page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from medgen.imaging.cases.options import WINDOWS
 
 @dataclass(frozen=True)
 class RatedSet:
-    """A set that is rated, or from which real images are mixed in."""
+    """A set to be rated, or one that real images are mixed in from."""
 
     stored: StoredSet
 
@@ -31,11 +31,11 @@ class RatedSet:
 
     @property
     def key(self) -> str:
-        """What names the set in ratings."""
+        """The set's name in ratings."""
         return self.stored.tail.digest[:SET_DIGITS]
 
     def facts(self, index: int, *, told: bool) -> dict[str, Any]:
-        """How to draw a case, and, if `told`, what was asked of it: nothing that says who or what it is."""
+        """How to draw a case and, if `told`, its requested condition; nothing that reveals who or what it is."""
         header, row = self.stored.header, self.stored.cases[index]
         shape, dtype = self.stored.arrays()["image"]  # (C, H, W)
         intensity = header.intensity
@@ -54,7 +54,7 @@ class RatedSet:
         return facts
 
     def condition(self, index: int) -> list[tuple[str, str]]:
-        """What was asked of a case, or is known of it: names and values for people, of its first slice."""
+        """A case's requested or known condition: readable names and values, from its first slice."""
         case = self.stored.view(index)
         told = [("text", *case.text[:1]), ("modality", *case.modality[:1])]
         if self.stored.has("vector"):
@@ -98,7 +98,7 @@ class Session:
             raise DataError("the set holds one case; --pairs needs two")
         self._file, self._lock = file, threading.Lock()
         names = {one.key for one in self._sets}
-        # Mine, in the order in which I rated them: what undo takes back.
+        # This rater's items, in the order in which they were rated, for undo.
         self._mine = {
             key: value for key, value in file.ratings.values.items() if key[0] in names and key[1] == options.rater
         }
@@ -106,7 +106,7 @@ class Session:
         self._open = {number for number in range(len(self.items)) if not self._done(number)}
 
     def start(self) -> dict[str, Any]:
-        """What the page must know before the first image."""
+        """What the page needs before the first image."""
         return {
             "rater": self.options.rater,
             "aspects": self.aspects,
@@ -118,13 +118,13 @@ class Session:
         }
 
     def progress(self) -> dict[str, Any]:
-        """How many items are done, and the first that is not (their number if all are)."""
+        """How many items are done, and the first that is not (the number of items if all are)."""
         return {"done": len(self.items) - len(self._open), "position": min(self._open, default=len(self.items))}
 
     def item(self, position: int) -> dict[str, Any]:
-        """What is shown at a place of the queue."""
+        """What is shown at a position in the queue."""
         item = self._at(position)
-        told = len(self._sets) == 1  # only one of two sets may have it, and that would tell which is real
+        told = len(self._sets) == 1  # if only one of two sets has conditions, showing them would tell which is real
         sides = [item.case] if item.other is None else [item.case, item.other]
         return {
             "position": position,
@@ -133,7 +133,7 @@ class Session:
         }
 
     def pixels(self, position: int, side: int, number: int, *, mask: bool = False) -> Array:
-        """A slice of what is shown there, (C, H, W), or its label map (H, W)."""
+        """A slice of the item shown at `position`, (C, H, W), or its label map (H, W)."""
         item = self._at(position)
         index = item.case if side == 0 else item.other
         if index is None:
@@ -142,7 +142,7 @@ class Session:
         return source.mask(index, number) if mask else source.pixels(index, number)
 
     def rate(self, position: int, aspect: str, value: float) -> dict[str, Any]:
-        """Keep a rating: it is on the disk when this returns. `value` of a pair: 1 = the left one is better."""
+        """Save a rating, which is on disk when this returns. `value` of a pair: 1 = the left one is better."""
         if aspect not in self.aspects:
             raise UsageError(f"no aspect '{aspect}'")
         rating = self._rating(position, aspect, value)
@@ -155,7 +155,7 @@ class Session:
             return self.progress()
 
     def undo(self) -> dict[str, Any]:
-        """Take the last item that was rated back, whole; the position is that item's, if there is one."""
+        """Withdraw all ratings of the item rated last; returns that item's position, if there is one."""
         with self._lock:
             last = next((key[:4] for key in reversed(self._mine) if key[:4] in self._positions), None)
             if last is None:
@@ -167,7 +167,7 @@ class Session:
             return {**self.progress(), "position": position}
 
     def given(self, position: int) -> dict[str, float]:
-        """What this rater has said of an item, by aspect; of a pair, of the left one."""
+        """The rater's values for an item, by aspect; of a pair, for the left one."""
         item = self._at(position)
         turned = self._turned(item)
         found = {aspect: self._mine.get(key) for aspect, key in zip(self.aspects, self._keys(position), strict=True)}
@@ -205,7 +205,7 @@ class Session:
         return self.items[position]
 
     def _check_alike(self) -> None:
-        """DataError where the two sets look so different that everybody would see which one an image is from."""
+        """DataError where the two sets look so different that anyone could tell which one an image is from."""
         if len(self._sets) < 2:
             return
         ours, theirs = (one.stored for one in self._sets)

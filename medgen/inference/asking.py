@@ -1,4 +1,4 @@
-"""The conditions of `generate` as they are asked for: by options, by rows of a CSV file, or like those of a set."""
+"""The conditions requested from `generate`: by options, by rows of a CSV file, or like those of a set."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PLACE_FIELDS = ("x", "y", "size")
 
 @dataclass(frozen=True)
 class Asked:
-    """What stands on the command line, as it stands there; None: not given."""
+    """The command line's values as typed; None: not given."""
 
     count: int | None = None
     vector: str | None = None
@@ -47,9 +47,9 @@ class Asked:
 
     @contextlib.contextmanager
     def requests(self, model: Denoiser, seed: int, reporter: Reporter) -> Iterator[tuple[Requests, list[Identified]]]:
-        """What samples of `model` are asked for, and the sets that this was taken from; their masks stay open.
+        """The requests for samples of `model`, and the sets they were taken from, which stay open for their masks.
 
-        UsageError for options that do not go together or not with the model, else DataError.
+        UsageError for options that contradict each other or do not fit the model, else DataError.
         """
         wanted = mask_of(model)
         self._check(model, wanted)
@@ -102,7 +102,7 @@ class Asked:
         return WarpRange(flip=flip)
 
     def _check(self, model: Denoiser, wanted: ModelMasks | None) -> None:
-        """UsageError unless the options go together, and with the model."""
+        """UsageError unless the options fit each other and the model."""
         path, fields = model.model.path, model.facts.vector_fields
         given = {"--vector": self.vector, "--conditions": self.conditions, "--like": self.like, "--mask": self.mask}
         named = [name for name, value in given.items() if value is not None]
@@ -142,7 +142,7 @@ class Asked:
 
 
 def mask_of(model: Denoiser) -> ModelMasks | None:
-    """The masks that a model takes; None: it takes none. DataError if its file does not say which."""
+    """The masks that a model takes, or None if it takes none. DataError if its file does not say which."""
     side = model.network.config.side
     if side is None:
         return None

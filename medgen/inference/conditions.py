@@ -1,4 +1,4 @@
-"""What each sample is asked to show: one vector a sample, from the command line, a CSV file or a set."""
+"""The vectors that samples are asked to show, one per sample: from the command line, a CSV file or a set."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def parse_vector(text: str, fields: Sequence[str], option: str = "--vector") -> 
 
 
 def read_csv(path: Path, fields: Sequence[str], *, masks: bool = False) -> Vectors | None:
-    """A CSV file with a header of field names and a row a sample -> (N, K); columns left out are 0.
+    """A CSV file with a header of field names and one row per sample -> (N, K); missing columns are 0.
 
     None if there are no `fields`. A column `mask` is allowed where there are `masks`. DataError names the row by its
     line in the file.
@@ -80,7 +80,7 @@ def vectors_like(stored: StoredSet, fields: Sequence[str], slices: Sequence[int]
 
 
 def spread_order(n: int, count: int | None) -> npt.NDArray[np.intp]:
-    """Which of `n` rows each of `count` samples has: evenly spaced, or cycled when count > n; all of them for None."""
+    """Which of `n` rows each of `count` samples gets: evenly spaced, or cycled when count > n; all rows for None."""
     order = np.arange(n if count is None else count)
     return order % n if len(order) > n else order * n // len(order)
 

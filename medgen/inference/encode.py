@@ -21,15 +21,15 @@ from medgen.models.trained import FrozenVAE
 
 @dataclass
 class SetEncoder:
-    """Turns image cases into latent cases. Which of them lie far from the rest is known afterwards."""
+    """Turns image cases into latent cases; afterwards it knows which lie far from the rest."""
 
     vae: FrozenVAE
     intensity: Intensity  # of the images
     options: EncodeOptions
     refused: Refused | None = None
-    """Without it the first bad case ends the work."""
+    """Without it the first bad case raises."""
     summaries: list[Summary] = field(default_factory=list)
-    """One for each case encoded so far."""
+    """One summary for each case encoded so far."""
 
     def encode(self, cases: Iterable[Case]) -> Iterator[Case]:
         """Latent cases in the order of `cases`; vector, mask, label, text and geometry are carried over.
@@ -97,7 +97,7 @@ def check_image(case: Case, vae: FrozenVAE) -> None:
 
 
 def check_window(images: SetHeader, facts: VAEFacts) -> Intensity:
-    """The intensity of a set's images; DataError for a set of another kind, or of another window than the VAE's."""
+    """The intensity of a set's images; DataError for a set of another kind, or with a window other than the VAE's."""
     if images.kind != "image" or images.intensity is None:
         raise DataError(f"the input is a set of kind '{images.kind}'; extract-latents needs images")
     return check_intensity(images, facts)

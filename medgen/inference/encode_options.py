@@ -22,4 +22,4 @@ class EncodeOptions(Options, frozen=True):
     batch_size: Annotated[int, option("Slices at once.", group=COMPUTING, ge=1)] = 8
     seed: Annotated[int, SEED] = 0
     outliers: Annotated[float, msgspec.Meta(ge=0)] = 8.0
-    """Robust deviations from the median beyond which a case is named an outlier; 0 = none is."""
+    """Robust deviations from the median beyond which a case is reported as an outlier; 0 = report none."""

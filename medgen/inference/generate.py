@@ -1,4 +1,4 @@
-"""New images from noise, each under its own condition."""
+"""New images from noise, each with its own condition."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Generator:
         )
 
     def cases(self, indices: Sequence[int], requests: Requests) -> Iterator[Case]:
-        """Samples of the given indices, one case each, in order, with what was asked of them.
+        """Samples of the given indices, one case each, in order, with their requested conditions.
 
         Sample i depends on the seed and i, not on the batch.
         """
@@ -71,9 +71,9 @@ class Generator:
     def images(
         self, indices: Sequence[int], asked: Mapping[str, Array] | None = None, negative: Vectors | None = None
     ) -> Tensor:
-        """Samples of `indices`, as images (B, C, H, W) in about [-1, 1]; DataError for NaN.
+        """Samples of `indices`, as images (B, C, H, W) roughly in [-1, 1]; DataError for NaN.
 
-        `asked`: vector (B, K), mask (B, 1, H, W). `negative` (K,) takes the place of the null condition in guidance.
+        `asked`: vector (B, K), mask (B, 1, H, W). `negative` (K,) replaces the null condition in guidance.
         """
         options, facts = self.options, self.denoiser.facts
         schedule = Schedule(convert(ScheduleConfig, facts.schedule, "the model's schedule"))
@@ -96,7 +96,7 @@ class Generator:
         return x0
 
     def _guided(self, asked: Mapping[str, Array], negative: Vectors | None) -> Callable[[Tensor, Tensor], Tensor]:
-        """The network as samplers want it, `denoise(x, t)`."""
+        """The network in the form that samplers call, `denoise(x, t)`."""
         if not asked:
             return self.denoiser
         condition = as_condition(asked, self.denoiser.facts.mask_names).to(self.denoiser.device)

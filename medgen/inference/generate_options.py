@@ -24,4 +24,4 @@ class GenerateOptions(SamplingOptions, frozen=True):
     split_name: Annotated[
         Literal["", "train", "val", "test"], option("Put the samples into this split.", default="none")
     ] = ""
-    """Without one nothing trains on them unasked."""
+    """Without a split, no training uses the samples unless asked to."""

@@ -1,4 +1,4 @@
-"""Thick slices to thin ones: what a spline misses is sampled in latents, window by window over depth."""
+"""Thick slices to thin ones: the residual of a spline is sampled in latents, window by window over depth."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ class GuessedSlices(NamedTuple):
     """What is known of thin slices before the model is asked, in network units."""
 
     images: Tensor
-    """(n, C, H, W), as the spline has them."""
+    """(n, C, H, W), interpolated by the spline."""
     latents: Tensor
-    """(n, c, h, w) of these, as the network sees them."""
+    """(n, c, h, w) latents of these, as the network sees them."""
     decoded: Tensor
-    """(n, C, H, W), what the VAE makes of the latents."""
+    """(n, C, H, W), the latents as the VAE decodes them."""
 
 
 class Guess:
-    """The guess of a volume, slice by slice: encoded once and decoded once, however many samples and windows ask."""
+    """The guess of a volume, slice by slice: encoded and decoded once, however many samples and windows use it."""
 
     def __init__(
         self, volume: ThinVolume, encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor]
@@ -69,21 +69,21 @@ class Guess:
 
 @dataclass(frozen=True)
 class Interpolation:
-    """An interpolator, the VAE it looks through, and how to sample."""
+    """An interpolator, the VAE whose latents it works on, and how to sample."""
 
     denoiser: Interpolator
     vae: FrozenVAE
     options: InterpolateOptions
     intensity: Intensity
-    """Of the input, with the model's window."""
+    """The input's intensity, with the model's window."""
 
     def __post_init__(self) -> None:
         self.vae.check_made(self.denoiser.facts, str(self.denoiser.model.path))
 
     def case(self, case: Case, advance: Advance = unseen) -> Case:
-        """The thin case of a thick one: image, and spread where there are several samples; `advance` counts slices.
+        """The thin case made from a thick one: image, and spread if there are several samples; `advance` counts slices.
 
-        All samples go on together, slab by slab, so that memory does not depend on depth; the arrays are on disk.
+        All samples advance together, slab by slab, so that memory does not depend on depth; the arrays are on disk.
         """
         volume = _volume(case, self.intensity, self.options)
         self._check(case)
@@ -102,7 +102,7 @@ class Interpolation:
             guess.forget(last)
 
     def _residuals(self, volume: ThinVolume, guess: Guess) -> Iterator[Tensor]:
-        """What the guess misses, in samples (S, n, c, h, w), blended from windows."""
+        """Samples of the guess's residual (S, n, c, h, w), blended from windows."""
         options, count = self.options, len(volume)
         depth = min(options.depth or self.denoiser.facts.depth, count)
         overlap = min(round(options.overlap * depth), depth - 1)
@@ -125,7 +125,7 @@ class Interpolation:
         lengths = volume.scales.expand(len(starts), -1)
 
         def noise(stream: int) -> Tensor:
-            """Each slice has its own, whichever windows it lies in: (B, c, depth, h, w)."""
+            """Noise (B, c, depth, h, w); a slice has the same in every window that holds it."""
             windows = [
                 sample_noise(options.seed, _keys(volume.case.id, number, range(start, start + depth)), shape, stream)
                 for start in starts
@@ -153,7 +153,7 @@ class Interpolation:
         return x0.transpose(1, 2).float().cpu()
 
     def _corrected(self, volume: ThinVolume, guess: Guess, start: int, residual: Tensor) -> Tensor:
-        """A window's residual (n, c, h, w), changed by what its image lacks of the thick slices that lie in it."""
+        """A window's residual (n, c, h, w), corrected so that its image agrees with the thick slices inside it."""
         image = torch.cat(
             [
                 self._image(guess.read(start + first, start + last), residual[first:last])
@@ -167,9 +167,10 @@ class Interpolation:
         return residual + difference.to(residual) / self.denoiser.facts.residual_std
 
     def _image(self, guess: GuessedSlices, residual: Tensor) -> Tensor:
-        """Thin slices (n, C, H, W) in network units, of their guess and what it misses in latents (n, c, h, w).
+        """Thin slices (n, C, H, W) in network units, from their guess and its residual in latents (n, c, h, w).
 
-        What decoding changes by the residual is added to the guess itself, so that the VAE's own loss stays out.
+        The change that the residual makes to the decoded image is added to the guess itself, so that the VAE's own
+        loss does not enter.
         """
         with_residual = self._decode(guess.latents + residual * self.denoiser.facts.residual_std)
         return combine(guess.images.clamp(-1.0, 1.0) + with_residual - guess.decoded, guess.images)
@@ -197,13 +198,13 @@ class Interpolation:
 
 @dataclass(frozen=True)
 class Spline:
-    """What can be had without a model: cubic interpolation, made to give the thick slices back."""
+    """Interpolation without a model: cubic, and corrected to reproduce the thick slices."""
 
     options: InterpolateOptions
     intensity: Intensity
 
     def case(self, case: Case, advance: Advance = unseen) -> Case:
-        """The thin case of a thick one."""
+        """The thin case made from a thick one."""
         volume = _volume(case, self.intensity, self.options)
         matrix = volume.cubic if self.options.consistency == "none" else volume.spline
         images = (volume.interpolated(matrix[slice(*ends)])[None] for ends in slabs(len(volume)))
@@ -227,7 +228,7 @@ def check_images(images: SetHeader) -> Intensity:
 
 
 def model_intensity(images: SetHeader, denoiser: Interpolator, window: tuple[float, float] | None) -> Intensity:
-    """The intensity of a set with the window that the model sees; DataError where its values mean something else."""
+    """The intensity of a set, with the model's window; DataError where its values mean something else."""
     ours, theirs = check_images(images), denoiser.facts.intensity
     if window is None and ours.unit != theirs.unit:
         raise DataError(
@@ -253,6 +254,6 @@ def _parts(count: int) -> Iterator[slice]:
 
 
 def _keys(case: str, number: int, slices: range) -> list[int]:
-    """What the noise of a slice depends on besides the seed: its case, its sample and its place."""
+    """What the noise of a slice depends on besides the seed: its case, sample number and position."""
     digests = [hashlib.blake2b(f"{case}/{number}/{index}".encode(), digest_size=8).digest() for index in slices]
     return [int.from_bytes(digest, "little") for digest in digests]

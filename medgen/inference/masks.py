@@ -1,4 +1,4 @@
-"""Masks that samples are asked to show, from files or a set, as the model wants them: its classes, at its size."""
+"""Masks that samples are asked to show, from files or a set, in the model's classes and at its size."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ModelMasks:
     """Height and width in pixels."""
 
     def called(self, theirs: Sequence[str]) -> tuple[str, ...]:
-        """Other masks' classes by the model's names: a single class that has no name here or there is the same."""
+        """Other masks' classes by the model's names; two single classes match if either of them has no name."""
         alone = len(theirs) == len(self.names) == len(BINARY)
         return self.names if alone and BINARY in (tuple(theirs), self.names) else tuple(theirs)
 
@@ -74,19 +74,19 @@ class ModelMasks:
 
 @dataclass(frozen=True)
 class MaskOrigin:
-    """A label map where it lies: read again each time, so that no number of them fills the memory."""
+    """The source of a label map, which is read again each time so that many of them do not fill the memory."""
 
     name: str
     read: Callable[[], LabelMap]
     smeared: bool = False
-    """Whether it is a JPEG, whose values are cut at half of the scale."""
+    """Whether it is a JPEG, whose values are thresholded at half the scale."""
     foreground: Callable[[], Plane | None] = lambda: None
-    """Where the image that the mask was drawn on shows something, (H, W); None where nobody knows."""
+    """Where the image that the mask was drawn on shows something, (H, W); None where that is unknown."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """New masks from those given: the warp of sample i is drawn from the seed and i alone."""
+    """Warps given masks into new ones; the warp of sample i depends on the seed and i alone."""
 
     limits: WarpRange
     seed: int
@@ -94,19 +94,19 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class AskedMasks:
-    """Label maps (H, W) of the model's classes and size, one a sample."""
+    """Label maps (H, W) in the model's classes and size, one per sample."""
 
     origins: Sequence[MaskOrigin]
     wanted: ModelMasks
     order: Sequence[int]
-    """Of each sample, its origin."""
+    """The origin of each sample's mask."""
     digest: str = ""
     """Of the label maps of all origins."""
     augmentation: Augmentation | None = None
     warps: dict[int, Warp] = field(default_factory=dict)
-    """How the masks of samples were warped, as far as they were read."""
+    """How the samples' masks were warped, for those read so far."""
     unchanged: set[int] = field(default_factory=set)
-    """Samples whose masks are as they were given nonetheless."""
+    """Samples whose masks nonetheless stayed as given."""
 
     def __len__(self) -> int:
         return len(self.order)
@@ -133,7 +133,7 @@ class AskedMasks:
 
 @dataclass
 class Inspection:
-    """What was found while all masks were looked at once, for people."""
+    """What one pass over all masks found, for people."""
 
     resized: Counter[tuple[int, int]]
     vanished: Counter[str]
@@ -161,7 +161,7 @@ def inspect(origins: Sequence[MaskOrigin], wanted: ModelMasks) -> Inspection:
 
 
 def messages(found: Inspection, wanted: ModelMasks) -> tuple[list[str], list[str]]:
-    """What an inspection tells, and what it warns of."""
+    """Messages and warnings from an inspection."""
     height, width = wanted.size
     said = [
         f"{count} masks of {columns} x {rows} pixels are resized to {width} x {height} by nearest neighbour"
@@ -178,9 +178,9 @@ def messages(found: Inspection, wanted: ModelMasks) -> tuple[list[str], list[str
 def masks_in_files(place: Path, wanted: ModelMasks) -> list[MaskOrigin]:
     """The label maps of a file, a folder or a ZIP, by name; each slice of a volume is one.
 
-    Where some are masks by their name or folder (`a_mask.png` beside `a.png`), the others are images, and passed over.
-    Their values are those that a file of classes beside them names, or else the numbers of the model's classes, and 255
-    if there is but one beside the background. DataError names the file with another value.
+    Where name or folder marks some as masks (`a_mask.png` beside `a.png`), the others are images and are skipped.
+    Values are those named by a file of classes beside the masks, or else the numbers of the model's classes, and 255
+    if there is only one beside the background. DataError names the file with another value.
     """
     pictures: list[PictureMask] = []
     entries = enumerate_sources([str(place)]).entries
@@ -279,9 +279,9 @@ def masks_of_set(stored: StoredSet, slices: Sequence[int], wanted: ModelMasks, n
 
 
 def foreground_of(image: Array) -> Plane | None:
-    """Where an image (C, H, W) shows something, (H, W): all but what is as dark as its edge and reaches that.
+    """Where an image (C, H, W) shows something, (H, W): all but pixels as dark as its edge and connected to it.
 
-    None where the edge is not dark, or that would be most of the image: then nothing tells the two apart.
+    None where the edge is not dark, or most of the image would be left out: then the two cannot be told apart.
     """
     values = image.max(0).astype(np.float64)
     low, span = values.min(), np.ptp(values)

@@ -1,4 +1,4 @@
-"""Images to their nearest normal version: noise them part of the way, and let the network lead them back."""
+"""Images to their nearest normal version: add noise part of the way, and let the network denoise them."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Version(Protocol):
 
     @property
     def parts(self) -> tuple[FrozenVAE | NormalizerNetwork, ...]:
-        """The networks it is made of, the first of which says what its images mean."""
+        """The networks it is made of; the facts of the first say what its images mean."""
 
     def check(self, case: Case) -> None:
         """DataError naming the case whose images do not fit."""
 
     def __call__(self, images: Tensor, keys: list[str]) -> Tensor:
-        """Images (B, C, H, W) in [-1, 1], and a name for each that its noise depends on, to images of this shape."""
+        """Normal versions of images (B, C, H, W) in [-1, 1], of the same shape; noise depends on each image's key."""
 
 
 @dataclass(frozen=True)
 class Normalizer:
-    """A network with two heads, and the VAE that it works through; None in image space."""
+    """A network with two heads, and the VAE whose latents it works on; None in image space."""
 
     network: NormalizerNetwork
     vae: FrozenVAE | None
@@ -60,7 +60,7 @@ class Normalizer:
         return (self.network,) if self.vae is None else (self.network, self.vae)
 
     def check(self, case: Case) -> None:
-        """DataError naming the case unless its images are as large as those of the training."""
+        """DataError naming the case unless its images have the size of the training images."""
         wanted = self.network.facts.shape
         if self.vae is not None:
             check_image(case, self.vae)
@@ -120,7 +120,7 @@ class Normalizer:
 
 @dataclass(frozen=True)
 class VAEReconstruction:
-    """What is left of an image after the VAE's latent: the baseline that every normalizer has to beat."""
+    """The VAE's plain reconstruction of an image: the baseline that every normalizer has to beat."""
 
     vae: FrozenVAE
 
@@ -145,10 +145,10 @@ def normalize(
     batch_size: int,
     refused: Refused | None = None,
 ) -> Iterator[Case]:
-    """The cases in their order, with normal versions of their images in the same stored values; all else as it was.
+    """The cases in order, with normal versions of their images in the same stored values; all else is unchanged.
 
-    Slices of neighbouring cases share a batch. A case whose images do not fit stays out, and `refused` is told why;
-    None raises the DataError.
+    Slices of neighbouring cases share a batch. A case whose images do not fit is left out and reported to `refused`;
+    with None, its DataError is raised.
     """
     for group in grouped(cases, batch_size, version.check, refused):
         images = np.concatenate([case["image"] for case in group])  # (N, C, H, W)

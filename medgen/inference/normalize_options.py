@@ -26,9 +26,9 @@ class NormalizeOptions(SamplingOptions, frozen=True):
     noise_level: Annotated[
         float, option("Share of noise to lead back from.", metavar="F", group=SAMPLING, gt=0, lt=1)
     ] = 0.4
-    """sigma / (alpha + sigma): for both heads the same signal-to-noise ratio."""
+    """sigma / (alpha + sigma): gives both heads the same signal-to-noise ratio."""
     times: Annotated[Times, TIMES] = "trailing"
-    """As for everything that samples; from a level as low as this the way is nearly straight in t itself."""
+    """As in all sampling; from a noise level this low the path is nearly straight in t itself."""
     steps: Annotated[int, option("Steps of the diffusion head.", group=SAMPLING, ge=1)] = 10
     flow_steps: Annotated[int, option("Steps of the flow head, whose way is straighter.", group=SAMPLING, ge=1)] = 4
     draws: Annotated[int, option("Draws of noise whose results are averaged, as latents.", group=SAMPLING, ge=1)] = 1
@@ -43,7 +43,7 @@ class NormalizeOptions(SamplingOptions, frozen=True):
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """The heads that the method asks."""
+        """The heads that the method uses."""
         return {"diffusion": ("diffusion",), "flow": ("flow",), "both": ("diffusion", "flow"), "vae": ()}[self.method]
 
     def settings(self) -> dict[str, Any]:
@@ -69,5 +69,5 @@ class NormalizeOptions(SamplingOptions, frozen=True):
         return " and ".join(ways) or "the VAE alone"
 
     def of(self, head: str) -> SamplingOptions:
-        """How one head leads back."""
+        """How one head denoises."""
         return msgspec.structs.replace(self, steps=self.flow_steps) if head == "flow" else self

@@ -45,7 +45,7 @@ def find_outliers(summaries: Sequence[Summary], threshold: float) -> list[Outlie
         return []
     values = np.array([summary.values for summary in summaries])  # (N, 3)
     median = np.median(values, axis=0)
-    # Where more than half are equal the deviation would be 0 and everything else infinitely far.
+    # If more than half are equal, the deviation would be 0 and everything else infinitely far.
     spread = np.maximum(GAUSSIAN * np.median(np.abs(values - median), axis=0), 1e-3)
     deviations = np.abs(values - median) / spread
     found = []
@@ -58,7 +58,7 @@ def find_outliers(summaries: Sequence[Summary], threshold: float) -> list[Outlie
 
 
 def overall(mean: Sequence[float], std: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation over all channels from those of each; 0 and 0 of none."""
+    """Overall mean and standard deviation from those of each channel; 0 and 0 if there are none."""
     if not mean:
         return 0.0, 0.0
     centre = float(np.mean(mean))

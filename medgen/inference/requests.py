@@ -1,4 +1,4 @@
-"""What samples are asked to show, a row each: vectors, masks, or nothing."""
+"""What each sample is asked to show: a vector, a mask, both, or nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from medgen.nets.condition import Condition
 
 @dataclass(frozen=True)
 class Requests:
-    """What each of `count` samples is asked to show; a part that is None is asked of none of them."""
+    """What each of `count` samples is asked to show; a part that is None is asked of no sample."""
 
     count: int
     vectors: Vectors | None = None
@@ -29,10 +29,10 @@ class Requests:
     masks: AskedMasks | None = None
     """A label map for each sample."""
     negative: Vectors | None = None
-    """(K,), what guidance leads away from instead of the null condition."""
+    """(K,), the condition that guidance leads away from in place of the null condition."""
 
     def arrays(self, indices: Sequence[int]) -> dict[str, Array]:
-        """What is asked of these samples as a set holds it: vector (B, K), mask (B, 1, H, W) uint8."""
+        """The conditions of these samples as a set stores them: vector (B, K), mask (B, 1, H, W) uint8."""
         arrays: dict[str, Array] = {}
         if self.vectors is not None:
             arrays["vector"] = self.vectors[list(indices)].astype(np.float32)
@@ -41,7 +41,7 @@ class Requests:
         return arrays
 
     def warps(self) -> list[dict[str, Any]]:
-        """How the masks of samples were made from others, as far as they were, for the report."""
+        """How masks were warped from others, for the samples where they were; for the report."""
         if self.masks is None:
             return []
         return [
@@ -62,7 +62,7 @@ class Requests:
 
 
 def as_condition(arrays: Mapping[str, Array], mask_names: Sequence[str]) -> Condition:
-    """What `Requests.arrays` holds as a network wants it; the classes of masks are `mask_names`."""
+    """Turn `Requests.arrays` into the network's input; the classes of masks are `mask_names`."""
     parts = dict(arrays)
     if "mask" in parts:
         parts["mask"] = one_hot(parts["mask"], mask_names)

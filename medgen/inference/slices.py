@@ -1,4 +1,4 @@
-"""Slices of neighbouring cases through a network together, each with noise of its own."""
+"""Passing slices of neighbouring cases through a network together, each with its own noise."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ GROUP = 4
 def grouped(
     cases: Iterable[Case], batch_size: int, check: Callable[[Case], None], refused: Refused | None
 ) -> Iterator[list[Case]]:
-    """Neighbouring cases with images of one shape that fill some batches together.
+    """Groups of neighbouring cases with images of one shape that together fill batches.
 
-    A case that `check` refuses with a DataError stays out, and `refused` is told why; None raises the error.
+    A case that `check` refuses with a DataError is left out and reported to `refused`; with None the error is raised.
     """
     group: list[Case] = []
     for case in cases:
@@ -45,7 +45,7 @@ def grouped(
 
 
 def slice_keys(cases: Sequence[Case]) -> list[str]:
-    """A name for each slice of some cases, in their order: case and place in it."""
+    """A name for each slice of some cases, in order: its case and its position in it."""
     return [f"{case.id}/{index}" for case in cases for index in range(len(case))]
 
 

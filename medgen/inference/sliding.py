@@ -1,4 +1,4 @@
-"""A stack of which only a stretch is in memory: slices come in order, are read some at a time, and go again."""
+"""A stack of which only a part is in memory: slices arrive in order, are read a few at a time, and are dropped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Sliding:
-    """Slices along axis `dim` of slabs, which are made as late as they are asked for; what is forgotten is let go."""
+    """Slices along axis `dim` of slabs, which are made only when needed; forgotten slices are freed."""
 
     def __init__(self, slabs: Iterable[Tensor], dim: int = 0) -> None:
         self._slabs, self._dim = iter(slabs), dim

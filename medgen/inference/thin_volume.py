@@ -1,4 +1,4 @@
-"""One case on its way from thick to thin slices: where they lie, what is known beforehand, and what must come back.
+"""One case on its way from thick to thin slices: slice positions, the initial guess, and consistency with the input.
 
 Slices are (.., C, H, W) in *network units*: the model's window is [-1, 1], and values go on beyond it.
 """
@@ -36,7 +36,7 @@ EVEN = 0.01
 
 @dataclass(frozen=True)
 class ThinVolume:
-    """Geometry of a case and of the thin volume to be made of it, as small matrices along z."""
+    """Geometry of a case and of the thin volume to be made from it, as small matrices along z."""
 
     case: Case
     intensity: Intensity  # its window is the model's
@@ -71,17 +71,17 @@ class ThinVolume:
 
     @cached_property
     def spline(self) -> Tensor:
-        """(N, M): thick slices -> the spline that gives them back when it is measured."""
+        """(N, M): thick slices -> the spline that reproduces them when measured."""
         return _banded(spline_matrix(self.thin, self.thick, self.thickness, self.spacing, self.profile))
 
     @cached_property
     def places(self) -> Tensor:
-        """(2, N): what the network is told of each place."""
+        """(2, N): the network's input about each position."""
         return places(self.thin, self.thick, self.thickness, self.spacing)
 
     @cached_property
     def scales(self) -> Tensor:
-        """(3,): what it is told of the lengths."""
+        """(3,): the network's input about the lengths."""
         return scales(self.spacing, self.case.spacing[0], self.thickness)
 
     def __len__(self) -> int:
@@ -94,7 +94,7 @@ class ThinVolume:
         return physical.sub_(low).mul_(2.0 / (high - low)).sub_(1.0)
 
     def guess(self, first: int, last: int) -> Tensor:
-        """Thin slices [first, last) as the spline has them."""
+        """Thin slices [first, last), interpolated by the spline."""
         return self.interpolated(self.spline[first:last])
 
     def interpolated(self, matrix: Tensor) -> Tensor:
@@ -113,9 +113,9 @@ class ThinVolume:
         return numbers.numpy().astype(kind)
 
     def consistent(self, estimate: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Slabs (S, n, C, H, W), in order, of a volume close to the estimate whose measurement is the thick input.
+        """Slabs (S, n, C, H, W), in order, of a volume close to the estimate that measures exactly as the thick input.
 
-        The estimate, (S, n, C, H, W) at a time and in order, is forgotten as soon as no correction needs it.
+        The estimate comes in slabs (S, n, C, H, W), in order, and is dropped as soon as no correction needs it.
         """
         reach = [self._reach(slice(*ends)) for ends in slabs(len(self))]
         held = Sliding(estimate, dim=1)
@@ -146,9 +146,9 @@ class ThinVolume:
         return x + resample(measured - resample(x, matrix, dim=0), pseudo_inverse(matrix), dim=0)
 
     def filled(self, images: Iterable[Tensor], advance: Advance) -> Case:
-        """The thin case, from slabs (S, n, C, H, W) of S samples: their mean, and for two or more their spread.
+        """The thin case, from slabs (S, n, C, H, W) of S samples: their mean, and their spread if there are several.
 
-        Its arrays are on disk, in temporary files that go with them.
+        Its arrays are on disk, in temporary files that are removed with them.
         """
         source, (low, high) = self.case.stack("image"), self.intensity.window
         image, spread = Spool(source.shape[1:], source.dtype), Spool(source.shape[1:], np.float16)
@@ -176,9 +176,9 @@ class ThinVolume:
 def volume_of(
     case: Case, intensity: Intensity, spacing: float, thickness: float | None, profile: ProfileShape
 ) -> ThinVolume:
-    """The thin volume to be made of `case`; DataError naming the case where that cannot be.
+    """The thin volume to be made from `case`; DataError naming the case where that is impossible.
 
-    `thickness` stands for what the case does not tell; without either, slices touch.
+    `thickness` is used where the case gives none; without either, slices are taken to touch.
     """
     source = case.spacing[0]
     if len(case) < 2:
@@ -197,10 +197,10 @@ def volume_of(
 
 
 def combine(decoded: Tensor, guess: Tensor) -> Tensor:
-    """The model's word inside the window, the interpolation's beyond it; both (.., C, H, W) in network units.
+    """The model's values inside the window, the interpolation's beyond it; both (.., C, H, W) in network units.
 
-    Towards the window's ends, within `MARGIN`, what the interpolation has beyond them is faded in, so that a dark rim
-    in tissue does not make a hard edge in air.
+    Within `MARGIN` of the window's ends, the part of the interpolation beyond them is faded in, so that a dark rim in
+    tissue does not make a hard edge in air.
     """
     inside = decoded.clamp(-1.0, 1.0)
     low = _fade((inside + 1.0) / MARGIN) * (guess.clamp(max=-1.0) + 1.0)
@@ -209,11 +209,11 @@ def combine(decoded: Tensor, guess: Tensor) -> Tensor:
 
 
 def weighted(x: Tensor, measured: Tensor, matrix: Tensor) -> Tensor:
-    """A first correction of x (S, n, C, H, W) towards thick slices (m, C, H, W), most where it is known least.
+    """A first correction of x (S, n, C, H, W) towards thick slices (m, C, H, W), largest where x is least certain.
 
-    One step x + W A^T (y - A x) / (A W A^T), W the variance of a voxel: `VAGUE` beyond the model's window, where only
-    the spline spoke, and 1 inside. Exact where thick slices share no thin one; what it leaves, or overshoots, is for
-    the unweighted correction after it.
+    One step x + W A^T (y - A x) / (A W A^T), with W the variance of a voxel: `VAGUE` beyond the model's window, where
+    values come from the spline alone, and 1 inside. It is exact where thick slices share no thin one; the unweighted
+    correction after it takes care of what it leaves or overshoots.
     """
     inside = x.clamp(-1.0, 1.0)
     variance = 1.0 + (VAGUE - 1.0) * (_fade((inside + 1.0) / MARGIN) + _fade((1.0 - inside) / MARGIN))
@@ -235,12 +235,12 @@ def _hull(one: slice, other: slice) -> slice:
 
 
 def slabs(count: int) -> list[tuple[int, int]]:
-    """First slices, and those behind the last ones, of all that are finished at once."""
+    """[first, last) ranges of the slices that are finished together."""
     return [(first, min(first + SLAB, count)) for first in range(0, count, SLAB)]
 
 
 def _banded(matrix: Tensor) -> Tensor:
-    """A spline's matrix without what rounds away: far from its place a thick slice counts for nothing."""
+    """A spline's matrix without its negligible entries: a thick slice has no effect far from its position."""
     return torch.where(matrix.abs() > ROUNDED * matrix.abs().max(), matrix, 0.0)
 
 

@@ -50,7 +50,7 @@ class Tumour:
 
     @staticmethod
     def draw(rng: np.random.Generator, width: float, length: float) -> Tumour:
-        """One in the white matter of either hemisphere of a brain of these half axes."""
+        """A random tumour in the white matter of either hemisphere of a brain with these half axes."""
         side = 1.0 if rng.random() < 0.5 else -1.0
         return Tumour(
             middle=(side * rng.uniform(0.42, 0.62) * width, rng.uniform(-0.5, 0.5) * length),
@@ -113,10 +113,10 @@ class Head:
         )
 
     def paint(self, image: Floats, tumour: Tumour | None) -> dict[str, Floats]:
-        """Draw it; distances (H, W) to the parts that are classes, later ones on top."""
+        """Paint the head; returns distances (H, W) to the parts that are classes, later ones on top."""
         scalp, skull, water, grey, white, nuclei, *_ = self.bright
         x, y, brain, soft = self.x, self.y, self.brain, self.soft
-        if tumour:  # tissue gives way to it
+        if tumour:  # tissue is displaced by it
             u, v, away = tumour.away(x, y)
             push = np.exp(-((away / (1.6 * tumour.radius)) ** 2)) * 0.44 * tumour.radius / away
             x, y = x - push * u, y - push * v

@@ -1,4 +1,4 @@
-"""Sentences that say what a phantom shows, made from its truth alone, so that text and image agree exactly."""
+"""Sentences that describe a phantom, made from its truth alone, so that text and image agree exactly."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 @dataclass(frozen=True)
 class Caption:
-    """What is said of one picture; an empty text says nothing of that."""
+    """The caption of one picture, in parts; an empty part is not mentioned."""
 
     modality: str
     organ: str
     side: str = ""  # left, right
-    finding: str = ""  # one of it, such as "polyp"; "" for none
-    size: str = ""  # small, medium, large: of all there are
+    finding: str = ""  # in the singular, such as "polyp"; "" for none
+    size: str = ""  # small, medium, large: if it holds for all of them
     number: int = 0
 
     @property
@@ -32,7 +32,7 @@ class Caption:
 
     @property
     def row(self) -> tuple[object, ...]:
-        """Its cells under `FIELDS`."""
+        """The caption's values for the columns `FIELDS`."""
         return (self.modality, self.organ, self.side, self.finding, self.size, self.number)
 
 
@@ -42,6 +42,6 @@ def plural(noun: str) -> str:
 
 
 def size_word(sizes: Iterable[float], limits: tuple[float, float]) -> str:
-    """Small below the first limit, large from the second on; nothing where the sizes are not all alike."""
+    """Small below the first limit, large from the second on; "" where the sizes differ."""
     words = {"small" if size < limits[0] else "medium" if size < limits[1] else "large" for size in sizes}
     return words.pop() if len(words) == 1 else ""

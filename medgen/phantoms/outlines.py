@@ -1,4 +1,4 @@
-"""Shapes in a plane drawn by hand: smooth lines through points, and signed distances to what they enclose."""
+"""Hand-drawn plane shapes: smooth lines through points, and signed distances to the areas they enclose."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Outline:
     def distance(self, x: Any, y: Any, reach: float = float(FAR)) -> tuple[Window, Floats]:
         """Distance in mm of places x, y (H, W), negative inside, in the window that lies within `reach` of it.
 
-        Windows are cut by the places themselves, so x and y may be bent.
+        Windows are found from the places themselves, so x and y may be distorted.
         """
         low, high = self.points.min(axis=0) - reach, self.points.max(axis=0) + reach
         window = window_of(x, y, (low[0], high[0]), (low[1], high[1]))

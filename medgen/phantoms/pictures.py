@@ -1,4 +1,4 @@
-"""Pictures with a label map -> PNG files and tables: what the kinds of phantoms that are not DICOM share."""
+"""Pictures with a label map -> PNG files and tables: shared by all phantoms that are not DICOM."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TABLES = {
     "truth.csv": ("path", *FIELDS),
     "findings.csv": ("path", "kind", *BOX_FIELDS),
 }
-LEAST = 256  # rows and columns at which a smaller picture is drawn
+LEAST = 256  # smaller pictures are drawn at no fewer rows and columns
 
 Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -31,7 +31,7 @@ Rows = dict[str, list[tuple[object, ...]]]
 
 @dataclass(frozen=True)
 class ShownFinding:
-    """One thing that is ill in a picture."""
+    """One lesion in a picture."""
 
     kind: str
     mask: Mask  # (H, W)
@@ -39,7 +39,7 @@ class ShownFinding:
 
 @dataclass(frozen=True)
 class LabelledPicture:
-    """What a camera or scanner shows of a case, and what is true of it."""
+    """A camera's or scanner's picture of a case, and the truth about it."""
 
     image: Floats  # (H, W) or (H, W, 3) in [0, 1]
     labels: Labels  # (H, W), the class of each pixel
@@ -61,7 +61,7 @@ class LabelledPicture:
 
 
 def drawn_at(size: int) -> int:
-    """Rows and columns to draw at, a multiple of those asked for: edges and lines are then scaled down as by a lens."""
+    """Rows and columns to draw at, a multiple of those requested: edges and lines are then scaled down as by a lens."""
     return size * max(1, -(-LEAST // size))
 
 

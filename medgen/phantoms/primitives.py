@@ -1,7 +1,7 @@
 """Building blocks of procedural anatomy, all continuous in mm and sampled one plane at a time.
 
 Coordinates are patient coordinates (DICOM LPS): x grows to the patient's left, y to the back, z to the head.
-A distance is signed, in mm, negative inside; it is true near the surface and only roughly so far from it.
+A distance is signed, in mm, negative inside; it is accurate near the surface and only approximate far from it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Grid:
 
     @property
     def first(self) -> tuple[float, float]:
-        """Where the first pixel's centre is: x, y."""
+        """The first pixel's centre: x, y."""
         half = (self.size - 1) / 2 * self.pixel
         return self.centre_x - half, self.centre_y - half
 
@@ -58,7 +58,7 @@ class Grid:
 
     @cached_property
     def coarse(self) -> Grid:
-        """A grid over the same field, at least 3.5 mm apart: smooth fields are computed there and interpolated."""
+        """A grid over the same field, spaced at least 3.5 mm: smooth fields are computed there and interpolated."""
         field = (self.size - 1) * self.pixel
         count = min(self.size, int(np.ceil(field / 3.5)) + 1)
         return Grid(count, field / max(count - 1, 1), self.centre_x, self.centre_y)
@@ -71,7 +71,7 @@ class Grid:
 
 
 def enlarge(field: Floats, rows: int, columns: int) -> Floats:
-    """(..., h, w) -> (..., rows, columns), bilinear, corner on corner; to fewer rows and columns it picks places."""
+    """(..., h, w) -> (..., rows, columns), bilinear, corners aligned; for fewer rows and columns it subsamples."""
     across = np.linspace(0.0, field.shape[-1] - 1.0, columns)
     down = np.linspace(0.0, field.shape[-2] - 1.0, rows)
     left, upper = (
@@ -109,7 +109,7 @@ def superellipse(x: Any, y: Any, radius_x: Any, radius_y: Any, power: float = 2.
 
 
 def ellipsoid(x: Any, y: Any, z: Any, radii: tuple[Any, Any, Any]) -> Any:
-    """Radial distance to an ellipsoid around 0, right in sign even where z alone leaves it."""
+    """Radial distance to an ellipsoid around 0, with the right sign even where z alone is outside it."""
     level = np.sqrt((x / radii[0]) ** 2 + (y / radii[1]) ** 2 + (z / radii[2]) ** 2)
     rho = np.sqrt(x * x + y * y + z * z)
     return rho * (1.0 - 1.0 / np.maximum(level, 1e-3))
@@ -122,7 +122,7 @@ def smooth_max(a: Any, b: Any, width: float) -> Any:
 
 
 def smooth_min(a: Any, b: Any, width: float) -> Any:
-    """Union of two shapes with a filled seam."""
+    """Union of two shapes with a smoothed seam."""
     h = np.maximum(width - np.abs(a - b), 0.0)
     return np.minimum(a, b) - h * h / (4.0 * width)
 
@@ -169,7 +169,7 @@ class Harmonics:
 class LatticeNoise:
     """Band-limited noise, continuous in mm, near unit variance: random values on a lattice, linear between its points.
 
-    The lattice repeats far outside the body, so that any place may be asked for.
+    The lattice repeats far outside the body, so that any place is defined.
     """
 
     def __init__(self, rng: np.random.Generator, step: float, *, extent: float = 420.0, depth: float = 400.0) -> None:
@@ -228,8 +228,8 @@ class Tubes:
     def distance(self, z: float, grid: Grid, reach: float) -> tuple[Window, Floats]:
         """Where the plane at z cuts the tubes (rows, columns), and there the distance (h, w) to the nearest surface.
 
-        The distance is exact up to `reach` mm outside and FAR beyond. Tubes thinner than `reach` are made shallower, so
-        that their coverage falls with their width.
+        The distance is exact up to `reach` mm outside, and FAR beyond. Tubes thinner than `reach` are made shallower,
+        so that their coverage falls with their width.
         """
         widest = np.maximum(self.radius_start, self.radius_end) + np.float32(reach)
         tall = widest * np.float32(self.flatten)
@@ -246,7 +246,7 @@ class Tubes:
         right, bottom = np.clip((corner + side[:, None]).max(axis=0), 0, grid.size).tolist()
         out = np.full((bottom - top, right - left), FAR, np.float32)
         if out.size:
-            classes = np.ceil(2.0 * np.log2(side)).astype(np.intp)  # patches of alike size are computed together
+            classes = np.ceil(2.0 * np.log2(side)).astype(np.intp)  # patches of similar size are computed together
             for group in np.unique(classes):
                 chosen = np.flatnonzero(classes == group)
                 self._stamp(out, z, grid, active[chosen], corner[chosen], int(side[chosen].max()), (left, top), reach)

@@ -1,4 +1,4 @@
-"""How different scanners write the same slices: the habits of tagging that a reader of DICOM has to live with."""
+"""How different scanners write the same slices: the tagging habits that a DICOM reader has to cope with."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ NAMING = ("numbered", "uid", "bare", "folders")
 
 @dataclass(frozen=True)
 class Habits:
-    """What one site does with its files."""
+    """One site's habits with its files."""
 
     vendor: Vendor
     syntax: str
     numbering: str
     naming: str
-    terse: bool  # leaves out what the standard lets it leave out
-    scout: bool  # a localizer travels along
+    terse: bool  # omits what the standard allows it to omit
+    scout: bool  # a localizer is included
 
     @staticmethod
     def draw(rng: np.random.Generator, scout_fraction: float = 0.0) -> Habits:

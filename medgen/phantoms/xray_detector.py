@@ -21,12 +21,12 @@ class XrayDetector:
     high: float  # ... and white
     gamma: float
     sharpen: float  # weight of unsharp masking
-    stripes: float  # columns that a scanning detector makes uneven
+    stripes: float  # unevenness of columns in a scanning detector
     fog: float  # unevenness of film
 
     @staticmethod
     def draw(rng: np.random.Generator) -> XrayDetector:
-        """Two thirds digital, one third film that was scanned."""
+        """A random detector: two thirds digital, one third scanned film."""
         film = rng.random() < 0.33
         return XrayDetector(
             noise=rng.uniform(0.012, 0.03) * (1.2 if film else 1.0),

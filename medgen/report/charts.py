@@ -1,6 +1,6 @@
-"""Histograms as inline SVG: axes with round ticks, one outline a sample, marks that carry their names.
+"""Histograms as inline SVG: axes with round ticks, one outline per sample, named marks.
 
-Colours are classes (s0, s1, ...) that the page's style sheet fills in, so that a chart follows light, dark and paper.
+Colours are classes (s0, s1, ...) defined in the page's style sheet, so that charts suit light, dark and print.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TAIL, STRETCH = 0.005, 3.0
 
 @dataclass(frozen=True)
 class Span:
-    """What the axis of values shows, low to high."""
+    """The range of the value axis, low to high."""
 
     low: float
     high: float
@@ -37,7 +37,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Plot:
-    """Where values (x) and shares in % (y) lie on the page, in pixels from its upper left corner."""
+    """Maps values (x) and shares in % (y) to the page, in pixels from its upper left corner."""
 
     span: Span
     top_share: float
@@ -45,20 +45,20 @@ class Plot:
 
     @property
     def base(self) -> float:
-        """Where the axis of values lies."""
+        """The y position of the value axis."""
         return self.head + PLOT_HEIGHT
 
     def x(self, value: float) -> float:
-        """From the left."""
+        """Pixels from the left."""
         return LEFT + (WIDTH - LEFT - RIGHT) * (value - self.span.low) / (self.span.high - self.span.low)
 
     def y(self, share: float) -> float:
-        """From the top."""
+        """Pixels from the top."""
         return self.base - PLOT_HEIGHT * share / self.top_share
 
 
 def histogram(distribution: Distribution, edges: Values | None = None, colours: Sequence[str] = ()) -> str:
-    """An SVG of the share of each series that falls into each bin, and its marks as lines with their names.
+    """An SVG of each series' share in each bin, with marks as named lines.
 
     `edges` (B + 1,) of the bins, for charts that are to be compared; `colours` are classes of the style sheet.
     """
@@ -81,7 +81,7 @@ def histogram(distribution: Distribution, edges: Values | None = None, colours: 
 
 
 def span_of(distributions: Sequence[Distribution]) -> Span:
-    """One span for distributions that are to be compared: every value and mark, but for far tails."""
+    """One span for distributions to be compared: all values and marks, except far tails."""
     values = np.concatenate([np.empty(0), *(finite(v) for one in distributions for v in one.series.values())])
     marks = [mark for one in distributions for mark in one.marks.values() if math.isfinite(mark)]
     if not len(values):
@@ -99,7 +99,7 @@ def span_of(distributions: Sequence[Distribution]) -> Span:
 
 
 def described(values: Values, edges: Values) -> str:
-    """A series in words: its median, the middle 90 %, its number, and what the chart does not show of it."""
+    """A series in words: its median, middle 90 %, count, and what the chart leaves out."""
     kept = finite(values)
     if not len(kept):
         return "no finite value"
@@ -128,7 +128,7 @@ def ticks(low: float, high: float, count: int = 6, least: float = 0.0) -> list[f
 
 
 def tick_texts(values: Sequence[float]) -> list[str]:
-    """Ticks of one axis in words: as many decimals for each, or powers of ten where these would grow long."""
+    """Labels for the ticks of one axis: equal numbers of decimals, or powers of ten where these would be long."""
     step = values[1] - values[0] if len(values) > 1 else max(abs(values[0]), 1.0) if values else 1.0
     if max(map(abs, values), default=0.0) >= 1e6 or step < 1e-4:
         return [f"{value:.3g}".replace("-", "−") for value in values]
@@ -137,7 +137,7 @@ def tick_texts(values: Sequence[float]) -> list[str]:
 
 
 def edges_of(distributions: Sequence[Distribution]) -> Values:
-    """Edges of bins for all of them, by Freedman and Diaconis (1981); a few whole numbers get a bin each."""
+    """Bin edges for all of them, by Freedman and Diaconis (1981); if there are few integers, each gets a bin."""
     span = span_of(distributions)
     samples = [finite(values) for one in distributions for values in one.series.values()]
     values = np.concatenate([np.empty(0), *samples])
@@ -151,7 +151,7 @@ def edges_of(distributions: Sequence[Distribution]) -> Values:
 
 
 def mark_lines(marks: Mapping[str, float], span: Span) -> dict[str, int]:
-    """The line above the plot on which each mark's name has room beside the others."""
+    """The text line above the plot on which each mark's name fits beside the others."""
     plot, taken, lines = Plot(span, 1.0, 0.0), list[list[tuple[float, float]]](), dict[str, int]()
     for name, place in sorted(marks.items(), key=lambda item: item[1]):
         left, right = _name_extent(name, plot.x(place))
@@ -166,7 +166,7 @@ def mark_lines(marks: Mapping[str, float], span: Span) -> dict[str, int]:
 
 
 def _name_extent(name: str, x: float) -> tuple[float, float]:
-    """A mark's name stands to the right of its line, or to the left where it would leave the chart."""
+    """A mark's name is to the right of its line, or to the left if it would leave the chart."""
     width = LETTER * len(name) + 5
     return (x, x + width) if x + width <= WIDTH else (x - width, x)
 

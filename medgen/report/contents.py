@@ -1,4 +1,4 @@
-"""What a set or model holds and where it came from, as `medgen info` tells it."""
+"""What a set or model holds and where it came from, as shown by `medgen info`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXTS_SHOWN = 10
 
 
 def is_model(file: str) -> bool:
-    """A model and a stream are both safetensors; only the model's first header names tensors or a kind."""
+    """Whether `file` is a model; streams are safetensors too, but their first header names no tensors and no kind."""
     return b"medgen.model/" in _first_header(file)
 
 
@@ -40,7 +40,7 @@ def _first_header(file: str) -> bytes:
 
 
 def model_facts(path: Path) -> dict[str, Any]:
-    """Of a model file, without loading its network; DataError for another file."""
+    """Facts of a model file, without loading its network; DataError for another file."""
     record, header = read_record(path)
     parameters = Counter[str]()
     for name, entry in header.tensors.items():
@@ -60,7 +60,7 @@ def model_facts(path: Path) -> dict[str, Any]:
 
 
 def set_facts(file: str) -> dict[str, Any]:
-    """Of a set; `-` is standard input. A stream is read to its end, of a set on disk only tables and masks."""
+    """Facts of a set; `-` is standard input. A stream is read to its end, a set on disk only in tables and masks."""
     with open_set(file) as reader:
         splits: Counter[str] = Counter()
         depths: Counter[int] = Counter()
@@ -131,7 +131,7 @@ def _numbers(labels: Array) -> Iterable[int]:
 
 
 def _conditions(told: dict[str, Counter[str]], labels: Counter[int], names: Sequence[str]) -> dict[str, Any]:
-    """Of how many slices each label, modality and text is told, the most common text first; none told: left out."""
+    """How many slices have each label, modality and text, the most common text first; empty ones are left out."""
     facts: dict[str, Any] = {}
     if labels:
         facts["labels"] = {
@@ -148,7 +148,7 @@ def _conditions(told: dict[str, Counter[str]], labels: Counter[int], names: Sequ
 
 
 def _geometry(places: Sequence[Case | CaseRow]) -> dict[str, Any]:
-    """Ranges over the cases, in mm; what no case tells is left out."""
+    """Ranges over the cases, in mm; what no case states is left out."""
     facts: dict[str, Any] = {"slice_spacing_mm": _range([place.spacing[0] for place in places])}
     thickness = [place.thickness for place in places if place.thickness]
     if thickness:
@@ -198,7 +198,7 @@ def as_text(facts: dict[str, Any]) -> str:
 
 
 def _shown(name: str) -> str:
-    """Texts come from outside: what would steer a terminal is escaped."""
+    """Escape terminal control codes, since texts come from outside."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)
 
 

@@ -1,4 +1,4 @@
-"""The whole evaluation as one page that needs nothing else: for reading, for print, and to keep beside the numbers."""
+"""The whole evaluation as one self-contained page: to read, print, and keep with the numbers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def report(
     provenance: Provenance,
     numbers: Mapping[str, Any],
 ) -> str:
-    """The page: `materials` are all things that were read, `numbers` what `as_json` says, `provenance` ends in it."""
+    """The page: `materials` are all inputs read, `numbers` the result of `as_json`, `provenance` ends in this page."""
     names = [one.name for one in evaluated]
     reference = next((one for one in materials if one.role == "reference"), None)
     title = " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
@@ -80,7 +80,7 @@ def _lead(evaluated: Sequence[Evaluated], reference: Material | None, numbers: M
 
 
 def _glance(evaluated: Sequence[Evaluated]) -> Table:
-    """The first number of each metric, with its interval where the table tells it."""
+    """The first number of each metric, with its interval where the table gives it."""
     rows: dict[str, list[str]] = {}
     for place, one in enumerate(evaluated):
         for section in one.sections:

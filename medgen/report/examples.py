@@ -1,4 +1,4 @@
-"""Some slices of each set for the eye, drawn by a seed and not by hand."""
+"""Example slices of each set, chosen at random by a seed and not by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST_ID = 16
 def examples(
     sets: Sequence[tuple[str, StoredSet]], reference: tuple[str, StoredSet] | None, seed: int
 ) -> list[Gallery]:
-    """Galleries of random slices: of samples that several sets have, side by side; else of each set, and the reference.
+    """Galleries of random slices: samples shared by several sets side by side, otherwise each set and the reference.
 
     Sets without images have none.
     """
@@ -39,7 +39,7 @@ def examples(
 
 
 def label(case: str, slice_: int, depth: int) -> str:
-    """What a slice is called: its case, shortened, and its number where the case has several."""
+    """A slice's name: its case, shortened, and its number where the case has several."""
     name = case if len(case) <= LONGEST_ID else case[: LONGEST_ID - 1] + "…"
     return name if depth == 1 else f"{name}, slice {slice_ + 1} of {depth}"
 

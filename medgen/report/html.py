@@ -1,4 +1,4 @@
-"""Pages from templates: no script, nothing from outside, everything escaped."""
+"""Pages from templates: no scripts, no external resources, everything escaped."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class LaidOut:
-    """A picture as it stands in the page."""
+    """A picture as placed in the page."""
 
     source: str
     width: str
@@ -41,7 +41,7 @@ class LaidOut:
 
 
 def render(template: str, **content: Any) -> str:
-    """The page that a template of this package makes of `content`."""
+    """Render a template of this package with `content`."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("medgen.report"),
         autoescape=True,
@@ -55,7 +55,7 @@ def render(template: str, **content: Any) -> str:
 
 
 def figures(overlays: Sequence[Overlay]) -> list[Figure]:
-    """Histograms; those of one title and axis share their bins."""
+    """Histograms; those with the same title and axis share their bins."""
     made = []
     for one in overlays:
         shown = one.distribution
@@ -76,7 +76,7 @@ def colour(owner: int | str) -> str:
 
 
 def laid_out(shown: Panel) -> LaidOut:
-    """An image inside the page, with what stands under it; of large ones, means over squares of pixels."""
+    """An image embedded in the page, with its caption; large ones are reduced to means over squares of pixels."""
     pixels, shrunk = shrink(shown.pixels)
     height, width = pixels.shape[:2]
     times = max(1, round(ENLARGED_WIDTH / width)) if width < ENLARGED_WIDTH else min(1.0, LARGEST_WIDTH / width)
@@ -85,7 +85,7 @@ def laid_out(shown: Panel) -> LaidOut:
 
 
 def shrink(pixels: Pixels) -> tuple[Pixels, int]:
-    """Images of more than `STORED_WIDTH` pixels a side by a whole number, and that number."""
+    """Shrink images of more than `STORED_WIDTH` pixels a side by an integer factor; returns that factor too."""
     times = -(-max(pixels.shape[:2]) // STORED_WIDTH)
     if times == 1:
         return pixels, 1

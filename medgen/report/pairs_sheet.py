@@ -20,7 +20,7 @@ METRIC = "memorization"
 
 
 def pairs_sheet(results: Sequence[Evaluated]) -> bytes:
-    """Two pairs a row, sets below each other; UsageError where memorization was not measured."""
+    """Two pairs per row, sets below each other; UsageError where memorization was not measured."""
     tiles, columns = [], 0
     for one in results:
         for section in one.sections:

@@ -18,5 +18,5 @@ def encode(pixels: Pixels) -> bytes:
 
 
 def data_uri(pixels: Pixels) -> str:
-    """The image as text that stands in a page."""
+    """The image as text to embed in a page."""
     return "data:image/png;base64," + base64.b64encode(encode(pixels)).decode("ascii")

@@ -1,4 +1,4 @@
-"""What several sets have in common, as one table or chart: rows below each other, series over each other."""
+"""Results of several sets in one table or chart: rows below each other, series over each other."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ COMMON = "common"
 
 @dataclass(frozen=True)
 class JoinedTable:
-    """A table with a line a set in each row: (name of the row, [(set, cells), ...])."""
+    """A table with one line per set in each row: (name of the row, [(set, cells), ...])."""
 
     title: str
     columns: tuple[str, ...]
-    """That of the names of rows, and those of the cells."""
+    """The column of row names, and those of the cells."""
     rows: list[tuple[str, list[tuple[str, list[str]]]]]
     note: str = ""
 
@@ -43,7 +43,7 @@ class JoinedTable:
 
 
 def join_sections(sections: Sequence[tuple[str, Section]]) -> list[JoinedTable]:
-    """The tables of one metric for the named sets, joined where their columns agree but for what is in brackets."""
+    """The tables of one metric for the named sets, joined where their columns agree apart from text in brackets."""
     joined: list[JoinedTable] = []
     for row in zip_longest(*([(name, table) for table in section.tables] for name, section in sections)):
         present = [item for item in row if item is not None]
@@ -55,12 +55,12 @@ def join_sections(sections: Sequence[tuple[str, Section]]) -> list[JoinedTable]:
 
 
 def join_tables(tables: Sequence[tuple[str, Table]], title: str = "") -> JoinedTable:
-    """Tables of equal columns as one; rows keep the order in which they first appear."""
+    """Tables with equal columns joined into one; rows keep the order in which they first appear."""
     rows: dict[tuple[str, int], list[tuple[str, list[str]]]] = {}
     for name, table in tables:
         seen: dict[str, int] = {}
         for first, *cells in table.rows:
-            seen[first] = seen.get(first, 0) + 1  # rows that share their name go by their place
+            seen[first] = seen.get(first, 0) + 1  # rows with the same name are matched by position
             rows.setdefault((first, seen[first]), []).append((name, cells))
     every = [table.columns for _, table in tables]
     columns = every[0] if len(set(every)) == 1 else tuple(map(bare, every[0]))
@@ -78,7 +78,7 @@ def join_tables(tables: Sequence[tuple[str, Table]], title: str = "") -> JoinedT
 
 
 def warnings_of(sections: Sequence[tuple[str, Section]]) -> list[str]:
-    """Warnings of one metric: those that all sets share once, the others with their set."""
+    """Warnings of one metric: those common to all sets once, the others with their set."""
     shared = set.intersection(*(set(section.warnings) for _, section in sections))
     told = [warning for warning in sections[0][1].warnings if warning in shared]
     for name, section in sections:
@@ -88,14 +88,14 @@ def warnings_of(sections: Sequence[tuple[str, Section]]) -> list[str]:
 
 @dataclass(frozen=True)
 class Overlay:
-    """A distribution, and which set each of its series belongs to (COMMON, or its number)."""
+    """A distribution, and the set that each of its series belongs to (COMMON, or its number)."""
 
     distribution: Distribution
     owners: tuple[int | str, ...]
 
 
 def overlay(sections: Sequence[tuple[str, Section]]) -> list[Overlay]:
-    """Distributions of one title over each other, what all sets share once; beside each other where they are many."""
+    """Distributions with one title overlaid, common series once; side by side if there are too many."""
     found: dict[tuple[str, str], list[tuple[int, str, Distribution]]] = {}
     for number, (name, section) in enumerate(sections):
         for one in section.distributions:
@@ -135,5 +135,5 @@ def _merged(several: Sequence[tuple[int, str, Distribution]]) -> Overlay:
 
 
 def bare(column: str) -> str:
-    """A column's name without what stands in brackets at its end, such as a number of samples."""
+    """A column's name without brackets at its end, such as a number of samples."""
     return re.sub(r"\s*\([^()]*\)$", "", column)

@@ -1,1 +1,1 @@
-"""Whether anomaly maps find what is ill."""
+"""Whether anomaly maps find lesions."""

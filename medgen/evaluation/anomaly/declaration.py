@@ -14,9 +14,9 @@ class AnomalyEvaluationOptions(Options, frozen=True):
     """How anomaly maps and scores are compared with the truth."""
 
     normal: str = "normal"
-    """The label of normal images; of labels without names their number."""
+    """The label of normal images; for labels without names, their number."""
     fit_split: Literal["train", "val", "test"] = "val"
-    """Its normal images fit the threshold, where --reference gives no others."""
+    """Its normal images are used to fit the threshold, unless --reference gives others."""
     false_positive_rate: Annotated[
         float,
         option(

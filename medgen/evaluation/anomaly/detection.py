@@ -1,7 +1,7 @@
-"""How well scores tell positives from negatives: AUROC, average precision and Dice, ties included.
+"""How well scores separate positives from negatives: AUROC, average precision and Dice, with ties handled.
 
-All of them come from counts: positives and negatives (..., B) at B rising values of the score. One value a sample is
-exact; few values for many pixels take the memory of the values alone. What is not defined is NaN.
+All are computed from counts: positives and negatives (..., B) at B rising values of the score. One value per sample
+is exact; for many pixels, few values need memory for these values only. Undefined figures are NaN.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def dice_of_counts(positives: Counts, negatives: Counts) -> Values:
 
 
 def codes_of(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
-    """Float32 -> whole numbers in the same order: sign, exponent and 7 digits of the mantissa, the rest cut off."""
-    positive_zero = np.ascontiguousarray(values, np.float32) + np.float32(0)  # -0.0 is no less than 0.0
+    """Float32 -> integers in the same order: sign, exponent and 7 bits of the mantissa, the rest cut off."""
+    positive_zero = np.ascontiguousarray(values, np.float32) + np.float32(0)  # -0.0 is not less than 0.0
     bits = positive_zero.view(np.uint32) >> np.uint32(16)
     negative = bits >= CODES // 2
     return np.where(negative, CODES - 1 - bits, bits + CODES // 2).astype(np.uint16)

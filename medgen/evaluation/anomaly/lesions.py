@@ -1,4 +1,4 @@
-"""Which lesions a map finds: connected parts of the mask, each with the threshold up to which it is found."""
+"""Which lesions a map finds: connected parts of the mask, each with the highest threshold that finds it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ALL_NEIGHBOURS = np.ones((3, 3), int)
 
 @dataclass(frozen=True)
 class FoundLesion:
-    """A lesion of `area` pixels: with a threshold of `code` or lower enough of it is marked."""
+    """A lesion of `area` pixels; enough of it is marked at a threshold of `code` or lower."""
 
     area: int
     code: int

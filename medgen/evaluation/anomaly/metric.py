@@ -1,4 +1,4 @@
-"""Whether anomaly maps and scores find what is ill, beside baselines that need no normalizer."""
+"""Whether anomaly maps and scores find lesions, compared with baselines that need no normalizer."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _result(tally: Tally, kinds: list[str], detector: MapChannel, seed: int) -> 
 
 
 def _setting(options: AnomalyEvaluationOptions, roles: Roles, kinds: list[str]) -> dict[str, Any]:
-    """What was compared, and what guessing would reach."""
+    """What was compared, and what guessing would achieve."""
     truth, rows = roles.test, roles.test_rows
     ill = truth.ill[rows]
     outlined = truth.outlined[rows] if truth.stored.has("mask") else np.zeros(len(rows), bool)
@@ -133,7 +133,7 @@ def _distribution(tally: Tally) -> Distribution:
 
 
 def _galleries(roles: Roles, tally: Tally) -> list[Gallery]:
-    """What was missed and what was raised in vain, by the score of the slice."""
+    """Missed lesions and false alarms, by the slice's score."""
     scores = np.array([one.score for one in tally.slices])
     ill = [one.kind != tally.normal for one in tally.slices]
     order = np.argsort(scores, kind="stable")

@@ -1,4 +1,4 @@
-"""For each image the most similar normal training image: what a detector without any model would compare with."""
+"""For each image the most similar normal training image, which a detector without a model would compare with."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def nearest_rows(queries: Rows, images: Read, candidates: Rows, training: Read, 
 
 
 def _on_grid(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Images in [-1, 1] as rows (B, pixels), on a grid on which nothing is lost where the terms cancel."""
+    """Images in [-1, 1] as rows (B, pixels), on a grid that keeps sums exact where terms cancel."""
     rows = images.reshape(len(images), -1).astype(np.float64)
     step = step_of(1.0, rows.shape[1])
     return np.asarray(np.rint(rows / step) * step)

@@ -1,4 +1,4 @@
-"""Millions of scored pixels in little memory: counts by score for all, coarser counts a case for the intervals."""
+"""Millions of scored pixels in little memory: counts by score for all, and coarser ones per case for the intervals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medgen.evaluation.intervals import DRAWS, fraction_interval
 Codes = npt.NDArray[np.uint16]
 Bools = npt.NDArray[np.bool_]
 
-COARSE = 2  # binary digits that the counts of single cases give up: about 5 kB a case instead of 20
+COARSE = 2  # bits that the counts of single cases drop: about 5 kB a case instead of 20
 _BLOCK = 50  # draws computed at once
 
 
@@ -27,7 +27,7 @@ class PixelCounts:
     _cases: dict[int, list[tuple[Codes, Values, Values]]] = field(default_factory=dict)
 
     def add(self, case: int, codes: Codes, positive: Bools) -> None:
-        """Take in one image: the codes of its pixels (H, W), and which of them are lesion (H, W)."""
+        """Add one image: the codes of its pixels (H, W), and which of them are lesion (H, W)."""
         hit = np.bincount(codes[positive], minlength=CODES)
         missed = np.bincount(codes[~positive], minlength=CODES)
         self.positives += hit
@@ -46,7 +46,7 @@ class PixelCounts:
 
     @property
     def cases(self) -> list[int]:
-        """Those that pixels were taken of, in order."""
+        """The cases that pixels were added from, in order."""
         return sorted(self._cases)
 
     def of_cases(self) -> tuple[Counts, Counts]:
@@ -63,9 +63,9 @@ class PixelCounts:
     def bootstrap(
         self, statistic: Callable[[Counts, Counts], Values], *, seed: int = 0, draws: int = DRAWS
     ) -> dict[str, float] | None:
-        """`statistic` of all pixels with the interval of a fraction by redrawn cases; None where it is not defined.
+        """`statistic` of all pixels, with a fraction's interval from resampled cases; None where it is undefined.
 
-        `statistic` takes counts (..., B) and gives (...): the value has all digits, the interval the coarse ones.
+        `statistic` maps counts (..., B) to (...). The value uses the fine counts, the interval the coarse ones.
         """
         if len(self._cases) < 2:
             return None

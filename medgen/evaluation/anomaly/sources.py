@@ -1,4 +1,4 @@
-"""Where maps and scores come from: the set itself, and baselines that need no normalizer, mapped in the same way."""
+"""Sources of maps and scores: the set itself, and baselines without a normalizer, mapped in the same way."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class MapChannel:
     channel: int
 
     def score(self, maps: Images, scores: Images) -> Images:
-        """A score of each image (B,): that of the source for the total, else the mean of the highest pixels."""
+        """A score for each image (B,): the source's for the total, otherwise the mean of the highest pixels."""
         if MAP_CHANNELS[self.channel] == "total":
             return scores
         flat = maps[:, self.channel].reshape(len(maps), -1)
@@ -47,14 +47,14 @@ class MapChannel:
 
 @dataclass(frozen=True)
 class MapSource:
-    """A way to maps, and the detectors that read them."""
+    """A source of maps, and the detectors that read them."""
 
     produce: Produce
     detectors: tuple[MapChannel, ...]
 
 
 def sources_of(inputs: Inputs, roles: Roles, advance: Advance) -> Iterator[MapSource]:
-    """The maps of the set, and the baselines for which the inputs suffice."""
+    """The set's maps, and the baselines that the inputs allow."""
     yield MapSource(_stored, tuple(_detectors("normalizer", "normalizer", ("total", "pixel", "gradient", "laplacian"))))
     maker = inputs.maps
     if maker is None:
@@ -91,10 +91,10 @@ Version = Callable[[Truth, Rows, Images], Images]
 
 
 def _baseline(name: str, title: str, version: Version, maker: MapMaker, roles: Roles) -> MapSource:
-    """Maps between images and `version` of them; in deviations from normal ones if the set's maps are."""
+    """Maps of the differences between images and their `version`; as deviations from normal if the set's maps are."""
 
     def mapped(maker: MapMaker, truth: Truth, rows: Rows) -> Iterator[tuple[str, Images, Images]]:
-        """Maps and scores case by case, though versions are made of all at once."""
+        """Maps and scores case by case, though all versions are made at once."""
         images = read_images(truth.stored)(rows)
         versions, names = version(truth, rows, images), truth.names(rows)
         starts = [0, *(place for place in range(1, len(rows)) if names[place] != names[place - 1]), len(rows)]
@@ -115,7 +115,7 @@ def _baseline(name: str, title: str, version: Version, maker: MapMaker, roles: R
 
 
 def _nearest(inputs: Inputs, roles: Roles, advance: Advance) -> Version:
-    """The training image that is nearest to each."""
+    """Replaces each image by its nearest training image."""
     training = inputs.training
     if training is None:
         raise DataError("the nearest training image needs --training")
@@ -133,7 +133,7 @@ def _nearest(inputs: Inputs, roles: Roles, advance: Advance) -> Version:
 
 
 def normal_rows(training: StoredSet, normal: str = NORMAL) -> Rows:
-    """Slices of the training split that are normal, all of them where there are no labels; DataError if none are."""
+    """Normal slices of the training split, or all of it where there are no labels; DataError if there are none."""
     split = np.repeat([row.split == "train" for row in training.cases], [row.count for row in training.cases])
     if training.has("label"):
         split &= training.column("label") == normal_class(training.header, normal, RENAME)

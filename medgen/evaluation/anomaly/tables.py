@@ -1,4 +1,4 @@
-"""The tables of anomaly maps: each detector beside the baselines and beside guessing, and each kind of lesion."""
+"""The tables of anomaly maps: each detector next to the baselines and to guessing, overall and by kind of lesion."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIGITS = 3
 
 
 def tables_of(result: dict[str, Any], titles: dict[str, str]) -> list[Table]:
-    """How all detectors rank, what they mark at their thresholds, and both again by kind."""
+    """How well all detectors rank, what they mark at their thresholds, and both by kind."""
     tables = [_ranking(result, titles)]
     if any(found["best_dice"] for found in result["detectors"].values()):
         tables.append(_marking(result, titles))

@@ -1,4 +1,4 @@
-"""What one detector scored: pixels, images and lesions, and what that says of it."""
+"""One detector's scores of pixels, images and lesions, and its figures."""
 
 from __future__ import annotations
 
@@ -47,33 +47,33 @@ class TestedSlice:
 
     @property
     def dice(self) -> float:
-        """Of the marked pixels with the lesion's."""
+        """Dice of the marked pixels with the lesion's."""
         return 2.0 * self.hits / max(self.marked + self.area, 1)
 
 
 @dataclass
 class Tally:
-    """Collects what a detector makes of held-out normal slices, then of the tested ones."""
+    """Collects a detector's maps of held-out normal slices, then of the tested ones."""
 
     rate: float
     overlap: float
     normal: str
     fitted: Counts = field(default_factory=lambda: np.zeros(CODES))
     pixels: dict[str, PixelCounts] = field(default_factory=dict)
-    """Of outlined slices, by kind."""
+    """Pixels of outlined slices, by kind."""
     slices: list[TestedSlice] = field(default_factory=list)
 
     def fit(self, maps: npt.NDArray[np.float32]) -> None:
-        """Take in maps (B, H, W) of held-out normal slices."""
+        """Add maps (B, H, W) of held-out normal slices."""
         self.fitted += np.bincount(codes_of(maps).reshape(-1), minlength=CODES)
 
     @property
     def threshold(self) -> int | None:
-        """The code from which on pixels are marked; None without held-out normal slices."""
+        """The lowest code that is marked; None without held-out normal slices."""
         return threshold_code(self.fitted, self.rate) if self.fitted.any() else None
 
     def test(self, case: int, kind: str, score: float, image: npt.NDArray[np.float32], mask: Bools | None) -> None:
-        """Take in one tested slice: its map (H, W), and its mask (H, W) where its lesions are outlined."""
+        """Add one tested slice: its map (H, W), and its mask (H, W) where its lesions are outlined."""
         if mask is None:
             self.slices.append(TestedSlice(case, kind, score))
             return
@@ -89,7 +89,7 @@ class Tally:
         )
 
     def result(self, kinds: Sequence[str], *, seed: int) -> Result:
-        """All numbers of the slices of some kinds and of the normal ones; None where one is not defined."""
+        """All figures of the slices of some kinds and of the normal ones; None where one is undefined."""
         slices = [one for one in self.slices if one.kind in kinds or one.kind == self.normal]
         cases = np.array([one.case for one in slices])
         ill = np.array([one.kind != self.normal for one in slices])
@@ -145,7 +145,7 @@ class Tally:
 def _ranked(
     statistic: Callable[[Bools, Values], float], ill: Bools, scores: Values, cases: Rows, seed: int
 ) -> Interval | None:
-    """How well scores (N,) tell ill slices from normal ones, by cases (N,)."""
+    """How well scores (N,) tell ill slices from normal ones, with intervals over cases (N,)."""
     redrawn = redraw(cases, lambda rows: statistic(ill[rows], scores[rows]), seed=seed)
     fewer = min(len(np.unique(cases[ill])), len(np.unique(cases[~ill])))
     return fraction_interval(statistic(ill, scores), redrawn, fewer)

@@ -1,6 +1,6 @@
-"""Whether what was found looks like a nodule: how far patches around asked nodules lie from those around known ones.
+"""Whether what was found looks like a nodule: distance between patches around requested and around known nodules.
 
-A flat disc at the right place is found as well as a nodule is, or better. Its patch gives it away.
+The rule finds a flat disc at the right place as easily as a nodule, or more so. Its patch gives it away.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RING_MEANS = Extractor(f"mean and spread of {RINGS} rings", "", lambda patches: 
 
 
 def compare_patches(samples: NodulePatches, known: NodulePatches, seed: int) -> dict[str, Any] | None:
-    """The Frechet and the kernel distance of patches, known ones of the sizes asked for; None for too few."""
+    """Frechet and kernel distance of the samples' patches from known ones of the requested sizes; None for too few."""
     weights, _ = weights_of_like(known.sizes, known.cases, samples.sizes)
     real = known[np.flatnonzero(weights)]
     if len(samples.cases) < FEWEST or len(np.unique(real.cases)) < FEWEST:
@@ -42,13 +42,13 @@ def compare_patches(samples: NodulePatches, known: NodulePatches, seed: int) -> 
 
 
 def times_as_far(result: dict[str, Any]) -> float | None:
-    """Frechet distance of the samples over that of real patches among themselves, at equal numbers."""
+    """The samples' Frechet distance over that between real patches, at equal numbers."""
     figure = result["frechet_distance"]
     return None if figure["floor"] is None else figure["at_floor_size"]["mean"] / figure["floor"]["mean"]
 
 
 def table_of(result: dict[str, Any]) -> Table:
-    """Of both distances, the samples beside real patches among themselves."""
+    """Both distances, of the samples and between real patches."""
     size, counts = result["floor_samples"], f"{result['samples']} / {result['reference_samples']}"
     rows = []
     for name, title in DISTANCES.items():

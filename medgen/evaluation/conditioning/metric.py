@@ -1,7 +1,7 @@
 """Do samples show what they were asked to show: a nodule at (x, y), of that size, or none.
 
-The rule that measures (see `nodules`, `ruler`) errs too. So every result stands between two others: `ceiling`, the same
-measurement on reference images whose nodules are known, and `chance`, the measurement against shuffled conditions.
+The measuring rule (see `nodules`, `ruler`) makes errors too. So every result is reported with two others: `ceiling`,
+the same measurement on reference images with known nodules, and `chance`, the measurement against shuffled conditions.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def observe(stored: StoredSet, advance: Advance = unseen) -> Measured:
     asked = stored.column("vector").astype(np.float64)[:, [fields.index(name) for name in FIELDS]]
     spots, cases, widths = [], [], []
     for case, row in enumerate(stored.cases):
-        # Samples of training cases with unlike pixels have none of their own, and 1 mm stands for it.
+        # Samples from training cases of differing pixel size have none of their own, which 1 mm denotes.
         known = row.synthetic != GENERATED or row.spacing != (1.0, 1.0, 1.0) or SPACING_NOTE in stored.header.notes
         for index in range(row.start, row.start + row.count):
             image = intensity.physical(stored.read("image", [index])[0, 0])

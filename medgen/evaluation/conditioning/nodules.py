@@ -1,4 +1,4 @@
-"""A measuring rule for nodules in chest CT: where is the most nodule-like spot, how large is it, how sure is that.
+"""A measuring rule for nodules in chest CT: where the most nodule-like spot is, how large, and how certain.
 
 A nodule is a compact bright spot in the lung field. Spots are maxima, over place and scale, of the *smaller* principal
 curvature of the smoothed image (Lindeberg 1998 for the choice of scale): a ridge such as a vessel curves in one
@@ -44,7 +44,7 @@ class Spot:
     x: float
     y: float
     scale: float
-    """Diameter of the disc that answers most at this scale of smoothing: for telling spots apart, no measure."""
+    """Diameter of the disc that responds most at this smoothing scale: to tell spots apart, not a measurement."""
     contrast: float
     size: float
     """The longer side at half maximum."""
@@ -67,7 +67,7 @@ def find_spots(image: Image) -> list[Spot]:
     smallest, largest = SMALLEST_PIXELS, max((LARGEST_CLOSE if near else LARGEST) * width, 2 * SMALLEST_PIXELS)
     count = int(np.ceil(np.log(largest / smallest) / np.log(SCALE_STEP))) + 1
     sigmas = smallest / np.sqrt(8.0) * SCALE_STEP ** np.arange(count)
-    # A spot counts as far as it lies in the lungs: otherwise corners of the chest wall look like large nodules.
+    # A spot is weighted by its share inside the lungs: otherwise corners of the chest wall look like large nodules.
     inside = hulls.astype(np.float32)
     responses = np.stack(
         [smaller_curvature(clipped, sigma) * ndimage.gaussian_filter(inside, sigma) * hulls for sigma in sigmas]
@@ -105,7 +105,7 @@ def smaller_curvature(image: Image, sigma: float) -> Image:
 
 
 def is_close_up(image: Image) -> bool:
-    """Whether an image (H, W) in HU lies inside the chest: lung runs over its border, and no air around a body."""
+    """Whether an image (H, W) in HU lies inside the chest: lung crosses its border, with no air around a body."""
     border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     outside, lung = (border < OUTSIDE_AIR).mean(), (border < AIR).mean()
     return bool(lung > 0.1 and outside < 0.5 * lung and (image < AIR).mean() > 0.15)

@@ -1,4 +1,4 @@
-"""Patches around the places where nodules are or were asked for, and what is seen of them."""
+"""Patches around known or requested nodules, and their features."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RINGS = 8
 
 @dataclass(frozen=True)
 class NodulePatches:
-    """Patches of N slices with a nodule, and what was told or asked of them."""
+    """Patches of N slices with a nodule, and what is known or was requested of them."""
 
     features: Values
     """(N, F) fixed features, of which ratings are learned."""
@@ -49,7 +49,7 @@ class NodulePatches:
 
 @torch.inference_mode()
 def rate(stored: StoredSet, place: Sequence[str], ratings: Sequence[str], advance: Advance = unseen) -> NodulePatches:
-    """Look at every slice with a nodule: `place` names the fields has_nodule, x, y, size, `ratings` those to learn."""
+    """Read every slice with a nodule: `place` names the fields has_nodule, x, y, size, `ratings` those to learn."""
     intensity, fields = stored.header.intensity, stored.header.vector_fields
     if intensity is None:
         raise ValueError("an image set says what its values mean")
@@ -96,7 +96,7 @@ def patch_of(image: Tensor, x: float, y: float, size: float) -> Tensor:
 def rings_of(patches: Tensor) -> Tensor:
     """Mean and spread of brightness by distance from the middle, (B, 2 * RINGS) float64, of patches (B, C, H, W).
 
-    So few numbers tell a flat disc from a nodule by some dozens of patches, which hundreds of features do not.
+    With so few numbers, some dozens of patches tell flat discs from nodules; hundreds of features would need more.
     """
     height, width = patches.shape[-2:]
     rows, columns = ((torch.arange(side, dtype=torch.float64) + 0.5) / side * 2 - 1 for side in (height, width))

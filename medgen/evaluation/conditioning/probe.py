@@ -1,7 +1,7 @@
-"""How malignant or textured a nodule looks, which no rule can measure: a probe learned from rated real images.
+"""How malignant or textured a nodule looks, which no rule can measure, by a probe trained on rated real images.
 
-Ridge regression on fixed features of the patch around the place of the nodule. What the probe is worth is told beside
-every result: its agreement with the ratings of real cases that it was not fitted to.
+Ridge regression on fixed features of the patch around the nodule. The probe's own quality is reported beside every
+result: its agreement with the ratings of real cases that it was not fitted to.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Probe:
 
 
 def fit(features: Values, ratings: Values, cases: Rows) -> Probe:
-    """Ridge regression of ratings (N,), with the penalty that predicts cases left out best."""
+    """Ridge regression of ratings (N,), with the penalty that best predicts left-out cases."""
     errors = dict.fromkeys(PENALTIES, 0.0)
     for inside in folds(cases, seed=0):
         path = ridge(features[~inside], ratings[~inside])
@@ -52,7 +52,7 @@ def fit(features: Values, ratings: Values, cases: Rows) -> Probe:
 
 
 def ridge(features: Values, ratings: Values) -> Callable[[float], Probe]:
-    """The probes of all penalties, from one decomposition (Hoerl & Kennard 1970)."""
+    """A function from penalty to probe, all from one decomposition (Hoerl & Kennard 1970)."""
     mean, spread = features.mean(0), features.std(0) + 1e-9
     offset = float(ratings.mean())
     standard = (features - mean) / spread
@@ -71,7 +71,7 @@ def folds(cases: Rows, seed: int) -> Iterator[npt.NDArray[np.bool_]]:
 def evaluate_ratings(
     samples: NodulePatches, real: NodulePatches, names: Sequence[str], seed: int = 0
 ) -> dict[str, Any]:
-    """For each rating: asked against measured on the samples, and rated against measured on held-out real cases.
+    """For each rating: requested against measured on the samples, and rated against measured on held-out real cases.
 
     A rating that does not vary among the real nodules, or has too few cases, is None.
     """
@@ -95,7 +95,7 @@ def evaluate_ratings(
 
 
 def held_out(real: NodulePatches, column: int, seed: int = 0) -> Values:
-    """Each slice's rating (N,) by a probe that was fitted without its case, nor any of its fifth of the cases."""
+    """Each slice's rating (N,) by a probe fitted without the fifth of the cases that holds its own."""
     measured = np.empty(len(real.cases))
     for inside in folds(real.cases, seed):
         rest = real[np.flatnonzero(~inside)]

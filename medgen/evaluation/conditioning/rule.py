@@ -1,4 +1,4 @@
-"""When a spot counts as the nodule that was asked for, learned from images whose nodules are known."""
+"""When a spot counts as the requested nodule, learned from images with known nodules."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ LEAST_STRETCH = 0.25
 
 @dataclass(frozen=True)
 class NoduleRule:
-    """How strong a spot is, contrast * scale^power, and from which strength on it counts as a nodule.
+    """A spot's strength, contrast * scale^power, and the strength from which it counts as a nodule.
 
-    A spot at the very place asked for needs less strength to be believed (`near`) than one anywhere (`anywhere`).
-    Measured sizes are `shortest` + `stretch` * those of the labels, which may be drawn along the longest axis, or wider
-    than half maximum. The defaults were fitted to phantoms of 64 x 64 pixels with nodules of 24 to 56 mm.
+    A spot at the requested place needs less strength (`near`) than one anywhere else (`anywhere`). Measured sizes are
+    `shortest` + `stretch` * the labels' sizes, since labels may be drawn along the longest axis, or wider than half
+    maximum. The defaults were fitted to phantoms of 64 x 64 pixels with nodules of 24 to 56 mm.
     """
 
     power: float = 1.0
@@ -49,15 +49,15 @@ class NoduleRule:
         return max((spot for spot in spots if not spot.medial), key=self.strength, default=None)
 
     def at(self, spots: Sequence[Spot], asked: Vectors) -> Spot | None:
-        """The strongest of the spots that hit the nodule asked for, (4,)."""
+        """The strongest of the spots that hit the requested nodule, (4,)."""
         return max((spot for spot in spots if hits(spot, asked)), key=self.strength, default=None)
 
     def size(self, spot: Spot) -> float:
-        """Over the width, as the labels tell it."""
+        """The spot's size as a share of the width, on the labels' scale."""
         return max((spot.size - self.shortest) / self.stretch, 0.0)
 
     def found(self, measured: Measured) -> list[Spot | None]:
-        """What counts as the nodule asked for, of each slice."""
+        """The spot that counts as the requested nodule, for each slice."""
         pairs = zip(measured.spots, measured.asked, strict=True)
         there = [self.at(spots, asked) for spots, asked in pairs]
         return [spot if spot is not None and self.strength(spot) >= self.near else None for spot in there]
@@ -72,7 +72,7 @@ def hits(spot: Spot | None, asked: Vectors) -> bool:
 
 @dataclass(frozen=True)
 class Measured:
-    """The spots of each slice, what was asked of it (N, 4), its case, and its width in mm (NaN if unknown)."""
+    """The spots of each slice, its requested condition (N, 4), its case, and its width in mm (NaN if unknown)."""
 
     spots: list[list[Spot]]
     asked: Vectors
@@ -88,16 +88,16 @@ class Measured:
 
     @property
     def with_nodule(self) -> Measured:
-        """The slices of which a nodule was asked."""
+        """The slices for which a nodule was requested."""
         return self[np.flatnonzero(self.asked[:, 0] > 0)]
 
 
 def calibrate(known: Measured, random: np.random.Generator) -> NoduleRule:
-    """Fit the rule to images with known nodules; the default where `known` shows none.
+    """Fit the rule to images with known nodules; the default rule where `known` shows none.
 
-    The power is that with which the strongest spot most often is the nodule. `anywhere` best parts slices with nodules
-    from healthy ones, `near` right places from shuffled ones. Sizes follow the labels by the line of repeated medians
-    (Siegel 1982), which wrong spots do not bend.
+    The power is the one with which the strongest spot is most often the nodule. `anywhere` best separates slices with
+    nodules from healthy ones, `near` right places from shuffled ones. Sizes are mapped to the labels by the repeated
+    median line (Siegel 1982), which is robust to wrong spots.
     """
     from scipy.stats import siegelslopes
 

@@ -1,7 +1,7 @@
-"""How wide a spot is: the longer side of the box around it, at half of its height above what surrounds it.
+"""How wide a spot is: the longer side of its bounding box at half its height above the surroundings.
 
-Half maximum is where the edge of a uniform disc lies however much it is blurred (but for discs of a pixel or two). Rays
-go out from the middle; a vessel or a wall that touches the spot meets few of them, and is cut off.
+However much a uniform disc is blurred, its edge lies at half maximum (except for discs of a pixel or two). Rays go out
+from the middle; a vessel or a wall that touches the spot meets only a few of them, and is cut off.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Extent(NamedTuple):
 def at_half_maximum(image: Image, row: float, column: float, scale: float) -> Extent:
     """Of the spot around (row, column) in an image (H, W) in HU; `scale` is about its diameter in pixels.
 
-    What has no end, such as a bulge of the wall, stays where it is and as large as its scale.
+    A spot without an end, such as a bulge of the wall, keeps its place and the size of its scale.
     """
     along = np.arange(0.0, max(REACH * scale, LEAST_REACH * image.shape[1]), STEP)
     radii, down, right = np.full(RAYS, scale / 2), 0.0, 0.0
@@ -82,7 +82,7 @@ def at_half_maximum(image: Image, row: float, column: float, scale: float) -> Ex
 def crossings(values: Values, along: Values, level: float) -> Values:
     """The radius (RAYS,) at which each ray's values (RAYS, K) at `along` (K,) first fall below the level.
 
-    Rays that never do, and those that go far beyond the usual radius, end there; infinite where hardly any do.
+    Rays that never do, or go far beyond the usual radius, end there; infinite where hardly any do.
     """
     below = values < level
     first = np.clip(below.argmax(axis=1), 1, None)

@@ -1,4 +1,4 @@
-"""What the rule says of samples, of known nodules, and of samples under each other's conditions."""
+"""The rule's results for samples, for known nodules, and for samples under shuffled conditions."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ RATES = ("hit_rate", "hit_rate_with_size")
 def evaluate(samples: Measured, reference: Measured | None, *, seed: int = 0) -> tuple[dict[str, Any], NoduleRule]:
     """Results of the samples, of shuffled conditions and, with a reference, of known nodules; and the rule.
 
-    The rule is fitted to one half of the reference's cases; the ceiling is measured on the other. Rates depend on how
-    large nodules are: those of the samples stand beside those of known nodules of the sizes that were asked for.
+    The rule is fitted to one half of the reference's cases; the ceiling is measured on the other. Rates depend on the
+    size of nodules, so the samples' rates are compared with those of known nodules of the requested sizes.
     """
     random = np.random.default_rng(seed)
     rule, ceiling, like, fitted = NoduleRule(), None, None, "built in"
@@ -60,7 +60,7 @@ def evaluate(samples: Measured, reference: Measured | None, *, seed: int = 0) ->
 def score(measured: Measured, rule: NoduleRule) -> dict[str, Any]:
     """Hits, errors, correlations and confusion of `measured` under `rule`.
 
-    A hit is a spot at the place asked for; its size is compared with the size asked for. Errors and correlations of
+    A hit is a spot at the requested place; its size is compared with the requested size. Errors and correlations of
     place are those of the strongest spot of each slice with a nodule, wherever it lies.
     """
     sick = measured.asked[:, 0] > 0
@@ -104,9 +104,9 @@ def sizes_found(positive: Measured, rule: NoduleRule) -> tuple[npt.NDArray[np.bo
 
 
 def rates_of_like(known: Measured, samples: Measured, rule: NoduleRule) -> dict[str, Any] | None:
-    """How often known nodules are found that are as large as those asked for; None if there are none.
+    """How often known nodules of the requested sizes are found; None if there are none.
 
-    Each asked nodule counts once, and each case with nodules like it counts alike.
+    Each requested nodule counts once, shared equally by the cases with nodules like it.
     """
     positive, asked = known.with_nodule, samples.with_nodule
     weights, matched = weights_of_like(positive.asked[:, 3], positive.cases, asked.asked[:, 3])
@@ -125,9 +125,9 @@ def rates_of_like(known: Measured, samples: Measured, rule: NoduleRule) -> dict[
 
 
 def weights_of_like(sizes: Vectors, cases: Rows, asked: Vectors) -> tuple[Vectors, npt.NDArray[np.bool_]]:
-    """How much known nodules (K,) of these sizes and cases count for sizes asked for (A,); which of these have any.
+    """Weights of known nodules (K,) of these sizes and cases for the requested sizes (A,); which of these have any.
 
-    The weight of an asked size is shared by the cases with a nodule like it, and by the slices of each.
+    The weight of a requested size is shared by the cases with a nodule like it, and by the slices of each.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         near = np.abs(np.log(asked)[:, None] - np.log(sizes)) <= np.log(LIKE) + 1e-9  # (A, K)

@@ -1,7 +1,7 @@
-"""The feature extractors there are: built in, Inception from its weights, a TorchScript, the encoder of a VAE.
+"""The available feature extractors: the built-in one, Inception from its weights, a TorchScript, a VAE's encoder.
 
-None of them unpickles. A TorchScript is read by torch's own reader, which knows the types of TorchScript only and
-refuses any other name a pickle holds; but it is a program, so take it from where you would take a program.
+None of them unpickles. A TorchScript is read by torch's own reader, which accepts only TorchScript's types and refuses
+any other name in a pickle. But it is a program: use one only from a source whose programs you would run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GRID = 4
 
 
 def open_extractor(features: str, torchscript: TorchScriptOptions, device: torch.device) -> Extractor:
-    """The one that `--features` names: built in, a VAE of medgen, or another file."""
+    """The extractor that `--features` names: built in, a medgen VAE, or another file."""
     if features == "builtin":
         return builtin_extractor(device)
     path = Path(features)
@@ -42,7 +42,7 @@ def open_extractor(features: str, torchscript: TorchScriptOptions, device: torch
         read_record(path)
     except DataError:  # not made by medgen
         return file_extractor(path, torchscript, device)
-    autoencoder = FrozenVAE.load(path, device, "float32")  # figures are not to depend on the processor
+    autoencoder = FrozenVAE.load(path, device, "float32")  # figures must not depend on the processor
     return latent_extractor(lambda images: autoencoder.encode(images).mean, autoencoder.model.digest)
 
 
@@ -75,9 +75,9 @@ def inception_extractor(path: Path, device: torch.device | str = "cpu") -> Extra
 
 
 def torchscript_extractor(path: Path, options: TorchScriptOptions, device: torch.device | str = "cpu") -> Extractor:
-    """Whatever a TorchScript archive makes of images, (B, F); DataError if the file is none.
+    """The features (B, F) that a TorchScript archive computes; DataError if the file is none.
 
-    It gets (B, bands, H, W), red first, with black and white at the ends of `options.range`, and resizes by itself.
+    It gets (B, bands, H, W), red first, with black and white at the ends of `options.range`, and does its own resizing.
     """
     with zipfile.ZipFile(path) as archive:
         if not any(name.endswith("/constants.pkl") for name in archive.namelist()):
@@ -92,7 +92,7 @@ def torchscript_extractor(path: Path, options: TorchScriptOptions, device: torch
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path}: a TorchScript that torch {torch.__version__} cannot read: {reason}") from None
-    # Published Inception scripts give classes unless they are asked for features.
+    # Published Inception scripts return classes unless asked for features.
     names = {argument.name for argument in script.forward.schema.arguments}
     extra = {"return_features": True} if "return_features" in names else {}
 
@@ -116,7 +116,7 @@ def torchscript_extractor(path: Path, options: TorchScriptOptions, device: torch
 
 
 def latent_extractor(encode: Callable[[Tensor], Tensor], digest: str) -> Extractor:
-    """The mean latent (B, c, h, w) that a VAE encodes images to, averaged over a grid, and its spread a channel."""
+    """A VAE's mean latents (B, c, h, w), averaged over a grid, and their spread per channel."""
 
     def pooled(images: Tensor) -> Tensor:
         latents = encode(images).float().cpu()
@@ -134,7 +134,7 @@ def file_extractor(path: Path, options: TorchScriptOptions, device: torch.device
 
 
 def eight_bits(images: Tensor) -> Tensor:
-    """Images in [-1, 1] -> uint8, rounded as image files are: real and generated ones alike."""
+    """Images in [-1, 1] -> uint8, rounded as in image files, so that real and generated ones are treated alike."""
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
@@ -146,7 +146,7 @@ def as_colour(images: Tensor) -> Tensor:
 
 
 def digest_of(weights: Mapping[str, Tensor]) -> str:
-    """sha256 over names, types, shapes and values; the counters of batch normalisation do not count."""
+    """sha256 over names, types, shapes and values, without the counters of batch normalisation."""
     running = hashlib.sha256()
     for name in sorted(name for name in weights if not name.endswith("num_batches_tracked")):
         tensor = weights[name].contiguous()

@@ -1,4 +1,4 @@
-"""Features of a set's images by a named extractor, taken once however many metrics ask for them."""
+"""Features of a set's images by a named extractor, computed once however many metrics use them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Features:
 
 @dataclass
 class FeatureBank:
-    """Features by set, and what is made of them: several metrics, and several sets with one reference, share it."""
+    """Cache of features by set, and of results from them, shared by several metrics and by sets with one reference."""
 
     extractor: Extractor
     _known: dict[Hashable, Any] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class FeatureBank:
         return self.once(("features", key_of(stored)), lambda: extract(stored, self.extractor, advance))
 
     def once(self, key: Hashable, make: Callable[[], Result]) -> Result:
-        """What `make` gives, made only when `key` is asked for first."""
+        """The result of `make`, computed only the first time that `key` is asked for."""
         if key not in self._known:
             self._known[key] = make()
         result: Result = self._known[key]
@@ -74,7 +74,7 @@ class FeatureBank:
 
 
 def key_of(stored: StoredSet) -> Hashable:
-    """The same for the same cases of the same set."""
+    """A key that is equal for the same cases of the same set."""
     return stored.tail.digest, tuple(row.id for row in stored.cases)
 
 

@@ -8,9 +8,9 @@ from medgen.config import Options
 
 
 class TorchScriptOptions(Options, frozen=True):
-    """What a TorchScript given as --features takes."""
+    """The input that a TorchScript given as --features expects."""
 
     range: tuple[float, float] = (-1.0, 1.0)
-    """Its values for black and white; [0, 255] stands for whole numbers of 8 bits."""
+    """Its values for black and white; [0, 255] means 8-bit integers."""
     bands: Literal[1, 3] = 3
     """Gray images are repeated for 3, colours averaged for 1."""

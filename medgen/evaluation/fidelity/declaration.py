@@ -22,11 +22,11 @@ class FidelityOptions(Options, frozen=True):
         ),
     ] = ()
     neighbours: Annotated[int, Meta(ge=1)] = 5
-    """Rank of the neighbour whose distance is the reach of an image, for precision, recall, density and coverage."""
+    """Rank of the neighbour whose distance is an image's radius, for precision, recall, density and coverage."""
     subsets: Annotated[int, Meta(ge=2)] = 100
     """Subsets over which the kernel distance is averaged."""
     subset_size: Annotated[int, Meta(ge=2)] = 1000
-    """Images a subset and side; at most half of the smaller side are taken."""
+    """Images per subset and side; at most half of the smaller side is used."""
 
 
 FIDELITY = Metric(

@@ -1,4 +1,4 @@
-"""The figures of fidelity for two samples of features: distances and neighbourhoods, intervals, and their floor."""
+"""The fidelity figures of two samples of features: distances and neighbourhoods, with intervals and a floor."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Samples against real images, and how the two kinds of nearest distances spread."""
+    """Samples against real images, and the distributions of both kinds of nearest distances."""
 
     result: dict[str, Any]
     """JSON values."""
@@ -45,17 +45,17 @@ class Comparison:
 
 
 def names_of(extractor: Extractor) -> tuple[str, str]:
-    """What the Frechet and the kernel distance are called in results: FID and KID stand for Inception features only."""
+    """Names of the Frechet and the kernel distance in results: FID and KID are for Inception features only."""
     return ("fid", "kid") if extractor.is_inception else ("frechet_distance", "kernel_distance")
 
 
 def compare(
     samples: Features, real: Features, extractor: Extractor, options: FidelityOptions, seed: int = 0
 ) -> Comparison:
-    """All figures of at least 2 samples against at least 2 real images.
+    """All figures, for at least 2 samples against at least 2 real images.
 
-    Most figures depend on the number of images, so that only those at equal numbers compare: `floor` is
-    real against real and `at_floor_size` generated against real, both with `floor_samples` a side.
+    Most figures depend on the number of images, so compare only those at equal numbers: `floor` is real against real
+    and `at_floor_size` generated against real, both with `floor_samples` a side.
     """
     frechet, kernel = names_of(extractor)
     n, m = len(samples), len(real)
@@ -134,7 +134,7 @@ def _kernel(samples: Features, real: Features, options: FidelityOptions, seed: i
 
 
 def _half_pairs(samples: Features, real: Features, seed: int, draws: int) -> list[Part]:
-    """Halves of both sides: what is real is a sample too, and another one would give other figures."""
+    """Halves of both sides: the real images are a sample too, and another one would give other figures."""
     return list(zip(half_samples(samples.cases, seed, draws), half_samples(real.cases, seed + 1, draws), strict=False))
 
 
@@ -169,7 +169,7 @@ def _fractions(
 
 
 def _inception(samples: Features, real: Features, extractor: Extractor, seed: int) -> dict[str, Any]:
-    """The score of the samples by splits, and of the reference at equal numbers."""
+    """The samples' score over splits, and the reference's at equal numbers."""
     if extractor.probabilities is None:
         raise ValueError("the extractor has no class probabilities")
     random = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""The Frechet distance between two sets of features, seen as Gaussians (Heusel et al. 2017, eq. 6)."""
+"""The Frechet distance between two sets of features, modelled as Gaussians (Heusel et al. 2017, eq. 6)."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def fit(features: Tensor) -> Gaussian:
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """|mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)); a squared distance, as is the custom.
 
-    tr (A B)^(1/2) is taken from the eigenvalues of A^(1/2) B A^(1/2), which is symmetric: exact for singular
-    covariances too, where the matrix square root of A B is not defined.
+    tr (A B)^(1/2) is computed from the eigenvalues of A^(1/2) B A^(1/2), which is symmetric. So it is exact for
+    singular covariances too, where the matrix square root of A B is not defined.
     """
     values, vectors = torch.linalg.eigh(a.covariance)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
@@ -45,8 +45,8 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 def frechet_between(x: Tensor, y: Tensor) -> float:
     """The Frechet distance of the Gaussians fitted to features x (N, F) and y (M, F).
 
-    Where one side has fewer rows than features its covariance is X'X with a short X (centred, scaled): then
-    tr (A B)^(1/2) is the sum of the singular values of X Y', taken here from the N x N matrix X Y'Y X'.
+    Where one side has fewer rows than features, its covariance is X'X with a short X (centred, scaled). Then
+    tr (A B)^(1/2) is the sum of the singular values of X Y', computed from the N x N matrix X Y'Y X'.
     """
     x, y = (x, y) if len(x) <= len(y) else (y, x)
     if len(x) > x.shape[1]:

@@ -1,8 +1,8 @@
 """The kernel distance: squared maximum mean discrepancy under a cubic kernel (Binkowski et al. 2018, KID).
 
-It is unbiased, so that unlike the Frechet distance it can be compared between samples of different size. Only images
-of different cases are paired: slices of one patient resemble each other, and would make every distance seem larger.
-Where each case is one image, this is the usual estimate.
+It is unbiased, so unlike the Frechet distance it can be compared between samples of different size. Only images of
+different cases are paired: slices of one patient resemble each other, and would inflate every distance. Where each
+case is one image, this is the usual estimate.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def cubic_kernel(x: Tensor, y: Tensor) -> Tensor:
 
 
 def kernel_distance(x: Features, y: Features) -> float:
-    """Unbiased squared discrepancy, below 0 by chance where x and y agree; NaN where one side is a single image."""
+    """Unbiased squared discrepancy, which may fall below 0 by chance where x and y agree; NaN for a single image."""
     return float(weighted_distances(x, y, np.ones((1, len(x))), np.ones((1, len(y))))[0])
 
 
 def subset_distances(x: Features, y: Features, subsets: int, size: int, random: np.random.Generator) -> Values:
-    """The kernel distances (subsets,) of `size` images of each side, none of them twice in a subset."""
+    """The kernel distances (subsets,) of `size` images from each side, drawn without replacement."""
     return np.array(
         [
             kernel_distance(
@@ -46,7 +46,7 @@ def subset_distances(x: Features, y: Features, subsets: int, size: int, random: 
 def weighted_distances(x: Features, y: Features, weights_x: Values, weights_y: Values) -> Values:
     """The distances (B,) where each image counts as often as weights_x (B, N) and weights_y (B, M) say.
 
-    The kernel is computed once, block by block, however many weightings there are.
+    The kernel is computed only once, block by block, for all weightings.
     """
     a, b = torch.from_numpy(weights_x), torch.from_numpy(weights_y)
     between = _sum(x.values.double(), y.values.double(), a, b) / (a.sum(1) * b.sum(1))

@@ -1,4 +1,4 @@
-"""How far generated images lie from real ones in feature space, beside how far real ones lie from each other."""
+"""How far generated images lie from real ones in feature space, compared with real ones from each other."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def measure(inputs: Inputs, options: FidelityOptions) -> Section:
     extractor = bank.extractor
     if real is None:
         raise ValueError("fidelity needs a reference")
-    by = {field: groups(stored, real, field) for field in options.by}  # before the work, as it may be refused
+    by = {field: groups(stored, real, field) for field in options.by}  # before the long work, as it may fail
     with inputs.progress(stored.slices + real.slices, "slices") as advance:
         samples, others = bank.of(stored, advance), bank.of(real, advance)
     whole = compare(samples, others, extractor, options, inputs.seed)

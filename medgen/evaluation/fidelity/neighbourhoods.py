@@ -1,8 +1,8 @@
 """Precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020).
 
-Each image reaches as far as its k-th nearest neighbour among its own kind, in other cases: the next slice of the same
-patient is near whatever the rest looks like. All four are means over images, one value an image, computed in blocks:
-no N x M matrix is held.
+An image's radius reaches to its k-th nearest neighbour among its own kind, in other cases: the next slice of the same
+patient is always near. All four figures are means over images, one value per image, computed in blocks: no N x M
+matrix is held.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Neighbourhoods:
     precision: Values
     """(N,) 1 where a sample lies within reach of some real image."""
     density: Values
-    """(N,) real images within whose reach a sample lies, over k; 1 on average for samples as good as real."""
+    """(N,) number of real images within whose reach a sample lies, over k; 1 on average for samples as good as real."""
     recall: Values
     """(M,) 1 where a real image lies within reach of some sample."""
     coverage: Values
@@ -48,9 +48,9 @@ def neighbourhoods(samples: Features, real: Features, neighbours: int) -> Neighb
 
 
 def of_parts(samples: Features, real: Features, neighbours: int, parts: Sequence[Part]) -> list[Neighbourhoods]:
-    """The same of some rows of each side, for each of `parts`, but for those in which an image has fewer neighbours.
+    """The same for each of `parts`, some rows of each side, except parts in which an image has too few neighbours.
 
-    Distances are taken once for all parts.
+    Distances are computed once for all parts.
     """
     parts = [
         (ours, theirs)
@@ -88,7 +88,7 @@ def of_parts(samples: Features, real: Features, neighbours: int, parts: Sequence
 
 
 def reach(features: Tensor, cases: npt.NDArray[np.int64], neighbours: int, parts: Sequence[Tensor]) -> list[Tensor]:
-    """Of each part, rising row numbers (n,): the distance (n,) to the k-th nearest row of the part of another case.
+    """For each part (rising row numbers (n,)), each row's distance (n,) to its k-th nearest row of another case.
 
     The rows of `features` (N, F) lie on a grid.
     """
@@ -111,5 +111,5 @@ def _within(rows: Tensor, start: int) -> slice:
 
 
 def _neighbours(cases: npt.NDArray[np.int64]) -> int:
-    """The fewest images of other cases that an image has."""
+    """The smallest number of images of other cases that any image has."""
     return int(len(cases) - np.unique(cases, return_counts=True)[1].max())

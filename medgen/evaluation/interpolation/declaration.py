@@ -16,7 +16,7 @@ class InterpolationOptions(Options, frozen=True):
     profile: Literal["box", "gaussian"] = "box"
     """Shape of the thick slices' profile."""
     thickness: Annotated[float, Meta(gt=0)] | None = None
-    """Of thick slices that do not tell theirs; none: as far as they are apart."""
+    """For thick slices without a known thickness; none: their distance."""
 
 
 INTERPOLATION = Metric(
@@ -31,5 +31,5 @@ INTERPOLATION = Metric(
         Need(lambda inputs: inputs.reference is not None, "needs the thin truth: give --reference"),
     ),
     InterpolationOptions,
-    alone=True,  # what else is measured of it must be asked for: the reference is of other slices
+    alone=True,  # other metrics must be asked for: the reference has other slices
 )

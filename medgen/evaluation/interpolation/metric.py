@@ -1,4 +1,4 @@
-"""How well interpolated slices equal thin ones that were never shown, beside linear and cubic interpolation."""
+"""How well interpolated slices match unseen thin ones, compared with linear and cubic interpolation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PLACES = {
 
 @dataclass
 class VolumeFindings:
-    """All that is collected in one pass over the cases."""
+    """What one pass over the cases collects."""
 
     scores: SliceScores
     measurement: Measurement
@@ -43,7 +43,7 @@ class VolumeFindings:
 
 
 def measure(inputs: Inputs, options: InterpolationOptions) -> Section:
-    """Compare slice by slice at equal places in mm: the set, cubic and linear interpolation, and the VAE's ceiling."""
+    """Compare slices at equal positions in mm: the set, cubic and linear interpolation, and the VAE's ceiling."""
     if inputs.thick is None or inputs.reference is None:
         raise ValueError("interpolation needs thick slices and the thin truth")
     trios = find_trios(inputs.stored, inputs.thick, inputs.reference, inputs.pairing)
@@ -79,7 +79,7 @@ def measure(inputs: Inputs, options: InterpolationOptions) -> Section:
 
 
 def _compare(trio: Trio, rows: slice, inputs: Inputs, findings: VolumeFindings, patient: int) -> dict[str, Tensor]:
-    """Score some slices of a case; their images by method, and the truth, in physical values."""
+    """Score some slices of a case; returns their images by method, and the truth, in physical values."""
     found = {name: source.at(matrix[rows]) for name, (source, matrix) in trio.matrices.items()}
     images = {name: image for name, (image, _) in found.items()}
     sound = np.logical_and.reduce([fine for _, fine in found.values()])
@@ -96,7 +96,7 @@ def _compare(trio: Trio, rows: slice, inputs: Inputs, findings: VolumeFindings, 
 
 
 def _through(inputs: Inputs, truth: Tensor, trio: Trio) -> Tensor:
-    """What the VAE leaves of the truth."""
+    """The VAE's reconstruction of the truth."""
     low, high = trio.truth.intensity.window
     unit = ((truth - low) * (2 / (high - low)) - 1).clamp(-1, 1)
     left = inputs.vae.reconstruct(unit).cpu().float() if inputs.vae else unit
@@ -130,7 +130,7 @@ def _result(trios: Trios, findings: VolumeFindings, inputs: Inputs) -> dict[str,
 
 
 def _by_distance(scores: SliceScores, seed: int) -> list[dict[str, Any]]:
-    """The same by the distance to the nearest thick centre in mm, where there are few such distances."""
+    """The same by distance to the nearest thick centre in mm, if there are only a few such distances."""
     distances = np.array(scores.distances)
     inner = np.array(scores.kinds) != "beyond"
     steps = np.unique(distances[inner])
@@ -235,7 +235,7 @@ def _per_slice(scores: SliceScores) -> dict[str, Score]:
 
 
 def _coronal(cuts: dict[str, list[Tensor]], trio: Trio) -> list[Panel]:
-    """Cuts (N, 1, W) through one case by each method, stretched so that mm look alike both ways."""
+    """Cuts (N, 1, W) through one case by each method, stretched to the same scale in both directions."""
     low, high = trio.truth.intensity.window
     _, _, pixel = trio.truth.row.spacing
     repeat = max(1, round(trio.truth.row.spacing[0] / pixel))

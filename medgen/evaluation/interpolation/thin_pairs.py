@@ -1,4 +1,4 @@
-"""Interpolated slices, the thick ones they were made from, and the thin ones they should equal, at places in mm."""
+"""Interpolated slices, the thick ones they were made from, and the thin ones they should equal, at positions in mm."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NEGLIGIBLE = 1e-6
 
 @dataclass(frozen=True)
 class CaseSlices:
-    """The slices of one case, in physical values, wherever along z they are asked for."""
+    """The slices of one case, in physical values, at any positions along z."""
 
     stored: StoredSet
     row: CaseRow
@@ -42,11 +42,11 @@ class CaseSlices:
 
     @property
     def measured(self) -> Flags:
-        """(D,) whether a slice shows what was measured, and was not put into a gap."""
+        """(D,) whether a slice was measured, rather than filled into a gap."""
         return ~np.array(self.row.filled or (False,) * self.row.count)
 
     def at(self, matrix: Tensor, name: str = "image") -> tuple[Tensor, Flags]:
-        """Matrix (K, D) times the slices: (K, C, H, W) float32, and which of them rest on finite values alone (K,)."""
+        """Matrix (K, D) times the slices: (K, C, H, W) float32, and which of them use finite values only (K,)."""
         weights = torch.where(matrix.abs() > NEGLIGIBLE, matrix, 0.0)
         used = torch.nonzero((weights != 0).any(dim=0))[:, 0]
         first, last = int(used[0]), int(used[-1]) + 1
@@ -68,7 +68,7 @@ class Trio:
 
     @cached_property
     def numbers(self) -> npt.NDArray[np.int64]:
-        """Slices of the truth that were measured, and lie within the interpolated ones."""
+        """Slices of the truth that were measured and lie within the interpolated volume."""
         reach = 0.5 * self.output.row.spacing[0] + SAME_PLACE * self.truth.row.spacing[0]
         low, high = float(self.output.positions[0]) - reach, float(self.output.positions[-1]) + reach
         inside = (self.truth.row.positions > low) & (self.truth.row.positions < high)
@@ -76,7 +76,7 @@ class Trio:
 
     @cached_property
     def places(self) -> Tensor:
-        """(K,) where these lie, mm."""
+        """(K,) their positions, mm."""
         return self.truth.positions[self.numbers]
 
     @cached_property
@@ -94,7 +94,7 @@ class Trio:
 
     @cached_property
     def matrices(self) -> dict[str, tuple[CaseSlices, Tensor]]:
-        """How the images of each method come about, (K, D) of what: no value of the truth takes part in them."""
+        """Each method's slices and the matrix (K, D) that makes its images from them; none uses values of the truth."""
         return {
             "set": (self.output, self._output_matrix),
             "cubic": (self.thick, cubic_matrix(self.places, self.thick.positions)),
@@ -103,7 +103,7 @@ class Trio:
 
     @property
     def aligned(self) -> bool:
-        """Whether each slice of the truth has an interpolated one in its place."""
+        """Whether each slice of the truth has an interpolated one at its position."""
         gaps = (self.places[:, None] - self.output.positions).abs().amin(dim=1)
         return bool((gaps <= SAME_PLACE * self.truth.row.spacing[0]).all())
 
@@ -117,17 +117,17 @@ class Trio:
 
 @dataclass(frozen=True)
 class Trios:
-    """All cases of a set that have both, and how many have not."""
+    """All cases of a set that have both, and the number that do not."""
 
     cases: list[Trio]
     without_thick: int
     without_truth: int
     flawed: int
-    """Cases whose truth does not stand evenly along z."""
+    """Cases whose truth is not evenly spaced along z."""
 
 
 def find_trios(output: StoredSet, thick: StoredSet, truth: StoredSet, pairing: Pairing = UNNAMED) -> Trios:
-    """Thick series are coarser than the output, its truth is finer; which belong together, `pairing` tells.
+    """Thick series are coarser than the output, the truth is finer; `pairing` tells which belong together.
 
     DataError if the sets show different things, or nothing matches.
     """
@@ -175,7 +175,7 @@ def find_trios(output: StoredSet, thick: StoredSet, truth: StoredSet, pairing: P
 
 
 def batches(trio: Trio, size: int) -> Iterator[slice]:
-    """Rows of `trio.numbers`, some at a time."""
+    """Rows of `trio.numbers`, a few at a time."""
     for start in range(0, len(trio.numbers), size):
         yield slice(start, min(start + size, len(trio.numbers)))
 
@@ -187,12 +187,12 @@ def _intensity(stored: StoredSet, what: str) -> Intensity:
 
 
 def _nearest(row: CaseRow, partners: Sequence[CaseRow]) -> CaseRow | None:
-    """Of several series of one scan the one whose spacing is nearest; None of none."""
+    """Of several series of one scan, the one with the nearest spacing; None if there are none."""
     return min(partners, key=lambda one: abs(one.spacing[0] - row.spacing[0]), default=None)
 
 
 def _check_plane(row: CaseRow, output: StoredSet, other: CaseRow, stored: StoredSet, what: str) -> None:
-    """DataError unless slices of both show the same part of the plane with the same pixels."""
+    """DataError unless the slices of both cover the same area with the same pixels."""
     ours, theirs = output.arrays()["image"][0], stored.arrays()["image"][0]
     if ours != theirs:
         sizes = (" x ".join(map(str, shape)) for shape in (ours, theirs))

@@ -1,4 +1,4 @@
-"""What is counted while thin slices are compared: errors by place, the measurement's residual, the spread's honesty."""
+"""Scores of thin slices: errors by position, the measurement's residual, and the calibration of the spread."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ WHOLE = 1.0 - 1e-3
 class SliceScores:
     """PSNR, SSIM and mean absolute error of each slice by each method, all inside the window.
 
-    A slice counts for all methods or for none: not where a method or the truth is not finite, nor where the truth
-    shows one value only.
+    A slice counts for all methods or for none: it is left out if a method or the truth is not finite, or the truth has
+    a single value.
     """
 
     intensity: Intensity
@@ -45,7 +45,7 @@ class SliceScores:
     def add(
         self, truth: Tensor, images: dict[str, Tensor], sound: Flags, trio: Trio, rows: slice, patient: int
     ) -> Flags:
-        """Take in `rows` of a case, physical (B, C, H, W) and `sound` where finite; which of them were scored (B,)."""
+        """Add `rows` of a case, physical (B, C, H, W), `sound` where finite; returns which of them were scored (B,)."""
         varied: Flags = (truth.flatten(1).amax(1) > truth.flatten(1).amin(1)).numpy()
         self.non_finite += int((~sound).sum())
         self.constant += int((sound & ~varied).sum())
@@ -78,7 +78,7 @@ class SliceScores:
 
     @property
     def methods(self) -> list[str]:
-        """Names of the methods, in the order in which they came."""
+        """Names of the methods, in the order in which they were added."""
         return list(dict.fromkeys(method for method, _ in self._values))
 
     @property
@@ -87,7 +87,7 @@ class SliceScores:
         return list(dict.fromkeys(score for _, score in self._values))
 
     def summary(self, where: Flags, seed: int) -> dict[str, Any]:
-        """Of some slices: each score by method with its interval over cases, and the set minus cubic interpolation."""
+        """For some slices, each score by method with its interval over cases, and the set minus cubic interpolation."""
         cases = np.array(self.patients, np.int64)[where]
         told: dict[str, Any] = {"slices": int(where.sum()), "patients": len(np.unique(cases))}
         for method in self.methods:
@@ -107,7 +107,7 @@ class SliceScores:
 
 
 def _difference(ours: Values, theirs: Values) -> Values:
-    """Of slices that one of both equals exactly, PSNR has no finite difference."""
+    """Differences; PSNR has no finite one for slices that either method matches exactly."""
     with np.errstate(invalid="ignore"):
         return ours - theirs
 
@@ -115,7 +115,7 @@ def _difference(ours: Values, theirs: Values) -> Values:
 def _mean(
     values: Values, cases: npt.NDArray[np.int64], seed: int, within: tuple[float, float] = ANYTHING
 ) -> dict[str, Any] | None:
-    """The mean of what is finite, and its interval where there are two cases or more."""
+    """The mean of the finite values, and its interval if there are two cases or more."""
     defined = np.isfinite(values)
     if not defined.any():
         return None
@@ -130,17 +130,17 @@ def _mean(
 
 @dataclass
 class Measurement:
-    """How far the thin slices, averaged over the profile of the thick ones, are from these, in the physical unit."""
+    """How far thin slices, averaged over the thick slices' profile, are from the thick ones, in the physical unit."""
 
     profile: ProfileShape
     thickness: float | None
-    """Of thick slices that do not tell theirs; None: as far as they are apart."""
+    """For thick slices without a known thickness; None: their distance."""
     slices: int = 0
     non_finite: int = 0
     _sums: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, trio: Trio) -> None:
-        """Take in one case; thick slices that lie partly beyond the thin ones are left out."""
+        """Add one case; thick slices that lie partly beyond the thin ones are left out."""
         thickness = trio.thick.row.thickness or self.thickness or trio.thick.row.spacing[0]
         thick, thin = trio.thick.positions, trio.output.positions
         geometry = (thickness, self.profile, trio.output.row.spacing[0])
@@ -173,14 +173,14 @@ class Measurement:
                 sums[3] = max(sums[3], float(error.abs().max()))
 
     def _of_truth(self, trio: Trio, thick: Tensor, thickness: float) -> dict[str, tuple[CaseSlices, Tensor]]:
-        """The same of the truth where it reaches as far: how well the profile describes this pair at all."""
+        """The same for the truth, where it reaches as far: how well the profile describes this pair at all."""
         geometry = (thickness, self.profile, trio.truth.row.spacing[0])
         if not bool((coverage(thick, trio.truth.positions, *geometry) > WHOLE).all()):
             return {}
         return {"truth": (trio.truth, profile_matrix(thick, trio.truth.positions, *geometry))}
 
     def result(self) -> dict[str, Any]:
-        """Mean absolute, root mean square and largest residual of each method."""
+        """Mean absolute, root-mean-square and largest residual of each method."""
         told: dict[str, Any] = {"slices": self.slices, "non_finite": self.non_finite, "profile": self.profile}
         for name, (count, absolute, squared, largest) in self._sums.items():
             told[name] = {"mae": absolute / count, "rmse": (squared / count) ** 0.5, "largest": largest}
@@ -194,7 +194,7 @@ class SpreadCalibration:
     _sums: Values = field(default_factory=lambda: np.zeros(9))
 
     def add(self, error: Tensor, spread: Tensor) -> None:
-        """Take in errors and spreads (B, C, H, W) in the physical unit; voxels without spread are left out."""
+        """Add errors and spreads (B, C, H, W) in the physical unit; voxels without spread are left out."""
         known = (spread > 0) & torch.isfinite(error)
         e, s = error[known].abs().double(), spread[known].double()
         moments = (e.square(), s.square(), (e <= s).double(), (e <= 2 * s).double(), e, s, e * s)

@@ -13,11 +13,11 @@ from medgen.evaluation.segmentation.options import SegmenterOptions
 
 
 class MasksOptions(Options, frozen=True):
-    """How images are held against the masks that they were made from."""
+    """How images are compared with the masks that they were made from."""
 
     segmenter: SegmenterOptions = SegmenterOptions(width=12, steps=600, batch_size=8)
     shown: Annotated[int, Meta(ge=1)] = 4
-    """Images a gallery."""
+    """Images per gallery."""
 
 
 MASKS = Metric(

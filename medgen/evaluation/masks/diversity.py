@@ -1,4 +1,4 @@
-"""How different images of one mask are, beside how different real images are from each other."""
+"""How different images of one mask are, compared with real images among each other."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def mask_groups(stored: StoredSet, slices: Rows) -> Rows:
 
 
 def diversity(samples: Features, groups: Rows, real: Features, seed: int) -> dict[str, Any]:
-    """Mean distances in features between samples of one mask, of different masks, and between real images.
+    """Mean feature distances between samples of one mask, of different masks, and between real images.
 
-    Each image counts once, with its mean distance to the others that it is compared with; real ones are compared with
-    those of other cases.
+    Each image counts once, with its mean distance to the images it is compared with; real ones are compared with those
+    of other cases.
     """
     ours, theirs = on_grid(samples.values, real.values)
     shared = np.bincount(groups)[groups] > 1
@@ -55,7 +55,7 @@ def diversity(samples: Features, groups: Rows, real: Features, seed: int) -> dic
 def _mean(
     features: Tensor, partners: Callable[[Rows], Chosen], cases: Rows, seed: int
 ) -> dict[str, float | None] | None:
-    """Of each row's mean distance to its partners, with the interval by case; None where none has any."""
+    """Mean of each row's mean distance to its partners, with the interval by case; None where no row has any."""
     values = np.full(len(features), np.nan)
     for start in range(0, len(features), BATCH):
         rows = np.arange(start, min(start + BATCH, len(features)))

@@ -1,6 +1,6 @@
-"""Does each image obey its mask: what a segmenter of real pairs finds in it, beside what it finds in real images.
+"""Does each image obey its mask: what a segmenter trained on real pairs finds in it, compared with real images.
 
-The segmenter errs too. So every result stands between two others: its score on real pairs that were held out, and
+The segmenter makes errors too. So every result is reported with two others: its score on held-out real pairs, and
 chance, its score against the masks of other samples.
 """
 
@@ -43,7 +43,7 @@ FEW = 10
 
 
 def measure(inputs: Inputs, options: MasksOptions) -> Section:
-    """Train the segmenter on real pairs, and hold samples and held-out real pairs against their masks."""
+    """Train the segmenter on real pairs, and compare its masks of samples and held-out real pairs with their own."""
     real = real_pairs(inputs)
     if real is None:
         raise ValueError("masks needs real pairs")
@@ -107,7 +107,7 @@ def _learn(inputs: Inputs, real: Real, options: MasksOptions, classes: int) -> S
 
 
 def partners(groups: Rows, random: np.random.Generator) -> tuple[Rows, Rows]:
-    """Rows, and for each another row whose group (its mask) differs; only those that can have one."""
+    """Rows, and for each another row with a different group (its mask); only rows that have one."""
     order = np.lexsort((random.random(len(groups)), groups))
     other = np.roll(order, int(np.bincount(groups).max()))
     differs = groups[order] != groups[other]
@@ -115,7 +115,7 @@ def partners(groups: Rows, random: np.random.Generator) -> tuple[Rows, Rows]:
 
 
 def ratio(ours: Agreement, theirs: Agreement, place: int | None, seed: int) -> dict[str, float | None] | None:
-    """Mean Dice of samples over that of real pairs, with both sides drawn again by case; None where either has none."""
+    """Mean Dice of samples over that of real pairs, both sides resampled by case; None where either has none."""
     drawn, means, cases = [], [], []
     for number_of_side, side in enumerate((ours, theirs)):
         dice = side.of("dice", place)
@@ -154,7 +154,7 @@ def _class_tables(result: dict[str, Any]) -> Iterator[Table]:
 
 
 def table_of(result: dict[str, Any], which: str, part: Any, title: str) -> Table:
-    """Samples beside real pairs and chance, overall or of one class."""
+    """Samples next to real pairs and chance, overall or for one class."""
     sides = [result["samples"], result["real"], result["chance"]]
     parts = [None if side is None else part(side) for side in sides]
     unit = result["boundary_unit"]

@@ -1,4 +1,4 @@
-"""How alike images are where they lie on each other best: every small shift is tried, by Fourier transforms."""
+"""Similarity of images at their best alignment: every small shift is tried, by Fourier transforms."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ FAINT = 1e-6
 def align(a: Tensor, b: Tensor, of_a: Tensor, of_b: Tensor, reach: int) -> tuple[Tensor, Tensor]:
     """sqrt(1 - correlation) of pairs of images over their overlap, (N,), at the shift (N, 2) where it is smallest.
 
-    Images a (A, C, H, W) and b (B, C, H, W) are paired by their numbers, of_a and of_b (N,). 0 stands for equal images,
-    also of another brightness and contrast, about 1 for unrelated ones. Shifts of b (down, right) run from -reach to
-    reach pixels, reach below H and W; a[y, x] lies on b[y - down, x - right].
+    Images a (A, C, H, W) and b (B, C, H, W) are paired by the indices of_a and of_b (N,). The result is 0 for images
+    that are equal up to brightness and contrast, and about 1 for unrelated ones. Shifts of b (down, right) run from
+    -reach to reach pixels, reach below H and W; a[y, x] lies on b[y - down, x - right].
     """
     height, width = a.shape[-2:]
-    # In float32 the correlation of near copies is 1 less its rounding, and chance picks among them.
+    # In float32 the correlations of near copies differ from 1 by rounding alone, so chance would pick among them.
     a, b = (x.double() - x.double().mean(dim=(1, 2, 3), keepdim=True) for x in (a, b))
     size = (height + reach, width + reach)  # no wrap-around at these lags
     spectrum = torch.fft.rfft2(a, s=size)[of_a] * torch.fft.rfft2(b, s=size).conj()[of_b]
@@ -36,7 +36,7 @@ def align(a: Tensor, b: Tensor, of_a: Tensor, of_b: Tensor, reach: int) -> tuple
 
 
 def unlikeness(a: Tensor, b: Tensor, shift: tuple[int, int]) -> float:
-    """What `align` gives of two images (C, H, W) at one shift, to the last digit: equal images have 0."""
+    """The value of `align` for two images (C, H, W) at one shift, to the last digit: exactly 0 for equal images."""
     ours, theirs = (part - part.mean() for part in overlapping(a.double(), b.double(), shift))
     least = FAINT * ours.numel()
     power = (ours.square().sum().clamp(min=least) * theirs.square().sum().clamp(min=least)).sqrt()
@@ -53,7 +53,7 @@ def overlapping(a: Tensor, b: Tensor, shift: tuple[int, int]) -> tuple[Tensor, T
 
 
 def small(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Images (B, C, H, W) reduced to `size` and smoothed a little: noise and fractions of a pixel count less then."""
+    """Images (B, C, H, W) reduced to `size` and slightly smoothed, so that noise and subpixel shifts matter less."""
     x = images if images.shape[-2:] == size else F.adaptive_avg_pool2d(images, size)
     x = F.pad(x, (1, 1, 1, 1), mode="replicate")
     x = (x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]) / 4

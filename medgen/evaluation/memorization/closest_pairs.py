@@ -1,4 +1,4 @@
-"""The pairs of images that lie closest: as numbers, and side by side with their difference."""
+"""The closest pairs of images: as numbers, and side by side with their difference."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PairSource:
 def gallery(
     source: PairSource, least: float, threshold: float, options: MemorizationOptions
 ) -> tuple[list[dict[str, Any]], Gallery]:
-    """The closest pairs as JSON values, and as pictures: the image, the other one laid on it, their difference."""
+    """The closest pairs as JSON values, and as pictures: the image, the other aligned to it, their difference."""
     found = source.found
     relative = found.relative(least)
     ours, theirs = slice_names(source.queries.stored), slice_names(source.gallery.stored)
@@ -74,7 +74,7 @@ def gallery(
 
 
 def _laid(source: PairSource, row: int, options: MemorizationOptions) -> tuple[Tensor, Tensor]:
-    """The query and its nearest image moved onto it, both (C, H, W) in [-1, 1] at the query's size."""
+    """The query and its nearest image aligned to it, both (C, H, W) in [-1, 1] at the query's size."""
     found = source.found
     image = source.queries.images(np.array([row]))[0]
     other = source.gallery.images(found.row[row : row + 1])

@@ -11,16 +11,16 @@ from medgen.evaluation.declaration import Metric, Need
 
 
 class MemorizationOptions(Options, frozen=True):
-    """How copies of training images are looked for."""
+    """How copies of training images are searched for."""
 
     candidates: Annotated[int, Meta(ge=1)] = 8
-    """Training cases, by each way of searching, whose most similar image is laid on the sample."""
+    """Number of training cases, per search method, whose most similar image is aligned to the sample."""
     margin: Annotated[float, Meta(gt=0, le=1)] = 0.9
-    """A copy lies below this share of the smallest distance that a held-out image has."""
+    """A copy lies below this share of the smallest distance of any held-out image."""
     shift: Annotated[float, Meta(ge=0, le=0.25)] = 0.125
     """Shifts that are tried, up to this share of the side."""
     side: Annotated[int, Meta(ge=16)] = 64
-    """Longest side in pixels at which images are laid on each other."""
+    """Longest side in pixels at which images are aligned."""
     pairs: Annotated[int, Meta(ge=1)] = 12
     """Closest pairs that are shown."""
 

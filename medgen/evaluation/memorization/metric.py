@@ -1,8 +1,8 @@
-"""Which samples are copies of training images: those nearer to one than held-out real images ever are.
+"""Which samples are copies of training images: those nearer to one than any held-out real image is.
 
-Nearness is measured relative to the next training cases, so that an image of which there are many is not taken for a
-copy of one. A new image that is like the held-out ones lies below all of them with a chance of at most 1 / (cases + 1),
-as any of them is equally likely to be the nearest (a conformal rank test, Vovk et al. 2005); the margin lowers it.
+Distances are relative to those of the next training cases, so that a common kind of image is not taken for a copy.
+A new image like the held-out ones lies below all of them with a probability of at most 1 / (cases + 1), as each is
+equally likely to be the nearest (a conformal rank test, Vovk et al. 2005); the margin lowers it further.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class CopyRule:
     smallest: float
     """The smallest relative distance of a held-out image that did not leak."""
     least: float
-    """What surroundings count as at least."""
+    """Lower bound of the surroundings."""
     leaked: npt.NDArray[np.bool_]
-    """(H,) held-out images that are copies themselves, and taught nothing."""
+    """(H,) held-out images that are copies themselves, and were not used for the rule."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,17 @@ class CopyFindings:
     in_training: int
     """Reference images that were left out because they belong to training cases."""
     found: Matches
-    """Of our samples among the training images."""
+    """Matches of the samples among the training images."""
     baseline: Matches
-    """Of held-out images among them."""
+    """Matches of held-out images among the training images."""
     alike: Matches | None
-    """Of our samples among themselves."""
+    """Matches of the samples among themselves."""
     apart: Matches | None
-    """Of as many training images among themselves."""
+    """Matches of as many training images among themselves."""
 
 
 def measure(inputs: Inputs, options: MemorizationOptions) -> Section:
-    """Hold each sample against the training images, beside each held-out image, and against the other samples."""
+    """Compare each sample, and each held-out image, with the training images, and samples with each other."""
     extractor = inputs.bank.extractor
     findings = _compare(inputs, options)
     ours, found, baseline = findings.ours, findings.found, findings.baseline
@@ -124,7 +124,7 @@ def measure(inputs: Inputs, options: MemorizationOptions) -> Section:
 
 
 def _compare(inputs: Inputs, options: MemorizationOptions) -> CopyFindings:
-    """All searches; what does not depend on the samples is done once for all sets."""
+    """Run all searches; those that do not depend on the samples run once for all sets."""
     stored, training, reference, bank = inputs.stored, inputs.training, inputs.reference, inputs.bank
     if training is None or reference is None:
         raise ValueError("memorization needs a training set and held-out images")
@@ -148,11 +148,11 @@ def _compare(inputs: Inputs, options: MemorizationOptions) -> CopyFindings:
 
 
 def learn_rule(held_out: Matches, options: MemorizationOptions) -> CopyRule:
-    """From how near held-out images come to the training images."""
+    """Learn the rule from how near held-out images come to the training images."""
     around = held_out.surroundings[np.isfinite(held_out.surroundings)]
     least = float(np.quantile(around, SURROUNDINGS)) if len(around) else 1.0  # one training case: as it is
     relative = held_out.relative(least)
-    # Leaks lie below the median, so the spread is taken from above it: for a normal distribution, 0.6745 of sigma.
+    # Leaks lie below the median, so the spread is measured above it: for a normal distribution, 0.6745 of sigma.
     middle, upper = np.quantile(relative, [0.5, 0.75])
     leaked = relative < max(middle - LEAK_SPREADS * (upper - middle) / 0.6745, LEAK_LEAST)
     if leaked.all():
@@ -162,7 +162,7 @@ def learn_rule(held_out: Matches, options: MemorizationOptions) -> CopyRule:
 
 
 def _without(collection: Collection, ids: set[str]) -> tuple[Collection, int]:
-    """The images whose case is not among the ids, and the number of the others; DataError if none are left."""
+    """The images whose case is not among the ids, and the number of those removed; DataError if none are left."""
     kept = np.array([collection.stored.cases[case].id not in ids for case in collection.features.cases])
     if not kept.any():
         raise DataError(
@@ -172,7 +172,7 @@ def _without(collection: Collection, ids: set[str]) -> tuple[Collection, int]:
 
 
 def _as_many(known: Collection, ours: Collection, random: np.random.Generator) -> Collection:
-    """As many training cases as there are of ours, with as many images each, where there are so many."""
+    """As many training cases as ours, with as many images each, as far as there are enough."""
     cases = random.permutation(np.unique(known.features.cases))[: _cases(ours)]
     each = max(1, round(len(ours) / _cases(ours)))
     members = [np.flatnonzero(known.features.cases == case) for case in np.sort(cases)]

@@ -1,4 +1,4 @@
-"""For each image of one set the nearest image of another: first by descriptions of all, then by laying the best on it.
+"""For each image of one set the nearest image of another: descriptors pick candidates, which are then aligned.
 
 Features and spectra of all images are held in memory, a few kilobytes an image; images are read when they are compared.
 """
@@ -33,7 +33,7 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Collection:
-    """The images of a set that are finite, and what they are found by; rows as in `features`."""
+    """The finite images of a set and their descriptors; rows as in `features`."""
 
     stored: StoredSet
     features: Features
@@ -57,7 +57,7 @@ class Collection:
 
 @dataclass(frozen=True)
 class Matches:
-    """Of N images the nearest one each."""
+    """The nearest image of each of N images."""
 
     distance: Values
     """(N,) sqrt(1 - correlation) after alignment."""
@@ -66,14 +66,14 @@ class Matches:
     row: Rows
     """(N,) the nearest image."""
     flip: Rows
-    """(N,) how the image has to be mirrored to lie on it, by number in FLIPS."""
+    """(N,) how the image has to be mirrored to align with it, as an index into FLIPS."""
     shift: Rows
-    """(N, 2) pixels at the compared size that the nearest image has to be moved by, then, down and right."""
+    """(N, 2) pixels, at the compared size, by which the nearest image then has to be moved down and right."""
     feature_distance: Values
     """(N,) distance to the nearest image in feature space, whichever that is."""
 
     def relative(self, least: float) -> Values:
-        """(N,) distance over surroundings, which count as at least `least`: 0 for a copy, about 1 for one of many."""
+        """(N,) distance over surroundings (at least `least`): 0 for a copy, about 1 for one of many similar images."""
         return self.distance / np.fmax(self.surroundings, least)
 
 
@@ -124,7 +124,7 @@ def nearest_images(
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Transforms of small images gain nothing by threads, and lose much where these wait for a busy core."""
+    """Use one thread: transforms of small images gain nothing from more, and lose much if these wait for busy cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -134,7 +134,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def compared_size(collection: Collection, side: int) -> tuple[int, int]:
-    """Height and width to which images are reduced before they are laid on each other."""
+    """Height and width to which images are reduced before alignment."""
     height, width = collection.stored.arrays()["image"][0][1:]
     share = min(1.0, side / max(height, width))
     return max(round(height * share), 1), max(round(width * share), 1)
@@ -145,8 +145,8 @@ def _candidates(
 ) -> Iterator[tuple[int, Rows, Rows, float]]:
     """For each query the gallery rows to compare with, how to mirror the query for each, and its feature distance.
 
-    The nearest image of each of the `count` nearest cases, and the `count` nearest of all: in features, in spectrum,
-    and in mirrored spectrum. The images of a case stand together.
+    Candidates are the nearest image of each of the `count` nearest cases, and the `count` nearest images overall: in
+    features, in spectrum, and in mirrored spectrum. The images of a case are contiguous.
     """
     cases = torch.from_numpy(gallery.features.cases)
     names, starts, place = np.unique(gallery.features.cases, return_index=True, return_inverse=True)

@@ -1,8 +1,8 @@
-"""A description of an image that shifts hardly change: the strength of its low spatial frequencies.
+"""An image descriptor that shifts hardly change: the amplitudes of its low spatial frequencies.
 
-A shift changes the phases of a Fourier transform and leaves the amplitudes (used so for registration by Reddy &
-Chatterji 1996). A window hides the borders, where new things come in; the logarithm lets fine detail count.
-Mirroring left and right, or up and down, reverses the rows of the amplitudes; both at once leave them.
+A shift changes the phases of a Fourier transform but not the amplitudes (used for registration by Reddy & Chatterji
+1996). A window hides the borders, where new content enters; the logarithm gives weight to fine detail. Mirroring left
+to right, or top to bottom, reverses the rows of the amplitudes; doing both leaves them unchanged.
 """
 
 from __future__ import annotations
@@ -27,5 +27,5 @@ def spectrum(images: Tensor) -> Tensor:
 
 
 def mirrored(amplitudes: Tensor) -> Tensor:
-    """What `spectrum` gives of the images mirrored along one axis."""
+    """The `spectrum` of the images mirrored along one axis."""
     return amplitudes.flip(1)

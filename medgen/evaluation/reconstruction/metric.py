@@ -141,7 +141,7 @@ def _per_sample(scores: PairScores) -> dict[str, Score]:
 
 
 def load_lpips(options: ReconstructionOptions) -> LPIPS | None:
-    """The network in the file that the options name, if they do."""
+    """The network from the file that the options name; None if they name none."""
     if options.lpips is None:
         return None
     path = Path(options.lpips)
@@ -178,7 +178,7 @@ def compare_sets(
     foreground: Foreground | None = None,
     pairing: Pairing = UNNAMED,
 ) -> dict[str, Any]:
-    """Score the slices of the cases that are in both sets; DataError if there is none, or depths differ."""
+    """Score the slices of the cases in both sets; DataError if there are none, or depths differ."""
     ours, theirs = intensity_of(stored, "the set"), intensity_of(reference, "the reference")
     if (ours.unit, ours.window) != (theirs.unit, theirs.window):
         raise DataError(

@@ -1,4 +1,4 @@
-"""Scores of pairs of slices, one image and the one that it should equal, taken in batch by batch."""
+"""Scores of pairs of slices (an image and the one it should equal), added batch by batch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Place:
 
 @dataclass
 class PairScores:
-    """Scores of pairs. Those that cannot be scored are counted, not averaged in.
+    """Scores of pairs. Pairs that cannot be scored are counted, but left out of the means.
 
     Everything is measured inside the window: in [0, 1], and in the physical unit. With a foreground, errors and SSIM
     are means over its pixels, and the scores that need whole images (MS-SSIM, LPIPS) are left out.
@@ -47,10 +47,10 @@ class PairScores:
     pairs: int = 0
     non_finite: int = 0
     constant: int = 0
-    """The reference shows one value only: structure cannot be compared."""
+    """Pairs whose reference has a single value, so that structure cannot be compared."""
     without_foreground: int = 0
     identical: int = 0
-    """PSNR is infinite, and left out of its mean."""
+    """Pairs whose PSNR is infinite, and left out of its mean."""
     scales: int = 0
     places: list[Place] = field(default_factory=list)
     """Of the pairs scored."""
@@ -159,7 +159,7 @@ def _inside(similarity: Tensor, weight: Tensor) -> Tensor:
     margin = [(weight.shape[axis] - similarity.shape[axis]) // 2 for axis in (2, 3)]
     inner = weight[:, :, margin[0] :, margin[1] :][:, :, : similarity.shape[2], : similarity.shape[3]]
     total = inner.sum((1, 2, 3)).clamp(min=1e-12)
-    # A foreground in the margin alone: no window lies inside, so the whole map stands for it.
+    # A foreground only in the margin: no window lies inside, so use the whole map.
     empty = inner.sum((1, 2, 3)) == 0
     return torch.where(
         empty, similarity.mean((1, 2, 3)), (similarity.mean(1, keepdim=True) * inner).sum((1, 2, 3)) / total

@@ -15,7 +15,7 @@ def augment(
 ) -> tuple[Tensor, Tensor]:
     """Flip, rotate, scale and shift images (B, C, H, W) in [-1, 1] and labels (B, H, W) alike; change the gain.
 
-    What comes into view from outside is the image's margin, and the class of the mask there.
+    Pixels from outside repeat the image's margin, and the mask's class there.
     """
     height, width = images.shape[-2:]
     grid = F.affine_grid(
@@ -33,7 +33,7 @@ def augment(
 def transforms(
     count: int, aspect: float, options: SegmenterOptions, random: np.random.Generator
 ) -> np.ndarray[tuple[int, int, int], np.dtype[np.float64]]:
-    """Random maps (count, 2, 3) from places in the view to places in the image, in [-1, 1] along each side.
+    """Random affine maps (count, 2, 3) from the view to the image, both in [-1, 1] along each side.
 
     `aspect` is height / width of the image: rotations are of the image, not of the square.
     """

@@ -1,4 +1,4 @@
-"""What metrics need that train a segmenter on real pairs."""
+"""The needs of metrics that train a segmenter on real pairs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def has_masks(inputs: Inputs) -> bool:
 
 
 def generated(inputs: Inputs) -> bool:
-    """Whether a model made all images from noise."""
+    """Whether a model generated all images from noise."""
     from medgen.artifacts.schema import GENERATED
 
     return all(row.synthetic == GENERATED for row in inputs.stored.cases)

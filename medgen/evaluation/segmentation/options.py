@@ -23,9 +23,9 @@ class SegmenterOptions(Options, frozen=True):
     steps: Annotated[int, Meta(ge=10)] = 400
     batch_size: Annotated[int, Meta(ge=1)] = 4
     learning_rate: Annotated[float, Meta(gt=0)] = 4e-3
-    """The highest; it rises over a tenth of the steps and then falls to 0."""
+    """The highest rate; it rises over a tenth of the steps and then falls to 0."""
     flips: Literal["none", "left-right", "up-down", "both"] = "left-right"
-    """Mirrored views that are as likely as the image itself."""
+    """Mirrored views, as likely as the image itself."""
     rotation: Annotated[float, Meta(ge=0, le=180)] = 10.0
     """Largest rotation, in degrees."""
     scale: Annotated[float, Meta(ge=0, lt=1)] = 0.1
@@ -36,6 +36,6 @@ class SegmenterOptions(Options, frozen=True):
     """Largest change of contrast and brightness, as a share of the range."""
 
     def __post_init__(self) -> None:
-        """The width must be one that can be normalised."""
+        """Check that the normalisation layers can take this width."""
         if self.width % GROUP:
             raise ConfigError(f"width = {self.width}: expected a multiple of {GROUP}")

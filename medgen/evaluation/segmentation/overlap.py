@@ -1,7 +1,7 @@
 """How well found masks agree with true ones: Dice, IoU and the distance of their boundaries, class by class.
 
-An image whose true mask lacks a class is a negative of that class. Empty against empty is a Dice of 1, but tells
-nothing of outlines: negatives are counted apart, by how many of them a class was found in.
+An image whose true mask lacks a class is a negative of that class. Empty against empty is a Dice of 1, but says
+nothing about outlines. So negatives are counted separately, by how many of them the class was found in.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MEASURES = ("dice", "iou", "boundary_distance")
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of N images and K classes but the background: NaN where the true mask lacks the class."""
+    """Scores of N images and K classes without the background: NaN where the true mask lacks the class."""
 
     dice: Values
     """(N, K)."""
@@ -41,7 +41,7 @@ class Agreement:
     """(N,)."""
 
     def overall(self, measure: str) -> Values:
-        """(N,) the mean over the classes of each image; of false positives whether there is one at all."""
+        """(N,) the mean over the classes of each image; for false positives, whether there is any."""
         values: Values = getattr(self, measure)
         known = np.isfinite(values)
         if measure == "false_positive":  # an image is a negative where it has no class at all
@@ -73,7 +73,7 @@ def agreement(found: Labels, true: Labels, classes: int, pixels: Values, cases: 
 
 
 def agreement_of(found: Labels, pairs: Pairs, classes: int, *, in_mm: bool) -> Agreement:
-    """What was found in the images of pairs, against their masks; distances in mm or in stored pixels."""
+    """Compare what was found in the images of pairs with their masks; distances in mm or in stored pixels."""
     return agreement(found, pairs.labels.numpy(), classes, pixels_of(pairs, in_mm=in_mm), pairs.cases)
 
 
@@ -102,7 +102,7 @@ def boundary_distance(a: Mask, b: Mask, pixel: Values | tuple[float, float] = (1
 
 
 def boundary(mask: Mask) -> Mask:
-    """Pixels of the mask with a side at another; the image's margin counts as another."""
+    """Pixels of the mask that share a side with one outside it; beyond the image counts as outside."""
     from scipy.ndimage import binary_erosion
 
     inner: Mask = binary_erosion(mask)
@@ -137,7 +137,7 @@ def _summary(found: Agreement, place: int | None, seed: int) -> dict[str, Any]:
 
 
 def mean_of(values: Values, cases: Rows, within: tuple[float, float], seed: int) -> dict[str, float | None] | None:
-    """The mean of what is not NaN, with its interval by case (no ends for one case); None if all is NaN."""
+    """The mean of values that are not NaN, with its interval by case (no ends for one case); None if all are NaN."""
     known = np.isfinite(values)
     if not known.any():
         return None

@@ -23,7 +23,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images and the label maps that belong to them."""
+    """Images and their label maps."""
 
     images: Tensor
     """(N, C, H, W) in [-1, 1]."""
@@ -38,7 +38,7 @@ class Pairs:
     pixels: npt.NDArray[np.float64]
     """(N, 2) height and width of a pixel, in pixels of the stored image."""
     spacing: npt.NDArray[np.float64] | None
-    """(N, 2) mm from one stored pixel to the next, down and across; None where it is not known of all."""
+    """(N, 2) mm from one stored pixel to the next, down and across; None unless known for all."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -62,8 +62,8 @@ class Pairs:
 def read_pairs(stored: StoredSet, rows: Rows, side: int, advance: Advance = unseen) -> Pairs:
     """Slices of an image set with their masks, their longest side at most `side` pixels.
 
-    Images are averaged over areas, and of masks the class at the centre of a pixel is taken. Images that are not finite
-    are left out. DataError for classes without a name.
+    Images are averaged over areas; masks take the class at each pixel's centre. Images that are not finite are left
+    out. DataError for classes without a name.
     """
     intensity, names = stored.header.intensity, mask_names(stored.header)
     if intensity is None:

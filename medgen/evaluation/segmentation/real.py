@@ -1,4 +1,4 @@
-"""Which real pairs a segmenter learns from, and which it is tried on."""
+"""Which real pairs a segmenter is trained on, and which it is tested on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HELD_OUT = ("val", "test")
 
 @dataclass(frozen=True)
 class Real:
-    """Real pairs: those to learn from, and others of the same kind that were held out."""
+    """Real pairs: those to train on, and held-out ones of the same kind."""
 
     training: StoredSet
     reference: StoredSet
@@ -28,10 +28,10 @@ class Real:
 
 
 def real_pairs(inputs: Inputs) -> Real | None:
-    """Where to learn from and what to try it on; None if the inputs lack either.
+    """The pairs to train on and to test on; None if the inputs lack either.
 
-    Learned from are the training images if they have masks, else the train split of the reference; held out are the
-    reference's cases of val and test that are not among these.
+    Training uses the training images if they have masks, else the reference's train split; held out are the reference's
+    val and test cases that are not among these.
     """
     reference, training = inputs.reference, inputs.training
     if reference is None or not reference.has("mask") or reference.header.kind != "image":
@@ -47,7 +47,7 @@ def real_pairs(inputs: Inputs) -> Real | None:
 
 
 def check_alike(stored: StoredSet, real: Real) -> tuple[str, ...]:
-    """Names of the classes; DataError unless all sets have the same, and images of one number of channels."""
+    """Names of the classes; DataError unless all sets have the same classes and number of channels."""
     names = mask_names(real.reference.header)
     for what, other in (("the training set", real.training), ("the set", stored)):
         if (others := mask_names(other.header)) != names:

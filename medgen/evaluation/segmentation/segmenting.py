@@ -1,4 +1,4 @@
-"""Training the segmenter, and what it sees in images."""
+"""Training and running the segmenter."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def train(
     draw: Draw | None = None,
     advance: Advance = unseen,
 ) -> Segmenter:
-    """A segmenter after `options.steps` steps on batches of `draw` (None: of all pairs alike).
+    """A segmenter trained for `options.steps` steps on batches from `draw` (None: all pairs equally often).
 
     The same seed means the same first weights and the same augmentation, whichever pairs are drawn.
     """
@@ -66,7 +66,7 @@ def train(
 
 
 def rate(done: float) -> float:
-    """Share of the learning rate where a share of the steps is done: a rise, then half a cosine."""
+    """Learning rate, as a share of the highest, after a share `done` of the steps: a rise, then half a cosine."""
     if done < WARM_UP:
         return max(done / WARM_UP, 0.1)
     return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))

@@ -1,4 +1,4 @@
-"""The arms of a trial: what a segmenter learns from, in equal numbers of steps and with equal augmentation."""
+"""The arms of a trial: the pairs a segmenter is trained on, with equal numbers of steps and equal augmentation."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ NOISE = 0.02
 
 @dataclass(frozen=True)
 class Pool:
-    """All pairs that any arm draws from, one after another: real ones, synthetic ones, copies of real ones."""
+    """All pairs that any arm draws from, concatenated: real ones, synthetic ones, copies of real ones."""
 
     pairs: Pairs
     real: int
     synthetic: int
 
     def draw(self, arm: str, steps: int, size: int) -> Draw:
-        """The batches of an arm; all arms draw the same real pairs at the same places."""
+        """The batches of an arm; all arms draw the same real pairs at the same positions."""
         starts = {REAL: 0, MIXED: self.real, FIRST: self.real, COPIES: self.real + self.synthetic}
 
         def rows(step: int, random: np.random.Generator) -> Rows:
@@ -49,7 +49,7 @@ class Pool:
 
 
 def pool(real: Pairs, synthetic: Pairs, seed: int) -> Pool:
-    """Both, and as many near copies of real pairs as there are synthetic ones."""
+    """Pool both, and as many near copies of real pairs as there are synthetic pairs."""
     random = np.random.default_rng(seed)
     copied = real[random.integers(len(real), size=len(synthetic))]
     noise = torch.from_numpy(random.normal(0, NOISE, tuple(copied.images.shape))).float()

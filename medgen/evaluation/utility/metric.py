@@ -1,7 +1,7 @@
-"""Is the gain real: the same segmenter, trained on real pairs with and without synthetic ones, on real held-out pairs.
+"""Is the gain real: one segmenter trained on real pairs, with and without synthetic ones, tested on held-out pairs.
 
-All arms have equal numbers of steps, the same first weights and the same augmentation. Mixed with copies of the real
-pairs, a segmenter sees what a generator that memorised would give it: what it gains there is not due to new pairs.
+All arms have equal numbers of steps, the same initial weights and the same augmentation. The arm that mixes in copies
+of the real pairs shows what a memorising generator would give: its gain is not due to new pairs.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class Arm:
-    """What the segmenters of one arm found in the held-out pairs."""
+    """What one arm's segmenters found in the held-out pairs."""
 
     agreed: tuple[Agreement, ...]
-    """Of each seed."""
+    """Scores of each seed."""
     found: Labels
     """(N, H, W) by the segmenter of the first seed."""
 
@@ -115,7 +115,7 @@ def _arms(
         return Arm(tuple(agreed), first)
 
     def once(arm: str, *more: int) -> Arm:
-        """The arm, trained for the first of several sets alone."""
+        """The arm, trained only for the first of several sets."""
         key = (arm, key_of(real.training), key_of(real.reference), options, inputs.seed, *more)
         return inputs.bank.once(key, lambda: trained(arm))
 
@@ -128,7 +128,7 @@ def _arms(
 
 
 def compared(arms: Mapping[str, Arm], place: int | None, held_out: Pairs) -> dict[str, Any]:
-    """Dice of each arm, and what it has more than real pairs alone and than copies; of one class, None: overall."""
+    """Dice of each arm, and its gain over real pairs alone and over copies; of one class, None: overall."""
     dice = {name: arm.values("dice", place) for name, arm in arms.items()}
     positive = np.isfinite(dice[REAL]).all(axis=0)
     negative = np.isfinite(arms[REAL].values("false_positive", place)).all(axis=0)
@@ -157,7 +157,7 @@ def compared(arms: Mapping[str, Arm], place: int | None, held_out: Pairs) -> dic
 
 
 def _copies(inputs: Inputs, real: Real) -> dict[str, Any] | None:
-    """What the memorization check finds in the synthetic images; None where it could not learn its rule."""
+    """The memorization check's result for the synthetic images; None where it could not learn its rule."""
     try:
         found = find_copies(replace(inputs, training=real.training, reference=real.reference), MemorizationOptions())
     except DataError:
@@ -237,7 +237,7 @@ def _per_image(arm: Arm, held_out: Pairs) -> dict[str, float]:
 
 
 def _held_out_gallery(arms: Mapping[str, Arm], held_out: Pairs, classes: int) -> Gallery:
-    """Where synthetic pairs changed most, for better and for worse."""
+    """Where synthetic pairs changed the result most, for better and for worse."""
     gains = arms[MIXED].agreed[0].of("dice", None) - arms[REAL].agreed[0].of("dice", None)
     order = [int(row) for row in np.argsort(gains, kind="stable") if np.isfinite(gains[row])]
     half = max(SHOWN // 2, 1)

@@ -1,4 +1,4 @@
-"""How maps of normal images vary, pixel by pixel, and how far other maps lie from that."""
+"""How maps of normal images vary, pixel by pixel, and how far other maps deviate from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Plane = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Sums over normal maps (4, H, W). A pixel has few samples: its neighbours and the whole plane tell the rest."""
+    """Sums over normal maps (4, H, W). A pixel has few samples, so its neighbours and the whole plane help."""
 
     options: CalibrationOptions
     count: int
@@ -30,7 +30,7 @@ class Calibration:
 
     @cached_property
     def estimates(self) -> tuple[Plane, Plane]:
-        """Mean and standard deviation (4, H, W), smoothed in the plane and drawn towards the mean of all pixels."""
+        """Mean and standard deviation (4, H, W), smoothed in the plane and shrunk towards the mean of all pixels."""
         if self.count < 2:
             raise DataError(f"{self.count} normal slices cannot tell how normal maps vary; calibrate by more of them")
         mean = self.total / self.count

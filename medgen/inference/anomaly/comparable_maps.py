@@ -23,7 +23,7 @@ class ComparableMaps:
 
     @staticmethod
     def like(header: SetHeader) -> ComparableMaps | None:
-        """As the maps of that set were made; None if it holds none."""
+        """A maker like the one of that set's maps; None if it holds none."""
         if header.kind != "map" or NOTE not in header.notes:
             return None
         made = {**json.loads(header.notes[NOTE]), **json.loads(header.notes.get(SCORE_NOTE, "{}"))}
@@ -38,6 +38,6 @@ class ComparableMaps:
         return self.maker(images, versions, case)
 
     def calibrated_by(self, normal: Iterable[tuple[str, Maps]]) -> ComparableMaps:
-        """The same in deviations from the maps (B, 4, H, W) of normal cases, each of them from those of the others."""
+        """The same, in deviations from maps (B, 4, H, W) of normal cases; each of these is compared with the others."""
         options = self.maker.options
         return replace(self, maker=MapMaker(options, calibrate(normal, options.calibration)))

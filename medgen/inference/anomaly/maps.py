@@ -29,7 +29,7 @@ CALIBRATED_NOTE = "calibrated"
 
 
 def pairs(images: Iterable[Case], normalized: Iterable[Case]) -> Iterator[tuple[Case, Case]]:
-    """Each normalized case beside its original, both read once and in order; `images` may hold more cases.
+    """Each original with its normalized case, both read once and in order; `images` may hold more cases.
 
     DataError names the case that has no original, or one of another shape.
     """
@@ -58,7 +58,7 @@ class MapMaker:
     calibration: Calibration | None = None
 
     def __call__(self, images: Maps, versions: Maps, case: str = "") -> tuple[Maps, Maps]:
-        """Images and versions (B, C, H, W) in [-1, 1] -> maps (B, 4, H, W) and scores (B,); `case` if it is one's."""
+        """Images and versions (B, C, H, W) in [-1, 1] -> maps (B, 4, H, W) and scores (B,); `case` if of one case."""
         inside = foreground(images, self.options.foreground)
         maps = difference_maps(images, versions, self.options) * inside
         if self.calibration is not None:
@@ -70,7 +70,7 @@ class MapMaker:
 def map_cases(
     found: Iterable[tuple[Case, Case]], intensity: Intensity, options: AnomalyOptions, calibration: Calibration | None
 ) -> Iterator[Case]:
-    """A case of maps and scores for each pair of original and normal version; both images, masks and labels stay."""
+    """A case with maps and scores for each pair of original and normal version; images, masks and labels are kept."""
     maker = MapMaker(options, calibration)
     for case, made in found:
         x, g = intensity.normalized(case["image"]), intensity.normalized(made["image"])
@@ -100,7 +100,7 @@ def difference_maps(x: Maps, g: Maps, options: AnomalyOptions) -> Maps:
 
 
 def laplacian(x: Maps) -> Maps:
-    """Five-point Laplacian of (..., H, W); beyond the border the image goes on as it ends."""
+    """Five-point Laplacian of (..., H, W); the border pixels are repeated outwards."""
     padded = np.pad(x, [(0, 0)] * (x.ndim - 2) + [(1, 1), (1, 1)], mode="edge")
     around = padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1] + padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]
     result: Maps = around - 4 * x
@@ -122,7 +122,7 @@ def _without_specks(above: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def score(total: Maps, options: AnomalyOptions) -> float:
-    """How anomalous a slice is by the values (N,) of its total map; 0 without any."""
+    """How anomalous a slice is, from the values (N,) of its total map; 0 without any."""
     if not total.size:
         return 0.0
     if options.score == "mean":

@@ -27,9 +27,9 @@ class CalibrationOptions(Options, frozen=True):
     ) = "val"
     """They should be held out from training, and from the test. None = all."""
     smoothing: Weight = 2.0
-    """Standard deviation, in pixels, of the Gaussian that both are smoothed with."""
+    """Standard deviation, in pixels, of the Gaussian that smooths both."""
     shrinkage: Weight = 10.0
-    """Normal images that the mean over all pixels counts for, against those that were seen."""
+    """Number of normal images that the mean over all pixels counts as, against those seen at the pixel."""
 
 
 class AnomalyOptions(Options, frozen=True):
@@ -42,7 +42,7 @@ class AnomalyOptions(Options, frozen=True):
         float,
         option("Sigma of a Gaussian over both images beforehand; 0: none.", metavar="PIXELS", group=MAPS, ge=0),
     ] = 0.0
-    """Noise goes, spots stay."""
+    """Removes noise, keeps spots."""
     smoothing: Annotated[
         float, option("Sigma of a Gaussian over the maps; 0: none.", metavar="PIXELS", group=MAPS, ge=0)
     ] = 0.0
@@ -60,7 +60,7 @@ class AnomalyOptions(Options, frozen=True):
         ]
         | None
     ) = None
-    """There maps are 0; holes in what lies above are filled."""
+    """Maps are 0 below it; holes in what lies above are filled."""
     score: Annotated[
         Literal["top", "quantile", "mean"],
         option(

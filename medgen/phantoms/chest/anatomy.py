@@ -1,4 +1,4 @@
-"""One person's chest in HU, continuous in mm: ask for any plane at any pixel size."""
+"""One person's chest in HU, continuous in mm: any plane can be computed at any pixel size."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from medgen.phantoms.primitives import Floats, Grid, LatticeNoise, Tubes, Window
 
 AIR = -1000.0
 FAT = -102.0
-SOFTNESS = 0.7  # mm, the softest edge that tissue has by itself
+SOFTNESS = 0.7  # mm, the softness of tissue's own edges
 
 
 @dataclass(frozen=True)
 class Tissue:
-    """HU of one person's tissues; blood by vessel, since contrast medium does not reach all alike."""
+    """HU of one person's tissues; blood by vessel, since contrast medium does not reach all equally."""
 
     lung: float
     muscle: float
@@ -47,7 +47,7 @@ class Tissue:
 
 @dataclass(frozen=True)
 class Cut:
-    """One plane through a chest: distance maps and noise, each (H, W), and the `image` in HU that is painted."""
+    """One plane through a chest: distance maps and noise, each (H, W), and the `image` in HU being painted."""
 
     z: float
     grid: Grid

@@ -35,9 +35,9 @@ SIZES = (10.0, 20.0)  # mm, diameters: medium from, large from
 def write_case(options: ChestCTOptions, index: int, folder: Path) -> Rows:
     """Write `dicom/case-<index>.zip` and its mask into `folder`; the rows it adds to each of `TABLES`.
 
-    A case depends on the options (seed included) and its index alone. The anatomy does not depend on how thick the
-    slices are, so that the same seed and extent give the same chest in thick and in thin slices. Truth is that of the
-    first series, where there are two.
+    A case depends only on the options (seed included) and its index. The anatomy does not depend on slice thickness, so
+    the same seed and extent give the same chest in thick and in thin slices. Where there are two series, the truth is
+    that of the first.
     """
     build, scan, tagging = (np.random.default_rng([options.seed, index, part]) for part in range(3))
     name = f"case-{index:04d}"
@@ -84,13 +84,13 @@ def write_case(options: ChestCTOptions, index: int, folder: Path) -> Rows:
 
 
 def _patient(options: ChestCTOptions, index: int) -> tuple[object, ...]:
-    """What decides who lies in the scanner, and where: the same frame of reference whatever is reconstructed."""
+    """What decides which person is scanned, and where: the frame of reference is the same for all reconstructions."""
     extent = round(options.slices * options.step, 3)
     return ("chest-ct", options.seed, index, extent, options.nodules, options.diameter, options.healthy_fraction)
 
 
 def archive(files: list[tuple[str, bytes]], *, packed: bool) -> bytes:
-    """A ZIP of `files`, without clock or machine in it."""
+    """A ZIP of `files` that depends on neither the clock nor the machine."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as bundle:
         for name, content in files:
@@ -128,7 +128,7 @@ def _labels(name: str, anatomy: ChestAnatomy, masks: list[np.ndarray], size: int
 
 
 def _caption(anatomy: ChestAnatomy, masks: list[np.ndarray], level: int) -> Caption:
-    """What one slice shows; no side where both lungs have nodules in it."""
+    """The caption of one slice; no side where both lungs have nodules in it."""
     cut = [nodule for nodule, mask in zip(anatomy.nodules, masks, strict=True) if mask[level].any()]
     if not cut:
         return Caption("chest ct", "chest")

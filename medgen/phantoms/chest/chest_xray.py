@@ -18,7 +18,7 @@ from medgen.phantoms.xray_detector import XrayDetector
 
 TABLES, FOLDERS = pictures.TABLES, pictures.FOLDERS
 CLASSES = ("background", "nodule", "consolidation", "effusion")
-LARGEST = 96  # planes and columns that are computed; larger pictures are enlarged
+LARGEST = 96  # planes and columns that are computed; larger pictures are upsampled
 TOP, FIELD = 140.0, 320.0  # mm: height of the picture's upper edge, and its width and height
 UNIT = 112.0  # mm of water that attenuate by 1
 SEEN = 3.0  # mm of a lesion that a reader outlines

@@ -1,4 +1,4 @@
-"""A CT scanner: acquires thin planes of the anatomy, blurred and noisy, and makes slices of any thickness of them."""
+"""A CT scanner: acquires thin planes of the anatomy, blurred and noisy, and makes slices of any thickness from them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ScanSeries:
 
 @dataclass(frozen=True)
 class Scanner:
-    """How a patient was scanned and how the slices look."""
+    """How a patient was scanned, and how the slices look."""
 
     noise: float  # HU, standard deviation in the middle of a 5 mm slice of 0.75 mm pixels
     blur: float  # mm, standard deviation of the in-plane point spread
@@ -69,11 +69,11 @@ class Scanner:
     def scan(
         self, seeds: Sequence[int], anatomy: ChestAnatomy, grid: Grid, series: Sequence[ScanSeries], limit: float
     ) -> tuple[list[Floats], list[npt.NDArray[np.bool_]]]:
-        """Every series (D, H, W) in HU, made of one acquisition, and the nodules' masks (K, D, H, W) in the first.
+        """Every series (D, H, W) in HU, from one acquisition, and the nodules' masks (K, D, H, W) in the first.
 
-        Planes at most `limit` mm apart are acquired once. A slice is their mean, weighted by how much of each one's
-        layer lies within its thickness. So thick slices are means of thin ones, noise included, which falls with
-        1 / sqrt(thickness), as photons do.
+        Planes at most `limit` mm apart are acquired once. A slice is their mean, weighted by how much of each plane's
+        layer lies within its thickness. So thick slices are means of thin ones, and their noise falls with
+        1 / sqrt(thickness), as photon noise does.
         """
         pitch = series[0].pitch(limit)
         bottom = float(series[0].heights[0]) - 0.5 * series[0].thickness
@@ -100,7 +100,7 @@ class Scanner:
         return images, list(covers > 0.5)
 
     def _noise(self, rng: np.random.Generator, image: Floats, thickness: float, grid: Grid) -> Floats:
-        """Correlated noise, strongest behind much tissue; streaks run between the shoulders."""
+        """Correlated noise, strongest behind thick tissue; streaks run between the shoulders."""
         sigma = self.grain / grid.pixel
         white = rng.standard_normal(image.shape, dtype=np.float32)
         grain = ndimage.gaussian_filter(white, sigma, truncate=2.5, mode="wrap") if sigma > 0.3 else white

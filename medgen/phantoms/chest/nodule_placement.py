@@ -21,7 +21,7 @@ def add_nodules(
 ) -> ChestAnatomy:
     """The same chest with up to `count` nodules whose centres lie between the z of `z_range` (mm).
 
-    Most stand free in the lung, some touch the pleura and some sit on a vessel. None overlaps another.
+    Most lie free in the lung, some touch the pleura and some sit on a vessel. They do not overlap.
     """
     placed: list[Nodule] = []
     for _ in range(count):
@@ -44,7 +44,7 @@ def _rating(value: float) -> float:
 def _place(
     rng: np.random.Generator, anatomy: ChestAnatomy, radius: float, z_range: tuple[float, float], placed: list[Nodule]
 ) -> Point | None:
-    """A centre for a nodule; None where no room is left."""
+    """A centre for a nodule; None if no room is left."""
     shapes = anatomy.shapes
     low, high = z_range
     margin = min(0.6 * radius, 0.3 * (high - low))
@@ -63,7 +63,7 @@ def _place(
     good = free & (depth > 1.15 * radius)
     if kind == "pleural":
         good = free & (depth > 0.35 * radius) & (depth < 0.9 * radius)
-    if not good.any():  # a large nodule in a narrow lung: where there is most room
+    if not good.any():  # a large nodule in a narrow lung: put it where there is most room
         good = free & (depth >= np.quantile(depth[free], 0.95))
     index = int(np.flatnonzero(good)[0])
     centre = (float(x[index]), float(y[index]), float(z[index]))

@@ -64,7 +64,7 @@ class Nodule:
 
     @property
     def reach(self) -> float:
-        """No part of the nodule is farther from its centre, in mm."""
+        """Largest distance in mm of any part of the nodule from its centre."""
         return 0.5 * self.diameter * (1.6 + float(np.maximum(self.bump_heights, 0.0).max(initial=0.0)))
 
     def cut(self, z: float, grid: Grid, softness: float) -> NoduleCut | None:

@@ -167,7 +167,7 @@ class ChestShapes:
         return ellipsoid(*turned, (a * waves, b * waves, c))
 
     def mediastinum(self, x: Any, y: Any, z: Any) -> Any:
-        """What lies between the lungs: spine, great vessels and heart, wrapped in one smooth surface."""
+        """The space between the lungs: spine, great vessels and heart, wrapped in one smooth surface."""
         spine = superellipse(x - self.spine_x(z), y - self.spine_y(z) - 12.0, 21.0, 31.0, 2.3)
         low, high = np.clip(-z / 60.0, 0.0, 1.0), np.clip(z / 50.0, 0.0, 1.0)
         waves = 1.0 + 2.5 * self.heart_waves(np.arctan2(y, x), z)

@@ -51,7 +51,7 @@ class ChestVessels:
 
 @dataclass(frozen=True)
 class Landmarks:
-    """What the vessels are laid out by: y of trachea and heart, z of the aortic arch, and how wide everything is."""
+    """Reference points for the vessels: y of trachea and heart, z of the aortic arch, and the overall width."""
 
     shapes: ChestShapes
     trachea: float
@@ -130,7 +130,7 @@ def _airways(rng: np.random.Generator, at: Landmarks) -> tuple[Tubes, Tubes]:
 
 
 def _targets(rng: np.random.Generator, shapes: ChestShapes, side: int, count: int) -> npt.NDArray[np.float64]:
-    """Places evenly at random in one lung, none close to its surface: (count, 3)."""
+    """Uniformly random places in one lung, none close to its surface: (count, 3)."""
     found = np.empty((0, 3))
     while len(found) < count:
         x = side * rng.uniform(8.0, shapes.cavity_x * 1.05, 4000)

@@ -28,7 +28,7 @@ FOLDERS = ("dicom", "masks")
 
 @dataclass(frozen=True)
 class Panoramic:
-    """One X-ray: grey values (H, W) in [0, 1], dense is bright, and what is ill in it."""
+    """One X-ray: grey values (H, W) in [0, 1], dense is bright, and its lesions."""
 
     image: Floats
     lesions: tuple[Lesion, ...]
@@ -46,7 +46,7 @@ class Panoramic:
 
 
 def draw(options: DentalOptions, index: int) -> Panoramic:
-    """The X-ray number `index`; with other lesions or none, the same options give the same person and exposure."""
+    """X-ray number `index`; with other lesions or none, the same options give the same person and exposure."""
     build, ill, exposure = (np.random.default_rng([options.seed, index, part]) for part in range(3))
     positioning = Positioning.draw(build)
     dentition = Dentition.draw(build)

@@ -1,4 +1,4 @@
-"""A panoramic X-ray as DICOM, as different makers write it."""
+"""A panoramic X-ray as DICOM, in the style of different makers."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Maker:
     model: str
     modality: str
     bits: int
-    inverted: bool  # MONOCHROME1: the file's zero is shown white
+    inverted: bool  # MONOCHROME1: zero in the file is shown white
     syntaxes: tuple[str, ...]
 
     @staticmethod
     def draw(rng: np.random.Generator) -> Maker:
-        """A random one."""
+        """A random maker."""
         return MAKERS[int(rng.integers(len(MAKERS)))]
 
 

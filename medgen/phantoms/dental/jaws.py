@@ -46,7 +46,7 @@ class Jaws:
     density: float  # of spongy bone
     ghost: float  # of the spine
     airway: float  # how much air lies over the tongue
-    nature: npt.NDArray[np.float64]  # (16,) in [0, 1), what is left to chance
+    nature: npt.NDArray[np.float64]  # (16,) in [0, 1), random variation
     fine: LatticeNoise
     medium: LatticeNoise
     coarse: LatticeNoise
@@ -241,13 +241,13 @@ def _whole(rng: np.random.Generator, half: npt.NDArray[np.float64], jitter: floa
 
 
 def _step(value: Any, edge: Any, width: float) -> Floats:
-    """0 below `edge`, 1 above, smooth over `width`."""
+    """0 below `edge`, 1 above it, smooth over `width`."""
     u = np.clip((value - edge) / np.float32(width) + np.float32(0.5), 0.0, 1.0)
     return (u * u * (3.0 - 2.0 * u)).astype(np.float32)  # type: ignore[no-any-return]
 
 
 def _bump(value: Any, middle: Any, width: float) -> Floats:
-    """1 at `middle`, 0 from `width` on."""
+    """1 at `middle`, falling to 0 at distance `width`."""
     u = np.clip(1.0 - np.abs(value - middle) / np.float32(width), 0.0, 1.0)
     return (u * u * (3.0 - 2.0 * u)).astype(np.float32)  # type: ignore[no-any-return]
 

@@ -1,7 +1,7 @@
-"""What is ill: caries, periapical lesions, bone loss and fractures, each with its mask.
+"""Lesions: caries, periapical lesions, bone loss and fractures, each with its mask.
 
-A lesion takes a share of what the beam meets in its place; far from it nothing changes, so that the same person
-without it differs there alone.
+A lesion removes a share of what the beam meets there and changes nothing far from it, so the same person without the
+lesion differs only there.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from medgen.phantoms.primitives import Floats, Harmonics, Window, coverage, supe
 Bools = npt.NDArray[np.bool_]
 SEEN = 0.3  # of a lesion's strongest change: what counts as part of it
 SPONGY = 0.2  # attenuation of bone that can hold a periapical lesion
-LEAST = 0.045  # attenuation that a lesion must take in the mean, so that it can be seen at all
+LEAST = 0.045  # mean attenuation that a lesion must remove to be visible at all
 
 
 @dataclass(frozen=True)
 class Lesion:
-    """One finding: where it is (a tooth's FDI number) and which pixels (H, W) it takes."""
+    """One finding: where it is (a tooth's FDI number) and its pixels (H, W)."""
 
     kind: str
     tooth: int
@@ -37,7 +37,7 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Bite:
-    """What a lesion takes: the shares of tooth, bone and soft tissue that go where `cover` (h, w) is 1."""
+    """What a lesion removes: the shares of tooth, bone and soft tissue that are lost where `cover` (h, w) is 1."""
 
     window: Window
     cover: Floats
@@ -50,7 +50,7 @@ class Bite:
 def add_lesion(
     rng: np.random.Generator, kind: str, picture: Attenuations, dentition: Dentition, severity: float, taken: set[int]
 ) -> Lesion | None:
-    """Paint one lesion of `kind` at a tooth that is in the picture and not `taken`; None where none can be seen."""
+    """Paint one lesion of `kind` at a tooth in the picture and not `taken`; None where none would be visible."""
     teeth = [tooth for tooth in dentition.present if tooth.number not in taken and _suits(kind, tooth, picture)]
     for index in rng.permutation(len(teeth)):
         bite = _BITES[kind](rng, picture, dentition, teeth[index], severity)
@@ -62,7 +62,7 @@ def add_lesion(
 
 
 def _suits(kind: str, tooth: Tooth, picture: Attenuations) -> bool:
-    """Whether such a lesion may be at that tooth: it lies well inside the picture, and no metal hides it."""
+    """Whether such a lesion can be at that tooth: well inside the picture, and not hidden by metal."""
     if tooth.screw or (tooth.number % 10 == 8 and kind != "caries") or (kind == "caries" and tooth.repairs):
         return False
     rows, columns = tooth.window(picture.x, picture.y, 0.0)
@@ -74,7 +74,7 @@ def _suits(kind: str, tooth: Tooth, picture: Attenuations) -> bool:
 
 
 def _take(picture: Attenuations, bite: Bite) -> Bools | None:
-    """Paint the bite; its mask (H, W), or None and nothing painted if it would not be seen."""
+    """Paint the bite and return its mask (H, W); if it would not be visible, paint nothing and return None."""
     window, inside = bite.window, bite.cover > 0.5
     parts = ((picture.hard, bite.hard), (picture.bone, bite.bone), (picture.soft, bite.soft))
     change = np.zeros_like(bite.cover)
@@ -120,7 +120,7 @@ def _caries(
 def _periapical(
     rng: np.random.Generator, picture: Attenuations, dentition: Dentition, tooth: Tooth, severity: float
 ) -> Bite | None:
-    """A round dark halo at the tip of a root; none where the tip stands in a sinus, which has no bone to lose."""
+    """A round dark halo at the tip of a root; none where the tip is in a sinus, which has no bone to lose."""
     root = tooth.roots[rng.integers(min(2, len(tooth.roots)))]
     radius = rng.uniform(1.9, 2.6) + 1.9 * severity
     x0, y0 = tooth.place(float(root.middle(1.0)), tooth.crown + root.length + 0.35 * radius)
@@ -136,7 +136,7 @@ def _periapical(
 def _bone_loss(
     rng: np.random.Generator, picture: Attenuations, dentition: Dentition, tooth: Tooth, severity: float
 ) -> Bite:
-    """The bone's edge sinks along a few roots; deepest in the middle."""
+    """The bone's edge recedes along a few roots, most in the middle."""
     crest = dentition.crests[jaw_of(tooth)]
     wide = rng.uniform(7.0, 11.0) + 7.0 * severity
     depth = rng.uniform(3.0, 4.2) + 3.2 * severity

@@ -1,4 +1,4 @@
-"""Teeth, implants and what dentists leave behind, painted into a picture."""
+"""Teeth, implants and dental work, painted into a picture."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _filling(picture: Attenuations, tooth: Tooth, maps: ToothMaps) -> Floats:
 
 
 def _crown(picture: Attenuations, window: Window, tooth: Tooth, maps: ToothMaps, whole: Floats) -> None:
-    """Metal shuts out everything, ceramic on metal shows a core, full ceramic is a little denser than enamel."""
+    """Metal blocks everything, ceramic on metal shows a core, full ceramic is a little denser than enamel."""
     cap = coverage(maps.crown - np.float32(0.15), picture.softness)
     cap *= np.clip((0.97 * tooth.crown - maps.t) / 0.7, 0.0, 1.0)
     if tooth.build < 0.4:

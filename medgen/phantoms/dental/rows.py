@@ -1,4 +1,4 @@
-"""One person's teeth: which there are, how they stand, and what has been mended."""
+"""One person's teeth: which are present, how they stand, and which were treated."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Dentition:
         """A random adult."""
         scale = rng.normal(1.0, 0.04)
         gap = rng.uniform(1.5, 5.0)  # between the front teeth, held apart by the bite block
-        mended = rng.beta(1.1, 4.0)  # share of back teeth that a dentist has seen
+        mended = rng.beta(1.1, 4.0)  # share of back teeth with dental work
         lost = rng.beta(0.7, 9.0)
         age = rng.random()
         crowding = rng.uniform(-0.35, 0.3)
@@ -39,7 +39,7 @@ class Dentition:
 
     @property
     def present(self) -> list[Tooth]:
-        """The teeth and implants that are there."""
+        """The teeth and implants that are present."""
         return [tooth for tooth in self.teeth if not tooth.absent]
 
 
@@ -102,7 +102,7 @@ def _quadrant(
 
 
 def _lean(jaw: str, place: int) -> float:
-    """Degrees by which roots lean backwards."""
+    """The angle, in degrees, by which roots lean backwards."""
     return float(((4, 6, 9, 6, 4, 5, 8, 14) if jaw == "upper" else (1, 2, 5, 6, 7, 9, 14, 20))[place])
 
 
@@ -130,7 +130,7 @@ def _roots(rng: np.random.Generator, jaw: str, side: int, place: int, width: flo
 
 
 def _repairs(rng: np.random.Generator, place: int, mended: float) -> tuple[str, ...]:
-    """What has been done to one tooth."""
+    """The dental work on one tooth."""
     rate = mended * (1.0, 1.5)[3 <= place < 7] * (0.4 if place < 3 else 1.0)
     if rng.random() > rate:
         return ()

@@ -44,7 +44,7 @@ class Root:
 
 @dataclass(frozen=True)
 class Tooth:
-    """One tooth and what a dentist did to it."""
+    """One tooth and its dental work."""
 
     number: int  # FDI: quadrant and place
     x: float  # of the middle of its biting edge
@@ -56,7 +56,7 @@ class Tooth:
     cusps: int
     pulp: float  # relative width of the pulp
     repairs: tuple[str, ...] = ()
-    build: float = 0.0  # 0 to 1: how it differs in what is left to chance
+    build: float = 0.0  # 0 to 1: random variation
     screw: bool = False  # an implant
     absent: bool = field(default=False)
 

@@ -1,4 +1,4 @@
-"""How a head stands in a panoramic machine, and the picture that is built up of attenuations."""
+"""The position of a head in a panoramic machine, and the picture built up from attenuations."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy.typing as npt
 from medgen.phantoms.outlines import Outline, window_of
 from medgen.phantoms.primitives import Floats, Window, enlarge
 
-HEIGHT = 105.0  # mm that a picture shows from top to bottom, whatever its pixels
+HEIGHT = 105.0  # mm that a picture shows from top to bottom, at any resolution
 SIDE = 48.0  # mm from the midline to the middle of a half picture
 COARSE = 1.0  # mm; distances to large shapes are computed on such a grid
-EDGE = 0.25  # mm, the softest edge that anatomy has by itself
+EDGE = 0.25  # mm, the softness of anatomy's own edges
 
 View = Literal["full", "half"]
 
@@ -33,7 +33,7 @@ class Positioning:
 
     @staticmethod
     def draw(rng: np.random.Generator) -> Positioning:
-        """A random, mostly careful radiographer."""
+        """A random positioning, by a mostly careful radiographer."""
         return Positioning(
             tilt=np.deg2rad(rng.normal(0.0, 1.0)),
             shift=(rng.normal(0.0, 1.5), rng.normal(-3.0, 1.5)),
@@ -56,7 +56,7 @@ class Positioning:
 
 @dataclass
 class Attenuations:
-    """Attenuations (H, W) by what causes them; anatomy is painted into these."""
+    """Attenuations (H, W) by cause; anatomy is painted into these."""
 
     across: Floats  # (1, W) mm from the middle
     down: Floats  # (H, 1)
@@ -92,7 +92,7 @@ class Attenuations:
 
     @property
     def total(self) -> Floats:
-        """All attenuations together (H, W)."""
+        """The sum of all attenuations (H, W)."""
         return self.soft + self.bone + self.hard + self.metal
 
     def window(self, x: tuple[float, float], y: tuple[float, float]) -> Window:

@@ -27,7 +27,7 @@ class FundusView:
 
     @staticmethod
     def draw(rng: np.random.Generator, disc: tuple[float, float]) -> FundusView:
-        """Macula in the middle, as for screening, or the disc."""
+        """A random view, centred on the macula, as for screening, or on the disc."""
         macular = rng.random() < 0.6
         x, y = (1.6, 0.0) if macular else disc
         return FundusView(
@@ -49,7 +49,7 @@ class FundusView:
 
 @dataclass(frozen=True)
 class Eye:
-    """What does not change from one photograph to the next."""
+    """The properties of an eye that stay the same from one photograph to the next."""
 
     disc: tuple[float, float]
     disc_radii: tuple[float, float]
@@ -58,7 +58,7 @@ class Eye:
     cup_shift: float
     crescent: float  # mm of bare sclera beside the disc
     pigment: npt.NDArray[np.float32]
-    tessellation: float  # how plainly the choroid's vessels are seen
+    tessellation: float  # how visible the choroid's vessels are
     macula: float  # how dark
     sheen: float  # of the nerve fibres, in the young
     arteries: list[Points]
@@ -151,7 +151,7 @@ class Eye:
         return rim
 
     def paint_vessels(self, image: Floats, grid: Grid, vessels: tuple[Tubes, Tubes]) -> None:
-        """Blood swallows green and blue; arteries are brighter, with a reflex along them."""
+        """Paint vessels: blood absorbs green and blue; arteries are brighter, with a reflex along them."""
         for tubes, absorbed, reflex in zip(
             vessels, ((0.40, 0.74, 0.60), (0.22, 0.60, 0.55)), (0.02, 0.08), strict=True
         ):

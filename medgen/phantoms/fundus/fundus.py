@@ -34,7 +34,7 @@ class Camera:
 
     @staticmethod
     def draw(rng: np.random.Generator) -> Camera:
-        """A random one, mostly good."""
+        """A random camera, mostly good."""
         return Camera(
             light=(rng.normal(0.0, 0.2), rng.normal(0.0, 0.14)),
             vignette=rng.uniform(0.2, 0.7),

@@ -28,7 +28,7 @@ class FundusLesion:
     radius: float  # mm, the mean of its half axes
     stretch: float  # length to width
     turn: float
-    strength: float  # 0 to 1: how plainly it is seen
+    strength: float  # 0 to 1: how visible it is
     waves: Harmonics
 
     def distance(self, grid: Grid) -> tuple[Window, Floats]:
@@ -51,7 +51,7 @@ class FundusLesion:
 def draw_lesions(
     rng: np.random.Generator, kind: str, view: FundusView, disc: tuple[float, float]
 ) -> list[FundusLesion]:
-    """Lesions of one kind where they occur, in the view and off the disc; exudates lie together."""
+    """Lesions of one kind where they usually occur, in the view and off the disc; exudates lie in clusters."""
     low, high = NUMBERS[kind]
     wanted = int(np.clip(np.rint(low + rng.exponential(0.3) * (high - low)), low, high))
     typical = rng.uniform(*RADII[kind])

@@ -1,4 +1,4 @@
-"""Arteries and veins of the retina: trunks that leave the disc along the arcades, and what branches off them."""
+"""Arteries and veins of the retina: trunks that leave the disc along the arcades, and their branches."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _sway(rng: np.random.Generator, line: Points) -> Points:
 
 
 def _cut(branch: Branch, inside: Inside) -> Branch:
-    """Up to where it leaves the picture."""
+    """The branch up to where it leaves the picture."""
     for number, (x, y) in enumerate(branch.points):
         if not inside(x, y):
             return Branch(branch.points[: number + 1], branch.radii[: number + 1])

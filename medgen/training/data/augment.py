@@ -1,4 +1,4 @@
-"""Random views of images; each sample's view is a function of its place in the training."""
+"""Random views of images; each sample's view depends on its position in the training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network in training is told of the samples that it sees."""
+"""The conditions that a network sees in training."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from medgen.training.data.step import Batch, Step
 
 
 def seen_condition(batch: Batch, step: Step, dropout: float) -> Condition:
-    """The condition of a batch, left out for a share `dropout` of the samples, by which the network learns the null."""
+    """The condition of a batch, dropped for a share `dropout` of the samples so that the null condition is learned."""
     return condition_of(batch).dropped(present(step, dropout).to(batch["x"].device))
 
 
 def present(step: Step, dropout: float) -> Tensor:
-    """Which samples see their condition, (B,) bool: drawn for each on its own; in validation all."""
+    """Which samples keep their condition, (B,) bool: drawn independently; in validation all do."""
     if not step.training:
         return torch.ones(step.count, dtype=torch.bool)
     draws = torch.rand(step.total, generator=step.generator("keep"))

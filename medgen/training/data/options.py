@@ -1,4 +1,4 @@
-"""Options of where training batches come from."""
+"""Options of the sources of training batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Part = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Balance(Options, frozen=True):
-    """Draw a share of the samples where a condition is on, in training and in validation."""
+    """Draw a fixed share of the samples from those with a condition on, in training and in validation."""
 
     field: str
     """Name of the vector field that tells the two groups apart: above 0 or not; mask_area: the share of the pixels that
@@ -35,17 +35,17 @@ class VolumeOptions(Options, frozen=True):
     crop: Size = 0
     """Side in pixels of random crops in plane; 0 = whole slices."""
     thin_limit: Positive = 3.0
-    """Cases whose slices are farther apart are not targets."""
+    """Cases whose slices are farther apart are not used as targets."""
     coarser: Range = (1.0, 1.0)
-    """Spacing of the target, over that of the case: above 1, the target is itself averaged from the case's slices."""
+    """Spacing of the target over that of the case: above 1, the target is itself averaged from the case's slices."""
     thick_spacing: Range = (3.0, 8.0)
-    """Distance of the simulated thick slices, drawn evenly in its logarithm."""
+    """Distance of the simulated thick slices, drawn log-uniformly."""
     thickness: Range = (0.5, 1.0)
-    """Their thickness over their distance: below 1 they leave gaps, above 1 they overlap."""
+    """Their thickness over their distance: below 1 leaves gaps, above 1 overlaps."""
     gaussian: Part = 0.5
     """Share of simulated slices with a Gaussian profile instead of a box."""
     paired: Part = 0.5
-    """Share of windows taken from the case's thick partner, a series in one frame of reference, where it has one."""
+    """Share of windows taken from the case's thick partner (a series in the same frame of reference) if it has one."""
 
     def __post_init__(self) -> None:
         for name in ("coarser", "thick_spacing", "thickness"):

@@ -1,4 +1,4 @@
-"""Which sample stands at which position of a training: epochs without repetition, balanced if asked."""
+"""Which sample is used at which position of a training: epochs without repetition, balanced on request."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Indices = npt.NDArray[np.int64]
 class Sampler:
     """Map positions 0, 1, 2, ... to samples; a pure function of (seed, position).
 
-    Without `fraction` all samples take turns in epochs, each epoch in a new order. With it, that share of the
-    positions, evenly spread, goes to samples whose `group` is true, and both groups take turns on their own.
+    Without `fraction` each epoch visits all samples once, in a new order. With it, that share of the positions,
+    evenly spread, goes to samples whose `group` is true, and each group has its own epochs.
     """
 
     def __init__(self, samples: Indices, seed: int, *, group: npt.NDArray[np.bool_], fraction: float = 1.0) -> None:
@@ -29,7 +29,7 @@ class Sampler:
     def __getitem__(self, positions: Sequence[int]) -> Indices:
         """Samples at these positions, (len(positions),)."""
         places = np.asarray(positions, dtype=np.int64)
-        before = np.floor(places * self.fraction).astype(np.int64)  # positions so far that went to the group
+        before = np.floor(places * self.fraction).astype(np.int64)  # earlier positions that went to the group
         inside = np.floor((places + 1) * self.fraction).astype(np.int64) > before
         chosen = np.empty(len(places), dtype=np.int64)
         chosen[inside] = self._turns(True, before[inside])
@@ -37,7 +37,7 @@ class Sampler:
         return chosen
 
     def _turns(self, inside: bool, turns: Indices) -> Indices:
-        """The samples of one group whose turns these are."""
+        """The samples of one group at these of its turns."""
         members = self._inside if inside else self._outside
         chosen = np.empty(len(turns), dtype=np.int64)
         for epoch in np.unique(turns // len(members)) if len(turns) else ():

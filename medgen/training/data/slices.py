@@ -31,15 +31,15 @@ class BatchSource(Protocol):
         """The samples at these positions of the training, stacked, on the CPU."""
 
     def faulty(self, positions: Sequence[int]) -> str | None:
-        """Where the first value stands that is not finite, for people; None if all are."""
+        """A readable location of the first value that is not finite; None if all are finite."""
 
 
 class Slices:
-    """The slices of one split in the order of a sampler: `x` (B, C, H, W) and, where the set has it, `vector` (B, K).
+    """The slices of one split in a sampler's order: `x` (B, C, H, W) and, where the set has it, `vector` (B, K).
 
-    `x` is the image in [-1, 1] or the latent shifted and scaled as the header says: what a network sees. Of the
-    split's slices only those that `among` (slices of the set,) marks take part. `masks` adds `mask` (B, M, H, W), with
-    a channel for each class but the background.
+    `x` is the network's input: the image in [-1, 1], or the latent shifted and scaled as the header says. Only the
+    slices of the split that `among` (slices of the set,) marks are used. `masks` adds `mask` (B, M, H, W), with a
+    channel for each class but the background.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Slices:
         return inside
 
     def _values(self, field: str) -> Array:
-        """The number by which samples are told apart, (N,)."""
+        """The value of `field` that splits samples into two groups, (N,)."""
         fields = self._stored.header.vector_fields
         if self._vectors is not None and field in fields:
             values: Array = self._vectors[self.samples, fields.index(field)]
@@ -149,7 +149,7 @@ def common_spacing(stored: StoredSet) -> tuple[float, float, float] | None:
 
 
 def stored_type(dtype: np.dtype[Any]) -> StoredType:
-    """The name of an image set's type of values; DataError if generated images could not be stored in it."""
+    """The name of an image set's value type; DataError if generated images could not be stored in it."""
     for name in get_args(StoredType):
         if dtype == np.dtype(name):
             return name  # type: ignore[no-any-return]

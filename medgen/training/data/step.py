@@ -1,7 +1,7 @@
-"""A place in the training, and the random numbers that belong to it.
+"""A position in the training, and the random numbers that belong to it.
 
-Every draw is a pure function of (seed, phase, place): so a resumed run equals an uninterrupted one, and the same
-samples get the same noise however many processes or accumulated batches share a step.
+Every draw is a pure function of (seed, phase, position). So a resumed run equals an uninterrupted one, and the
+same samples get the same noise however many processes or accumulated batches share a step.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Phase = Literal["train", "validation", "finish"]
 
 
 def mix(*parts: object) -> int:
-    """A seed of 63 bits from any names and numbers."""
+    """A 63-bit seed from any names and numbers."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 @contextlib.contextmanager
 def seeded(*parts: object) -> Iterator[None]:
-    """Let torch's own generator, from which networks get their first weights, start from `parts` inside the block."""
+    """Seed torch's global generator, which initialises networks, from `parts` inside the block."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(*parts))
         yield
@@ -46,23 +46,23 @@ class Step:
     total: int
     phase: Phase = "train"
     progress: float = 0.0
-    """Share of the training that is done, in [0, 1); for terms that ramp."""
+    """Share of the training done so far, in [0, 1); for terms that ramp."""
     origin: int = 0
-    """Samples taken before step 0, had all steps been of `total`; not 0 where earlier ones were larger or smaller."""
+    """Offset of the sample count at step 0; not 0 where earlier steps were larger or smaller than `total`."""
 
     @property
     def training(self) -> bool:
-        """Whether the loss is going to be differentiated."""
+        """Whether the loss will be differentiated."""
         return self.phase == "train"
 
     @property
     def positions(self) -> range:
-        """Numbers of this batch's samples, counted through the whole phase."""
+        """Numbers of this batch's samples, counted over the whole phase."""
         first = self.origin + self.index * self.total + self.offset
         return range(first, first + self.count)
 
     def noise(self, like: Tensor, name: str = "noise") -> Tensor:
-        """Standard normal numbers in the shape (B, ...) and on the device of `like`, float32, each sample its own."""
+        """Standard normal float32 numbers of the shape (B, ...) and on the device of `like`, drawn per sample."""
         seed = mix(self.seed, self.phase, name)
         return sample_noise(seed, self.positions, like.shape[1:]).to(like.device, non_blocking=True)
 

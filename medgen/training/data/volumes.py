@@ -1,4 +1,4 @@
-"""Depth windows of volumes as pairs: thin slices, and what is known of them once they are measured as thick ones."""
+"""Depth windows of volumes as pairs: thin slices, and the guess of them made from thick slices alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FINER = 1.2
 
 @dataclass(frozen=True)
 class Window:
-    """One drawn pair: which slices to read, and the matrices that make the target and the guess of them."""
+    """One drawn pair: which slices to read, and the matrices that turn them into target and guess."""
 
     slices: range
     target: Tensor  # (N, len(slices))
@@ -41,9 +41,9 @@ class Window:
 class Volumes:
     """Windows of one split's volumes: `thin`, `guess` (B, N, C, H, W) in [-1, 1], `places` (B, 2, N), `scales` (B, 3).
 
-    `guess` is the consistent spline, at the positions of `thin`, through thick slices that were averaged in physical
-    values, before any window; it takes their profile for a box. A sample is a pure function of the seed and its
-    position.
+    `guess` is the consistent spline through the thick slices, at the positions of `thin`. Thick slices are averaged
+    in physical values, before any window; the spline assumes a box profile. A sample is a pure function of the seed
+    and its position.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Volumes:
         }
 
     def _simulated(self, row: CaseRow, random: np.random.Generator) -> Window:
-        """Thick slices of a random profile, distance, thickness and phase, measured of the thin ones."""
+        """Thick slices of random profile, distance, thickness and phase, simulated from the thin ones."""
         options, native = self.options, row.spacing[0]
         depth, extent = options.depth, row.count * native
         ratio = _between(random, options.coarser)
@@ -144,7 +144,7 @@ class Volumes:
         thin = first + spacing * torch.arange(depth, dtype=torch.float64)
         centres = random.uniform(0, step) + step * torch.arange(int(extent / step) + 1, dtype=torch.float64)
         centres = centres[coverage(centres, slices, thickness, shape, native) > 0.99]
-        if len(centres) < 2:  # in the middle, as they would lie in a short scan
+        if len(centres) < 2:  # centred, as in a short scan
             thickness = min(thickness, extent - step)
             centres = extent / 2 + step * torch.tensor([-0.5, 0.5], dtype=torch.float64)
         centres = centres[_near(centres, thin)]
@@ -166,7 +166,7 @@ class Volumes:
         )
 
     def _paired(self, row: CaseRow, thick: CaseRow, random: np.random.Generator) -> Window | None:
-        """Thick slices that a scanner made; None where the two series share no window."""
+        """Real thick slices from the scanner; None where the two series share no window."""
         depth, thickness = self.options.depth, thick.thickness or thick.spacing[0]
         slices, centres = torch.from_numpy(row.positions), torch.from_numpy(thick.positions)
         inside = (slices >= centres[0] - thickness / 2) & (slices <= centres[-1] + thickness / 2)
@@ -186,17 +186,17 @@ class Volumes:
         )
 
     def _needed(self, row: CaseRow) -> int:
-        """Slices that a case must have: a window, and the extent of two and a half of the closest thick slices."""
+        """Slices that a case must have: a window, and the extent of 2.5 of the most closely spaced thick slices."""
         return max(self.options.depth, int(np.ceil(2.5 * self.options.thick_spacing[0] / row.spacing[0])))
 
     def _usable(self, row: CaseRow) -> bool:
-        """Whether a case is thin and long enough, and each of its slices was measured."""
+        """Whether a case is thin and long enough, and all its slices were measured."""
         whole = not row.uneven and not any(row.filled)
         return whole and row.spacing[0] <= self.options.thin_limit and row.count >= self._needed(row)
 
     @staticmethod
     def _is_partner(thick: CaseRow, thin: CaseRow) -> bool:
-        """Whether the slices of `thick` are farther apart, and lie over those of `thin` in plane."""
+        """Whether the slices of `thick` are farther apart, and match those of `thin` in plane."""
         if not thin.frame or thick.frame != thin.frame or thick.uneven or any(thick.filled) or thick.count < 2:
             return False
         pixel = thin.spacing[1:]
@@ -210,7 +210,7 @@ class Volumes:
         )
 
     def _plane(self, random: np.random.Generator) -> tuple[slice, slice]:
-        """The part of the slices that is read."""
+        """The in-plane part of the slices to read."""
         if not self.side:
             return slice(None), slice(None)
         top, left = (int(random.integers(side - self.side + 1)) for side in self._shape[1:])
@@ -229,7 +229,7 @@ def _between(random: np.random.Generator, limits: Range) -> float:
 
 
 def _near(centres: Tensor, thin: Tensor) -> slice:
-    """The thick slices between the ends of a window, and the `KNOTS` next ones at either side."""
+    """The thick slices between the ends of a window, and the next `KNOTS` on either side."""
     first = int(torch.searchsorted(centres, thin[0])) - KNOTS
     last = int(torch.searchsorted(centres, thin[-1])) + KNOTS
     return slice(max(first, 0), min(last, len(centres)))

@@ -26,7 +26,7 @@ from medgen.training.loop.run import Training
 
 
 class DenoiserLearner(Learner):
-    """Weighted error of what the network predicts of noisy data."""
+    """Weighted error of the network's prediction from noisy data."""
 
     model: UNet
 
@@ -37,7 +37,7 @@ class DenoiserLearner(Learner):
             self.model = UNet(options.network)
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, Parts]:
-        """Mean error over x0 (B, C, H, W), each sample at a time, with noise and with or without its condition."""
+        """Mean error over x0 (B, C, H, W), each sample with its own time and noise, with or without its condition."""
         options, x0 = self.options, batch["x"]
         t = step.own(self.schedule.sample_times(step.total, step.generator("time"))).to(x0.device)
         noise = step.noise(x0)

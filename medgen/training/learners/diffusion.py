@@ -1,4 +1,4 @@
-"""`train-diffusion`: one command for every model that learns a diffusion, by the name of its learner."""
+"""`train-diffusion`: one command for all diffusion models, which picks the learner by name."""
 
 from __future__ import annotations
 

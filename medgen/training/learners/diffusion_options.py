@@ -27,7 +27,7 @@ class TrainDiffusionOptions(TrainingOptions, frozen=True, tag_field="learner"):
     schedule: ScheduleConfig = ScheduleConfig()
     objective: Annotated[Objective, option("What the network predicts.")] = "eps"
     min_snr_gamma: Annotated[float, Meta(gt=0)] | None = None
-    """Limit of the signal-to-noise ratio in the loss weights; none = every timestep counts alike."""
+    """Limit of the signal-to-noise ratio in the loss weights; none = all timesteps count equally."""
     init: Annotated[str, option("Begin from this model, of the same kind and shape.", metavar="MODEL")] | None = None
 
     def __post_init__(self) -> None:
@@ -67,11 +67,11 @@ class SiameseOptions(SliceDiffusionOptions, frozen=True, tag="siamese"):
     vae: Annotated[str, THROUGH] | None = None
     condition_dropout: Annotated[float, DROPOUT] = 0.1
     trunk: Literal["frozen", "decoder", "all"] = "all"
-    """What of the trunk is trained beside the side network: nothing, its way up and output, or all of it."""
+    """Which part of the trunk is trained beside the side network: nothing, its way up and output, or all of it."""
     hint: Hint = "sum"
-    """What the image branch takes in beside the mask's residuals: the image, or image and mask as channels of one."""
+    """Input of the image branch beside the mask's residuals: the image, or image and mask as channels."""
     lesion_weight: Annotated[float, Meta(ge=1)] = 1.0
-    """What a place inside the mask counts for in the loss, where one outside counts 1; for small lesions."""
+    """Loss weight of a position inside the mask, relative to 1 outside; for small lesions."""
     flip: bool = False
     """Mirror image and mask at random, left and right."""
     losses: SiameseLosses = SiameseLosses()

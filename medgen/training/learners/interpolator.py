@@ -33,13 +33,13 @@ ENCODED = 32
 
 
 class InterpolatorLearner(Learner):
-    """Weighted error of what the network predicts of the noisy residual: latents of thin slices less the guess's.
+    """Weighted error of the network's prediction from the noisy residual: latents of thin slices less the guess's.
 
-    A network that answers zero is the consistent spline, so that training begins there.
+    A network that outputs zero reproduces the consistent spline, so training starts from there.
     """
 
     model: UNet
-    idle_weights = True  # the null condition is never asked for
+    idle_weights = True  # the null condition is never used
 
     def __init__(self, options: InterpolatorOptions, vae: FrozenVAE, residual_std: float = 1.0) -> None:
         self.options, self.vae, self.residual_std = options, vae, residual_std
@@ -48,7 +48,7 @@ class InterpolatorLearner(Learner):
             self.model = UNet(options.network)
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, Parts]:
-        """Mean error over windows, each at a time and with noise of its own."""
+        """Mean error over windows, each with its own time and noise."""
         options = self.options
         guess, x0 = self.residual(batch)
         t = step.own(self.schedule.sample_times(step.total, step.generator("time"))).to(x0.device)
@@ -59,7 +59,7 @@ class InterpolatorLearner(Learner):
         return errors.mean(), {}
 
     def residual(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Latents of the guess and what they miss, over its standard deviation; both (B, c, N, h, w)."""
+        """Latents of the guess, and the residual divided by its standard deviation; both (B, c, N, h, w)."""
         guess = self.latents(batch["guess"])
         return guess, (self.latents(batch["thin"]) - guess) / self.residual_std
 

@@ -1,4 +1,4 @@
-"""Terms by which an autoencoder's reconstruction is judged."""
+"""Loss terms of an autoencoder's reconstruction."""
 
 from __future__ import annotations
 

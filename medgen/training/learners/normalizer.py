@@ -1,4 +1,4 @@
-"""Train the normalizer: of normal images alone, by noise and by velocity at once, and to leave normal images alone."""
+"""Train the normalizer on normal images only: to predict noise and velocity, and to leave normal images unchanged."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class NormalizerLearner(Learner):
         return diffusion_loss(output, objective, schedule, x0, noise, t, self.min_snr_gamma).mean()
 
     def identity_weight(self, step: Step) -> float:
-        """0 in the generative part, then rising without a jump; in validation as it will be at the end."""
+        """0 in the generative part, then rising without a jump; in validation the final value."""
         identity = self.options.identity
         begin, end = identity.ramp
         if not step.training or step.progress >= end:
@@ -87,10 +87,10 @@ class NormalizerLearner(Learner):
         return identity.weight * max(step.progress - begin, 0.0) / (end - begin) if end > begin else 0.0
 
     def identity_loss(self, x0: Tensor, step: Step) -> Tensor:
-        """Difference in image space between samples and what one step makes of them after noise, mean of both heads.
+        """Difference in image space between samples and their one-step estimates after noise, mean of both heads.
 
-        The image of a sample is what the VAE decodes of it, not the original: the UNet cannot mend the VAE, and would
-        bend latents if asked to. Gradients go through the decoder into the UNet.
+        A sample's image is what the VAE decodes from it, not the original: the UNet cannot correct the VAE's errors,
+        and would distort latents if asked to. Gradients flow through the decoder into the UNet.
         """
         noise = step.noise(x0, "noise/identity")[: self.options.identity.samples]
         x0 = x0[: self.options.identity.samples]
@@ -107,7 +107,7 @@ class NormalizerLearner(Learner):
         return torch.stack(terms).mean()
 
     def estimate(self, head: str, x0: Tensor, noise: Tensor) -> Tensor:
-        """x0 (B, C, H, W) as one step of a head sees it from the identity term's noise level."""
+        """x0 (B, C, H, W) as a head estimates it in one step from the identity term's noise level."""
         schedule, objective = self.tasks[head]
         t = torch.full((len(x0),), self.identity_times[head], device=x0.device)
         noisy = schedule.add_noise(x0, noise, t)

@@ -14,21 +14,21 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
 class IdentityOptions(Options, frozen=True):
-    """A normal image is its own nearest normal version: what is noised and denoised must look as it did."""
+    """A normal image is its own nearest normal version: noising and denoising must leave its look unchanged."""
 
     weight: Weight = 0.1
-    """Of the term, after the ramp; 0 = none."""
+    """Weight of the term after the ramp; 0 = none."""
     ramp: tuple[Fraction, Fraction] = (0.3, 0.3667)
-    """Shares of all steps between which the weight rises linearly from 0."""
+    """Shares of all steps between which its weight rises linearly from 0."""
     noise_level: Annotated[float, Meta(gt=0, lt=1)] = 0.4
     """Share of noise, sigma / (alpha + sigma), at which both heads estimate x0 in one step."""
     samples: Count = 2
-    """Samples of a batch for which images are decoded; they take most of the memory."""
+    """Samples of a batch whose images are decoded; these take most of the memory."""
     pixel: Weight = 1.0
     gradient: Weight = 0.5
     laplacian: Weight = 0.3
     checkpoint: bool = False
-    """Decode once more in the backward pass instead of keeping all that lies between: slower, in less memory."""
+    """Decode again in the backward pass instead of keeping activations: slower, but takes less memory."""
 
     def __post_init__(self) -> None:
         if self.ramp[0] > self.ramp[1]:

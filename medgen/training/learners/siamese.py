@@ -1,6 +1,6 @@
-"""Train a mask-conditioned denoiser by two branches that share a network (Qiu et al. 2025): pairs in, a denoiser out.
+"""Train a mask-conditioned denoiser with two branches that share a network (Qiu et al. 2025), on image-mask pairs.
 
-The mask branch is what sampling runs; the image branch, which sees the image too, is there to teach it.
+Sampling runs the mask branch; the image branch, which also sees the image, only teaches it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SAVED = "unet."
 
 
 class SiameseLearner(Learner):
-    """Weighted sum of what both branches miss, of how far they are apart, and of a second look by the mask branch."""
+    """Weighted sum of both branches' errors, of their distance, and of the mask branch's error on a second input."""
 
     model: Siamese
 
@@ -62,7 +62,7 @@ class SiameseLearner(Learner):
             unet.outputs.requires_grad_(True)
 
     def begin_from(self, trunk: Model) -> None:
-        """Take the weights of a denoiser, with its side network if it has one; else that begins as its copy."""
+        """Take a denoiser's weights, and its side network's; if it has none, ours starts as a copy of its encoder."""
         unet, weights = self.model.unet, trunk.weights()
         side = {name.removeprefix("side."): weights.pop(name) for name in list(weights) if name.startswith("side.")}
         missing = unet.load_state_dict(weights, strict=False)
@@ -107,7 +107,7 @@ class SiameseLearner(Learner):
         }
         if weights.augmentation and progress >= weights.augmentation_from:
             estimate, again = reseen(of_image, options.objective, self.schedule, x_t, noise, t)
-            # One row at least: where weights are sharded, all processes must call the network as often.
+            # At least one row: where weights are sharded, all processes must call the network equally often.
             rows = torch.argsort(near, descending=True, stable=True)[: max(int(near.sum()), 1)].to(x0.device)
             output = self.model.unet(again[rows], t[rows], condition.of(rows))
             errors = error(output, rows, estimate) * near.to(x0.device)[rows]
@@ -175,7 +175,7 @@ def train(training: Training, options: SiameseOptions) -> None:
 def _network(
     config: UNetConfig, shape: tuple[int, ...], vector_fields: tuple[str, ...], classes: int, vae: FrozenVAE | None
 ) -> UNetConfig:
-    """The UNet fitted to images or latents and to masks; errors where it cannot be."""
+    """The UNet fitted to images or latents and to masks; raises where it cannot be."""
     channels, factor = shape[0], 1
     if vae:
         channels, factor = vae.network.config.latent_channels, vae.network.config.factor

@@ -14,20 +14,20 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class SiameseLosses(Options, frozen=True):
-    """Weight of each term; with all but that of the mask at 0 the image branch is not run."""
+    """Weight of each term; the image branch is not run if all but the mask branch's term are 0."""
 
     mask: Weight = 1.0
-    """What the mask branch misses."""
+    """Error of the mask branch."""
     image: Weight = 1.0
-    """What the image branch misses."""
+    """Error of the image branch."""
     consistency: Weight = 1.0
-    """How far the mask branch is from the image branch, which does not learn from it."""
+    """Distance of the mask branch from the image branch, which does not learn from this term."""
     augmentation: Weight = 1.0
-    """What the mask branch misses of an image as the image branch estimates it."""
+    """Error of the mask branch on an image estimated by the image branch."""
     augmentation_from: Share = 1 / 3
-    """Share of all steps after which that term begins."""
+    """Share of all steps after which that term starts."""
     augmentation_time: Share = 0.2
-    """Share of all times, from the data, at which it counts: later the estimate is of little worth."""
+    """Share of all times, from the data end, at which it counts: at later times the estimate is worth little."""
 
     def __post_init__(self) -> None:
         if not self.mask:

@@ -119,7 +119,7 @@ def train_vae(run: Run, options: TrainVAEOptions) -> None:
 
 
 def _for_channels(init: InitialWeights[VAEConfig], channels: int, source: str) -> InitialWeights[VAEConfig]:
-    """A VAE of colour images as one of grey ones; DataError for any other number of channels."""
+    """Turn a VAE of colour images into one of grey images; DataError for any other change of channels."""
     theirs = init.config.in_channels
     if channels != 1:
         raise DataError(
@@ -143,7 +143,7 @@ def latent_space(model: VAE, loop: Loop, slices: Slices) -> LatentSpace:
 def standardizing(channels: Tensor) -> LatentSpace:
     """The space in which each channel, seen in N values (c, N), has mean 0 and standard deviation 1.
 
-    A channel that the VAE hardly uses is not blown up: no deviation counts for less than `UNUSED` of the largest.
+    A channel that the VAE hardly uses is not amplified: no deviation counts as less than `UNUSED` of the largest.
     """
     std = channels.std(dim=1, correction=0)
     std = std.clamp(min=max(UNUSED * float(std.max()), 1e-6))

@@ -27,7 +27,7 @@ class VAELosses(Options, frozen=True):
     perceptual: Weight = 0.0
     """Weight of the distance between the built-in fixed features."""
     adversarial: Weight = 0.0
-    """Weight of the patch discriminator's judgement, relative to the gradient of the other terms."""
+    """Weight of the patch discriminator's term, relative to the gradient of the other terms."""
 
     def __post_init__(self) -> None:
         if not any((self.pixel, self.gradient, self.laplacian, self.ssim, self.perceptual)):

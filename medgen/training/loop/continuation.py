@@ -1,4 +1,4 @@
-"""Going on with a training that was stopped: as it was, with changes that were asked for, or straight to its end."""
+"""Resuming a training that was stopped: unchanged, with requested changes, or by finishing at once."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ IMPLIED = {"loop.vae_precision": "loop.precision", "loop.sharded": PROCESSES}
 
 @dataclass(frozen=True)
 class Wish:
-    """What the call says about a saved state."""
+    """What the user asks to do with a saved state."""
 
     changes: Mapping[str, Any] = field(default_factory=dict)
-    """Values by dotted key that are to hold from here on, of options of the loop and of `processes`."""
+    """New values, by dotted key, for options of the loop and for `processes`, in force from here on."""
     finish: bool = False
-    """Train no further: the model as it stands."""
+    """Train no further: write the model as it is."""
 
     def check(self, processes: int, *, fresh: bool) -> None:
         """UsageError if the wish contradicts itself, a fresh start, or the number of processes."""
@@ -39,7 +39,7 @@ class Wish:
 
 
 class Change(NamedTuple):
-    """One thing that is not as it was."""
+    """One setting that differs from before."""
 
     name: str
     was: Any
@@ -63,19 +63,19 @@ class Continuation:
     changes: tuple[Change, ...] = ()
 
     def steps(self, asked: int) -> int:
-        """How many steps there are in all; ConfigError if more are done than were asked for."""
+        """Total number of steps; ConfigError if more are done than were asked for."""
         if not self.finish and asked < self.progress.step:
             raise ConfigError(f"loop.steps = {asked}, but {self.progress.step} steps are done; give more, or --finish")
         return self.progress.step if self.finish else asked
 
     def told(self, asked: int) -> str:
-        """From where it goes on, and what is not as it was, in words."""
+        """Where it resumes and what has changed, in words."""
         how = f" ({_told(self.changes)})" if self.changes else ""
         return f"{'finishing' if self.finish else 'going on'} after step {self.progress.step} of {asked}{how}"
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """The configuration for the provenance: with what held earlier, and how many steps of all were done."""
+        """The configuration for the provenance, with earlier settings and how many of all steps were done."""
         facts: dict[str, Any] = {"earlier": list(self.earlier)} if self.earlier else {}
         if self.finish:
             facts["finished_after"] = self.progress.step
@@ -83,7 +83,7 @@ class Continuation:
 
 
 def continuation(resume: ResumeFile, wish: Wish) -> Continuation:
-    """What the saved state, if there is one, the present training and the wish make together.
+    """Combine the saved state, if there is one, with the present training and the wish.
 
     ConfigError if the state is of another training, InputMissingError if there is none but the wish needs one.
     """
@@ -116,7 +116,7 @@ def _refusal(resume: ResumeFile, step: int, refused: list[Change]) -> str:
 
 
 def _told(changes: Sequence[Change]) -> str:
-    """At most five of the changes in words, without those that only come along."""
+    """At most five of the changes in words, without those that merely follow from others."""
     leading = [change for change in changes if change.name not in IMPLIED] or changes
     return "; ".join(list(dict.fromkeys(map(str, leading)))[:5])
 
@@ -132,7 +132,7 @@ def _as_json(identity: Identity) -> Any:
 
 
 def _changes(then: Any, now: Any, name: str = "") -> Iterator[Change]:
-    """Each leaf that is not the same."""
+    """Each leaf that differs."""
     if isinstance(then, dict) and isinstance(now, dict):
         for key in sorted(then.keys() | now.keys()):
             yield from _changes(then.get(key), now.get(key), f"{name}.{key}" if name else key)

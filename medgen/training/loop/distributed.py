@@ -20,12 +20,12 @@ from medgen.training.data.step import Batch, Step
 
 @dataclass(frozen=True)
 class World:
-    """One process among all; alone unless torchrun says otherwise."""
+    """The current process among all; the only one unless torchrun started more."""
 
     rank: int = 0
     size: int = 1
     _messages: Any = None
-    """Group on the CPU for small messages, so that a GPU need not be waited for."""
+    """Group on the CPU for small messages, so that they need not wait for a GPU."""
 
     @property
     def first(self) -> bool:
@@ -41,7 +41,7 @@ class World:
         return bool(message.item())
 
     def all(self, value: int) -> list[int]:
-        """The number that each process gives, by rank."""
+        """Each process's number, by rank."""
         if self.size == 1:
             return [value]
         gathered = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
@@ -49,7 +49,7 @@ class World:
         return [int(number) for number in gathered]
 
     def mean(self, values: Tensor) -> Tensor:
-        """Mean over all processes of a tensor on the CPU."""
+        """Mean of a CPU tensor over all processes."""
         if self.size == 1:
             return values
         total = values.clone()
@@ -57,16 +57,16 @@ class World:
         return total / self.size
 
     def collect(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Put sharded tensors together on the CPU of the first process; all must call, the others get nothing."""
+        """Gather sharded tensors on the CPU of the first process; all processes must call, the others get nothing."""
         collected = {}
-        for name, tensor in tensors.items():  # one by one: all of them may be more than a GPU holds
+        for name, tensor in tensors.items():  # one by one: together they may not fit on a GPU
             full = whole(tensor).cpu() if _sharded(tensor) else tensor
             if self.first:
                 collected[name] = full
         return collected
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have reached this call."""
         if self.size > 1:
             dist.barrier(group=self._messages)
 
@@ -109,16 +109,16 @@ class AsModule(nn.Module):
         self.function = function
 
     def forward(self, batch: Batch, step: Step) -> Any:
-        """Whatever the loss returns."""
+        """Return the loss's result."""
         return self.function(batch, step)
 
 
 def replicate(
     network: nn.Module, loss: Callable[..., Any], world: World, idle_weights: bool = False
 ) -> Callable[..., Any]:
-    """Let every process hold the network and, after the backward pass of the loss that is returned, the mean gradient.
+    """Replicate the network in every process; after the returned loss's backward pass each holds the mean gradient.
 
-    `idle_weights`: weights may have no part in the loss, others in each process.
+    `idle_weights`: some weights may not contribute to the loss, and which ones may differ between processes.
     """
     if world.size == 1:
         return loss
@@ -128,14 +128,13 @@ def replicate(
 def shard(
     network: nn.Module, loss: Callable[..., Any], world: World, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> AsModule:
-    """Let every process hold its part of each weight, gradient and optimizer state (Rajbhandari et al. 2020, ZeRO-3).
+    """Shard each weight, gradient and optimizer state over all processes (Rajbhandari et al. 2020, ZeRO-3).
 
-    Parts are float32. The weights of units travel and are used in `dtype`, their gradients are added up in float32;
-    what lies between units is little, and stays float32 for mixed precision to convert.
+    Shards are float32. The weights of units are gathered and used in `dtype`, and their gradients are summed in
+    float32. The few weights outside units stay float32, for mixed precision to convert.
 
-    The weights of the network become DTensors, so the optimizer has to be made afterwards. Only inside the loss that is
-    returned, and inside `gathered`, can the network be used. Weights may have no part in the loss if that is so in all
-    processes.
+    The weights of the network become DTensors, so the optimizer has to be made afterwards. The network can be used
+    only inside the returned loss and inside `gathered`. A weight may be unused in the loss if all processes agree.
     """
     try:
         from torch.distributed.device_mesh import init_device_mesh
@@ -155,7 +154,7 @@ def shard(
 
 @contextlib.contextmanager
 def gathered(loss: Callable[..., Any]) -> Iterator[None]:
-    """Let the network of a loss, if it is sharded, be called by itself inside the block, by all processes together."""
+    """Allow direct calls of a loss's network inside the block, even if it is sharded; all processes must call it."""
     root: Any = loss if isinstance(loss, AsModule) else None
     if root is not None:
         root.unshard()
@@ -168,7 +167,7 @@ def gathered(loss: Callable[..., Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def gradients_stay_here(*losses: Any) -> Iterator[None]:
-    """Leave gradients unexchanged inside the block; sharded ones are exchanged always, since whole ones take room."""
+    """Do not exchange gradients inside the block; sharded ones always are, since whole ones would take memory."""
     with contextlib.ExitStack() as stack:
         for loss in losses:
             if isinstance(loss, DistributedDataParallel):
@@ -177,17 +176,17 @@ def gradients_stay_here(*losses: Any) -> Iterator[None]:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Put a tensor together if it is sharded; all processes must call."""
+    """The whole of a tensor, gathered if it is sharded; all processes must call."""
     return tensor.full_tensor() if _sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The part of a tensor that lies in this process, in place; all of it if it is not sharded."""
+    """The current process's part of a tensor, sharing its memory; all of it if it is not sharded."""
     return tensor.to_local() if _sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def cut(value: Tensor, like: Tensor) -> Tensor:
-    """Lay a whole tensor out as `like` is: this process's part of it if that is sharded."""
+    """Distribute a whole tensor as `like` is: this process's part of it if `like` is sharded."""
     if not _sharded(like):
         return value
     from torch.distributed.tensor import distribute_tensor

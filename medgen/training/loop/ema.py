@@ -20,13 +20,13 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after `step` (from 0)."""
+        """Update the average with the weights after `step` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.average, self._live, 1 - decay)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Let the model hold the average inside the block."""
+        """Give the model the average weights inside the block."""
         self._exchange()
         try:
             yield

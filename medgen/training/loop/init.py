@@ -1,4 +1,4 @@
-"""Weights to begin from: a model of medgen, or a VAE folder in the layout of diffusers."""
+"""Initial weights: a medgen model, or a VAE folder in the layout of diffusers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from medgen.nets.options import VAEConfig
 
 @dataclass(frozen=True)
 class InitialWeights(Generic[OptionsT]):
-    """The network that a training goes out from."""
+    """The network that a training starts from."""
 
     config: OptionsT
     weights: dict[str, Tensor]

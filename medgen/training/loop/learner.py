@@ -1,4 +1,4 @@
-"""What is special to one kind of model; everything else about training it is the loop's."""
+"""What is specific to one kind of model; the loop does everything else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Learner(abc.ABC):
     discriminator: nn.Module | None = None
     """A second network with an optimizer of its own, such as a discriminator."""
     idle_weights: bool = False
-    """Whether weights of the model may have no part in a loss; several processes must then look for them each time."""
+    """Whether a loss may leave some weights unused; several processes must then look for these at each step."""
 
     @abc.abstractmethod
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, Parts]:

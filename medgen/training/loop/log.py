@@ -1,4 +1,4 @@
-"""Where a training tells how it goes: to the console, a JSON-lines file and TensorBoard."""
+"""Where a training reports its progress: to the console, a JSON-lines file and TensorBoard."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medgen.errors import OutputError, StorageError, UnavailableError
 class Log:
     """Figures by step, to `file` (one JSON object a line) and `tensorboard` (a folder); either may be None.
 
-    A file that the same training `run` began is gone on with: lines after step `start` are taken back.
+    A file begun by the same training `run` is continued: lines after step `start` are removed.
     Any other file is kept: OutputError unless `force`.
     """
 

@@ -77,7 +77,7 @@ class Loop:
         self.total = options.batch_size * options.accumulate * self.world.size
 
     def run(self, begun: Progress) -> None:
-        """Go from what is done to the end; the state after `begun.step` > 0 steps comes from the resume file.
+        """Train from `begun` to the end; where `begun.step` > 0, the state is loaded from the resume file.
 
         Raises Terminated or KeyboardInterrupt after a signal, with the state saved, and TrainingFailed on figures
         that are not finite or diverge, with the last good state kept.
@@ -123,7 +123,7 @@ class Loop:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Let the model hold the average weights, in evaluation mode, inside the block; all processes must enter it."""
+        """Give the model the average weights, in evaluation mode, inside the block; all processes must enter it."""
         self.learner.model.eval()
         with self.average.in_place() if self.average else contextlib.nullcontext(), gathered(self._loss):
             yield
@@ -131,7 +131,7 @@ class Loop:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Mean loss and parts over the same validation samples, noise and times at each call, with the average weights.
+        """Mean loss and its parts with the average weights, over the same samples, noise and times at each call.
 
         Empty without a validation source. TrainingFailed if the loss is not finite.
         """
@@ -162,7 +162,7 @@ class Loop:
         return self._trained
 
     def _batches(self, first: int) -> Generator[Batch, None, None]:
-        """All batches of step `first` and those after it, in their order."""
+        """All batches from step `first` on, in order."""
         steps = itertools.product(range(first, self.options.steps), range(self.options.accumulate))
         batches = (self._read(self._place(index, part)) for index, part in steps)
         return read_ahead(batches) if self.device.type in READ_AHEAD else batches
@@ -227,7 +227,7 @@ class Loop:
         return self.source.faulty(range(self._origin + index * self.total, self._origin + (index + 1) * self.total))
 
     def _advise(self, fault: str | None) -> str:
-        """What to do after a step that failed."""
+        """Advice to the user after a step that failed."""
         kept = self.resume.kept()
         if fault:
             return f"{fault}; mend or leave out that case ({kept})"
@@ -246,7 +246,7 @@ class Loop:
         return f"loss {figures['loss']:.4g}" if "loss" in figures else ""
 
     def _networks(self) -> list[nn.Module]:
-        """Those that are trained, the learner's model first."""
+        """The networks being trained, the learner's model first."""
         learner = self.learner
         return [learner.model, *([learner.discriminator] if learner.discriminator is not None else [])]
 

@@ -1,4 +1,4 @@
-"""Gradients in, weights moved: clipping, the scale that float16 needs, and steps that are left out."""
+"""From gradients to weight updates: clipping, the loss scale that float16 needs, and skipped steps."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ GROWTH_STEPS = 2000
 
 
 class LossScale:
-    """Factor that lifts gradients above float16's smallest numbers (Micikevicius et al. 2018, 3.2), found as it goes.
+    """Dynamic factor that lifts gradients above float16's smallest numbers (Micikevicius et al. 2018, 3.2).
 
-    It is halved when a gradient overflows, and doubled after `GROWTH_STEPS` steps in which none did. All of it stays
-    on the device, so that a GPU is not waited for.
+    It is halved when a gradient overflows, and doubled after `GROWTH_STEPS` steps in which none did. It stays on
+    the device, so that nothing waits for a GPU.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -29,24 +29,24 @@ class LossScale:
         self.passed = torch.tensor(0.0, device=device)
 
     def update(self, overflown: Tensor) -> None:
-        """Take in whether a gradient was not finite, a scalar of 0 or 1."""
+        """Adapt to whether a gradient was not finite, a scalar of 0 or 1."""
         self.passed = (self.passed + 1) * (1 - overflown)
         grown = self.passed == GROWTH_STEPS
         self.factor = torch.where(overflown > 0, self.factor / 2, torch.where(grown, self.factor * 2, self.factor))
         self.passed = torch.where(grown, 0.0, self.passed)
 
     def state(self) -> dict[str, Tensor]:
-        """What a training that goes on needs of it."""
+        """What a resumed training needs of it."""
         return {"loss_scale.factor": self.factor, "loss_scale.passed": self.passed}
 
     def load(self, packed: Mapping[str, Tensor]) -> None:
-        """Take the state back, if there is one; without it (the training was in another precision) begin again."""
+        """Restore the state; where there is none (the training was in another precision), begin anew."""
         self.factor = packed.get("loss_scale.factor", self.factor).to(self.factor.device)
         self.passed = packed.get("loss_scale.passed", self.passed).to(self.passed.device)
 
 
 class Optimizers:
-    """An optimizer for each network, the learner's model first; all are moved in a step, or none is."""
+    """An optimizer for each network, the learner's model first; a step updates all networks or none."""
 
     def __init__(
         self, networks: Sequence[nn.Module], options: LoopOptions, device: torch.device, dtype: torch.dtype
@@ -66,7 +66,7 @@ class Optimizers:
         (loss * self.scale.factor if self.scale else loss).backward()  # type: ignore[no-untyped-call]
 
     def step(self, rate: float) -> dict[str, Tensor]:
-        """Clip the model's gradient and move all weights at this learning rate; returns figures to watch, scalars.
+        """Clip the model's gradient and update all weights at this learning rate; returns scalar figures to watch.
 
         If a gradient of any network is not finite, the step is left out: no weight and no moment changes. The device
         sees to that by itself, so that a GPU is not waited for.

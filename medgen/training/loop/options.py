@@ -21,7 +21,7 @@ Share = Annotated[float, Meta(ge=0, lt=1)]
 
 
 class LoopOptions(Options, frozen=True):
-    """How the weights are moved; a step is one update, of batch_size * accumulate * processes samples."""
+    """How the weights are updated; a step is one update, on batch_size * accumulate * processes samples."""
 
     steps: Annotated[int, option("Updates of the weights.", group=TRAINING, ge=1)] = 10_000
     batch_size: Annotated[int, option("Samples at once, in each process.", group=TRAINING, ge=1)] = 8
@@ -36,18 +36,18 @@ class LoopOptions(Options, frozen=True):
     decay: Literal["constant", "cosine"] = "constant"
     """What the learning rate does after warm-up; cosine ends at 0."""
     clip: Weight = 1.0
-    """Largest norm of all gradients together; 0 = no limit."""
+    """Largest norm of all gradients combined; 0 = no limit."""
     ema: Share = 0.999
     """Decay of the moving average of the weights, which rises to this over the first steps; 0 = none."""
     precision: Precision = "auto"
     """Type of matrix products; auto takes bfloat16 where it is clearly faster for this network on this machine."""
     channels_last: bool = False
     compile: bool = False
-    """Compile the networks: pays on a GPU in long trainings."""
+    """Compile the networks: pays off in long trainings on a GPU."""
     checkpoint: bool = False
-    """Compute what a block holds once more in the backward pass instead of keeping it: slower, in far less memory."""
+    """Recompute a block's activations in the backward pass instead of keeping them: slower, but far less memory."""
     sharded: bool = False
-    """Lay weights, gradients and optimizer state out over the processes of torchrun, for what one GPU cannot hold."""
+    """Shard weights, gradients and optimizer state over torchrun's processes, for models too large for one GPU."""
     validate_every: Size = 1000
     """Steps between validations; 0 = only at the end."""
     validation_samples: Count = 256
@@ -55,16 +55,16 @@ class LoopOptions(Options, frozen=True):
     save_every: Size = 1000
     """Steps between saves of the resume state; 0 = by time only."""
     save_minutes: Weight = 10.0
-    """Minutes after which it is saved in any case, looked at when a line is logged; 0 = by steps only."""
+    """Minutes after which it is saved in any case, checked when a line is logged; 0 = by steps only."""
 
     @property
     def rising(self) -> int:
-        """Steps of warm-up: fewer than asked for in a training that is shortened."""
+        """Steps of warm-up: fewer than asked for if the training is too short for them."""
         return min(self.warmup, self.steps // 2)
 
 
 class TrainingOptions(Options, frozen=True):
-    """What the options of every training begin with."""
+    """Options common to every training."""
 
     loop: LoopOptions = LoopOptions()
     seed: Annotated[int, SEED] = 0
@@ -75,11 +75,11 @@ class OfSlices(Protocol):
 
     @property
     def seed(self) -> int:
-        """Of the draw."""
+        """Seed of the draw."""
 
     @property
     def balance(self) -> Balance | None:
-        """How often which slices are drawn; None: all alike."""
+        """How often each group of slices is drawn; None: all equally."""
 
 
 IRRELEVANT = ("checkpoint", "validate_every", "log_every", "save_every", "save_minutes")
@@ -87,9 +87,9 @@ IRRELEVANT = ("checkpoint", "validate_every", "log_every", "save_every", "save_m
 
 
 def decisive(options: TrainingOptions, precisions: Mapping[str, str], processes: int) -> dict[str, Any]:
-    """What of `options` decides the result, for provenance and for telling whether a training can go on.
+    """The part of `options` that decides the result, for the provenance and to check whether a training can resume.
 
-    Paths and the seed stand elsewhere in the provenance; `precisions` are what "auto" came to, by their names.
+    Paths and the seed are elsewhere in the provenance; `precisions` are what "auto" chose, by option name.
     """
     config = {name: value for name, value in plain(options).items() if name not in ("init", "vae", "seed")}
     loop = {name: value for name, value in config["loop"].items() if name not in IRRELEVANT}

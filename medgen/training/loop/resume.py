@@ -1,4 +1,4 @@
-"""The state of an unfinished training, beside its output: `OUT.resume`, a safetensors file that appears whole."""
+"""The state of an unfinished training, beside its output: `OUT.resume`, a safetensors file written atomically."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ DISCRIMINATOR = "opponent."
 
 
 class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a training is: only the same one may go on."""
+    """What identifies a training: a state can be resumed only by the same training."""
 
     version: str
     command: str
     seed: int
     config: dict[str, Any]
     data: dict[str, str]
-    """Digests of the inputs by their id."""
+    """Digests of the inputs, by id."""
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -40,9 +40,9 @@ class Progress(msgspec.Struct, frozen=True):
 
     step: int = 0
     samples: int | None = None
-    """Samples taken so far; None (in states of medgen 0.1): as many as steps of the present size take."""
+    """Samples taken so far; None (in states of medgen 0.1): all steps had the present size."""
     left_out: tuple[int, ...] = ()
-    """Numbers of the steps, from 0, that moved nothing because a gradient was not finite."""
+    """Numbers of the steps, from 0, that changed no weight because a gradient was not finite."""
 
 
 class ResumeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,9 +55,9 @@ class ResumeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     samples: int | None = None
     left_out: tuple[int, ...] = ()
     earlier: tuple[dict[str, Any], ...] = ()
-    """What was otherwise before: `until` a step, the values that options had."""
+    """Earlier settings: `until` which step, and the values that options had."""
     log: str = ""
-    """Under which id its log was begun; "" in states of medgen 0.1."""
+    """The id under which its log was begun; "" in states of medgen 0.1."""
     schema: str = RESUME_SCHEMA
 
     @property
@@ -90,7 +90,7 @@ class State:
         return self.header.checksums is not None
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of them; DataError if one is damaged, or a weight is not finite."""
+        """All tensors; DataError if one is damaged, or a weight is not finite."""
         with _fresh_start():
             tensors = read_tensors(self.path, self.header, self.header.tensors)
             if name := not_finite(_weights(tensors)):
@@ -99,7 +99,7 @@ class State:
 
 
 def resume_path(output: Path) -> Path:
-    """Where the state of the training that makes `output` lies."""
+    """Path of the state of the training that makes `output`."""
     return output.with_name(f"{output.name}.resume")
 
 
@@ -115,7 +115,7 @@ class ResumeFile:
 
     @property
     def path(self) -> Path:
-        """Where the state lies."""
+        """Path of the state."""
         return resume_path(self.output)
 
     def step(self) -> int:
@@ -123,9 +123,9 @@ class ResumeFile:
         return State.open(self.path).record.step if self.path.exists() else 0
 
     def save(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
-        """Replace the saved state; a kill at any moment leaves the old one or the new one.
+        """Replace the saved state; a kill at any moment leaves either the old or the new one.
 
-        DataError for weights that are not finite, StorageError where there is no room: the old state is kept then.
+        DataError for weights that are not finite, StorageError if the disk is full; both leave the old state in place.
         """
         if name := not_finite(_weights(tensors)):
             raise DataError(
@@ -155,13 +155,13 @@ class ResumeFile:
         return f"the state after step {step} is kept in {self.path}" if step else "no state had been saved yet"
 
     def remove(self) -> None:
-        """Forget the saved state, and what a kill during a save may have left."""
+        """Delete the saved state, and what a kill during a save may have left."""
         self.path.unlink(missing_ok=True)
         remove_abandoned(self.path)
 
 
 def pack(model: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Everything that training changes, as one flat dict of tensors."""
+    """Everything that training changes, in one flat dict of tensors."""
     packed = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     packed.update({f"average.{name}": tensor for name, tensor in average.items()})
     for index, moments in optimizer.state_dict()["state"].items():
@@ -172,10 +172,10 @@ def pack(model: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[st
 def unpack(
     packed: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor]
 ) -> None:
-    """Put what `pack` took back in its place."""
+    """Restore what `pack` collected."""
     state = model.state_dict()
     model.load_state_dict({name: cut(tensor, state[name]) for name, tensor in below(packed, "model.").items()})
-    averaged = below(packed, "average.") or below(packed, "model.")  # one that was not kept begins with the weights
+    averaged = below(packed, "average.") or below(packed, "model.")  # without a saved average, start from the weights
     for name, tensor in average.items():
         tensor.copy_(cut(averaged[name], tensor))
     weights = optimizer.param_groups[0]["params"]
@@ -188,7 +188,7 @@ def unpack(
 
 
 def _weights(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All but the optimizers' moments, which may overflow without harm."""
+    """All tensors but the optimizers' moments, which may overflow without harm."""
     return {
         name: tensor for name, tensor in packed.items() if not name.removeprefix(DISCRIMINATOR).startswith("optimizer.")
     }

@@ -43,7 +43,7 @@ SourceT = TypeVar("SourceT", bound=BatchSource)
 
 @dataclass(frozen=True)
 class Run:
-    """One training as it was called: what it reads and writes, and where."""
+    """One training run as requested: what it reads and writes, and where."""
 
     command: str
     source: str
@@ -54,9 +54,9 @@ class Run:
     tensorboard: Path | None = None
     force: bool = False
     fresh: bool = False
-    """Start over even if there is a state to go on from."""
+    """Start over even if there is a saved state to resume."""
     wish: Wish = dataclasses.field(default_factory=Wish)
-    """How to go on from a state in another way than before."""
+    """What to change when resuming from a saved state."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Training:
     reporter: Reporter
 
     def slices(self, options: OfSlices, *, masks: bool = False) -> BatchSources[Slices]:
-        """The set's slices, one by one: of its training split, and of its validation split if it has one."""
+        """The set's single slices: those of its training split, and of its validation split if it has one."""
 
         def of(split: str) -> Slices:
             return Slices(self.stored, split, options.seed, options.balance, masks=masks)
@@ -93,9 +93,9 @@ class Training:
         return True
 
     def load_vae(self, path: Path, options: TrainingOptions) -> FrozenVAE:
-        """The VAE that a learner looks through, at one precision in all processes, before and after a stop."""
+        """The frozen VAE that a learner uses, at the same precision in all processes and after resuming."""
         asked = self._kept("vae_precision", options) or options.loop.precision
-        vae = FrozenVAE.load(path, self.device, asked, tuned=False)  # a training that goes on computes as before
+        vae = FrozenVAE.load(path, self.device, asked, tuned=False)  # a resumed run computes as before
         agreed = self._agreed(vae.precision, "the VAE")
         return vae if agreed == vae.precision else FrozenVAE.load(path, self.device, agreed.name)
 
@@ -107,9 +107,9 @@ class Training:
         others: Sequence[Identified] = (),
         vae: FrozenVAE | None = None,
     ) -> Fitted:
-        """Run the loop to its end, from the saved state if there is one of this training.
+        """Run the loop to its end, from this training's saved state if there is one.
 
-        `others` are the inputs besides the set that the training begins from, `vae` that which it looks through.
+        `others` are inputs besides the set, such as initial weights; `vae` is the VAE that the learner uses.
         """
         run = self.run
         inputs: list[Identified] = [self.stored, *([vae.model] if vae else []), *others]
@@ -155,7 +155,7 @@ class Training:
         return Fitted(loop, figures, resume, provenance, inputs)
 
     def _warn_of(self, state: State, here: str) -> None:
-        """Say what the user should know of a state that is gone on from."""
+        """Tell the user what matters about the state being resumed."""
         if not state.checked:
             self.reporter.warn("the saved state has no checksums (medgen 0.1 wrote it), so damage goes unnoticed")
         if state.record.machine not in ("", here):
@@ -165,7 +165,7 @@ class Training:
             )
 
     def _kept(self, name: str, options: TrainingOptions) -> Precision | None:
-        """What "auto" came to before the training was stopped; None if it was not, or another was asked for."""
+        """What "auto" chose before the training was stopped; None if nothing is resumed or the setting has changed."""
         path = resume_path(self.run.output)
         if options.loop.precision != "auto" or self.run.fresh or not path.exists():
             return None
@@ -173,7 +173,7 @@ class Training:
         return kept
 
     def _agreed(self, choice: Choice, network: str) -> Choice:
-        """The choice of the first process, which all take."""
+        """The choice of the first process, which all processes adopt."""
         first, *others = (PRECISIONS[number] for number in self.world.all(PRECISIONS.index(choice.dtype)))
         agreed = choice if choice.dtype == first else Choice(first, "as in the first process")
         if unlike := [str(rank) for rank, other in enumerate(others, start=1) if other != first]:
@@ -193,9 +193,9 @@ class Training:
         figures: dict[str, float],
         part: str = "",
     ) -> None:
-        """Write the model, then forget the resume state; figures join the facts and the report.
+        """Write the model, then remove the resume state; the figures go into the facts and the report.
 
-        `part`: what the names of the weights begin with that are written, under the rest of their names.
+        `part`: only weights whose names begin with this prefix are written, under the rest of their names.
         """
         if self.world.first:
             weights, average = fitted.loop.weights()
@@ -219,11 +219,11 @@ class Training:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A training that has reached its end, but not yet its output."""
+    """A finished training whose output is not yet written."""
 
     loop: Loop
     figures: dict[str, float]
-    """Of the validation with the final weights; empty without a val split."""
+    """Validation figures of the final weights; empty without a val split."""
     resume: ResumeFile
     provenance: Provenance
     inputs: list[Identified]

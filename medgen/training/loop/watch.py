@@ -1,4 +1,4 @@
-"""Notice a training that fails: by losses or gradients that are not finite, or a loss that has run away."""
+"""Detect a failing training: losses or gradients that are not finite, or a loss that diverges."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LEFT_OUT = 3
 
 
 class TrainingFailed(DataError):
-    """Losses or gradients are not finite, or diverged; the last good state is still there."""
+    """Losses or gradients are not finite, or diverged; the last good state is kept."""
 
 
 class Watch:
-    """Collect each step's figures on the device, and judge them when asked, so that a GPU is seldom waited for.
+    """Collect each step's figures on the device and judge them on request, so that nothing often waits for a GPU.
 
-    `fault` names what is wrong with the data of a step, None if nothing is; `advise` says, of such a fault or None,
-    what to do. `left_out` are the numbers of the steps that were left out before.
+    `fault` names what is wrong with the data of a step, None if nothing is; `advise` turns such a fault, or None,
+    into advice. `left_out` are the numbers of steps skipped earlier.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class Watch:
 
     @property
     def suspicious(self) -> bool:
-        """Whether the latest loss ran away, so that its weights should not replace good ones."""
+        """Whether the latest loss diverged, so that its weights should not replace good ones."""
         return self._streak > 0
 
     def note(self, index: int, figures: dict[str, Tensor]) -> None:
-        """Take the figures of step `index` (from 0), scalars: "loss", "gradient_norm", "left_out" and what else."""
+        """Take the figures of step `index` (from 0), scalars: "loss", "gradient_norm", "left_out" and any others."""
         self._noted.append((index, figures))
 
     def check(self) -> None:
@@ -82,7 +82,7 @@ class Watch:
                 self._checked.append(figures)
 
     def means(self) -> dict[str, float]:
-        """Mean of each figure over the checked steps since the last call, and how many steps were ever left out."""
+        """Mean of each figure over the steps checked since the last call, and how many steps were skipped in all."""
         rows, self._checked = self._checked, []
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} if rows else {}
         return means | ({"steps_left_out": len(self.left_out)} if self.left_out else {})
