@@ -137,9 +137,11 @@ def run(arguments: Sequence[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(getattr(error, "message", ""), err=True)
             return UsageError.exit_code
-        if isinstance(error, BrokenPipeError | PipeClosed):
+        try:
+            sys.stdout.flush()
+        except OSError:  # a closed pipe, a full disk: the interpreter would fail over it once more, with 120
             _silence_stdout()
-        elif "--debug" in arguments:
+        if "--debug" in arguments and not isinstance(error, BrokenPipeError | PipeClosed):
             import traceback
 
             sys.stderr.write(visible_lines(traceback.format_exc()))

@@ -232,12 +232,14 @@ def test_a_signal_in_a_destructor_is_not_lost(number: signal.Signals, status: in
     assert (result.returncode, result.stdout) == (status, b"")
 
 
-def test_a_full_disk_is_74_and_leaves_nothing(make_set: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_74_and_leaves_nothing(make_set: Callable[..., Path], unbuffered: str) -> None:
     path = make_set(count=40, size=128)
     result = subprocess.run(
         [sys.executable, "-m", "medgen.cli.app", "merge", str(path)],
         stdout=Path("/dev/full").open("wb"),  # noqa: SIM115
         stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         check=False,
     )
     assert result.returncode == 74
