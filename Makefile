@@ -45,8 +45,7 @@ $(VENV)/.bench: $(VENV)/.test
 	touch $@
 
 demo: $(VENV)/.core
-	@$(BIN)/python -c 'import torch; print("The demo takes 6 to 10 minutes on two CPU cores with AVX2 or AVX-512, about 20 without;",\
-	  "this processor: " + torch.backends.cpu.get_cpu_capability() + ".")'
+	@echo "The demo takes 6 to 10 minutes on two CPU cores with AVX2 or AVX-512, about 20 without."
 	$(MAKE) --no-print-directory -C examples/lidc-nodule MEDGEN="$(abspath $(BIN))/medgen" OUT="$(CURDIR)/demo" all
 
 test: $(VENV)/.test

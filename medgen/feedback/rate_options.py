@@ -16,7 +16,9 @@ REAL = "real"
 class RateOptions(Options, frozen=True):
     """Who rates, what is asked of each image, and in which order."""
 
-    rater: Annotated[str, option("Who rates; each rater has a name and an order of images.", metavar="NAME")] = ""
+    rater: Annotated[str, option("Who rates; each rater sees the images in an order of their own.", metavar="NAME")] = (
+        ""
+    )
     aspects: Annotated[
         tuple[Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_ -]*$")], ...],
         option("What is rated from 1 to 5, such as realism,anatomy,agreement.", metavar="NAME,..."),
@@ -30,6 +32,8 @@ class RateOptions(Options, frozen=True):
     seed: Annotated[int, SEED] = 0
 
     def __post_init__(self) -> None:
+        if not self.rater.isprintable():
+            raise UsageError("--rater: a name is one line of printable characters")
         if not self.aspects or len(set(self.aspects)) < len(self.aspects):
             raise UsageError("--aspects: name at least one, each once")
         if REAL in self.aspects:

@@ -26,6 +26,7 @@ from typing import Self
 
 from medgen.errors import DataError, InputMissingError, OutputError, StorageError
 from medgen.feedback.rate_options import REAL
+from medgen.imaging.labels.rows import RowWriter, bare
 
 COLUMNS = ("set", "rater", "case", "other", "aspect", "value")
 SET_DIGITS = 16
@@ -59,7 +60,9 @@ class Rating:
         return replace(self, case=self.other, other=self.case, value=turned)
 
     def fault(self) -> str:
-        """What is wrong with the value; "" if nothing is."""
+        """What is wrong with the rating; "" if nothing. A line break would hide where a crash has cut a line."""
+        if any(mark in cell for cell in self.key for mark in "\r\n"):
+            return "a name or id holds a line break"
         if self.value is None:
             return ""
         allowed = (0.0, 0.5, 1.0) if self.other else (0.0, 1.0) if self.aspect == REAL else (1.0, 2.0, 3.0, 4.0, 5.0)
@@ -115,7 +118,7 @@ def parse_ratings(data: bytes, name: str) -> Ratings:
 def _rating(row: list[str], where: str) -> Rating:
     if len(row) != len(COLUMNS):
         raise DataError(f"{where}: {len(row)} fields, expected {len(COLUMNS)}; correct or delete the line")
-    of_set, rater, case, other, aspect, text = row
+    of_set, rater, case, other, aspect, text = map(bare, row)
     try:
         rating = Rating(of_set, rater, case, other, aspect, float(text) if text else None)
     except ValueError:
@@ -163,7 +166,7 @@ class RatingsFile:
 
     def _append(self, row: tuple[str, ...]) -> None:
         line = io.StringIO(newline="")
-        csv.writer(line, lineterminator="\n").writerow(row)
+        RowWriter(line).write(row)
         data, before = line.getvalue().encode(), os.fstat(self._file).st_size
         try:
             written = os.write(self._file, data)

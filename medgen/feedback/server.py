@@ -150,7 +150,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if self.path == "/rate":
                 said = msgspec.json.decode(body, type=_Rate)
-                self._send_json(self.server.session.rate(said.position, said.aspect, said.value))
+                told = self.server.session.rate(said.position, said.aspect, said.value)
+                self.server.failure = None  # what could not be written before can be now
+                self._send_json(told)
             elif self.path == "/undo":
                 msgspec.json.decode(body, type=_Undo)
                 self._send_json(self.server.session.undo())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "compare-models"
 
 def test_two_ways_to_sample_end_in_one_report(tiny: Path, tmp_path: Path) -> None:
     settings = {
-        "MEDGEN": f"{sys.executable} -m medgen.cli.app",
+        "MEDGEN": f"{shlex.quote(sys.executable)} -m medgen.cli.app",
         "OUT": tmp_path,
         "MODEL_A": tiny / "model.safetensors",
         "MODEL_B": tiny / "model.safetensors",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -61,7 +62,7 @@ def test_a_normalized_set_is_the_images_set_with_other_images(tiny: Path, images
 def test_pipes_give_what_files_give(tiny: Path, images: Path, tmp_path: Path) -> None:
     assert run(normalize(tiny, images, tmp_path / "g.h5")) == 0
     assert run(["anomaly-map", str(images), str(tmp_path / "g.h5"), "-o", str(tmp_path / "file.h5")]) == 0
-    medgen = f"{sys.executable} -m medgen.cli.app"
+    medgen = f"{shlex.quote(sys.executable)} -m medgen.cli.app"
     words = " ".join(normalize(tiny, images, "-"))
     command = f"set -o pipefail; {medgen} {words} | {medgen} anomaly-map {images} - -o {tmp_path / 'pipe.h5'}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=240, check=False)

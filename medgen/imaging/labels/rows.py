@@ -52,7 +52,7 @@ def read_rows(file: Path, synonyms: Mapping[str, str] | None = None) -> Rows:
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(stream)
-            header = [_bare(name) for name in next(reader, [])]
+            header = [bare(name) for name in next(reader, [])]
             columns = _columns(file, header, synonyms or {})
             for cells in reader:
                 if len(cells) != len(columns):
@@ -63,7 +63,7 @@ def read_rows(file: Path, synonyms: Mapping[str, str] | None = None) -> Rows:
                     )
                     faults.append((reader.line_num, f"{file}, row {reader.line_num}: {told}"))
                     continue
-                rows.append((reader.line_num, dict(zip(columns, map(_bare, cells), strict=True))))
+                rows.append((reader.line_num, dict(zip(columns, map(bare, cells), strict=True))))
     except FileNotFoundError:
         raise InputMissingError(f"{file}: no such file") from None
     except OSError as error:
@@ -86,7 +86,7 @@ def _shielded(text: str) -> bool:
     return core != core.strip() or (bool(_FORMULA.match(core)) and not _NUMBER.fullmatch(core))
 
 
-def _bare(cell: str) -> str:
+def bare(cell: str) -> str:
     """The text of a cell, without an apostrophe that shields it, or spaces around it."""
     return cell[1:] if cell.startswith("'") and _shielded(cell) else cell.strip()
 

@@ -24,7 +24,8 @@ def rating(
 def test_what_is_added_is_read(tmp_path: Path) -> None:
     said = [
         rating("a", 1),
-        rating('b, or "not"', 5, "Dr. Ö\nX"),
+        rating('b, or "not"', 5, " =Dr. Ö'"),
+        rating("'=c", 2, "+1"),
         rating("a", 0.5, other="b"),
         rating("a", 0, aspect="real"),
     ]
@@ -35,6 +36,17 @@ def test_what_is_added_is_read(tmp_path: Path) -> None:
     assert read.values == {one.key: one.value for one in said}
     assert not read.half_line
     assert read.replaced == 0
+
+
+def test_no_spreadsheet_takes_a_name_for_a_formula(tmp_path: Path) -> None:
+    with RatingsFile(tmp_path / "r.csv") as file:
+        file.add(rating("=HYPERLINK(1)", 1, "@rater"))
+    assert (tmp_path / "r.csv").read_text().splitlines()[1] == "f00d,'@rater,'=HYPERLINK(1),,overall,1"
+
+
+def test_a_line_break_in_a_name_is_refused() -> None:
+    assert rating("a", 3, "two\nlines").fault()
+    assert rating("a\rb", 3).fault()
 
 
 def test_the_last_one_counts_and_one_without_a_value_takes_it_back(tmp_path: Path) -> None:
@@ -68,9 +80,10 @@ def test_half_a_line_is_removed_wherever_a_crash_cut_it(tmp_path: Path, cut: int
         whole = path.stat().st_size
         file.add(rating("second"))
     os.truncate(path, path.stat().st_size - cut)
-    assert read_ratings(path).half_line == (path.stat().st_size > whole)
+    assert path.stat().st_size > whole
+    assert read_ratings(path).half_line
     with RatingsFile(path) as file:
-        assert file.repaired == (cut < 24)
+        assert file.repaired
         assert [key[2] for key in file.ratings.values] == ["first"]
         file.add(rating("third"))
     assert [key[2] for key in read_ratings(path).values] == ["first", "third"]

@@ -123,6 +123,12 @@ def test_what_cannot_be_said_is_refused(ours: Path, tmp_path: Path, position: in
     assert read_ratings(tmp_path / "r.csv").values == {}
 
 
+def test_a_rater_has_a_name_of_one_line() -> None:
+    assert options(rater="Dr. Ö. O'Hara").rater
+    with pytest.raises(UsageError, match="--rater"):
+        options(rater="two\nlines")
+
+
 @pytest.mark.parametrize("aspects", [(), ("a", "a"), (REAL,)])
 def test_aspects_are_named_once_and_real_is_not_theirs(aspects: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match="--aspects"):
