@@ -94,7 +94,7 @@ def command(
 
     from medgen.artifacts.provenance import Identified, derive
     from medgen.config import plain
-    from medgen.inference.asking import Asked
+    from medgen.inference.conditions.asking import Asked
     from medgen.inference.generate import Generator
     from medgen.models.trained import Denoiser, FrozenVAE
     from medgen.nets.compute import resolve_device

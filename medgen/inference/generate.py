@@ -18,9 +18,9 @@ from medgen.diffusion.options import Objective, ScheduleConfig
 from medgen.diffusion.sampling import sample
 from medgen.diffusion.schedules import Schedule
 from medgen.errors import DataError
-from medgen.inference.conditions import Vectors
+from medgen.inference.conditions.requests import Requests, as_condition
+from medgen.inference.conditions.vectors import Vectors
 from medgen.inference.generate_options import GenerateOptions
-from medgen.inference.requests import Requests, as_condition
 from medgen.models.trained import Denoiser, FrozenVAE, check_pair
 from medgen.nets.condition import Condition
 

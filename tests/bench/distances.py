@@ -19,7 +19,7 @@ from medgen.diffusion.objectives import target
 from medgen.diffusion.options import Objective, SamplerName, SamplingOptions, ScheduleConfig, Spacing
 from medgen.diffusion.sampling import sample
 from medgen.diffusion.schedules import Schedule
-from medgen.inference.conditions import read_csv
+from medgen.inference.conditions.vectors import read_csv
 from medgen.inference.generate import Generator
 from medgen.inference.generate_options import GenerateOptions
 from medgen.models.trained import Denoiser, FrozenVAE

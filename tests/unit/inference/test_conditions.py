@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from medgen.artifacts.sets import open_set
 from medgen.errors import DataError, InputMissingError, UsageError
-from medgen.inference.conditions import parse_vector, read_csv, slices_like, spread_order, vectors_like
+from medgen.inference.conditions.vectors import parse_vector, read_csv, slices_like, spread_order, vectors_like
 
 FIELDS = ("has_nodule", "x", "y")
 

@@ -11,9 +11,9 @@ from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import SPACING_NOTE
 from medgen.diffusion.samplers import SAMPLERS
 from medgen.errors import DataError, UsageError
+from medgen.inference.conditions.requests import Requests
 from medgen.inference.generate import Generator
 from medgen.inference.generate_options import GenerateOptions
-from medgen.inference.requests import Requests
 from medgen.models.trained import Denoiser, FrozenVAE
 
 CPU = torch.device("cpu")

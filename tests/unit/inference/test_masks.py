@@ -7,7 +7,7 @@ import pytest
 
 from medgen.artifacts.label_maps import BINARY
 from medgen.errors import DataError
-from medgen.inference.masks import ModelMasks, foreground_of
+from medgen.inference.conditions.masks import ModelMasks, foreground_of
 
 MASKS = ModelMasks(("background", "polyp"), (6, 8))
 

@@ -13,8 +13,8 @@ import torch
 
 from medgen.artifacts.label_maps import one_hot
 from medgen.artifacts.schema import Array
-from medgen.inference.conditions import Vectors
-from medgen.inference.masks import AskedMasks
+from medgen.inference.conditions.masks import AskedMasks
+from medgen.inference.conditions.vectors import Vectors
 from medgen.models.condition import condition_of
 from medgen.nets.condition import Condition
 

@@ -30,7 +30,7 @@ from medgen.imaging.reading import formats
 from medgen.imaging.reading.archive import enumerate_sources
 from medgen.imaging.reading.faults import NoPicture
 from medgen.imaging.reading.raster import is_jpeg
-from medgen.inference.conditions import MASK_COLUMN
+from medgen.inference.conditions.vectors import MASK_COLUMN
 
 LabelMap = npt.NDArray[np.uint8]
 """(H, W), numbers of classes."""

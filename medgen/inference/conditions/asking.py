@@ -11,8 +11,7 @@ from medgen.artifacts.provenance import Identified
 from medgen.artifacts.sets import open_set
 from medgen.errors import DataError, UsageError
 from medgen.imaging.masks.warping import WarpRange
-from medgen.inference.conditions import Vectors, parse_vector, read_csv, slices_like, spread_order, vectors_like
-from medgen.inference.masks import (
+from medgen.inference.conditions.masks import (
     AskedMasks,
     Augmentation,
     MaskOrigin,
@@ -23,7 +22,8 @@ from medgen.inference.masks import (
     masks_of_set,
     messages,
 )
-from medgen.inference.requests import Requests
+from medgen.inference.conditions.requests import Requests
+from medgen.inference.conditions.vectors import Vectors, parse_vector, read_csv, slices_like, spread_order, vectors_like
 from medgen.models.trained import Denoiser
 from medgen.reporting import Reporter
 
