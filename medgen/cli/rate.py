@@ -40,9 +40,9 @@ def command(
 
     from medgen.artifacts.sets import open_set
     from medgen.errors import UsageError
-    from medgen.feedback.ratings import RatingsFile
     from medgen.feedback.server import RatingServer
     from medgen.feedback.session import Session
+    from medgen.imaging.labels.ratings import RatingsFile
 
     console = console_of(context)
     if ratings is None:

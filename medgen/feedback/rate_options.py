@@ -8,9 +8,7 @@ from msgspec import Meta
 
 from medgen.config import SEED, Options, option
 from medgen.errors import UsageError
-
-REAL = "real"
-"""The aspect that asks whether an image is real."""
+from medgen.imaging.labels.ratings import REAL
 
 
 class RateOptions(Options, frozen=True):

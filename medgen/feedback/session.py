@@ -12,9 +12,9 @@ from medgen.artifacts.schema import Array
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError, UsageError
 from medgen.feedback.queue import Item, make_queue
-from medgen.feedback.rate_options import REAL, RateOptions
-from medgen.feedback.ratings import SET_DIGITS, Key, Rating, RatingsFile
+from medgen.feedback.rate_options import RateOptions
 from medgen.imaging.cases.options import WINDOWS
+from medgen.imaging.labels.ratings import REAL, SET_DIGITS, Key, Rating, RatingsFile
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from medgen.artifacts.sets import open_set
-from medgen.feedback.ratings import read_ratings
+from medgen.imaging.labels.ratings import read_ratings
 
 Start = Callable[..., tuple[subprocess.Popen[str], str]]
 

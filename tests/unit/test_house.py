@@ -12,8 +12,8 @@ import medgen
 ROOT = Path(medgen.__file__).parent
 FLOORS = {
     "cli": 9,
-    "report": 8,
-    "training": 7, "inference": 7, "evaluation": 7, "feedback": 7,
+    "report": 8, "feedback": 8,
+    "training": 7, "inference": 7, "evaluation": 7,
     "phantoms": 6,
     "imaging": 5,
     "models": 4,

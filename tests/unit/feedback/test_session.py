@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from medgen.artifacts.sets import open_set
 from medgen.errors import DataError, UsageError
 from medgen.feedback.queue import make_queue
-from medgen.feedback.rate_options import REAL, RateOptions
-from medgen.feedback.ratings import RatingsFile, read_ratings
+from medgen.feedback.rate_options import RateOptions
 from medgen.feedback.session import Session
+from medgen.imaging.labels.ratings import REAL, RatingsFile, read_ratings
 
 
 def options(**changes: object) -> RateOptions:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medgen.errors import DataError, InputMissingError, OutputError, StorageError
-from medgen.feedback.ratings import COLUMNS, Rating, RatingsFile, parse_ratings, read_ratings
+from medgen.imaging.labels.ratings import COLUMNS, Rating, RatingsFile, parse_ratings, read_ratings
 
 HEADER = (",".join(COLUMNS) + "\n").encode()
 

@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import Self
 
 from medgen.errors import DataError, InputMissingError, OutputError, StorageError
-from medgen.feedback.rate_options import REAL
 from medgen.imaging.labels.rows import RowWriter, bare
 
 COLUMNS = ("set", "rater", "case", "other", "aspect", "value")
 SET_DIGITS = 16
 """Of a content digest: enough to tell sets apart."""
+REAL = "real"
+"""The aspect that asks whether an image is real."""
 
 Key = tuple[str, str, str, str, str]
 """All columns but the value."""
