@@ -133,15 +133,23 @@ def _tap_sums(stride: int, like: Tensor) -> Tensor:
     return turned if stride == 1 else F.pad(turned, (1, 0)) + F.pad(turned, (0, 1))
 
 
+OPEN = 4.0
+"""Logit of a gate that is open, to 98 %, and that a gradient can still move."""
+
+
 class AttentionGate(nn.Module):
-    """Weight each position of a skip connection by what the decoder sees there (Oktay et al. 2018, eq. 1-2)."""
+    """Weight each position of a skip connection by what the decoder sees there (Oktay et al. 2018, eq. 1-2).
+
+    At first, every position passes, as there.
+    """
 
     def __init__(self, dims: int, skip_width: int, gate_width: int) -> None:
         super().__init__()
         hidden = max(1, skip_width // 2)
         self.skip = convolution(dims, skip_width, hidden, kernel=1)
         self.gate = convolution(dims, gate_width, hidden, kernel=1)
-        self.weight = convolution(dims, hidden, 1, kernel=1)
+        self.weight = zeroed(convolution(dims, hidden, 1, kernel=1))
+        nn.init.constant_(self.weight.get_parameter("bias"), OPEN)
 
     def forward(self, skip: Tensor, gate: Tensor) -> Tensor:
         """Map skip (B, C, *S) and gate (B, G, *S) to (B, C, *S)."""

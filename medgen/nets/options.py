@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta
 
@@ -16,6 +16,15 @@ Hint = Literal["sum", "concat"]
 added to those of the mask."""
 Count = Annotated[int, Meta(ge=1)]
 Size = Annotated[int, Meta(ge=0)]
+
+
+class LevelAttention(NamedTuple):
+    """What the units of a level attend to."""
+
+    attention: AttentionKind
+    """Their own positions."""
+    cross: bool
+    """The tokens of the context."""
 
 
 class SideConfig(Options, frozen=True):
@@ -40,6 +49,8 @@ class UNetConfig(Options, frozen=True):
     """Residual blocks per level on the way down; one more on the way up."""
     attention: tuple[AttentionKind, ...] = ("none", "linear", "full")
     """Self-attention of each level, finest first."""
+    up_attention: tuple[AttentionKind, ...] | None = None
+    """The same for the way up; none = as on the way down."""
     mid_attention: AttentionKind = "full"
     head_width: Count = 32
     """Channels of one attention head."""
@@ -53,10 +64,15 @@ class UNetConfig(Options, frozen=True):
     vector_map: Annotated[int, Meta(ge=0, le=12)] = 0
     """Octaves of waves that also draw the vector onto the grid, for vectors that name positions; 0 = not drawn."""
     context_width: Size = 0
-    """Width of the context tokens for cross-attention at every level; 0 = none."""
+    """Width of the context tokens for cross-attention; 0 = none."""
+    cross_attention: tuple[bool, ...] | None = None
+    """Which levels attend to the tokens, finest first; none = all. The middle always does."""
     side: SideConfig | None = None
     """The side network for masks; none = the UNet takes no mask."""
     gated_skips: bool = False
+    """Weight each position of a skip by what the way up sees there."""
+    feature_pyramid: bool = False
+    """The outputs see the features of all levels on the way up, not of the finest alone."""
     heads: Annotated[tuple[str, ...], Meta(min_length=1)] = ("output",)
     """Names of the outputs, each with out_channels; the first is the default."""
     down_depth: bool = False
@@ -65,20 +81,42 @@ class UNetConfig(Options, frozen=True):
 
     def __post_init__(self) -> None:
         check_groups(self.groups, self.widths)
-        if len(self.attention) != len(self.widths):
-            raise ConfigError(
-                f"attention names {len(self.attention)} levels but widths names {len(self.widths)}: give one a level"
-            )
+        for name in ("attention", "up_attention", "cross_attention"):
+            levels = getattr(self, name)
+            if levels is not None and len(levels) != len(self.widths):
+                raise ConfigError(
+                    f"{name} names {len(levels)} levels but widths names {len(self.widths)}: give one a level"
+                )
+        if self.cross_attention is not None and not self.context_width:
+            raise ConfigError("cross_attention needs context_width > 0: without tokens there is nothing to attend to")
         if len(set(self.heads)) != len(self.heads):
             raise ConfigError(f"heads {', '.join(self.heads)} are not distinct; give each output a name of its own")
         if self.down_depth and self.dims == 2:
             raise ConfigError("down_depth needs dims = 3: a 2-D image has no depth")
         if self.side and self.dims == 3:
             raise ConfigError("side needs dims = 2: masks are of slices")
-        kinds = [*zip(self.widths, self.attention, strict=True), (self.widths[-1], self.mid_attention)]
-        for width, kind in kinds:
-            if kind != "none" or self.context_width:
+        levels = [*self.levels_down, *self.levels_up, self.middle]
+        for width, level in zip([*self.widths, *self.widths, self.widths[-1]], levels, strict=True):
+            if level.attention != "none" or level.cross:
                 count_heads(width, self.head_width)
+
+    @property
+    def levels_down(self) -> list[LevelAttention]:
+        """What attends on the way down, finest level first."""
+        crossing = self.cross_attention or (True,) * len(self.widths)
+        tokens = self.context_width > 0
+        return [LevelAttention(kind, tokens and cross) for kind, cross in zip(self.attention, crossing, strict=True)]
+
+    @property
+    def levels_up(self) -> list[LevelAttention]:
+        """What attends on the way up, finest level first."""
+        kinds = self.attention if self.up_attention is None else self.up_attention
+        return [LevelAttention(kind, down.cross) for kind, down in zip(kinds, self.levels_down, strict=True)]
+
+    @property
+    def middle(self) -> LevelAttention:
+        """What attends in the middle."""
+        return LevelAttention(self.mid_attention, self.context_width > 0)
 
     @property
     def factor(self) -> int:

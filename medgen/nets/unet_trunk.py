@@ -6,16 +6,17 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from medgen.nets.attention import CrossAttention, SelfAttention
-from medgen.nets.blocks import AttentionGate, Downsample, ResidualBlock, Upsample, convolution
-from medgen.nets.options import AttentionKind, UNetConfig
+from medgen.nets.blocks import AttentionGate, Downsample, ResidualBlock, Upsample, convolution, zeroed
+from medgen.nets.options import LevelAttention, UNetConfig
 
 
 class Unit(nn.Module):
     """Residual block, then self-attention and cross-attention if the configuration asks for them."""
 
-    def __init__(self, config: UNetConfig, in_width: int, out_width: int, attention: AttentionKind) -> None:
+    def __init__(self, config: UNetConfig, in_width: int, out_width: int, attends: LevelAttention) -> None:
         super().__init__()
         groups, eps = config.groups, config.norm_eps
         self.residual = ResidualBlock(
@@ -28,12 +29,12 @@ class Unit(nn.Module):
             dropout=config.dropout,
         )
         self.attention: nn.Module = nn.Identity()
-        if attention != "none":
+        if attends.attention != "none":
             self.attention = SelfAttention(
-                out_width, kind=attention, head_width=config.head_width, groups=groups, norm_eps=eps
+                out_width, kind=attends.attention, head_width=config.head_width, groups=groups, norm_eps=eps
             )
         self.cross_attention = None
-        if config.context_width:
+        if attends.cross:
             self.cross_attention = CrossAttention(
                 out_width, config.context_width, head_width=config.head_width, groups=groups, norm_eps=eps
             )
@@ -55,10 +56,11 @@ class DownPath(nn.Module):
         self.input = convolution(config.dims, config.in_channels, width)
         self.levels = nn.ModuleList()
         self.skip_widths = [width]
+        attends = config.levels_down
         for level, out_width in enumerate(config.widths):
             steps = nn.ModuleList()
             for _ in range(config.blocks):
-                steps.append(Unit(config, width, out_width, config.attention[level]))
+                steps.append(Unit(config, width, out_width, attends[level]))
                 width = out_width
             if level < len(config.widths) - 1:
                 steps.append(Downsample(config.dims, width, depth=config.down_depth))
@@ -86,7 +88,7 @@ class Middle(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         width = config.widths[-1]
-        self.first = Unit(config, width, width, config.mid_attention)
+        self.first = Unit(config, width, width, config.middle)
         self.second = ResidualBlock(
             config.dims,
             width,
@@ -104,36 +106,48 @@ class Middle(nn.Module):
 
 
 class UpPath(nn.Module):
-    """The levels on the way up; each unit takes in the skip of its own resolution, gated or as it is."""
+    """The levels on the way up; each unit takes in the skip of its own resolution, gated or as it is.
+
+    With a feature pyramid (Lin et al. 2017), the features of the coarser levels are added to those of the finest, each
+    through a 1x1 convolution that begins at zero and by repetition.
+    """
 
     def __init__(self, config: UNetConfig, skip_widths: Sequence[int]) -> None:
         super().__init__()
-        remaining = list(skip_widths)
+        remaining, attends = list(skip_widths), config.levels_up
         width = config.widths[-1]
         self.levels = nn.ModuleList()
         self.gates = nn.ModuleList()
+        self.laterals = nn.ModuleList()
         for level in reversed(range(len(config.widths))):
             steps = nn.ModuleList()
             for _ in range(config.blocks + 1):
                 skip_width = remaining.pop()
                 if config.gated_skips:
                     self.gates.append(AttentionGate(config.dims, skip_width, width))
-                steps.append(Unit(config, width + skip_width, config.widths[level], config.attention[level]))
+                steps.append(Unit(config, width + skip_width, config.widths[level], attends[level]))
                 width = config.widths[level]
+            if config.feature_pyramid and level > 0:
+                self.laterals.append(zeroed(convolution(config.dims, width, config.widths[0], kernel=1)))
             if level > 0:
                 steps.append(Upsample(config.dims, width, depth=config.down_depth))
             self.levels.append(steps)
 
     def forward(self, h: Tensor, skips: Sequence[Tensor], embedding: Tensor, context: Tensor | None) -> Tensor:
         """Map h at the coarsest level to the finest, (B, widths[0], *S); takes the skips from last to first."""
-        remaining, gates = list(skips), list(self.gates)[::-1]
+        remaining, gates, laterals = list(skips), list(self.gates)[::-1], list(self.laterals)[::-1]
+        coarser: list[Tensor] = []
         for steps in self.levels:
             for step in steps:  # type: ignore[attr-defined]
                 if isinstance(step, Upsample):
+                    if laterals:
+                        coarser.append(laterals.pop()(h))
                     h = step(h)
                     continue
                 skip = remaining.pop()
                 if gates:
                     skip = gates.pop()(skip, h)
                 h = step(torch.cat([h, skip], dim=1), embedding, context)
+        for features in coarser:
+            h = h + F.interpolate(features, h.shape[2:])
         return h

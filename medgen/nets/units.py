@@ -54,6 +54,6 @@ def samples(config: UNetConfig | VAEConfig) -> Iterator[tuple[nn.Module, tuple[T
         else:
             context = torch.randn(rows, TOKENS, config.context_width) if config.context_width else None
             embedding = torch.randn(rows, config.time_width)
-            yield Unit(config, width, width, config.attention[level]), (x, embedding, context)
+            yield Unit(config, width, width, config.levels_down[level]), (x, embedding, context)
         if level > 0:
             yield Upsample(config.dims, width, depth=isinstance(config, UNetConfig) and config.down_depth), (x,)

@@ -8,6 +8,7 @@ import torch
 
 from medgen.config import convert, plain
 from medgen.errors import ConfigError, DataError
+from medgen.nets.attention import CrossAttention, SelfAttention
 from medgen.nets.condition import Condition
 from medgen.nets.options import UNetConfig
 from medgen.nets.unet import UNet
@@ -28,6 +29,7 @@ EVERYTHING = msgspec.structs.replace(
     vector_hidden=12,
     context_width=5,
     gated_skips=True,
+    feature_pyramid=True,
     heads=("noise", "velocity"),
     vector_map=2,
 )
@@ -213,6 +215,97 @@ def test_gates_weigh_the_skips():
     torch.testing.assert_close(network(X, TIME, residuals=residuals), closed)
 
 
+def units_with(network: UNet, part: str) -> set[str]:
+    """The levels and the middle, as down.0 (finest), middle, up.0 (finest), that have this kind of attention."""
+    last = len(network.config.widths) - 1
+    named = {f"down.{level}": steps for level, steps in enumerate(network.down.levels)}
+    named |= {f"up.{last - level}": steps for level, steps in enumerate(network.up.levels)} | {"middle": network.middle}
+    kind = {"self": SelfAttention, "cross": CrossAttention}[part]
+    return {name for name, steps in named.items() if any(isinstance(module, kind) for module in steps.modules())}
+
+
+def test_the_way_up_has_its_own_self_attention():
+    both = msgspec.structs.replace(TINY, attention=("none", "full"))
+    assert units_with(build(both), "self") == {"down.1", "middle", "up.1"}
+    encoder = msgspec.structs.replace(both, up_attention=("none", "none"))
+    assert units_with(build(encoder), "self") == {"down.1", "middle"}
+    decoder = msgspec.structs.replace(both, attention=("none", "none"), up_attention=("linear", "full"))
+    network = build(decoder)
+    assert units_with(network, "self") == {"middle", "up.0", "up.1"}
+    kinds = [module.kind for module in network.up.modules() if isinstance(module, SelfAttention)]
+    assert kinds == ["full", "full", "linear", "linear"]
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        (None, {"down.0", "down.1", "middle", "up.0", "up.1"}),
+        ((False, True), {"down.1", "middle", "up.1"}),
+        ((False, False), {"middle"}),
+    ],
+)
+def test_tokens_are_attended_to_at_the_chosen_levels(levels, expected):
+    network = build(msgspec.structs.replace(TINY, context_width=5, cross_attention=levels))
+    assert units_with(network, "cross") == expected
+    embedding = torch.zeros(3, TINY.time_width)
+    one, other = network.down(X, embedding, TOKENS), network.down(X, embedding, -TOKENS)
+    changed = [differs(a, b) for a, b in zip(one, other, strict=True)]
+    assert changed == [False, "down.0" in expected, "down.0" in expected, "down.1" in expected]
+    assert differs(network(X, TIME, Condition(tokens=TOKENS)), network(X, TIME, Condition(tokens=-TOKENS)))
+
+
+def test_the_feature_pyramid_begins_as_nothing_and_shows_the_outputs_each_level():
+    plain_config = msgspec.structs.replace(TINY, widths=(8, 8, 16), attention=("none",) * 3)
+    network = build(plain_config)
+    torch.manual_seed(0)
+    pyramid = UNet(msgspec.structs.replace(plain_config, feature_pyramid=True)).eval()
+    missing, unexpected = pyramid.load_state_dict(network.state_dict(), strict=False)
+    assert (len(missing), unexpected) == (4, [])
+    x = randn(3, 3, 8, 12)
+    before = network(x, TIME)
+    assert torch.equal(pyramid(x, TIME), before)
+    for coarsest, lateral in zip((4, 2), pyramid.up.laterals, strict=True):  # coarsest first, in pixels of the finest
+        with torch.no_grad():
+            lateral.bias[0] = 1.0
+        features = {}
+        hook = lateral.register_forward_hook(lambda _, inputs, out, into=features: into.update(seen=inputs[0], out=out))
+        assert differs(pyramid(x, TIME), before)
+        hook.remove()
+        assert features["seen"].shape[2:] == (8 // coarsest, 12 // coarsest)
+        assert features["out"].shape[1] == 8
+        with torch.no_grad():
+            lateral.bias[0] = 0.0
+    pyramid(x, TIME).square().mean().backward()
+    assert all(lateral.weight.grad.abs().sum() > 0 for lateral in pyramid.up.laterals)
+
+
+def test_new_gates_pass_what_was_there_before():
+    network = build(TINY)
+    torch.manual_seed(0)
+    gated = UNet(msgspec.structs.replace(TINY, gated_skips=True)).eval()
+    gated.load_state_dict(network.state_dict(), strict=False)
+    skip, seen = randn(3, 16, 4, 4), randn(3, 16, 4, 4, seed=1)
+    torch.testing.assert_close(gated.up.gates[0](skip, seen), 0.982 * skip, atol=1e-4, rtol=1e-3)
+    before = network(X, TIME)
+    assert (gated(X, TIME) - before).abs().mean() < 0.05 * before.abs().mean()
+
+
+def test_a_gate_weighs_positions_by_the_skip_and_by_what_the_way_up_sees():
+    gate = build(msgspec.structs.replace(TINY, gated_skips=True)).up.gates[0]
+    torch.nn.init.normal_(gate.weight.weight)
+    skip, seen = randn(1, 16, 4, 4), randn(1, 16, 4, 4, seed=1)
+    weight = gate(skip, seen) / skip
+    torch.testing.assert_close(weight, weight[:, :1].expand_as(weight))  # one weight a position, for all channels
+    assert ((weight > 0) & (weight < 1)).all()
+    assert weight[:, 0].std() > 1e-3
+    moved = seen.clone()
+    moved[..., 0, 0] += 3.0
+    changed = (gate(skip, moved) / skip - weight)[0, 0].abs() > 1e-4
+    assert changed.sum() == 1
+    assert changed[0, 0]
+    assert differs(gate(skip * 2, seen) / (skip * 2), weight)
+
+
 def test_dropout_acts_in_training_only():
     network = build(msgspec.structs.replace(TINY, dropout=0.5))
     torch.testing.assert_close(network(X, TIME), network(X, TIME), atol=0, rtol=0)
@@ -267,6 +360,10 @@ def test_wrong_inputs_are_refused_with_the_remedy():
         ({"groups": 24}, "groups = 24 does not divide width 128"),
         ({"attention": ["full"]}, "attention names 1 levels but widths names 3"),
         ({"attention": ["full", "full", "flash"]}, "flash"),
+        ({"up_attention": ["full"]}, "up_attention names 1 levels"),
+        ({"context_width": 4, "cross_attention": [True]}, "cross_attention names 1 levels"),
+        ({"cross_attention": [True, True, False]}, "cross_attention needs context_width"),
+        ({"up_attention": ["linear", "full", "full"], "head_width": 256}, "head_width = 256 does not divide width 128"),
         ({"head_width": 48}, "head_width = 48 does not divide width 256"),
         ({"heads": ["a", "a"]}, "not distinct"),
         ({"heads": []}, "heads"),
