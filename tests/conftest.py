@@ -47,6 +47,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 @pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """A test that changes the number of threads must not change how the next one sums."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
 def nothing_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """What "auto" comes to must not depend on the processor and on what else it does."""
     monkeypatch.setattr("medgen.models.precision.measured", lambda network, training: Times(1.0, 1.0))
