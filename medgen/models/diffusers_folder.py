@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medgen.artifacts.tensors.foreign import read_weights
 from medgen.errors import DataError, InputMissingError, StorageError
-from medgen.nets.diffusers_layout import from_diffusers
+from medgen.nets.diffusers.vae import vae_from_diffusers
 from medgen.nets.options import VAEConfig
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -45,7 +45,7 @@ def read_diffusers_folder(path: Path) -> DiffusersVAE:
         raise InputMissingError(f"{weights}: no such file; a VAE folder holds config.json and {WEIGHTS}")
     tensors = read_weights(weights)
     try:
-        ours, state = from_diffusers(config, tensors)
+        ours, state = vae_from_diffusers(config, tensors)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     return DiffusersVAE(ours, state)

@@ -31,7 +31,8 @@ def zeroed(module: ModuleT) -> ModuleT:
 class ResidualBlock(nn.Module):
     """x + conv(silu(norm(conv(silu(norm(x)))))); the embedding, if any, scales and shifts the second norm.
 
-    Pre-activation residual unit (He et al. 2016) with adaptive group norm (Dhariwal & Nichol 2021, 4.3).
+    Pre-activation residual unit (He et al. 2016) with adaptive group norm (Dhariwal & Nichol 2021, 4.3). Without
+    `scales`, the embedding is added before the second norm, as in Ho et al. 2020.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class ResidualBlock(nn.Module):
         groups: int,
         norm_eps: float,
         embedding_width: int = 0,
+        scales: bool = True,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, in_channels, norm_eps)
         self.conv1 = convolution(dims, in_channels, out_channels)
-        self.modulation = nn.Linear(embedding_width, 2 * out_channels) if embedding_width else None
+        self.scales = scales
+        self.modulation = nn.Linear(embedding_width, (1 + scales) * out_channels) if embedding_width else None
         self.norm2 = nn.GroupNorm(groups, out_channels, norm_eps)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zeroed(convolution(dims, out_channels, out_channels))
@@ -58,10 +61,15 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         """Map x (B, C, *S) and embedding (B, E) to (B, C', *S)."""
-        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        h = self.conv1(F.silu(self.norm1(x)))
+        modulation = None
         if self.modulation is not None:
-            modulation = self.modulation(embedding)  # (B, 2C')
+            modulation = self.modulation(embedding)  # (B, 2C') or (B, C')
             modulation = modulation.view(*modulation.shape, *[1] * (x.ndim - 2))
+        if modulation is not None and not self.scales:
+            h = h + modulation
+        h = self.norm2(h)
+        if modulation is not None and self.scales:
             scale, shift = modulation.chunk(2, dim=1)
             h = torch.addcmul(shift, h, 1 + scale)
         out: Tensor = self.shortcut(x) + self.conv2(self.dropout(F.silu(h)))

@@ -9,6 +9,7 @@ from torch import nn
 from medgen.nets.attention import CrossAttention, SelfAttention
 from medgen.nets.blocks import Upsample
 from medgen.nets.compute import lay_channels_last
+from medgen.nets.transformer import TokenAttention
 
 
 class Kernels(NamedTuple):
@@ -39,5 +40,5 @@ def use_kernels(network: nn.Module, kernels: Kernels) -> None:
             part.fused = kernels.fused_upsampling
             if part.fused:
                 part.freeze()
-        elif isinstance(part, SelfAttention | CrossAttention):
+        elif isinstance(part, SelfAttention | CrossAttention | TokenAttention):
             part.formula = kernels.attention_formula

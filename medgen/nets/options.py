@@ -10,7 +10,8 @@ from medgen.config import Options
 from medgen.errors import ConfigError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-AttentionKind = Literal["none", "linear", "full"]
+AttentionKind = Literal["none", "linear", "full", "transformer"]
+"""transformer: full attention, attention to the tokens and an MLP in one block, as in Stable Diffusion."""
 Hint = Literal["sum", "concat"]
 """Input of an image branch: the image alone, or image and mask as channels of one hint. Either way, its residuals are
 added to those of the mask."""
@@ -25,6 +26,8 @@ class LevelAttention(NamedTuple):
     """Their own positions."""
     cross: bool
     """The tokens of the context."""
+    head_width: int
+    """Channels of one head."""
 
 
 class SideConfig(Options, frozen=True):
@@ -52,10 +55,13 @@ class UNetConfig(Options, frozen=True):
     up_attention: tuple[AttentionKind, ...] | None = None
     """The same for the way up; none = as on the way down."""
     mid_attention: AttentionKind = "full"
-    head_width: Count = 32
-    """Channels of one attention head."""
+    head_width: Count | tuple[Count, ...] = 32
+    """Channels of one attention head; a list: of each level, finest first."""
     time_width: Count = 1024
     """Width of the embedding of time and vector."""
+    modulation: Literal["scale-shift", "shift"] = "scale-shift"
+    """How the embedding acts in a residual block: it scales and shifts what is normalized (Dhariwal & Nichol 2021), or
+    is added before (Ho et al. 2020)."""
     groups: Count = 32
     norm_eps: Annotated[float, Meta(gt=0)] = 1e-5
     vector_size: Size = 0
@@ -67,6 +73,9 @@ class UNetConfig(Options, frozen=True):
     """Width of the context tokens for cross-attention; 0 = none."""
     cross_attention: tuple[bool, ...] | None = None
     """Which levels attend to the tokens, finest first; none = all. The middle always does."""
+    null_length: Size = 0
+    """Tokens that a text encoder outside gives for the empty text, where these are the null condition; 0 = one token,
+    which is learned."""
     side: SideConfig | None = None
     """The side network for masks; none = the UNet takes no mask."""
     gated_skips: bool = False
@@ -81,14 +90,16 @@ class UNetConfig(Options, frozen=True):
 
     def __post_init__(self) -> None:
         check_groups(self.groups, self.widths)
-        for name in ("attention", "up_attention", "cross_attention"):
+        for name in ("attention", "up_attention", "cross_attention", "head_width"):
             levels = getattr(self, name)
-            if levels is not None and len(levels) != len(self.widths):
+            if isinstance(levels, tuple) and len(levels) != len(self.widths):
                 raise ConfigError(
                     f"{name} names {len(levels)} levels but widths names {len(self.widths)}: give one a level"
                 )
         if self.cross_attention is not None and not self.context_width:
             raise ConfigError("cross_attention needs context_width > 0: without tokens there is nothing to attend to")
+        if self.null_length and not self.context_width:
+            raise ConfigError("null_length needs context_width > 0: without tokens there are none of the empty text")
         if len(set(self.heads)) != len(self.heads):
             raise ConfigError(f"heads {', '.join(self.heads)} are not distinct; give each output a name of its own")
         if self.down_depth and self.dims == 2:
@@ -98,25 +109,29 @@ class UNetConfig(Options, frozen=True):
         levels = [*self.levels_down, *self.levels_up, self.middle]
         for width, level in zip([*self.widths, *self.widths, self.widths[-1]], levels, strict=True):
             if level.attention != "none" or level.cross:
-                count_heads(width, self.head_width)
+                count_heads(width, level.head_width)
 
     @property
     def levels_down(self) -> list[LevelAttention]:
         """What attends on the way down, finest level first."""
-        crossing = self.cross_attention or (True,) * len(self.widths)
-        tokens = self.context_width > 0
-        return [LevelAttention(kind, tokens and cross) for kind, cross in zip(self.attention, crossing, strict=True)]
+        return self._levels(self.attention)
 
     @property
     def levels_up(self) -> list[LevelAttention]:
         """What attends on the way up, finest level first."""
-        kinds = self.attention if self.up_attention is None else self.up_attention
-        return [LevelAttention(kind, down.cross) for kind, down in zip(kinds, self.levels_down, strict=True)]
+        return self._levels(self.attention if self.up_attention is None else self.up_attention)
 
     @property
     def middle(self) -> LevelAttention:
         """What attends in the middle."""
-        return LevelAttention(self.mid_attention, self.context_width > 0)
+        return LevelAttention(self.mid_attention, self.context_width > 0, self._levels(self.attention)[-1].head_width)
+
+    def _levels(self, kinds: tuple[AttentionKind, ...]) -> list[LevelAttention]:
+        count, tokens = len(self.widths), self.context_width > 0
+        crossing = self.cross_attention or (True,) * count
+        heads = self.head_width if isinstance(self.head_width, tuple) else (self.head_width,) * count
+        levels = zip(kinds, crossing, heads, strict=True)
+        return [LevelAttention(kind, tokens and cross, head) for kind, cross, head in levels]
 
     @property
     def factor(self) -> int:

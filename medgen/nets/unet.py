@@ -57,6 +57,8 @@ class UNet(nn.Module):
     residuals are zero there.
     """
 
+    null_context: Tensor | None
+
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
@@ -68,9 +70,12 @@ class UNet(nn.Module):
         self.vector_map = None
         if config.vector_size and config.vector_map:
             self.vector_map = VectorMap(config.vector_size, config.vector_map, width, config.dims)
-        self.null_context = None
-        if config.context_width:
+        if config.null_length:  # what an encoder gives is not learned
+            self.register_buffer("null_context", torch.zeros(1, config.null_length, config.context_width))
+        elif config.context_width:
             self.null_context = nn.Parameter(torch.randn(1, 1, config.context_width) * 0.02)
+        else:
+            self.null_context = None
         # Heads may use different kinds of time (diffusion, flow), so each further head has its own time embedder.
         self.head_times = nn.ModuleList(TimeEmbedder(width, config.time_width) for _ in config.heads[1:])
         self.down = DownPath(config)
@@ -158,6 +163,11 @@ class UNet(nn.Module):
             return None
         if tokens is None:
             return self.null_context.expand(batch, -1, -1)
+        if self.config.null_length not in (0, tokens.shape[1]):
+            raise DataError(
+                f"{tokens.shape[1]} tokens a text were given, expected {self.config.null_length}, as many as the empty "
+                "text has; pad the texts to that length"
+            )
         tokens = tokens.to(self.null_context.dtype)
         if condition.present is None:
             return tokens

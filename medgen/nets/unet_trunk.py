@@ -11,32 +11,29 @@ from torch.nn import functional as F
 from medgen.nets.attention import CrossAttention, SelfAttention
 from medgen.nets.blocks import AttentionGate, Downsample, ResidualBlock, Upsample, convolution, zeroed
 from medgen.nets.options import LevelAttention, UNetConfig
+from medgen.nets.transformer import Transformer
 
 
 class Unit(nn.Module):
-    """Residual block, then self-attention and cross-attention if the configuration asks for them."""
+    """Residual block, then self-attention and cross-attention if the level has them, or both in a transformer."""
 
     def __init__(self, config: UNetConfig, in_width: int, out_width: int, attends: LevelAttention) -> None:
         super().__init__()
-        groups, eps = config.groups, config.norm_eps
-        self.residual = ResidualBlock(
-            config.dims,
-            in_width,
-            out_width,
-            groups=groups,
-            norm_eps=eps,
-            embedding_width=config.time_width,
-            dropout=config.dropout,
-        )
+        groups, eps, head_width = config.groups, config.norm_eps, attends.head_width
+        context_width = config.context_width if attends.cross else 0
+        self.residual = _residual(config, in_width, out_width)
         self.attention: nn.Module = nn.Identity()
+        self.cross_attention, self.transformer = None, None
+        if attends.attention == "transformer":
+            self.transformer = Transformer(out_width, context_width, head_width=head_width, groups=groups)
+            return
         if attends.attention != "none":
             self.attention = SelfAttention(
-                out_width, kind=attends.attention, head_width=config.head_width, groups=groups, norm_eps=eps
+                out_width, kind=attends.attention, head_width=head_width, groups=groups, norm_eps=eps
             )
-        self.cross_attention = None
-        if attends.cross:
+        if context_width:
             self.cross_attention = CrossAttention(
-                out_width, config.context_width, head_width=config.head_width, groups=groups, norm_eps=eps
+                out_width, context_width, head_width=head_width, groups=groups, norm_eps=eps
             )
 
     def forward(self, h: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
@@ -44,7 +41,22 @@ class Unit(nn.Module):
         h = self.attention(self.residual(h, embedding))
         if self.cross_attention is not None:
             h = self.cross_attention(h, context)
+        if self.transformer is not None:
+            h = self.transformer(h, context)
         return h
+
+
+def _residual(config: UNetConfig, in_width: int, out_width: int) -> ResidualBlock:
+    return ResidualBlock(
+        config.dims,
+        in_width,
+        out_width,
+        groups=config.groups,
+        norm_eps=config.norm_eps,
+        embedding_width=config.time_width,
+        scales=config.modulation == "scale-shift",
+        dropout=config.dropout,
+    )
 
 
 class DownPath(nn.Module):
@@ -89,15 +101,7 @@ class Middle(nn.Module):
         super().__init__()
         width = config.widths[-1]
         self.first = Unit(config, width, width, config.middle)
-        self.second = ResidualBlock(
-            config.dims,
-            width,
-            width,
-            groups=config.groups,
-            norm_eps=config.norm_eps,
-            embedding_width=config.time_width,
-            dropout=config.dropout,
-        )
+        self.second = _residual(config, width, width)
 
     def forward(self, h: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
         """Map h (B, C, *S) to the same shape."""
