@@ -10,6 +10,7 @@ import typer
 from medgen.cli.flags import Given, takes
 from medgen.cli.options import Device, Force, OutputSet, Shard
 from medgen.cli.set_maker import SetMaker
+from medgen.diffusion.options import SAMPLING
 from medgen.inference.generate_options import GenerateOptions
 
 CONDITIONS = "Conditions"
@@ -74,6 +75,14 @@ def command(
         str | None,
         typer.Option(metavar="NAME=VALUE,...", help="What guidance leads away from.", rich_help_panel=CONDITIONS),
     ] = None,
+    guide_by: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Lead away from what this weaker model says, not from no condition (autoguidance).",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
     device: Device = "auto",
     shard: Shard = None,
     force: Force = False,
@@ -94,25 +103,37 @@ def command(
 
     from medgen.artifacts.provenance import Identified, derive
     from medgen.config import plain
+    from medgen.errors import UsageError
     from medgen.inference.conditions.asking import Asked
+    from medgen.inference.conditions.ranges import far_outside
     from medgen.inference.generate import Generator
     from medgen.models.trained import Denoiser, FrozenVAE
     from medgen.nets.compute import resolve_device
 
+    if guide_by is not None and negative_vector is not None:
+        raise UsageError("--negative-vector and --guide-by both say what guidance leads away from; give one")
     maker = SetMaker.of(context, output, force=force, shard=shard)
     target = resolve_device(device)
     asked_precision = maker.precision(options.precision, target)
     denoiser = Denoiser.load(model, target, asked_precision, ema=options.ema)
     decoder = FrozenVAE.load(vae, target, asked_precision) if vae is not None else None
-    generator = Generator(denoiser, decoder, options)
+    weaker = Denoiser.load(guide_by, target, asked_precision, ema=options.ema) if guide_by is not None else None
+    generator = Generator(denoiser, decoder, options, weaker)
 
     asked = Asked(count, vector, conditions, like, like_split, mask, mask_augment, unconditional, negative_vector)
-    networks = (denoiser,) if decoder is None else (denoiser, decoder)
+    networks = [network for network in (denoiser, decoder, weaker) if network is not None]
     with asked.requests(denoiser, options.seed, maker.console) as (requests, sets):
         inputs: list[Identified] = [*(network.model for network in networks), *sets]
         settings = plain(options) | {"precision": maker.settled(*networks), "count": requests.count}
         del settings["batch_size"]
-        settings |= requests.described(denoiser.facts.vector_fields)
+        settings |= {"guidance": generator.guidance} | requests.described(denoiser.facts.vector_fields)
+        if generator.guided_as_trained:
+            settings["guidance_from"] = "the model"
+            maker.console.detail(f"guidance {generator.guidance:g}, which the training of {model} found best")
+        for warning in far_outside(denoiser.facts, generator.guidance, requests):
+            maker.console.warn(warning)
+        if weaker is not None:
+            settings["guide_by"] = weaker.model.digest
         provenance = derive("generate", settings, seed=options.seed, inputs=inputs)
         indices = range(maker.part, requests.count, maker.parts)
         with maker.console.progress(len(indices), "samples") as advance:

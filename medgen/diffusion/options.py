@@ -31,6 +31,12 @@ TIMES = option(
 """Times need not be integers; they are in [0, T - 1], and a list of them replaces `steps`."""
 
 
+GuidanceShape = Literal["constant", "linear", "cosine", "interval"] | tuple[float, float]
+"""How the scale of guidance goes from noise to data; or the shares of noise between which there is any."""
+PUBLISHED_INTERVAL = (0.22, 0.74)
+"""Shares of noise, sigma / (alpha + sigma); sigma / alpha is 0.28 to 2.9 (Kynkaanniemi et al. 2024, EDM2-S)."""
+
+
 class ScheduleConfig(Options, frozen=True):
     """How noise grows with the timestep.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -12,7 +12,7 @@ from torch import Tensor
 from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import GENERATED, NO_SPLIT, SPACING_NOTE, Array, Case, SetHeader
 from medgen.config import convert
-from medgen.diffusion.guidance import guide
+from medgen.diffusion.guidance import Denoise, guide, of_one_network, of_two_networks, scale_over_time
 from medgen.diffusion.noise import NoiseStream
 from medgen.diffusion.options import Objective, ScheduleConfig
 from medgen.diffusion.sampling import sample
@@ -20,7 +20,7 @@ from medgen.diffusion.schedules import Schedule
 from medgen.errors import DataError
 from medgen.inference.conditions.requests import Requests, as_condition
 from medgen.inference.conditions.vectors import Vectors
-from medgen.inference.generate_options import GenerateOptions
+from medgen.inference.generate_options import DEFAULT_GUIDANCE, GenerateOptions
 from medgen.models.trained import Denoiser, FrozenVAE, check_pair
 from medgen.nets.condition import Condition
 
@@ -32,9 +32,24 @@ class Generator:
     denoiser: Denoiser
     vae: FrozenVAE | None
     options: GenerateOptions
+    weaker: Denoiser | None = None
+    """What guidance leads away from in place of the null condition (autoguidance)."""
 
     def __post_init__(self) -> None:
         check_pair(self.denoiser, self.vae)
+        if self.weaker is not None:
+            check_weaker(self.weaker, self.denoiser)
+
+    @property
+    def guidance(self) -> float:
+        """The scale: the one asked for, else the model's own, else the default."""
+        own = self.denoiser.facts.guidance if self.guided_as_trained else self.options.guidance
+        return DEFAULT_GUIDANCE if own is None else own
+
+    @property
+    def guided_as_trained(self) -> bool:
+        """Whether the scale is the one that the model's training found best."""
+        return self.options.guidance is None and self.denoiser.facts.guidance is not None
 
     def header(self, provenance: Provenance, requests: Requests) -> SetHeader:
         """The header of the generated set; its intensity takes the images back to physical values."""
@@ -79,7 +94,7 @@ class Generator:
         schedule = Schedule(convert(ScheduleConfig, facts.schedule, "the model's schedule"))
         noise = NoiseStream(options.seed, indices, facts.shape, self.denoiser.device)
         x0 = sample(
-            self._guided(asked or {}, negative),
+            self._guided(asked or {}, negative, schedule),
             noise.initial(),
             schedule,
             objective_of(facts.objective),
@@ -95,28 +110,47 @@ class Generator:
             raise DataError(f"sample {index} is not finite; the model diverged in training, or guidance is too large")
         return x0
 
-    def _guided(self, asked: Mapping[str, Array], negative: Vectors | None) -> Callable[[Tensor, Tensor], Tensor]:
+    def _guided(self, asked: Mapping[str, Array], negative: Vectors | None, schedule: Schedule) -> Denoise:
         """The network in the form that samplers call, `denoise(x, t)`."""
-        if not asked:
+        if not asked and self.weaker is None:
             return self.denoiser
-        condition = as_condition(asked, self.denoiser.facts.mask_names).to(self.denoiser.device)
-        condition = self.denoiser.prepared(condition)
-        unwanted = condition.null()
-        if negative is not None:
-            rows = torch.from_numpy(negative).expand(len(asked["vector"]), -1).to(self.denoiser.device)
-            unwanted = replace(condition, vector=rows)
-        return guide(
-            self.denoiser,
-            condition,
-            unwanted,
-            self.options.guidance,
-            self.options.guidance_rescale,
-            join=Condition.joined,
-        )
+        condition = _condition(asked, self.denoiser)
+        if self.weaker is not None:
+            weaker, theirs = self.weaker, _condition(asked, self.weaker)
+            sides = of_two_networks(lambda x, t: self.denoiser(x, t, condition), lambda x, t: weaker(x, t, theirs))
+        else:
+            unwanted = condition.null()
+            if negative is not None:
+                rows = torch.from_numpy(negative).expand(len(asked["vector"]), -1).to(self.denoiser.device)
+                unwanted = replace(condition, vector=rows)
+            sides = of_one_network(self.denoiser, condition, unwanted, Condition.joined)
+        scale = scale_over_time(self.guidance, self.options.guidance_shape, schedule)
+        return guide(sides, scale, self.options.guidance_rescale)
 
     def _stored(self, images: Tensor) -> Array:
         facts = self.denoiser.facts if self.vae is None else self.vae.facts
         return self.denoiser.facts.intensity.stored(images.cpu().numpy(), facts.stored_dtype)
+
+
+def _condition(asked: Mapping[str, Array], model: Denoiser) -> Condition:
+    return model.prepared(as_condition(asked, model.facts.mask_names).to(model.device))
+
+
+SHARED = (
+    "space", "shape", "schedule", "objective", "intensity", "vector_fields", "mask_names", "vae_digest",
+    "latent_scale", "latent_shift",
+)  # fmt: skip
+"""Facts in which a network that guides another must agree with it."""
+
+
+def check_weaker(weaker: Denoiser, denoiser: Denoiser) -> None:
+    """DataError that names everything in which a network's outputs or conditions are not those of the denoiser."""
+    unlike = [name for name in SHARED if getattr(weaker.facts, name) != getattr(denoiser.facts, name)]
+    if unlike:
+        raise DataError(
+            f"{weaker.model.path}: cannot guide {denoiser.model.path}, since they differ in {', '.join(unlike)}; give "
+            "a model of the same data, diffusion and conditions"
+        )
 
 
 def objective_of(name: str) -> Objective:

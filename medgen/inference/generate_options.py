@@ -5,15 +5,39 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from medgen.config import SEED, option
-from medgen.diffusion.options import SAMPLING, SamplingOptions
+from medgen.diffusion.options import SAMPLING, GuidanceShape, SamplingOptions
+from medgen.errors import ConfigError
 from medgen.models.options import COMPUTING, EMA, PRECISION
 from medgen.nets.options import Precision
+
+DEFAULT_GUIDANCE = 2.0
+"""Scale for models that do not say theirs."""
 
 
 class GenerateOptions(SamplingOptions, frozen=True):
     """How `generate` samples. The batch size does not change the result beyond rounding."""
 
-    guidance: Annotated[float, option("Scale of guidance; 1 is none.", metavar="S", group=SAMPLING, ge=0)] = 2.0
+    guidance: (
+        Annotated[
+            float,
+            option(
+                "Scale of guidance; 1 is none.",
+                metavar="S",
+                group=SAMPLING,
+                default=f"what its training found best, or {DEFAULT_GUIDANCE:g}",
+                ge=0,
+            ),
+        ]
+        | None
+    ) = None
+    guidance_shape: Annotated[
+        GuidanceShape,
+        option(
+            "How that scale goes from noise to data; or two shares of noise between which there is guidance.",
+            metavar="constant|linear|cosine|interval|LOW,HIGH",
+            group=SAMPLING,
+        ),
+    ] = "constant"
     guidance_rescale: Annotated[
         float, option("Against over-exposure by guidance.", metavar="PHI", group=SAMPLING, ge=0, le=1)
     ] = 0.0
@@ -25,3 +49,10 @@ class GenerateOptions(SamplingOptions, frozen=True):
         Literal["", "train", "val", "test"], option("Put the samples into this split.", default="none")
     ] = ""
     """Without a split, no training uses the samples unless asked to."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.guidance_shape, tuple) and not 0 <= self.guidance_shape[0] < self.guidance_shape[1] <= 1:
+            raise ConfigError(
+                "guidance_shape: shares of noise are two rising numbers from 0 (data) to 1 (noise), as 0.2, 0.8"
+            )

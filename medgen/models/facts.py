@@ -15,6 +15,9 @@ from medgen.artifacts.latent_space import LatentSpace, Scale, Shift
 from medgen.artifacts.schema import Intensity, SetHeader
 from medgen.errors import DataError
 
+Range = tuple[float, float]
+"""Least and greatest."""
+
 
 class Facts(msgspec.Struct, frozen=True):
     """Base: unknown keys are allowed, so that a later version can add facts that older commands need not know."""
@@ -68,6 +71,10 @@ class DenoiserFacts(LatentFacts, frozen=True):
     mask_names: tuple[str, ...] = ()  # of the values 0 (background), 1, ... of masks; empty if it takes none
     spacing: tuple[float, float, float] | None = None  # (z, y, x) mm, if all cases of the training set have the same
     stored_dtype: Literal["int16", "uint8", "uint16", "float32"] = "int16"  # image space only; else the VAE says it
+    guidance: float | None = None  # the scale that was best in a search at the end of its training, if there was one
+    guidance_range: Range | None = None  # of the scales that were tried
+    vector_range: tuple[Range, ...] = ()  # of each vector field in training
+    spacing_range: tuple[Range, Range, Range] | None = None  # of the training cases, (z, y, x) mm
 
 
 class InterpolatorFacts(LatentFacts, frozen=True):

@@ -13,17 +13,12 @@ import torch
 from torch import Tensor
 
 from medgen.evaluation.features.features import Features
+from medgen.nets.perception.kernel import cubic_kernel
 
 ROWS = 1024
 """Rows of the kernel matrix that are held at once."""
 
 Values = npt.NDArray[np.float64]
-
-
-def cubic_kernel(x: Tensor, y: Tensor) -> Tensor:
-    """(x y / F + 1)^3 of all rows of x (N, F) with all of y (M, F): (N, M)."""
-    base = (x @ y.T).div_(x.shape[1]).add_(1)
-    return base.square().mul_(base)
 
 
 def kernel_distance(x: Features, y: Features) -> float:

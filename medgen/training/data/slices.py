@@ -13,6 +13,7 @@ from medgen.artifacts.label_maps import mask_names, one_hot
 from medgen.artifacts.schema import Array
 from medgen.artifacts.stored import CaseRow, StoredSet
 from medgen.errors import DataError
+from medgen.models.facts import Range
 from medgen.training.data.options import Balance
 from medgen.training.data.sampler import Sampler
 from medgen.training.data.step import Batch
@@ -146,6 +147,21 @@ def common_spacing(stored: StoredSet) -> tuple[float, float, float] | None:
     """The spacing (z, y, x) in mm that all training cases share; None if they do not."""
     spacings = {row.spacing for row in rows_of(stored, "train")}
     return spacings.pop() if len(spacings) == 1 else None
+
+
+def spacing_range(stored: StoredSet) -> tuple[Range, Range, Range]:
+    """The least and the greatest spacing of the training cases along z, y and x, in mm."""
+    z, y, x = ((min(axis), max(axis)) for axis in zip(*(row.spacing for row in rows_of(stored, "train")), strict=True))
+    return z, y, x
+
+
+def vector_range(stored: StoredSet) -> tuple[Range, ...]:
+    """The least and the greatest value of each vector field in training; () without vectors."""
+    if not stored.has("vector"):
+        return ()
+    slices = np.concatenate([np.arange(row.start, row.start + row.count) for row in rows_of(stored, "train")])
+    vectors = stored.column("vector")[slices]
+    return tuple((float(values.min()), float(values.max())) for values in vectors.T)
 
 
 def stored_type(dtype: np.dtype[Any]) -> StoredType:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from medgen.artifacts.schema import Intensity
 from medgen.diffusion.objectives import diffusion_loss
+from medgen.diffusion.options import Objective
 from medgen.diffusion.schedules import Schedule
 from medgen.errors import DataError
 from medgen.models.condition import check_fed, fitted_to_vectors
@@ -17,15 +18,17 @@ from medgen.models.facts import DenoiserFacts
 from medgen.nets.options import UNetConfig
 from medgen.nets.unet import UNet
 from medgen.training.data.conditions import seen_condition
-from medgen.training.data.slices import common_spacing, stored_type
+from medgen.training.data.slices import common_spacing, spacing_range, stored_type, vector_range
 from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.learners.diffusion_options import DenoiserOptions
+from medgen.training.learners.guidance_search import with_guidance
+from medgen.training.learners.guided import GuidedLearner
 from medgen.training.loop.init import read_model
-from medgen.training.loop.learner import Learner, Parts
+from medgen.training.loop.learner import Parts
 from medgen.training.loop.run import Training
 
 
-class DenoiserLearner(Learner):
+class DenoiserLearner(GuidedLearner):
     """Weighted error of the network's prediction from noisy data."""
 
     model: UNet
@@ -35,6 +38,16 @@ class DenoiserLearner(Learner):
         self.schedule = Schedule(options.schedule)
         with seeded(options.seed, "weights"):
             self.model = UNet(options.network)
+
+    @property
+    def network(self) -> UNet:
+        """The whole model."""
+        return self.model
+
+    @property
+    def objective(self) -> Objective:
+        """That of the training."""
+        return self.options.objective
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, Parts]:
         """Mean error over x0 (B, C, H, W), each sample with its own time and noise, with or without its condition."""
@@ -60,6 +73,7 @@ def train(training: Training, options: DenoiserOptions) -> None:
     network = replace(network, in_channels=shape[0], out_channels=shape[0])
     options = replace(options, network=network)
     learner = DenoiserLearner(options)
+    learner.clip = (-1.0, 1.0) if header.kind == "image" else None
     init = read_model(Path(options.init), "denoiser", UNetConfig) if options.init else None
     if init:
         init.fill(learner.model)
@@ -72,9 +86,11 @@ def train(training: Training, options: DenoiserOptions) -> None:
         intensity=header.intensity or Intensity(),
         vector_fields=header.vector_fields,
         spacing=common_spacing(training.stored),
+        vector_range=vector_range(training.stored),
+        spacing_range=spacing_range(training.stored),
         vae_digest=header.vae_digest,
         latent_scale=header.latent_scale,
         latent_shift=header.latent_shift,
         stored_dtype=stored_type(dtype) if header.kind == "image" else "int16",
     )
-    training.save(fitted, "denoiser", network, facts, fitted.figures)
+    training.save(fitted, "denoiser", network, with_guidance(facts, fitted.loop, learner, options), fitted.figures)

@@ -17,6 +17,7 @@ from medgen.training.loop.options import TrainingOptions
 DROPOUT = option(
     "Share of samples trained without their condition; guidance needs it above 0.", metavar="P", ge=0, le=1
 )
+SEARCH = option("End by a search for the scale of guidance that suits the model best.")
 THROUGH = option("The VAE, for learners that look through it.", metavar="FILE")
 
 
@@ -44,6 +45,7 @@ class DenoiserOptions(SliceDiffusionOptions, frozen=True, tag="denoiser"):
     """To denoise images or latents, under their vectors if there are any."""
 
     condition_dropout: Annotated[float, DROPOUT] = 0.3
+    search_guidance: Annotated[bool, SEARCH] = True
 
 
 class InterpolatorOptions(TrainDiffusionOptions, frozen=True, tag="interpolator"):
@@ -66,6 +68,7 @@ class SiameseOptions(SliceDiffusionOptions, frozen=True, tag="siamese"):
 
     vae: Annotated[str, THROUGH] | None = None
     condition_dropout: Annotated[float, DROPOUT] = 0.1
+    search_guidance: Annotated[bool, SEARCH] = True
     trunk: Literal["frozen", "decoder", "all"] = "all"
     """Which part of the trunk is trained beside the side network: nothing, its way up and output, or all of it."""
     hint: Hint = "sum"

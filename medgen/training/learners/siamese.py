@@ -18,6 +18,7 @@ from medgen.artifacts.model_file import Model, open_model
 from medgen.artifacts.schema import Intensity
 from medgen.config import convert
 from medgen.diffusion.objectives import diffusion_loss
+from medgen.diffusion.options import Objective
 from medgen.diffusion.schedules import Schedule
 from medgen.diffusion.siamese import consistency, emphasis, image_weight, reseen
 from medgen.errors import ConfigError, DataError
@@ -26,12 +27,15 @@ from medgen.models.facts import DenoiserFacts, check_intensity
 from medgen.models.trained import FrozenVAE
 from medgen.nets.options import SideConfig, UNetConfig
 from medgen.nets.side.siamese import Siamese
+from medgen.nets.unet import UNet
 from medgen.training.data.augment import random_flip
 from medgen.training.data.conditions import seen_condition
-from medgen.training.data.slices import common_spacing, stored_type
+from medgen.training.data.slices import common_spacing, spacing_range, stored_type, vector_range
 from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.learners.diffusion_options import SiameseOptions
-from medgen.training.loop.learner import Learner, Parts
+from medgen.training.learners.guidance_search import with_guidance
+from medgen.training.learners.guided import GuidedLearner
+from medgen.training.loop.learner import Parts
 from medgen.training.loop.run import Training
 
 FACTORS = (1, 2, 4, 8)
@@ -40,7 +44,7 @@ SAVED = "unet."
 """The part of the network that sampling runs."""
 
 
-class SiameseLearner(Learner):
+class SiameseLearner(GuidedLearner):
     """Weighted sum of both branches' errors, of their distance, and of the mask branch's error on a second input."""
 
     model: Siamese
@@ -60,6 +64,20 @@ class SiameseLearner(Learner):
         if options.trunk == "decoder":
             unet.up.requires_grad_(True)
             unet.outputs.requires_grad_(True)
+
+    @property
+    def network(self) -> UNet:
+        """The mask branch."""
+        return self.model.unet
+
+    @property
+    def objective(self) -> Objective:
+        """That of the training."""
+        return self.options.objective
+
+    def seen(self, batch: Batch) -> Tensor:
+        """The images, or their latents."""
+        return self.latents(batch["x"])
 
     def begin_from(self, trunk: Model) -> None:
         """Take a denoiser's weights, and its side network's; if it has none, ours starts as a copy of its encoder."""
@@ -146,6 +164,8 @@ def train(training: Training, options: SiameseOptions) -> None:
         vector_fields=header.vector_fields,
         mask_names=mask_names(header),
         spacing=common_spacing(stored),
+        vector_range=vector_range(stored),
+        spacing_range=spacing_range(stored),
         stored_dtype=stored_type(dtype),
     )
     if vae:
@@ -159,6 +179,7 @@ def train(training: Training, options: SiameseOptions) -> None:
         if options.loop.compile:
             vae.network.compile()
     learner = SiameseLearner(options, shape[0], vae.latents if vae else lambda images: images)
+    learner.clip = None if vae else (-1.0, 1.0)
     trunk = open_model(Path(options.init), kind="denoiser") if options.init else None
     if trunk:
         check_trunk(trunk, network, facts)
@@ -169,6 +190,7 @@ def train(training: Training, options: SiameseOptions) -> None:
         )
     sources = training.slices(options, masks=True)
     fitted = training.fit(learner, options, sources, [trunk] if trunk else [], vae)
+    facts = with_guidance(facts, fitted.loop, learner, options)
     training.save(fitted, "denoiser", network, facts, fitted.figures, part=SAVED)
 
 

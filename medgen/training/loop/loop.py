@@ -143,7 +143,7 @@ class Loop:
             for offset in range(0, total, self.options.batch_size):
                 count = min(self.options.batch_size, total - offset)
                 step = Step(self.seed, 0, offset, count, total, "validation")
-                batch = self._on_device(self.validation.at(step.positions))
+                batch = self.on_device(self.validation.at(step.positions))
                 with autocast(self.device, self.dtype):
                     loss, parts = self.learner.loss(batch, step)
                 for name, value in {"loss": loss, **parts}.items():
@@ -178,7 +178,7 @@ class Loop:
         self.optimizers.clear()
         for part in range(options.accumulate):
             step = self._place(index, part)
-            batch = self._on_device(next(batches))
+            batch = self.on_device(next(batches))
             last = part == options.accumulate - 1
             with (
                 contextlib.nullcontext() if last else gradients_stay_here(self._loss, self._discriminator_loss),
@@ -205,7 +205,9 @@ class Loop:
         progress = index / options.steps
         return Step(self.seed, index, offset, options.batch_size, self.total, "train", progress, self._origin)
 
-    def _on_device(self, batch: Batch) -> Batch:
+    def on_device(self, batch: Batch) -> Batch:
+        """The batch where the networks are, in their layout."""
+
         def move(tensor: Tensor) -> Tensor:
             moved = tensor.to(self.device, non_blocking=True)
             return channels_last(moved) if self.options.channels_last and tensor.ndim == 4 else moved

@@ -8,8 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from medgen.diffusion.guidance import GuidanceScale, combine, guide
-from medgen.diffusion.options import SamplingOptions, ScheduleConfig
+from medgen.diffusion.guidance import (
+    GuidanceScale,
+    Sides,
+    combine,
+    guide,
+    of_one_network,
+    of_two_networks,
+    scale_over_time,
+)
+from medgen.diffusion.options import GuidanceShape, SamplingOptions, ScheduleConfig
 from medgen.diffusion.sampling import sample
 from medgen.diffusion.schedules import Schedule
 from medgen.diffusion.times import first_time
@@ -29,6 +37,10 @@ class Network:
 
 def join(a: Tensor, b: Tensor) -> Tensor:
     return torch.cat([a, b])
+
+
+def sides(network: Network) -> Sides:
+    return of_one_network(network, CONDITION, NEGATIVE, join)
 
 
 X = torch.tensor([[1.0, -2.0], [0.5, 3.0], [2.0, 1.0]])
@@ -58,22 +70,67 @@ def test_rescale_gives_each_sample_the_spread_of_the_conditional_output() -> Non
 @pytest.mark.parametrize(("scale", "batches"), [(1.0, [3]), (0.0, [3]), (2.5, [6])])
 def test_network_runs_once_and_doubled_only_where_needed(scale: float, batches: list[int]) -> None:
     network = Network()
-    out = guide(network, CONDITION, NEGATIVE, scale, join=join)(X, T)
+    out = guide(sides(network), scale)(X, T)
     assert network.batches == batches
     mixture = NEGATIVE + scale * (CONDITION - NEGATIVE)
     torch.testing.assert_close(out, X * mixture + T.view(-1, 1))
 
 
 def test_scale_may_follow_the_timestep() -> None:
-    out = guide(Network(), CONDITION, NEGATIVE, lambda t: t / 10, join=join)(X, T)
+    out = guide(sides(Network()), lambda t: t / 10)(X, T)
     mixture = NEGATIVE + torch.tensor([[1.0], [2.0], [3.0]]) * (CONDITION - NEGATIVE)
     torch.testing.assert_close(out, X * mixture + T.view(-1, 1))
+
+
+FLOW = Schedule(ScheduleConfig(kind="flow"))
+COSINE = Schedule(ScheduleConfig(kind="cosine"))
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine"])
+def test_rising_scales_go_from_none_to_twice_as_much_with_the_scale_as_their_mean(shape: GuidanceShape) -> None:
+    scale = scale_over_time(4.0, shape, COSINE)
+    assert callable(scale)
+    ends = scale(torch.tensor([999.0, 499.5, 0.0], dtype=torch.float64))
+    torch.testing.assert_close(ends, torch.tensor([1.0, 4.0, 7.0], dtype=torch.float64))
+    every = scale(torch.arange(1000, dtype=torch.float64))
+    assert float(every.mean()) == pytest.approx(4.0)
+    assert (every.diff() <= 0).all()
+
+
+@pytest.mark.parametrize("schedule", [FLOW, COSINE], ids=["flow", "cosine"])
+def test_an_interval_is_of_the_same_shares_of_noise_on_every_path(schedule: Schedule) -> None:
+    scale = scale_over_time(3.0, (0.25, 0.75), schedule)
+    assert callable(scale)
+    times = torch.tensor([schedule.time_of(level) for level in (0.2, 0.26, 0.5, 0.74, 0.8)], dtype=torch.float64)
+    assert scale(times).tolist() == [1.0, 3.0, 3.0, 3.0, 1.0]
+
+
+def test_outside_of_the_interval_the_network_runs_on_the_condition_alone() -> None:
+    def guided(shape: GuidanceShape) -> list[int]:
+        network = Network()
+        denoise = guide(sides(network), scale_over_time(3.0, shape, FLOW))
+        sample(denoise, X, FLOW, "flow", SamplingOptions(sampler="euler", steps=10, times="trailing"))
+        return network.batches
+
+    # The share of noise of the ten steps is 1.0, 0.9, ..., 0.1.
+    assert guided((0.25, 0.75)) == [3, 3, 3, 6, 6, 6, 6, 6, 3, 3]
+    assert guided("linear") == [3] + [6] * 9
+    assert guided("constant") == [6] * 10
+
+
+def test_a_weaker_network_takes_the_place_of_the_null_condition() -> None:
+    strong, weak = Network(), Network()
+    pair = of_two_networks(lambda x, t: strong(x, t, CONDITION), lambda x, t: weak(x, t, NEGATIVE))
+    torch.testing.assert_close(guide(pair, 2.5)(X, T), guide(sides(Network()), 2.5)(X, T))
+    assert (strong.batches, weak.batches) == ([3], [3])
+    guide(pair, 1.0)(X, T)
+    assert (strong.batches, weak.batches) == ([3, 3], [3])
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
 def test_a_dynamic_constant_is_the_constant(scale: float) -> None:
     def run(guidance_scale: GuidanceScale) -> Tensor:
-        return guide(Network(), CONDITION, NEGATIVE, guidance_scale, join=join)(X, T)
+        return guide(sides(Network()), guidance_scale)(X, T)
 
     torch.testing.assert_close(run(lambda t: torch.full(t.shape, scale)), run(scale))
 
@@ -87,7 +144,7 @@ def test_guidance_moves_samples_along_the_condition() -> None:
         return sigma * (x - alpha * mean)  # eps of N(mean, 1), since alpha^2 + sigma^2 = 1
 
     x = torch.tensor([[-1.0], [0.0], [1.0]])
-    guided = guide(denoise, torch.ones(3, 1), torch.zeros(3, 1), 3.0, join=join)
+    guided = guide(of_one_network(denoise, torch.ones(3, 1), torch.zeros(3, 1), join), 3.0)
     start = first_time(schedule, "eps")
     there = x + 3 * schedule.alpha(torch.tensor(start))
     out = sample(guided, there.float(), schedule, "eps", SamplingOptions(steps=100), start=start)
