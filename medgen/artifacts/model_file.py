@@ -20,6 +20,7 @@ from medgen.errors import DataError
 
 _TAKERS = {
     "vae": "--vae",
+    "adapter": "--adapter",
     "denoiser": "'medgen generate'",
     "interpolator": "'medgen interpolate'",
     "normalizer": "'medgen normalize'",

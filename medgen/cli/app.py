@@ -31,6 +31,7 @@ COMMANDS = {
     "train-vae": "Train the autoencoder that compresses images to latents.",
     "extract-latents": "Encode an image set into a latent set.",
     "train-diffusion": "Train the diffusion model on a latent (or image) set.",
+    "merge-adapter": "Write a model with its adapters in it.",
     "generate": "Sample images under chosen conditions.",
     "interpolate": "Make thin slices of thick ones, at any smaller spacing.",
     "normalize": "Make the nearest normal version of every image.",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medgen.cli.flags import Given, takes
-from medgen.cli.options import Device, Force, OutputSet, Shard
+from medgen.cli.options import Adapters, Device, Force, OutputSet, Shard
 from medgen.cli.set_maker import SetMaker
 from medgen.diffusion.options import SAMPLING
 from medgen.inference.generate_options import GenerateOptions
@@ -83,6 +83,7 @@ def command(
             rich_help_panel=SAMPLING,
         ),
     ] = None,
+    adapter: Adapters = None,
     device: Device = "auto",
     shard: Shard = None,
     force: Force = False,
@@ -107,6 +108,7 @@ def command(
     from medgen.inference.conditions.asking import Asked
     from medgen.inference.conditions.ranges import far_outside
     from medgen.inference.generate import Generator
+    from medgen.models.adapters import Adapter
     from medgen.models.trained import Denoiser, FrozenVAE
     from medgen.nets.compute import resolve_device
 
@@ -115,7 +117,8 @@ def command(
     maker = SetMaker.of(context, output, force=force, shard=shard)
     target = resolve_device(device)
     asked_precision = maker.precision(options.precision, target)
-    denoiser = Denoiser.load(model, target, asked_precision, ema=options.ema)
+    adapters = [Adapter.open(given) for given in adapter or ()]
+    denoiser = Denoiser.load(model, target, asked_precision, ema=options.ema, adapters=adapters)
     decoder = FrozenVAE.load(vae, target, asked_precision) if vae is not None else None
     weaker = Denoiser.load(guide_by, target, asked_precision, ema=options.ema) if guide_by is not None else None
     generator = Generator(denoiser, decoder, options, weaker)
@@ -123,7 +126,7 @@ def command(
     asked = Asked(count, vector, conditions, like, like_split, mask, mask_augment, unconditional, negative_vector)
     networks = [network for network in (denoiser, decoder, weaker) if network is not None]
     with asked.requests(denoiser, options.seed, maker.console) as (requests, sets):
-        inputs: list[Identified] = [*(network.model for network in networks), *sets]
+        inputs: list[Identified] = [*(network.model for network in networks), *adapters, *sets]
         settings = plain(options) | {"precision": maker.settled(*networks), "count": requests.count}
         del settings["batch_size"]
         settings |= {"guidance": generator.guidance} | requests.described(denoiser.facts.vector_fields)
@@ -134,6 +137,8 @@ def command(
             maker.console.warn(warning)
         if weaker is not None:
             settings["guide_by"] = weaker.model.digest
+        if adapters:
+            settings["adapter_strengths"] = [one.strength for one in adapters]
         provenance = derive("generate", settings, seed=options.seed, inputs=inputs)
         indices = range(maker.part, requests.count, maker.parts)
         with maker.console.progress(len(indices), "samples") as advance:

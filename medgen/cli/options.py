@@ -22,6 +22,14 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an existing output
 Device = Annotated[
     str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Where the network runs.", rich_help_panel=COMPUTING)
 ]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter",
+        metavar="FILE[:STRENGTH]",
+        help="An adapter of MODEL, from train-diffusion --lora; 1 is full strength; repeatable.",
+    ),
+]
 KeepGoing = Annotated[
     bool, typer.Option("--keep-going", help="Leave out what fails, name each, and exit 1 at the end.")
 ]

@@ -77,6 +77,14 @@ class DenoiserFacts(LatentFacts, frozen=True):
     spacing_range: tuple[Range, Range, Range] | None = None  # of the training cases, (z, y, x) mm
 
 
+class AdapterFacts(Facts, frozen=True):
+    """Facts of kind "adapter": the model it belongs to, and the facts of that model with the adapter in it."""
+
+    base_kind: str
+    base_digest: str
+    model: dict[str, Any]
+
+
 class InterpolatorFacts(LatentFacts, frozen=True):
     """Facts of kind "interpolator": the VAE of its latents, its diffusion, and the lengths (mm) it was trained on."""
 

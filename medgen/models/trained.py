@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -14,6 +14,7 @@ from medgen.artifacts.model_file import Model, open_model
 from medgen.artifacts.schema import SetHeader
 from medgen.config import convert
 from medgen.errors import ConfigError, DataError, UsageError
+from medgen.models.adapters import Adapter, adapted_facts, adapted_weights
 from medgen.models.facts import DenoiserFacts, Facts, InterpolatorFacts, LatentFacts, NormalizerFacts, VAEFacts
 from medgen.models.kinds import KINDS
 from medgen.models.precision import Choice, choose, measured_kernels
@@ -47,23 +48,31 @@ class Trained(Generic[NetworkT, FactsT]):
 
     @classmethod
     def load(
-        cls, path: Path, device: torch.device, precision: Precision = "auto", *, ema: bool = True, tuned: bool = True
+        cls,
+        path: Path,
+        device: torch.device,
+        precision: Precision = "auto",
+        *,
+        ema: bool = True,
+        tuned: bool = True,
+        adapters: Sequence[Adapter] = (),
     ) -> Self:
         """The network in the model file `path`, with the averaged weights if `ema` is set and the file has them.
 
+        `adapters` are merged into its weights before these are brought to their precision.
         At precision "auto" on a CPU, it also gets the kernels that are fastest there, if `tuned`.
         Raises DataError if the file is of another kind or version, or its weights do not fit.
         """
         model = open_model(path, kind=cls.kind)
         kind = KINDS[cls.kind]
-        facts: Any = kind.facts.read(model.facts, str(path))
+        facts: Any = kind.facts.read(adapted_facts(model, adapters), str(path))
         try:
             configuration: Any = convert(kind.configuration, model.config, str(path))
             network: Any = kind.network(configuration)
         except ConfigError as error:  # not the user's configuration: the file comes from another version
             raise DataError(f"{error}; this version of medgen cannot build the network") from None
         try:
-            network.load_state_dict(model.weights(ema=ema))
+            network.load_state_dict(adapted_weights(model, adapters, ema=ema))
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
             raise DataError(f"{path}: the weights do not fit the network that the file describes: {reason}") from None

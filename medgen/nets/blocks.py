@@ -112,11 +112,13 @@ class Upsample(nn.Module):
         self.conv = convolution(dims, width, width)
         self.strides = (2, 2) if dims == 2 else (2 if depth else 1, 2, 2)
         self.fused = True
+        self.stepwise = False
+        """Whether the convolution must be called as such, since an adapter adds to its output."""
         self._frozen: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, [D,] H, W) -> (B, C, [D,] 2H, 2W)."""
-        if not self.fused:
+        if not self.fused or self.stepwise:
             repeated: Tensor = self.conv(F.interpolate(x, scale_factor=[float(stride) for stride in self.strides]))
             return repeated
         kernel = self._kernel() if self._frozen is None else self._frozen

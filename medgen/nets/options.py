@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta
 
-from medgen.config import Options
+from medgen.config import Options, option
 from medgen.errors import ConfigError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -15,6 +15,9 @@ AttentionKind = Literal["none", "linear", "full", "transformer"]
 Hint = Literal["sum", "concat"]
 """Input of an image branch: the image alone, or image and mask as channels of one hint. Either way, its residuals are
 added to those of the mask."""
+LoraPart = Literal["attention", "cross-attention", "middle-attention", "output", "all"]
+ADAPTER = "Adapter"
+"""Heading of an adapter's options in the help of commands."""
 Count = Annotated[int, Meta(ge=1)]
 Size = Annotated[int, Meta(ge=0)]
 
@@ -137,6 +140,35 @@ class UNetConfig(Options, frozen=True):
     def factor(self) -> int:
         """Input side / side of the coarsest level."""
         return int(2 ** (len(self.widths) - 1))
+
+
+class LoraConfig(Options, frozen=True):
+    """An adapter: which layers it changes, and by how much it can."""
+
+    parts: Annotated[
+        tuple[LoraPart, ...],
+        option(
+            "Keep the network of --init as it is, and train an adapter (LoRA) on these parts of it: "
+            "attention, cross-attention, middle-attention, output or all.",
+            flag="--lora",
+            metavar="PART,...",
+            group=ADAPTER,
+        ),
+        Meta(min_length=1),
+    ] = ("attention",)
+    rank: Annotated[int, option("Rank of the change of a layer.", flag="--lora-rank", group=ADAPTER, ge=1)] = 8
+    alpha: (
+        Annotated[
+            float,
+            option("A change counts alpha / rank times.", flag="--lora-alpha", group=ADAPTER, default="the rank", gt=0),
+        ]
+        | None
+    ) = None
+
+    @property
+    def scale(self) -> float:
+        """Factor of a change, alpha / rank."""
+        return (self.alpha or self.rank) / self.rank
 
 
 class VAEConfig(Options, frozen=True):

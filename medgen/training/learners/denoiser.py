@@ -23,6 +23,7 @@ from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.learners.diffusion_options import DenoiserOptions
 from medgen.training.learners.guidance_search import with_guidance
 from medgen.training.learners.guided import GuidedLearner
+from medgen.training.loop.adapter import as_base, begin, save_adapter
 from medgen.training.loop.init import read_model
 from medgen.training.loop.learner import Parts
 from medgen.training.loop.run import Training
@@ -68,16 +69,15 @@ def train(training: Training, options: DenoiserOptions) -> None:
             f"{training.run.source}: is a set of kind '{header.kind}'; train-diffusion needs latents or images"
         )
     shape, dtype = arrays[header.kind]  # (C, H, W)
+    init = read_model(Path(options.init), "denoiser", UNetConfig) if options.init else None
+    if options.lora:
+        options = as_base(options, init)
     check_fed(options.network, ("vector",), "denoiser")
     network = fitted_to_vectors(options.network, header.vector_fields)
     network = replace(network, in_channels=shape[0], out_channels=shape[0])
     options = replace(options, network=network)
     learner = DenoiserLearner(options)
     learner.clip = (-1.0, 1.0) if header.kind == "image" else None
-    init = read_model(Path(options.init), "denoiser", UNetConfig) if options.init else None
-    if init:
-        init.fill(learner.model)
-    fitted = training.fit(learner, options, training.slices(options), [init] if init else [])
     facts = DenoiserFacts(
         space=header.kind,
         shape=shape,
@@ -93,4 +93,13 @@ def train(training: Training, options: DenoiserOptions) -> None:
         latent_shift=header.latent_shift,
         stored_dtype=stored_type(dtype) if header.kind == "image" else "int16",
     )
-    training.save(fitted, "denoiser", network, with_guidance(facts, fitted.loop, learner, options), fitted.figures)
+    if init and options.lora:
+        facts = begin(learner.model, options.lora, init, facts, options, training.reporter)
+    elif init:
+        init.fill(learner.model)
+    fitted = training.fit(learner, options, training.slices(options), [init] if init else [])
+    facts = with_guidance(facts, fitted.loop, learner, options)
+    if options.lora and init:
+        save_adapter(training, fitted, options.lora, init, "denoiser", facts)
+    else:
+        training.save(fitted, "denoiser", network, facts, fitted.figures)

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from medgen.config import option
 from medgen.diffusion.options import Objective, ScheduleConfig, check
-from medgen.nets.options import Hint, UNetConfig
+from medgen.nets.options import Hint, LoraConfig, UNetConfig
 from medgen.training.data.options import Balance, VolumeOptions
 from medgen.training.learners.normalizer_options import NormalizerLosses
 from medgen.training.learners.siamese_options import SiameseLosses
@@ -44,6 +44,8 @@ class SliceDiffusionOptions(TrainDiffusionOptions, frozen=True):
 class DenoiserOptions(SliceDiffusionOptions, frozen=True, tag="denoiser"):
     """To denoise images or latents, under their vectors if there are any."""
 
+    lora: LoraConfig | None = None
+    """Train an adapter of --init, not the network itself; none = train the network."""
     condition_dropout: Annotated[float, DROPOUT] = 0.3
     search_guidance: Annotated[bool, SEARCH] = True
 

@@ -6,6 +6,7 @@ Sampling runs the mask branch; the image branch, which also sees the image, only
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -35,7 +36,9 @@ from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.learners.diffusion_options import SiameseOptions
 from medgen.training.learners.guidance_search import with_guidance
 from medgen.training.learners.guided import GuidedLearner
+from medgen.training.loop.init import check_like
 from medgen.training.loop.learner import Parts
+from medgen.training.loop.resume import below
 from medgen.training.loop.run import Training
 
 FACTORS = (1, 2, 4, 8)
@@ -191,7 +194,7 @@ def train(training: Training, options: SiameseOptions) -> None:
     sources = training.slices(options, masks=True)
     fitted = training.fit(learner, options, sources, [trunk] if trunk else [], vae)
     facts = with_guidance(facts, fitted.loop, learner, options)
-    training.save(fitted, "denoiser", network, facts, fitted.figures, part=SAVED)
+    training.save(fitted, "denoiser", network, facts, fitted.figures, part=partial(below, prefix=SAVED))
 
 
 def _network(
@@ -222,26 +225,6 @@ def _network(
 def check_trunk(trunk: Model, network: UNetConfig, facts: DenoiserFacts) -> None:
     """DataError that names everything in which a denoiser is not the trunk of what is trained."""
     theirs = convert(UNetConfig, trunk.config, str(trunk.path))
-    told = DenoiserFacts.read(trunk.facts, str(trunk.path))
-    pairs = [
-        (f"network.{name}", getattr(theirs, name), getattr(network, name)) for name in network.__struct_fields__
-    ] + [(name, getattr(told, name), getattr(facts, name)) for name in SHARED_FACTS]
-    unlike = [
-        f"{name} ({_short(there)} there, {_short(here)} here)"
-        for name, there, here in pairs
-        if there != here and not (name == "network.side" and there is None)
-    ]
-    if unlike:
-        raise DataError(
-            f"{trunk.path}: no trunk for this training, since these differ: {', '.join(unlike)}; set them as they "
-            "are there, or take another --init"
-        )
-
-
-SHARED_FACTS = ("space", "schedule", "objective", "vector_fields", "vae_digest", "latent_scale", "latent_shift")
-"""What a trunk must agree in besides its shape."""
-
-
-def _short(value: object) -> str:
-    text = str(msgspec.to_builtins(value))
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    if theirs.side is None:
+        theirs = replace(theirs, side=network.side)
+    check_like(trunk.path, theirs, trunk.facts, network, facts)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic
 
+import msgspec
 from torch import Tensor, nn
 
 from medgen.artifacts.model_file import open_model
@@ -15,6 +17,7 @@ from medgen.artifacts.schema import as_bytes
 from medgen.config import OptionsT, convert
 from medgen.errors import DataError
 from medgen.models.diffusers_folder import read_diffusers_folder
+from medgen.models.facts import Facts
 from medgen.nets.options import VAEConfig
 
 
@@ -22,10 +25,18 @@ from medgen.nets.options import VAEConfig
 class InitialWeights(Generic[OptionsT]):
     """The network that a training starts from."""
 
+    path: Path
     config: OptionsT
     weights: dict[str, Tensor]
     provenance: Provenance
     known: dict[str, str]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the model says about itself besides."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of the model."""
+        return self.known[self.provenance.id]
 
     def digests(self) -> dict[str, str]:
         """Content digests by id."""
@@ -43,7 +54,33 @@ class InitialWeights(Generic[OptionsT]):
 def read_model(path: Path, kind: str, config: type[OptionsT]) -> InitialWeights[OptionsT]:
     """A model of medgen, with its averaged weights where it has them."""
     model = open_model(path, kind=kind)
-    return InitialWeights(convert(config, model.config, str(path)), model.weights(), model.provenance, model.digests())
+    network = convert(config, model.config, str(path))
+    return InitialWeights(path, network, model.weights(), model.provenance, model.digests(), model.facts)
+
+
+SHARED_FACTS = ("space", "schedule", "objective", "vector_fields", "vae_digest", "latent_scale", "latent_shift")
+"""What a model must agree in with what is trained from it, besides its shape."""
+
+
+def check_like(path: Path, theirs: OptionsT, told: Mapping[str, Any], ours: OptionsT, facts: Facts) -> None:
+    """DataError that names everything in which the model in `path` differs from what is trained from it.
+
+    `theirs` and `told` are its configuration and facts, `ours` and `facts` those of the training.
+    """
+    known = type(facts).read(told, str(path))
+    pairs = [(f"network.{name}", getattr(theirs, name), getattr(ours, name)) for name in ours.__struct_fields__]
+    pairs += [(name, getattr(known, name), getattr(facts, name)) for name in SHARED_FACTS if hasattr(facts, name)]
+    unlike = [f"{name} ({_short(there)} there, {_short(here)} here)" for name, there, here in pairs if there != here]
+    if unlike:
+        raise DataError(
+            f"{path}: not what this training can begin from, since these differ: {', '.join(unlike)}; set them as they "
+            "are there, or take another --init"
+        )
+
+
+def _short(value: object) -> str:
+    text = str(msgspec.to_builtins(value))
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def read_vae(path: Path) -> InitialWeights[VAEConfig]:
@@ -57,4 +94,4 @@ def read_vae(path: Path) -> InitialWeights[VAEConfig]:
         running.update(as_bytes(tensor.contiguous().numpy()))
     digest = running.hexdigest()
     provenance = derive("import-vae", {}, sources=fingerprint([digest]))
-    return InitialWeights(vae.config, vae.state_dict, provenance, {provenance.id: digest})
+    return InitialWeights(path, vae.config, vae.state_dict, provenance, {provenance.id: digest})

@@ -161,8 +161,8 @@ class ResumeFile:
 
 
 def pack(model: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Everything that training changes, in one flat dict of tensors."""
-    packed = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    """Everything that training changes, in one flat dict of tensors; weights that are frozen are not among it."""
+    packed = {f"model.{name}": tensor for name, tensor in _trained(model).items()}
     packed.update({f"average.{name}": tensor for name, tensor in average.items()})
     for index, moments in optimizer.state_dict()["state"].items():
         packed.update({f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()})
@@ -172,9 +172,11 @@ def pack(model: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[st
 def unpack(
     packed: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor]
 ) -> None:
-    """Restore what `pack` collected."""
-    state = model.state_dict()
-    model.load_state_dict({name: cut(tensor, state[name]) for name, tensor in below(packed, "model.").items()})
+    """Restore what `pack` collected; DataError if anything that is trained is missing."""
+    state, saved = model.state_dict(), below(packed, "model.")
+    if missing := [name for name in _trained(model) if name not in saved]:
+        raise DataError(f"the saved state lacks the weight '{missing[0]}'; start over with --fresh")
+    model.load_state_dict({**state, **{name: cut(tensor, state[name]) for name, tensor in saved.items()}})
     averaged = below(packed, "average.") or below(packed, "model.")  # without a saved average, start from the weights
     for name, tensor in average.items():
         tensor.copy_(cut(averaged[name], tensor))
@@ -185,6 +187,12 @@ def unpack(
         value = cut(tensor, weights[int(index)]) if tensor.ndim else tensor  # a scalar is a count of steps
         moments.setdefault(int(index), {})[moment] = value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _trained(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict without weights that are frozen, which are known from elsewhere."""
+    frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
 
 
 def _weights(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:

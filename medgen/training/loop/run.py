@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import torch
 from msgspec.structs import replace
+from torch import Tensor
 
 from medgen import __version__
 from medgen.artifacts.model_file import save_model
@@ -34,7 +35,7 @@ from medgen.training.loop.learner import Learner
 from medgen.training.loop.log import Log
 from medgen.training.loop.loop import Loop
 from medgen.training.loop.options import OfSlices, TrainingOptions, decisive
-from medgen.training.loop.resume import Identity, ResumeFile, State, below, resume_path
+from medgen.training.loop.resume import Identity, ResumeFile, State, resume_path
 
 PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
 """In the order of their numbers, which processes tell each other."""
@@ -191,11 +192,11 @@ class Training:
         network: Options,
         facts: Facts,
         figures: dict[str, float],
-        part: str = "",
+        part: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict,
     ) -> None:
         """Write the model, then remove the resume state; the figures go into the facts and the report.
 
-        `part`: only weights whose names begin with this prefix are written, under the rest of their names.
+        `part`: picks the weights that are written, and may name them anew.
         """
         if self.world.first:
             weights, average = fitted.loop.weights()
@@ -203,8 +204,8 @@ class Training:
                 self.run.output,
                 kind=kind,
                 config=plain(network),
-                weights=below(weights, part),
-                ema=average and below(average, part),
+                weights=part(weights),
+                ema=average and part(average),
                 facts={**msgspec.to_builtins(facts), **figures},
                 provenance=fitted.provenance,
                 inputs=fitted.inputs,

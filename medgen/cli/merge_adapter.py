@@ -1,0 +1,54 @@
+"""`medgen merge-adapter`: a model and its adapters -> one model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medgen.cli.options import Force, OutputFile, console_of
+
+
+def command(
+    context: typer.Context,
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model that the adapters belong to.")],
+    adapters: Annotated[
+        list[str],
+        typer.Argument(metavar="ADAPTER[:STRENGTH]...", help="From train-diffusion --lora; 1 is full strength."),
+    ],
+    output: OutputFile,
+    force: Force = False,
+) -> None:
+    """Write a model with its adapters in it.
+
+    Samples of it equal those of generate with the same adapters. The result is a model of its own: its adapters are
+    trained on it anew.
+
+    Examples:
+      medgen merge-adapter model.safetensors knee.safetensors -o knee-model.safetensors
+      medgen merge-adapter model.safetensors knee.safetensors:0.7 bright.safetensors -o both.safetensors
+
+    """
+    from medgen.artifacts.model_file import open_model, save_model
+    from medgen.artifacts.outputs.whole import check_output
+    from medgen.artifacts.provenance import Identified, derive
+    from medgen.models.adapters import Adapter, adapted_facts, adapted_weights
+
+    check_output(output, force=force)
+    console = console_of(context)
+    base, opened = open_model(model), [Adapter.open(given) for given in adapters]
+    weights = adapted_weights(base, opened)
+    inputs: list[Identified] = [base, *opened]
+    save_model(
+        output,
+        kind=base.kind,
+        config=base.config,
+        weights=weights,
+        facts=adapted_facts(base, opened),
+        provenance=derive("merge-adapter", {"strengths": [one.strength for one in opened]}, inputs=inputs),
+        inputs=inputs,
+        force=force,
+    )
+    console.say(f"wrote {output}: {base.kind} with {len(opened)} adapter{'s' * (len(opened) > 1)}")
+    console.report.update(adapters=len(opened))

@@ -1,0 +1,1 @@
+"""Adapters: small trainable changes to the layers of a frozen network (LoRA, Hu et al. 2022)."""
