@@ -66,17 +66,16 @@ def command(
     from medgen.errors import SomeItemsFailed
     from medgen.imaging.cases.planning import SourceInputs
     from medgen.imaging.cases.preprocessing import preprocess
+    from medgen.imaging.pairs.preprocessing import preprocess_pairs
+    from medgen.imaging.pairs.table import pair_table
 
     console = console_of(context)
     check_destination(output, force=force)
-    done = preprocess(
-        SourceInputs(tuple(sources), labels, tuple(lidc_xml or ()), masks),
-        output,
-        options,
-        console,
-        shard=part,
-        force=force,
-    )
+    inputs = SourceInputs(tuple(sources), labels, tuple(lidc_xml or ()), masks)
+    if pairs := pair_table(inputs, options):
+        done = preprocess_pairs(pairs, output, options, console, shard=part, force=force)
+    else:
+        done = preprocess(inputs, output, options, console, shard=part, force=force)
     console.report.update(
         cases=done.cases, slices=done.slices, left_out=list(done.places), duplicates=list(done.duplicates)
     )

@@ -19,6 +19,7 @@ FLOORS = {
     "models": 4,
     "artifacts": 3,
     "nets": 2, "diffusion": 2,
+    "prompts": 2,
     "presets": 1, "config": 1,
     "errors": 0, "memory": 0, "reporting": 0, "processors": 0, "read_ahead": 0, "visible": 0, "": 0,
 }  # fmt: skip

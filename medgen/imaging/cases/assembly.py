@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from medgen.artifacts.schema import GENERATED, NO_SPLIT, SPLITS, Case
-from medgen.artifacts.sharding import numbered
 from medgen.artifacts.stacks import points, uneven_origins
 from medgen.errors import DataError, MedgenError
 from medgen.imaging.cases.duplicates import Duplicates, joined
@@ -18,10 +18,11 @@ from medgen.imaging.cases.mending import made_up
 from medgen.imaging.cases.options import PreprocessOptions
 from medgen.imaging.cases.planning import Plan, PlannedCase
 from medgen.imaging.cases.splits import held_out, split_of
-from medgen.imaging.cases.work import ReadTask, Slab
+from medgen.imaging.cases.work import Slab
 from medgen.imaging.geometry import DepthMap, PlaneMap, plan_depth
 from medgen.imaging.labels.annotations import vector_of
 from medgen.imaging.reading.series import SliceStack
+from medgen.imaging.remembered import Remembered
 from medgen.reporting import Reporter
 
 
@@ -46,25 +47,29 @@ class Assembler:
         self._trained = plan.classes.get(options.train_only)
         self._not_trained = {patient_of(case) for case in plan.cases if self._has_other_labels(case)} - {""}
         self._moved = 0
-        self._ids: set[str] = set()
+        self._cases = 0
+        self._ids = Remembered()
         self.duplicates = Duplicates()
 
-    def take(self, task: ReadTask, slab: Slab | MedgenError) -> Case | MedgenError | None:
-        """The case, or why it failed, if `slab` is its last one; else None, as for a duplicate that is dropped."""
+    def take(
+        self, case: PlannedCase, number: int, slab: Slab | MedgenError, *, last: bool
+    ) -> Case | MedgenError | None:
+        """Case `number`, or why it failed, if `slab` is its last one; else None, as for a duplicate that is dropped."""
         if isinstance(slab, MedgenError):
             self._failure = self._failure or slab
         else:
             self._slabs.append(slab)
-        if not task.last:
+        if not last:
             return None
         slabs, failure = self._slabs, self._failure
         self._slabs, self._failure = [], None
         if failure is not None:
             return failure
-        case = self._plan.cases[task.case]
+        self._cases += 1
         digests = [digest for slab in slabs for digest in slab.digests]
         split = self._split(case, patient_of(case) or joined([slab.identity for slab in slabs]).hex())
-        if self.duplicates.add(joined(digests), task.case, split) and self._options.drop_duplicates:
+        labels = str(sorted(case.annotation.labels.items()))
+        if self.duplicates.add(joined(digests), number, split, labels) and self._options.drop_duplicates:
             return None
         self._splits.add(split)
         try:
@@ -73,13 +78,13 @@ class Assembler:
             return error
         telling = telling_slice(case.stack)
         pixels = digests[case.keep.index(telling)] if telling in case.keep else slabs[-1].telling
-        name = numbered(case_id(len(case.stack.slices), pixels, patient_of(case), self._secret), self._ids)
-        self._ids.add(name)
-        return replace(made, id=name)
+        name = case_id(len(case.stack.slices), pixels, patient_of(case), self._secret)
+        number = self._ids.count(name.encode())
+        return replace(made, id=name if number == 1 else f"{name}.{number}")
 
-    def report(self, reporter: Reporter, *, whole: bool) -> None:
-        """Report what is known only after all cases (for a shard, all of its own)."""
-        self.duplicates.tell(self._plan.cases, reporter, dropped=self._options.drop_duplicates)
+    def report(self, reporter: Reporter, name: Callable[[int], str], *, whole: bool) -> None:
+        """Report what is known only after all cases (for a shard, all of its own); `name` names one by its number."""
+        self.duplicates.tell(name, reporter, dropped=self._options.drop_duplicates)
         if not whole:
             return
         if self._moved:
@@ -88,7 +93,7 @@ class Assembler:
             )
         wanted = [name for name, part in zip(SPLITS, self._fractions, strict=True) if part > 0]
         missing = [name for name in wanted if name not in self._splits]
-        if missing and not self._options.split_name and len(self._plan.cases) > 1:
+        if missing and not self._options.split_name and self._cases > 1:
             reporter.warn(
                 f"no patient fell into {' and '.join(missing)}: add patients, or choose other --split-fractions"
             )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+import msgspec
+
 from medgen.imaging.cases.left_out import Place
-from medgen.imaging.cases.planning import PlannedCase
+from medgen.imaging.remembered import Remembered
 from medgen.reporting import Reporter
 
 NAMED = 10  # pairs told one by one; the report has all of them
@@ -15,34 +17,36 @@ NAMED = 10  # pairs told one by one; the report has all of them
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A case, its split, and the first case with these pixels; indices of the plan."""
+    """A case, its split, and the first case with these pixels; by their numbers."""
 
     case: int
     split: str
     first: int
     first_split: str
+    labels_differ: bool = False
 
 
 @dataclass
 class Duplicates:
-    """Remembers 16 bytes a case, whatever its size."""
+    """Remembers a digest a case, whatever its size, and whatever their number."""
 
     found: list[Duplicate] = field(default_factory=list)
-    _first: dict[bytes, tuple[int, str]] = field(default_factory=dict)
+    _first: Remembered = field(default_factory=Remembered)
 
-    def add(self, digest: bytes, case: int, split: str) -> bool:
+    def add(self, digest: bytes, case: int, split: str, labels: str = "") -> bool:
         """Take in a case by the digest of its pixels; returns whether there was already one with the same digest."""
-        first, first_split = self._first.setdefault(digest, (case, split))
+        told = self._first.first(digest, msgspec.json.encode((case, split, labels)).decode())
+        first, first_split, first_labels = msgspec.json.decode(str(told), type=tuple[int, str, str])
         if first == case:
             return False
-        self.found.append(Duplicate(case, split, first, first_split))
+        self.found.append(Duplicate(case, split, first, first_split, labels != first_labels))
         return True
 
-    def tell(self, cases: Sequence[PlannedCase], reporter: Reporter, *, dropped: bool) -> None:
-        """Name the pairs, those across splits first, and how many there are within one."""
+    def tell(self, name: Callable[[int], str], reporter: Reporter, *, dropped: bool) -> None:
+        """Name the pairs, those across splits first, and how many there are within one; `name` names a case."""
         across = [pair for pair in self.found if pair.split != pair.first_split]
         within = len(self.found) - len(across)
-        differ = sum(cases[pair.case].annotation.labels != cases[pair.first].annotation.labels for pair in self.found)
+        differ = sum(pair.labels_differ for pair in self.found)
         if dropped:
             if self.found:
                 reporter.say(f"{len(self.found)} cases were dropped that show exactly the pixels of an earlier one")
@@ -57,18 +61,17 @@ class Duplicates:
             reporter.warn(f"{differ} of the cases with equal pixels are labelled differently")
         named = [*across, *(pair for pair in self.found if pair not in across)]
         for pair in named[:NAMED]:
-            one, other = cases[pair.case].stack.name, cases[pair.first].stack.name
-            reporter.say(f"equal pixels: {one} ({pair.split}) and {other} ({pair.first_split})")
+            reporter.say(f"equal pixels: {name(pair.case)} ({pair.split}) and {name(pair.first)} ({pair.first_split})")
         if len(named) > NAMED:
             reporter.say(f"... and {len(named) - NAMED} more")
 
-    def placed(self, places: Sequence[Place]) -> list[dict[str, object]]:
+    def placed(self, place: Callable[[int], Place]) -> list[dict[str, object]]:
         """All pairs, by the places of their cases."""
         return [
             {
-                "case": dict(places[pair.case]),
+                "case": dict(place(pair.case)),
                 "split": pair.split,
-                "first": dict(places[pair.first]),
+                "first": dict(place(pair.first)),
                 "first_split": pair.first_split,
             }
             for pair in self.found

@@ -97,6 +97,25 @@ class PreprocessOptions(ReadingOptions, frozen=True):
     masks_optional: Annotated[
         bool, option("Images without a mask, and empty masks, are negatives, whatever their label.", group=LABELS)
     ] = False
+    template: (
+        Annotated[
+            str,
+            option(
+                "Make each text from the columns of the table by this template (medgen presets --prompts).",
+                metavar="[FILE.toml:]NAME",
+                group=LABELS,
+                default="the column text",
+            ),
+        ]
+        | None
+    ) = None
+    encoding: (
+        Annotated[
+            str,
+            option("Encoding of the table.", metavar="NAME", group=LABELS, default="UTF-8, or UTF-16 by its mark"),
+        ]
+        | None
+    ) = None
     healthy_slices: (
         Annotated[
             int,

@@ -197,14 +197,14 @@ def _tables(
     """The sources, with a CSV replaced by the files it names, and the table of labels, which may be that CSV."""
     sources: list[str] = []
     labels = inputs.labels
-    table = csv_labels.read_table(labels, options.vector_fields) if labels else None
+    table = csv_labels.read_table(labels, options.vector_fields, options.encoding or "") if labels else None
     for source in inputs.sources:
         if not source.lower().endswith(".csv"):
             sources.append(source)
             continue
         if table:
             raise UsageError(f"{source}: only one CSV can be used, as source or as --labels")
-        table = csv_labels.read_table(Path(source), options.vector_fields)
+        table = csv_labels.read_table(Path(source), options.vector_fields, options.encoding or "")
         paths, faults = csv_labels.image_paths(table)
         table.faults += faults
         sources += paths

@@ -19,13 +19,14 @@ from medgen.imaging.cases.planning import Plan, PlannedCase, SourceInputs, make_
 from medgen.imaging.cases.splits import parse_fractions
 from medgen.imaging.cases.work import Piece, ReadTask, Slab, read
 from medgen.imaging.cases.workers import WorkerDied, Workers
+from medgen.imaging.labels.annotations import Annotation
 from medgen.imaging.masks.sources import files_of
 from medgen.imaging.reading.series import SliceStack
 from medgen.reporting import Reporter
 
 SLAB_SLICES = 16  # decoded in one task; bounds the memory of a worker, and keeps all of them busy on one case
 
-_NOT_PROVENANCE = ("workers", "keep_going")  # options that do not change the result
+_NOT_PROVENANCE = ("workers", "keep_going", "encoding")  # options that do not change the result
 _OF_MASKS = ("mask_classes", "masks_optional")  # nor do these without masks
 
 
@@ -58,6 +59,8 @@ def preprocess(
     if told := weakness():
         reporter.warn(told)
     fractions = parse_fractions(options.split_fractions)
+    if options.template is not None:
+        raise UsageError("--template makes texts from the columns of one CSV of paths, given as the only source")
     if options.healthy_slices is not None and options.thickness is not None:
         raise UsageError("--healthy-slices picks single slices, --thickness needs all of them; use one of the two")
     if options.healthy_slices is not None and options.mend:
@@ -67,24 +70,27 @@ def preprocess(
     left_out = LeftOut(reporter, options.keep_going)
     with Workers(options.workers) as workers:
         plan = make_plan(inputs, options, workers, left_out, reporter)
-        header = mark_shard(_header(plan, options), *shard)
+        header = mark_shard(header_of(plan, options, fingerprint(_facts(plan))), *shard)
         plan = replace(plan, cases=tuple(take_shard(plan.cases, *shard)))
         assembler = Assembler(plan, options, secret, fractions)
         total = sum(len(case.keep) for case in plan.cases)
         stacks: list[tuple[str, SliceStack]] = []
         with create_set(output, header, force=force) as writer, reporter.progress(total, "slices") as advance:
             for task, slab in workers.map(read, _tasks(plan, options)):
-                outcome = assembler.take(task, _read_alone(task) if isinstance(slab, WorkerDied) else slab)
+                case = plan.cases[task.case]
+                slab = _read_alone(task) if isinstance(slab, WorkerDied) else slab
+                outcome = assembler.take(case, task.case, slab, last=task.last)
                 if isinstance(outcome, MedgenError):
-                    left_out.add(str(outcome), left_out.place(plan.cases[task.case].stack.first.entry))
+                    left_out.add(str(outcome), left_out.place(case.stack.first.entry))
                 elif outcome is not None:
                     writer.write(outcome)
-                    stacks.append((outcome.id, plan.cases[task.case].stack))
+                    stacks.append((outcome.id, case.stack))
                 advance(sum(len(piece.frames) for piece in task.pieces))
             if plan.cases and not writer.digest.cases:
                 raise DataError(f"all {len(plan.cases)} cases failed; the first: {left_out.reasons[0]}")
-    assembler.report(reporter, whole=shard[1] == 1)
-    duplicates = tuple(assembler.duplicates.placed([left_out.place(case.stack.first.entry) for case in plan.cases]))
+    assembler.report(reporter, lambda number: plan.cases[number].stack.name, whole=shard[1] == 1)
+    places = [left_out.place(case.stack.first.entry) for case in plan.cases]
+    duplicates = tuple(assembler.duplicates.placed(places.__getitem__))
     return Done(
         writer.digest.cases,
         writer.digest.slices,
@@ -150,9 +156,10 @@ def _piece(case: PlannedCase, run: list[int]) -> Piece:
     return Piece(slices[0].entry, slices[0].format, frames, masks, slices[0].plain, shifts)
 
 
-def _header(plan: Plan, options: PreprocessOptions) -> SetHeader:
+def header_of(plan: Plan, options: PreprocessOptions, sources: str, **settings: object) -> SetHeader:
+    """The header of the set; `sources` identifies the files, `settings` are what the provenance tells besides."""
     hidden = _NOT_PROVENANCE if plan.mask_classes else (*_NOT_PROVENANCE, *_OF_MASKS)
-    config = {name: value for name, value in plain(options).items() if name not in hidden}
+    config = {name: value for name, value in plain(options).items() if name not in hidden} | settings
     notes = {}
     if options.mask_background:
         notes["background"] = "outside the lungs set to -1000 HU"
@@ -163,7 +170,7 @@ def _header(plan: Plan, options: PreprocessOptions) -> SetHeader:
         notes["slices"] = f"only those with a finding, and at most {options.healthy_slices} others a case"
     return SetHeader(
         kind="image",
-        provenance=derive("preprocess", config, sources=fingerprint(_facts(plan))),
+        provenance=derive("preprocess", config, sources=sources),
         intensity=plan.encoding.intensity,
         vector_fields=plan.vector_fields,
         label_names=tuple(plan.classes),
@@ -178,7 +185,11 @@ def _facts(plan: Plan) -> Iterator[str | int]:
     for case in plan.cases:
         yield from (f"{item.entry.size} {item.sample}" for item in case.stack.slices)
         yield from (f"{entry.size} {entry.sample()}" for entry in files_of(case.masks))
-        told = case.annotation
-        for facts in (told.findings, told.labels, told.texts, told.modalities):
-            yield from (f"{index}: {fact}" for index, fact in sorted(facts.items()))
-        yield from (told.split, told.synthetic)
+        yield from annotation_facts(case.annotation)
+
+
+def annotation_facts(told: Annotation) -> Iterator[str]:
+    """What identifies the labels of a case."""
+    for facts in (told.findings, told.labels, told.texts, told.modalities):
+        yield from (f"{index}: {fact}" for index, fact in sorted(facts.items()))
+    yield from (told.split, told.synthetic)

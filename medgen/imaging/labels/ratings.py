@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Self
 
 from medgen.errors import DataError, InputMissingError, OutputError, StorageError
-from medgen.imaging.labels.rows import RowWriter, bare
+from medgen.imaging.labels.rows import RowWriter
+from medgen.imaging.labels.shielding import bare
 
 COLUMNS = ("set", "rater", "case", "other", "aspect", "value")
 SET_DIGITS = 16

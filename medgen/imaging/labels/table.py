@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from medgen.imaging.labels.rows import read_rows
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.series import SliceStack
 
-_PATHS = ("path", "filename", "file")
-_SYNONYMS = {"modal": "modality"}
+PATHS = ("path", "filename", "file")
+SYNONYMS = {"modal": "modality"}
 _KNOWN = ("case", "series", "slice", "label", "text", "modality", "patient", "split", "synthetic", "mask")
 
 
@@ -36,33 +36,41 @@ class LabelTable:
     @property
     def path_column(self) -> str:
         """The column that holds file names, or ""."""
-        return next((name for name in _PATHS if name in self.columns), "")
+        return next((name for name in PATHS if name in self.columns), "")
 
 
-def read_table(file: Path, fields: Sequence[str] = ()) -> LabelTable:
+def read_table(file: Path, fields: Sequence[str] = (), encoding: str = "") -> LabelTable:
     """Read a CSV with a header line, whose columns are matched without case; rows are counted as lines of the file.
 
     `fields`: columns of the vector; if empty, the nodule fields if they are there. DataError names the column.
     """
-    read = read_rows(file, _SYNONYMS)
+    read = read_rows(file, SYNONYMS, encoding)
     columns = tuple(read.columns)
     table = LabelTable(file, columns, read.rows, read.faults)
     if not {"case", "series"} & set(columns) and not table.path_column:
         raise DataError(f"{file}: needs a column 'case', 'path' or 'series'; it has {', '.join(columns)}")
     table.fields = _vector_fields(table, fields)
-    used = {*_KNOWN, table.path_column, *map(str.lower, table.fields)}
-    table.unused = tuple(spelled or "(no name)" for name, spelled in read.columns.items() if name not in used)
-    names = sorted({row["label"] for _, row in table.rows} - {""}) if "label" in columns else []
-    if names and not all(name.isdigit() for name in names):
-        table.classes = {name: number for number, name in enumerate(names)}
+    table.unused = unused(read.columns, {table.path_column, *map(str.lower, table.fields)})
+    table.classes = classes_of({row["label"] for _, row in table.rows} if "label" in columns else ())
     return table
+
+
+def unused(columns: Mapping[str, str], used: Collection[str]) -> tuple[str, ...]:
+    """The columns that nothing reads, as the file spells them; `used` are read besides those always known."""
+    return tuple(spelled or "(no name)" for name, spelled in columns.items() if name not in {*_KNOWN, *used})
+
+
+def classes_of(labels: Iterable[str]) -> dict[str, int]:
+    """The number of each class by its name; none where all labels are numbers."""
+    names = sorted({*labels} - {""})
+    return {} if all(name.isdigit() for name in names) else {name: number for number, name in enumerate(names)}
 
 
 def unused_warning(table: LabelTable) -> str:
     """One sentence about the columns that nothing reads; "" if there are none."""
     if not table.unused:
         return ""
-    free = {*_KNOWN, *(() if table.path_column else _PATHS)} - set(table.columns)
+    free = {*_KNOWN, *(() if table.path_column else PATHS)} - set(table.columns)
     hints = {name: did_you_mean(name.lower(), sorted(free)).removeprefix("; ") for name in table.unused}
     remedy = " ".join(f"{name}: {hint}" for name, hint in hints.items() if hint)
     remedy = remedy or "--vector-fields makes columns of numbers from 0 to 1 conditions"
@@ -108,8 +116,12 @@ def _apply_row(
             raise DataError(f"slice '{row['slice']}': expected 0 to {depth - 1}, counted along the normal")
         place = int(row["slice"])
     places = range(depth) if place is None else (place,)
+    annotate(table, row, annotations[index], places)
+
+
+def annotate(table: LabelTable, row: Mapping[str, str], annotation: Annotation, places: Iterable[int]) -> None:
+    """Write a row into the annotation of a stack, for its slices at `places`. DataError for a cell of no meaning."""
     finding = _finding(table.fields, row) if table.fields else None
-    annotation = annotations[index]
     for position in places:
         if finding is not None:
             annotation.findings[position] = _larger(finding, annotation.findings.get(position), table.fields)
