@@ -132,11 +132,16 @@ class StoredSet:
         with self._read_errors():
             return np.asarray(self._dataset(name)[...])[self._places]
 
-    def texts(self, name: str) -> list[str]:
-        """A text column (`text`, `modality`), one entry per slice."""
+    def texts(self, name: str, indices: Sequence[int] | Array | None = None) -> list[str]:
+        """A text column (`text`, `modality`), one entry per slice, or only those of some slices, in the order asked."""
         with self._read_errors():
-            found = read_texts(self._file, self._dataset(name).name)
-            return [found[place] for place in self._places]
+            column = self._dataset(name).name
+            if indices is None:
+                found = read_texts(self._file, column)
+                return [found[place] for place in self._places]
+            places = self._places[np.asarray(indices, np.int64)]
+            runs = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1)  # neighbours are read together
+            return [text for run in runs if len(run) for text in read_texts(self._file, column, run[0], run[-1] + 1)]
 
     def case(self, index: int) -> Case:
         """The case in row `index`, with its arrays in memory."""

@@ -39,14 +39,14 @@ def command(
         Path | None,
         typer.Option(
             metavar="FILE.csv",
-            help="A row a sample, columns by field name; mask: a file beside it.",
+            help="A row a sample: columns by field name, text, modality, mask (a file).",
             rich_help_panel=CONDITIONS,
         ),
     ] = None,
     like: Annotated[
         Path | None,
         typer.Option(
-            metavar="SET", help="Take each sample's vector and mask from this set.", rich_help_panel=CONDITIONS
+            metavar="SET", help="Take each sample's vector, mask and text from this set.", rich_help_panel=CONDITIONS
         ),
     ] = None,
     like_split: Annotated[
@@ -84,6 +84,28 @@ def command(
         ),
     ] = None,
     adapter: Adapters = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="What the images should show.", rich_help_panel=CONDITIONS),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A prompt a line, one sample each; - is standard input.", rich_help_panel=CONDITIONS
+        ),
+    ] = None,
+    modality: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of prompts given by option.  [default: not said]",
+            rich_help_panel=CONDITIONS,
+        ),
+    ] = None,
+    negative_prompt: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="What guidance leads away from.", rich_help_panel=CONDITIONS),
+    ] = None,
     device: Device = "auto",
     shard: Shard = None,
     force: Force = False,
@@ -97,6 +119,7 @@ def command(
     Examples:
       medgen generate model.safetensors --vae vae.safetensors -n 64 -o samples.h5
       medgen generate model.safetensors --vae vae.safetensors --vector has_nodule=1,x=0.4 -n 8 | medgen preview -o s.png
+      medgen generate model.safetensors --prompt "fundus of the left eye with drusen" -n 8 -o drusen.h5
       medgen generate polyps.safetensors --like pairs.h5 --mask-augment -n 2000 -o more.h5
 
     """
@@ -123,7 +146,21 @@ def command(
     weaker = Denoiser.load(guide_by, target, asked_precision, ema=options.ema) if guide_by is not None else None
     generator = Generator(denoiser, decoder, options, weaker)
 
-    asked = Asked(count, vector, conditions, like, like_split, mask, mask_augment, unconditional, negative_vector)
+    asked = Asked(
+        count=count,
+        vector=vector,
+        conditions=conditions,
+        like=like,
+        like_split=like_split,
+        mask=mask,
+        mask_augment=mask_augment,
+        unconditional=unconditional,
+        negative_vector=negative_vector,
+        prompt=prompt,
+        prompts=prompts,
+        modality=modality,
+        negative_prompt=negative_prompt,
+    )
     networks = [network for network in (denoiser, decoder, weaker) if network is not None]
     with asked.requests(denoiser, options.seed, maker.console) as (requests, sets):
         inputs: list[Identified] = [*(network.model for network in networks), *adapters, *sets]

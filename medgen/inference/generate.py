@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import msgspec
 import torch
@@ -18,11 +18,10 @@ from medgen.diffusion.options import Objective, ScheduleConfig
 from medgen.diffusion.sampling import sample
 from medgen.diffusion.schedules import Schedule
 from medgen.errors import DataError
-from medgen.inference.conditions.requests import Requests, as_condition
-from medgen.inference.conditions.vectors import Vectors
+from medgen.inference.conditions.requests import Requests
 from medgen.inference.generate_options import DEFAULT_GUIDANCE, GenerateOptions
 from medgen.models.trained import Denoiser, FrozenVAE, check_pair
-from medgen.nets.condition import Condition
+from medgen.nets.condition import NOTHING, Condition
 
 
 @dataclass(frozen=True)
@@ -72,29 +71,32 @@ class Generator:
         for start in range(0, len(indices), self.options.batch_size):
             batch = indices[start : start + self.options.batch_size]
             asked = requests.arrays(batch)
-            images = self._stored(self.images(batch, asked, requests.negative))
+            condition = requests.condition(batch, asked, self.denoiser.facts.mask_names)
+            images = self._stored(self.images(batch, condition, requests.unwanted(condition)))
+            arrays, texts = {"image": images} | asked, requests.told(batch)
             for row, index in enumerate(batch):
-                arrays = {"image": images} | asked
                 yield Case(
                     f"sample-{index:06d}",
                     {name: values[row : row + 1] for name, values in arrays.items()},
+                    text=tuple(texts.get("text", ())[row : row + 1]),
+                    modality=tuple(texts.get("modality", ())[row : row + 1]),
                     split=self.options.split_name or NO_SPLIT,
                     spacing=spacing,
                     synthetic=GENERATED,
                 )
 
     def images(
-        self, indices: Sequence[int], asked: Mapping[str, Array] | None = None, negative: Vectors | None = None
+        self, indices: Sequence[int], condition: Condition = NOTHING, unwanted: Condition | None = None
     ) -> Tensor:
         """Samples of `indices`, as images (B, C, H, W) roughly in [-1, 1]; DataError for NaN.
 
-        `asked`: vector (B, K), mask (B, 1, H, W). `negative` (K,) replaces the null condition in guidance.
+        Guidance leads to the `condition` of the batch, away from an `unwanted` one or, by default, from none.
         """
         options, facts = self.options, self.denoiser.facts
         schedule = Schedule(convert(ScheduleConfig, facts.schedule, "the model's schedule"))
         noise = NoiseStream(options.seed, indices, facts.shape, self.denoiser.device)
         x0 = sample(
-            self._guided(asked or {}, negative, schedule),
+            self._guided(condition, unwanted, schedule),
             noise.initial(),
             schedule,
             objective_of(facts.objective),
@@ -110,20 +112,17 @@ class Generator:
             raise DataError(f"sample {index} is not finite; the model diverged in training, or guidance is too large")
         return x0
 
-    def _guided(self, asked: Mapping[str, Array], negative: Vectors | None, schedule: Schedule) -> Denoise:
+    def _guided(self, condition: Condition, unwanted: Condition | None, schedule: Schedule) -> Denoise:
         """The network in the form that samplers call, `denoise(x, t)`."""
-        if not asked and self.weaker is None:
+        if condition is NOTHING and self.weaker is None:
             return self.denoiser
-        condition = _condition(asked, self.denoiser)
+        ours = self.denoiser.prepared(condition)
         if self.weaker is not None:
-            weaker, theirs = self.weaker, _condition(asked, self.weaker)
-            sides = of_two_networks(lambda x, t: self.denoiser(x, t, condition), lambda x, t: weaker(x, t, theirs))
+            weaker, theirs = self.weaker, self.weaker.prepared(condition)
+            sides = of_two_networks(lambda x, t: self.denoiser(x, t, ours), lambda x, t: weaker(x, t, theirs))
         else:
-            unwanted = condition.null()
-            if negative is not None:
-                rows = torch.from_numpy(negative).expand(len(asked["vector"]), -1).to(self.denoiser.device)
-                unwanted = replace(condition, vector=rows)
-            sides = of_one_network(self.denoiser, condition, unwanted, Condition.joined)
+            other = ours.null() if unwanted is None else self.denoiser.prepared(unwanted)
+            sides = of_one_network(self.denoiser, ours, other, Condition.joined)
         scale = scale_over_time(self.guidance, self.options.guidance_shape, schedule)
         return guide(sides, scale, self.options.guidance_rescale)
 
@@ -132,13 +131,9 @@ class Generator:
         return self.denoiser.facts.intensity.stored(images.cpu().numpy(), facts.stored_dtype)
 
 
-def _condition(asked: Mapping[str, Array], model: Denoiser) -> Condition:
-    return model.prepared(as_condition(asked, model.facts.mask_names).to(model.device))
-
-
 SHARED = (
-    "space", "shape", "schedule", "objective", "intensity", "vector_fields", "mask_names", "vae_digest",
-    "latent_scale", "latent_shift",
+    "space", "shape", "schedule", "objective", "intensity", "vector_fields", "mask_names", "vocabulary", "modalities",
+    "vae_digest", "latent_scale", "latent_shift",
 )  # fmt: skip
 """Facts in which a network that guides another must agree with it."""
 

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from medgen.errors import ConfigError
+from medgen.models.text.prompts import Prompts
 from medgen.nets.condition import Condition
 from medgen.nets.options import UNetConfig
 
@@ -27,7 +28,11 @@ class Part(NamedTuple):
 PARTS = {
     "vector": Part("vector_size", "condition vector", "a set with labels"),
     "mask": Part("side", "mask", "a set with masks"),
-    "tokens": Part("context_width", "text", "no set so far"),
+    "words": Part("text", "text", "a set with texts"),
+    "tokens": Part("context_width", "text", "a set with texts"),
+    "token_mask": Part("context_width", "text", "a set with texts"),
+    "pooled": Part("pooled_width", "pooled text", "a set with texts"),
+    "modality": Part("modalities", "modality", "a set with modalities"),
 }
 """Every part by its name in `Condition`, which is also that of the array in a batch."""
 
@@ -58,3 +63,15 @@ def fitted_to_vectors(network: UNetConfig, fields: Sequence[str]) -> UNetConfig:
         told = f"the set's vectors have {len(fields)} fields" if fields else "the set has no vectors"
         raise ConfigError(f"network.vector_size = {network.vector_size}: {told}; leave it out")
     return replace(network, vector_size=len(fields))
+
+
+def fitted_to_texts(network: UNetConfig, vocabulary: int, prompts: Prompts | None) -> UNetConfig:
+    """`network` for as many pieces and modalities as its prompts have; the pooled text is as wide as its tokens."""
+    if prompts is None or network.text is None:
+        return network
+    return replace(
+        network,
+        text=replace(network.text, vocabulary=vocabulary),
+        pooled_width=network.pooled_width or network.context_width,
+        modalities=len(prompts.modalities),
+    )

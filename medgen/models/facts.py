@@ -69,6 +69,8 @@ class DenoiserFacts(LatentFacts, frozen=True):
     intensity: Intensity
     vector_fields: tuple[str, ...] = ()
     mask_names: tuple[str, ...] = ()  # of the values 0 (background), 1, ... of masks; empty if it takes none
+    vocabulary: tuple[str, ...] = ()  # pieces of words by their number; empty if it reads no text
+    modalities: tuple[str, ...] = ()  # those numbered 1, 2, ...; 0 is "not said"
     spacing: tuple[float, float, float] | None = None  # (z, y, x) mm, if all cases of the training set have the same
     stored_dtype: Literal["int16", "uint8", "uint16", "float32"] = "int16"  # image space only; else the VAE says it
     guidance: float | None = None  # the scale that was best in a search at the end of its training, if there was one

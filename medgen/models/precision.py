@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from medgen.errors import ConfigError
 from medgen.models.timing import Clock, Times, in_turns
-from medgen.nets.attention import SelfAttention
+from medgen.nets.attention import Context, SelfAttention
 from medgen.nets.blocks import Upsample
 from medgen.nets.compute import autocast
 from medgen.nets.kernels import DEFAULT, Kernels, use_kernels
 from medgen.nets.options import Precision, UNetConfig, VAEConfig
-from medgen.nets.units import samples
+from medgen.nets.units import Input, samples
 
 LEAD = 1.25
 """How many times as fast bfloat16 must be to be chosen: less may be noise, or is not worth its rounding."""
@@ -101,7 +101,7 @@ def measured_kernels(network: Network, dtype: torch.dtype) -> Kernels:
     return choose_kernels(network, dtype)
 
 
-def _parts(network: Network) -> list[tuple[nn.Module, tuple[Tensor | None, ...]]]:
+def _parts(network: Network) -> list[tuple[nn.Module, tuple[Input, ...]]]:
     with torch.random.fork_rng(devices=[]):
         return list(samples(network))
 
@@ -116,19 +116,25 @@ def _concerns(name: str, part: nn.Module, dtype: torch.dtype) -> bool:
 
 
 def _pass(
-    part: nn.Module, inputs: tuple[Tensor | None, ...], dtype: torch.dtype, training: bool, kernels: Kernels
+    part: nn.Module, inputs: tuple[Input, ...], dtype: torch.dtype, training: bool, kernels: Kernels
 ) -> Callable[[], object]:
     """A pass through the part as in training (mixed precision, forward and backward) or as in inference."""
     part = copy.deepcopy(part)
-    values = [value if value is None else value.to(dtype) for value in inputs]
+    values = [_changed(value, lambda tensor: tensor.to(dtype)) for value in inputs]
     if training:
 
         def there_and_back() -> None:
             with autocast(torch.device("cpu"), dtype):
-                output = part(*(value if value is None else value.detach().requires_grad_() for value in values))
+                output = part(*(_changed(value, lambda tensor: tensor.detach().requires_grad_()) for value in values))
             output.sum().backward()
 
         return there_and_back
     part.to(dtype).eval().requires_grad_(False)
     use_kernels(part, kernels)
     return torch.inference_mode()(lambda: part(*values))
+
+
+def _changed(value: Input, change: Callable[[Tensor], Tensor]) -> Input:
+    if isinstance(value, Context):
+        return value.each(change)
+    return value if value is None else change(value)

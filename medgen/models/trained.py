@@ -166,11 +166,12 @@ class TrainedUNet(Trained[UNet, FactsT]):
     @torch.inference_mode()
     def prepared(self, condition: Condition) -> Condition:
         """The condition of a batch of images, prepared for many calls: work common to all of them is done once."""
-        if condition.mask is None:
+        condition = condition.to(self.device)
+        if condition.mask is None and condition.words is None and condition.modality is None:
             return condition
-        mask = condition.mask.to(self.device)
-        padded = condition.to(self.device).each(lambda part: _padded(part, like=mask))
-        return self.network.prepared(padded).each(lambda part: part[: len(mask)])
+        rows = len(condition)
+        missing = -rows % ROWS if self.device.type == "cpu" else 0
+        return self.network.prepared(condition.each(lambda part: _extended(part, missing))).each(lambda p: p[:rows])
 
 
 class Denoiser(TrainedUNet[DenoiserFacts]):
@@ -208,5 +209,9 @@ def _padded(values: Tensor, like: Tensor) -> Tensor:
     Not where a gradient flows: there nothing depends on single bits, and extra rows cost time twice.
     """
     needed = values.device.type == "cpu" and like.ndim == 4 and not like.requires_grad
-    missing = -len(values) % ROWS if needed else 0
+    return _extended(values, -len(values) % ROWS if needed else 0)
+
+
+def _extended(values: Tensor, missing: int) -> Tensor:
+    """Rows (B, ...) with the last one repeated `missing` times."""
     return torch.cat([values, values[-1:].expand(missing, *values.shape[1:])]) if missing else values

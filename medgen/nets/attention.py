@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +16,34 @@ FEW_TOKENS = 512
 """Up to this many, torch's fused attention in bfloat16 on a CPU is slower than the formula, backward 2 to 5 times."""
 
 
-def full_attention(query: Tensor, key: Tensor, value: Tensor, *, formula: bool = True) -> Tensor:
+class Context(NamedTuple):
+    """What positions attend to by cross-attention."""
+
+    states: Tensor
+    """(B, L, context_width)."""
+    real: Tensor | None = None
+    """(B, L) bool, False = padding, to which nothing attends; None = all are real."""
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Context:
+        """The context with `change` applied to each of its tensors."""
+        return Context(change(self.states), None if self.real is None else change(self.real))
+
+
+def full_attention(
+    query: Tensor, key: Tensor, value: Tensor, real: Tensor | None = None, *, formula: bool = True
+) -> Tensor:
     """softmax(q k^T / sqrt(d)) v for (B, heads, N, d) (Vaswani et al. 2017, eq. 1); O(N^2) time.
 
+    `real` (B, M) bool: keys where it is False get no weight; each row needs one that does.
     `formula`: for few tokens in bfloat16 on a CPU, compute the formula directly instead of by torch's fused kernel.
     """
     if formula and query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[-2] <= FEW_TOKENS:
         weights = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, heads, N, M)
+        if real is not None:
+            weights = weights.masked_fill(~real[:, None, None], -torch.inf)
         attended: Tensor = weights.softmax(dim=-1) @ value
         return attended
-    return F.scaled_dot_product_attention(query, key, value)
+    return F.scaled_dot_product_attention(query, key, value, None if real is None else real[:, None, None])
 
 
 def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -76,11 +95,12 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(context_width, 2 * width)
         self.output = zeroed(nn.Linear(width, width))
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """Map x (B, C, *S) and context (B, L, context_width) to (B, C, *S)."""
+    def forward(self, x: Tensor, context: Tensor, real: Tensor | None = None) -> Tensor:
+        """Map x (B, C, *S) and context (B, L, context_width) to (B, C, *S); real (B, L) bool, False = padding."""
         query = split_heads(self.query(to_tokens(self.norm(x))), self.heads)
         key, value = (split_heads(part, self.heads) for part in self.key_value(context).chunk(2, dim=-1))
-        return x + to_grid(self.output(join_heads(full_attention(query, key, value, formula=self.formula))), x)
+        attended = full_attention(query, key, value, real, formula=self.formula)
+        return x + to_grid(self.output(join_heads(attended)), x)
 
 
 def to_tokens(x: Tensor) -> Tensor:

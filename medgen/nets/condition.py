@@ -7,8 +7,12 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from medgen.errors import DataError
+
+OF_TEXT = ("words", "tokens", "token_mask")
+"""The parts that have an axis of words."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +28,22 @@ class Condition:
     """(B, M, H, W), 1 where a pixel belongs to class k + 1 and 0 elsewhere; background has no channel."""
     hint: Tensor | None = None
     """(B, width, h, w), the UNet's features of the mask, made once for many calls; see `UNet.prepared`."""
+    words: Tensor | None = None
+    """(B, L) int64, ids of the pieces of words that the built-in encoder reads; 0 is padding."""
     tokens: Tensor | None = None
-    """(B, L, context_width), one row per word."""
+    """(B, L, context_width), one row per piece: states of an encoder, or made once from words; see `UNet.prepared`."""
+    token_mask: Tensor | None = None
+    """(B, L) bool, False where words or tokens are padding; None = all are real."""
+    pooled: Tensor | None = None
+    """(B, pooled_width), of each text as a whole."""
+    modality: Tensor | None = None
+    """(B,) int64, numbered from 1; 0 = not said."""
     present: Tensor | None = None
     """(B,) bool: whether the condition applies; False = null for all parts of the sample. None = it applies to all."""
+
+    def __len__(self) -> int:
+        """Samples of the batch; 0 where the condition has no part."""
+        return next((len(part) for part in self._given().values()), 0)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Condition:
         """The condition with `change` applied to each of its tensors."""
@@ -63,19 +79,30 @@ class Condition:
                 f"a condition of {', '.join(ours) or 'nothing'} cannot be joined with one of "
                 f"{', '.join(theirs) or 'nothing'}; give both the same parts"
             )
-        return Condition(**{name: torch.cat([part, theirs[name]]) for name, part in ours.items()})
+        return Condition(**{name: _stacked(name, part, theirs[name]) for name, part in ours.items()})
 
     def _given(self) -> dict[str, Tensor]:
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: part for name, part in parts.items() if part is not None}
 
     def _counted(self) -> dict[str, Tensor]:
-        """The tensors, with `present` filled in if it is None."""
+        """The tensors, with `present` and the mask of a text filled in where they are None."""
         given = self._given()
         if given and self.present is None:
             first = next(iter(given.values()))
             given["present"] = torch.ones(len(first), dtype=torch.bool, device=first.device)
+        text = given.get("words", given.get("tokens"))
+        if text is not None and self.token_mask is None:
+            given["token_mask"] = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
         return given
+
+
+def _stacked(name: str, part: Tensor, other: Tensor) -> Tensor:
+    """Both batches of a part; of two texts, the shorter ones are padded to the length of the longer."""
+    if name in OF_TEXT:
+        length = max(part.shape[1], other.shape[1])
+        part, other = (F.pad(one, (0, 0) * (one.ndim - 2) + (0, length - one.shape[1])) for one in (part, other))
+    return torch.cat([part, other])
 
 
 NOTHING = Condition()

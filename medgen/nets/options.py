@@ -18,6 +18,7 @@ added to those of the mask."""
 LoraPart = Literal["attention", "cross-attention", "middle-attention", "output", "all"]
 ADAPTER = "Adapter"
 """Heading of an adapter's options in the help of commands."""
+Fusion = Literal["product", "concat"]
 Count = Annotated[int, Meta(ge=1)]
 Size = Annotated[int, Meta(ge=0)]
 
@@ -44,6 +45,18 @@ class SideConfig(Options, frozen=True):
     """Channels of the mask's features at its own resolution; they double before each halving."""
 
 
+class TextConfig(Options, frozen=True):
+    """Shape of the built-in text encoder; its states are as wide as the context tokens."""
+
+    vocabulary: Annotated[int, Meta(ge=64)] = 4096
+    """Pieces of words that it knows; in training, the most that the captions may give."""
+    length: Annotated[int, Meta(ge=3)] = 77
+    """Pieces of a text that it reads, its first and last mark included."""
+    layers: Count = 4
+    head_width: Count = 64
+    """Channels of one attention head."""
+
+
 class UNetConfig(Options, frozen=True):
     """Shape of a UNet; n widths mean n levels and a downsampling factor of 2^(n-1)."""
 
@@ -61,7 +74,7 @@ class UNetConfig(Options, frozen=True):
     head_width: Count | tuple[Count, ...] = 32
     """Channels of one attention head; a list: of each level, finest first."""
     time_width: Count = 1024
-    """Width of the embedding of time and vector."""
+    """Width of the embedding of time, vector and pooled text."""
     modulation: Literal["scale-shift", "shift"] = "scale-shift"
     """How the embedding acts in a residual block: it scales and shifts what is normalized (Dhariwal & Nichol 2021), or
     is added before (Ho et al. 2020)."""
@@ -79,6 +92,14 @@ class UNetConfig(Options, frozen=True):
     null_length: Size = 0
     """Tokens that a text encoder outside gives for the empty text, where these are the null condition; 0 = one token,
     which is learned."""
+    pooled_width: Size = 0
+    """Width of the vector that sums up a text and is added to the embedding of time; 0 = none."""
+    text: TextConfig | None = None
+    """The built-in text encoder, trained along; none = tokens come from outside, if any do."""
+    modalities: Size = 0
+    """Modalities with an embedding, which is fused with the text; 0 = the UNet is told no modality."""
+    fusion: Fusion = "product"
+    """How the embedding of a modality is fused with the states of a text."""
     side: SideConfig | None = None
     """The side network for masks; none = the UNet takes no mask."""
     gated_skips: bool = False
@@ -109,6 +130,11 @@ class UNetConfig(Options, frozen=True):
             raise ConfigError("down_depth needs dims = 3: a 2-D image has no depth")
         if self.side and self.dims == 3:
             raise ConfigError("side needs dims = 2: masks are of slices")
+        if not self.context_width and (self.text or self.modalities or self.pooled_width):
+            told = "text" if self.text else "modalities" if self.modalities else "pooled_width"
+            raise ConfigError(f"{told} needs context_width, the width of the tokens of a text; set it above 0")
+        if self.text:
+            count_heads(self.context_width, self.text.head_width)
         levels = [*self.levels_down, *self.levels_up, self.middle]
         for width, level in zip([*self.widths, *self.widths, self.widths[-1]], levels, strict=True):
             if level.attention != "none" or level.cross:

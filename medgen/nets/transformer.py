@@ -25,11 +25,11 @@ class TokenAttention(nn.Module):
         self.key_value = nn.Linear(context_width, 2 * width, bias=False)
         self.output = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
-        """Map tokens (B, N, width) that attend to context (B, L, context_width) to (B, N, width)."""
+    def forward(self, tokens: Tensor, context: Tensor, real: Tensor | None = None) -> Tensor:
+        """Map tokens (B, N, width), attending to context (B, L, context_width) where it is real, to (B, N, width)."""
         query = split_heads(self.query(tokens), self.heads)
         key, value = (split_heads(part, self.heads) for part in self.key_value(context).chunk(2, dim=-1))
-        out: Tensor = self.output(join_heads(full_attention(query, key, value, formula=self.formula)))
+        out: Tensor = self.output(join_heads(full_attention(query, key, value, real, formula=self.formula)))
         return out
 
 
@@ -55,13 +55,13 @@ class Transformer(nn.Module):
         self.narrow = nn.Linear(WIDENING * width, width)
         self.output = zeroed(nn.Linear(width, width))
 
-    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """Map x (B, C, *S) and context (B, L, context_width) to (B, C, *S)."""
+    def forward(self, x: Tensor, context: Tensor | None, real: Tensor | None = None) -> Tensor:
+        """Map x (B, C, *S) and context (B, L, context_width) to (B, C, *S); real (B, L) bool, False = padding."""
         tokens = self.input(to_tokens(self.norm(x)))  # (B, N, C)
         seen = self.norm1(tokens)
         tokens = tokens + self.attention(seen, seen)
         if self.cross_attention is not None and self.norm2 is not None:
-            tokens = tokens + self.cross_attention(self.norm2(tokens), context)
+            tokens = tokens + self.cross_attention(self.norm2(tokens), context, real)
         value, gate = self.widen(self.norm3(tokens)).chunk(2, dim=-1)
         tokens = tokens + self.narrow(value * F.gelu(gate))
         return x + to_grid(self.output(tokens), x)

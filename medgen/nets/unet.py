@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medgen.errors import ConfigError, DataError
+from medgen.nets.attention import Context
 from medgen.nets.blocks import convolution, zeroed
 from medgen.nets.condition import NOTHING, Condition
 from medgen.nets.embedders import TimeEmbedder, VectorEmbedder, VectorMap
 from medgen.nets.options import UNetConfig
 from medgen.nets.side.network import SideNetwork
+from medgen.nets.text.encoder import TextEncoder, TextStates
+from medgen.nets.text.modality import ModalityFusion
 from medgen.nets.unet_trunk import DownPath, Middle, UpPath
 
 __all__ = ["UNet", "UNetConfig"]
@@ -25,9 +28,9 @@ class Encoded(NamedTuple):
     """The state of a UNet after the way down and the middle, before the way up."""
 
     embedding: Tensor
-    """Of the time and the vector, (B, time_width)."""
-    tokens: Tensor | None
-    """(B, L, context_width)."""
+    """Of the time, the vector and the pooled text, (B, time_width)."""
+    tokens: Context | None
+    """Of the text, with the null token where there is no condition."""
     present: Tensor | None
     """Whether the condition applies, (B,) bool; None = to all samples."""
     features: list[Tensor]
@@ -39,7 +42,8 @@ class Encoded(NamedTuple):
         def repeat(part: Tensor) -> Tensor:
             return part.repeat(times, *[1] * (part.ndim - 1))
 
-        tokens, present = (None if part is None else repeat(part) for part in (self.tokens, self.present))
+        tokens = None if self.tokens is None else self.tokens.each(repeat)
+        present = None if self.present is None else repeat(self.present)
         return Encoded(repeat(self.embedding), tokens, present, [repeat(feature) for feature in self.features])
 
     def where_present(self, residual: Tensor) -> Tensor:
@@ -52,9 +56,9 @@ class Encoded(NamedTuple):
 class UNet(nn.Module):
     """Network of a diffusion model: maps noisy input, time and conditions to a prediction of the same shape.
 
-    The null condition ("no condition", for classifier-free guidance) is learned: one embedding replaces the vector and
-    one token replaces the tokens where the condition is not present. A mask acts through the side network, whose
-    residuals are zero there.
+    The null condition ("no condition", for classifier-free guidance) is learned: an embedding each replaces the vector
+    and the pooled text, and one token replaces the tokens, where the condition is not present. A mask acts through the
+    side network, whose residuals are zero there.
     """
 
     null_context: Tensor | None
@@ -70,6 +74,16 @@ class UNet(nn.Module):
         self.vector_map = None
         if config.vector_size and config.vector_map:
             self.vector_map = VectorMap(config.vector_size, config.vector_map, width, config.dims)
+        self.text = None
+        if config.text:
+            self.text = TextEncoder(config.text, config.context_width, config.pooled_width)
+        self.modality = None
+        if config.modalities:
+            widths = (config.context_width, config.pooled_width)
+            self.modality = ModalityFusion(config.modalities, widths, config.fusion)
+        self.pooled = None
+        if config.pooled_width:
+            self.pooled = VectorEmbedder(config.pooled_width, config.time_width, config.time_width)
         if config.null_length:  # what an encoder gives is not learned
             self.register_buffer("null_context", torch.zeros(1, config.null_length, config.context_width))
         elif config.context_width:
@@ -116,6 +130,7 @@ class UNet(nn.Module):
         """The way down and the middle; arguments as in `forward`."""
         self._check_input(x)
         x = x.to(self.down.input.weight.dtype)
+        condition = self._read(condition)
         embedding = self._embed(x.shape[0], time, condition, self._head_index(head))
         tokens = self._tokens(x.shape[0], condition)
         skips = self.down(x, embedding, tokens, self._drawing(x, condition))
@@ -136,13 +151,15 @@ class UNet(nn.Module):
         return out
 
     def _embed(self, batch: int, time: Tensor, condition: Condition, head: int) -> Tensor:
-        """Embedding of the head's time and of the vector, (B, time_width), after the SiLU that every block needs."""
+        """Embedding of time, vector and pooled text, (B, time_width), after the SiLU that every block needs."""
         embedder = self.time if head == 0 else self.head_times[head - 1]
         embedding: Tensor = embedder(time.reshape(-1).expand(batch))
         if self.vector is not None:
             embedding = embedding + self.vector(condition.vector, condition.present, batch)
         elif condition.vector is not None:
             raise ConfigError("a condition vector was given to a network without one; train it with vector_size > 0")
+        if self.pooled is not None:
+            embedding = embedding + self.pooled(condition.pooled, condition.present, batch)
         return F.silu(embedding)
 
     def _drawing(self, x: Tensor, condition: Condition) -> Tensor | None:
@@ -152,9 +169,27 @@ class UNet(nn.Module):
         drawing: Tensor = self.vector_map(condition.vector, condition.present, x.shape[2:])
         return drawing
 
-    def _tokens(self, batch: int, condition: Condition) -> Tensor | None:
+    def _read(self, condition: Condition) -> Condition:
+        """The condition with the words of its text encoded, and its modality fused with them."""
+        if condition.words is None and condition.modality is None:
+            return condition
+        if condition.words is not None:
+            if self.text is None:
+                raise ConfigError("words were given to a network without a text encoder; train it with a text table")
+            states = self.text(condition.words, condition.token_mask)
+        elif condition.tokens is not None:
+            states = TextStates(condition.tokens.to(self.down.input.weight.dtype), condition.pooled)
+        else:
+            raise ConfigError("a modality was given without a text to fuse it with; give both")
+        if condition.modality is not None:
+            if self.modality is None:
+                raise ConfigError("a modality was given to a network without any; train it with modalities > 0")
+            states = self.modality(states, condition.modality)
+        return replace(condition, words=None, modality=None, tokens=states.tokens, pooled=states.pooled)
+
+    def _tokens(self, batch: int, condition: Condition) -> Context | None:
         """Tokens (B, L, context_width) with the null token where there is no condition."""
-        tokens = condition.tokens
+        tokens, real = condition.tokens, condition.token_mask
         if self.null_context is None:
             if tokens is not None:
                 raise ConfigError(
@@ -162,20 +197,23 @@ class UNet(nn.Module):
                 )
             return None
         if tokens is None:
-            return self.null_context.expand(batch, -1, -1)
+            return Context(self.null_context.expand(batch, -1, -1))
         if self.config.null_length not in (0, tokens.shape[1]):
             raise DataError(
                 f"{tokens.shape[1]} tokens a text were given, expected {self.config.null_length}, as many as the empty "
                 "text has; pad the texts to that length"
             )
         tokens = tokens.to(self.null_context.dtype)
-        if condition.present is None:
-            return tokens
-        # Attention to L copies of one token equals attention to that token alone.
-        return torch.where(condition.present[:, None, None], tokens, self.null_context)
+        if condition.present is not None:
+            # Attention to L copies of one token equals attention to that token alone.
+            tokens = torch.where(condition.present[:, None, None], tokens, self.null_context)
+            if real is not None and self.config.null_length:
+                real = real | ~condition.present[:, None]
+        return Context(tokens, real)
 
     def prepared(self, condition: Condition) -> Condition:
         """The condition prepared for many calls: work that is the same in every call is done once, here."""
+        condition = self._read(condition)
         if condition.mask is None or self.side is None:
             return condition
         return replace(condition, mask=None, hint=self.side.features(condition.mask))
@@ -189,14 +227,14 @@ class UNet(nn.Module):
         rows = _rows_asked(seen.present)
         if rows is None:
             return self._side_residuals(self.side, x, seen.embedding, seen.tokens, condition)
-        tokens = None if seen.tokens is None else seen.tokens[rows]
+        tokens = None if seen.tokens is None else seen.tokens.each(lambda part: part[rows])
         asked = condition.of(rows)
         found = self._side_residuals(self.side, x[rows], seen.embedding[rows], tokens, asked)
         return [part.new_zeros(len(x), *part.shape[1:]).index_copy(0, rows, part) for part in found]
 
     @staticmethod
     def _side_residuals(
-        side: SideNetwork, x: Tensor, embedding: Tensor, tokens: Tensor | None, condition: Condition
+        side: SideNetwork, x: Tensor, embedding: Tensor, tokens: Context | None, condition: Condition
     ) -> list[Tensor]:
         if condition.hint is not None:
             return side.residuals(x, embedding, tokens, condition.hint)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medgen.nets.attention import CrossAttention, SelfAttention
+from medgen.nets.attention import Context, CrossAttention, SelfAttention
 from medgen.nets.blocks import AttentionGate, Downsample, ResidualBlock, Upsample, convolution, zeroed
 from medgen.nets.options import LevelAttention, UNetConfig
 from medgen.nets.transformer import Transformer
@@ -36,13 +36,13 @@ class Unit(nn.Module):
                 out_width, context_width, head_width=head_width, groups=groups, norm_eps=eps
             )
 
-    def forward(self, h: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, embedding: Tensor, context: Context | None) -> Tensor:
         """Map h (B, C, *S) to (B, C', *S)."""
         h = self.attention(self.residual(h, embedding))
-        if self.cross_attention is not None:
-            h = self.cross_attention(h, context)
+        if self.cross_attention is not None and context is not None:
+            h = self.cross_attention(h, *context)
         if self.transformer is not None:
-            h = self.transformer(h, context)
+            h = self.transformer(h, *(context or (None,)))
         return h
 
 
@@ -80,7 +80,7 @@ class DownPath(nn.Module):
             self.levels.append(steps)
 
     def forward(
-        self, x: Tensor, embedding: Tensor, context: Tensor | None, drawing: Tensor | None = None
+        self, x: Tensor, embedding: Tensor, context: Context | None, drawing: Tensor | None = None
     ) -> list[Tensor]:
         """Return the skips, finest first; the last one is what enters the middle.
 
@@ -103,7 +103,7 @@ class Middle(nn.Module):
         self.first = Unit(config, width, width, config.middle)
         self.second = _residual(config, width, width)
 
-    def forward(self, h: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, embedding: Tensor, context: Context | None) -> Tensor:
         """Map h (B, C, *S) to the same shape."""
         out: Tensor = self.second(self.first(h, embedding, context), embedding)
         return out
@@ -137,7 +137,7 @@ class UpPath(nn.Module):
                 steps.append(Upsample(config.dims, width, depth=config.down_depth))
             self.levels.append(steps)
 
-    def forward(self, h: Tensor, skips: Sequence[Tensor], embedding: Tensor, context: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, skips: Sequence[Tensor], embedding: Tensor, context: Context | None) -> Tensor:
         """Map h at the coarsest level to the finest, (B, widths[0], *S); takes the skips from last to first."""
         remaining, gates, laterals = list(skips), list(self.gates)[::-1], list(self.laterals)[::-1]
         coarser: list[Tensor] = []

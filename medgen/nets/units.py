@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from medgen.nets.attention import Context
 from medgen.nets.blocks import ResidualBlock, Upsample
 from medgen.nets.options import UNetConfig, VAEConfig
 from medgen.nets.unet_trunk import Unit
@@ -21,6 +22,8 @@ WORK = 2**23
 DEPTH = 4
 TOKENS = 16
 """Length of a context."""
+Input = Tensor | Context | None
+"""An argument of a unit."""
 
 
 def units(network: nn.Module) -> Iterator[nn.Module]:
@@ -41,7 +44,7 @@ def recompute_units(network: nn.Module) -> None:
         unit.forward = partial(checkpoint, unit.forward, use_reentrant=False)
 
 
-def samples(config: UNetConfig | VAEConfig) -> Iterator[tuple[nn.Module, tuple[Tensor | None, ...]]]:
+def samples(config: UNetConfig | VAEConfig) -> Iterator[tuple[nn.Module, tuple[Input, ...]]]:
     """A block of each level, finest first, and its upsampling, with random weights and arguments for a call."""
     side = (UNET_SIDE if isinstance(config, UNetConfig) else VAE_SIDE) // (config.dims - 1)
     depth = (DEPTH,) if config.dims == 3 else ()
@@ -52,7 +55,7 @@ def samples(config: UNetConfig | VAEConfig) -> Iterator[tuple[nn.Module, tuple[T
         if isinstance(config, VAEConfig):
             yield ResidualBlock(config.dims, width, width, groups=config.groups, norm_eps=config.norm_eps), (x, None)
         else:
-            context = torch.randn(rows, TOKENS, config.context_width) if config.context_width else None
+            context = Context(torch.randn(rows, TOKENS, config.context_width)) if config.context_width else None
             embedding = torch.randn(rows, config.time_width)
             yield Unit(config, width, width, config.levels_down[level]), (x, embedding, context)
         if level > 0:

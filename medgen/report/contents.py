@@ -19,6 +19,8 @@ from medgen.artifacts.synthetic import counted
 from medgen.visible import visible
 
 TEXTS_SHOWN = 10
+LONG = {"vocabulary": "pieces of words"}
+"""Facts that are only counted for people."""
 
 
 def is_model(file: str) -> bool:
@@ -191,7 +193,7 @@ def as_text(facts: dict[str, Any]) -> str:
                 )
         elif isinstance(value, dict):
             lines.append(f"{key}:")
-            lines += [f"  {_shown(name)}: {_short(item)}" for name, item in value.items()]
+            lines += [f"  {_shown(name)}: {_short(item, LONG.get(name))}" for name, item in value.items()]
         else:
             lines.append(f"{key}: {_short(value)}")
     return "\n".join(map(visible, lines))
@@ -202,7 +204,10 @@ def _shown(name: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, counted: str | None = None) -> str:
+    """A value in one line; of a long list, `counted` says what it counts."""
+    if counted and value:
+        return f"{len(value)} {counted}"
     if isinstance(value, dict):
         return "; ".join(f"{name}: {item}" for name, item in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

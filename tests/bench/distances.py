@@ -23,6 +23,7 @@ from medgen.inference.conditions.vectors import read_csv
 from medgen.inference.generate import Generator
 from medgen.inference.generate_options import GenerateOptions
 from medgen.models.trained import Denoiser, FrozenVAE
+from medgen.nets.condition import Condition
 
 Run = Callable[[SamplerName, Spacing, int], Tensor]
 STEPS = (4, 6, 8, 10, 12, 16, 20, 30, 50)
@@ -88,7 +89,8 @@ def trained(model: Path, vae: Path, conditions: Path, count: int = 12) -> Run:
 
     def run(name: SamplerName, times: Spacing, steps: int) -> Tensor:
         options = GenerateOptions(sampler=name, times=times, steps=steps)
-        return Generator(denoiser, decoder, options).images(chosen, {"vector": vectors[list(chosen)]}).clamp(-1, 1)
+        condition = Condition(vector=torch.from_numpy(vectors[list(chosen)]))
+        return Generator(denoiser, decoder, options).images(chosen, condition).clamp(-1, 1)
 
     return run
 

@@ -23,7 +23,24 @@ from medgen.inference.conditions.masks import (
     messages,
 )
 from medgen.inference.conditions.requests import Requests
-from medgen.inference.conditions.vectors import Vectors, parse_vector, read_csv, slices_like, spread_order, vectors_like
+from medgen.inference.conditions.texts import (
+    MODALITY,
+    TEXT,
+    AskedTexts,
+    texts_in_csv,
+    texts_in_lines,
+    texts_of_set,
+)
+from medgen.inference.conditions.vectors import (
+    MASK_COLUMN,
+    Vectors,
+    parse_vector,
+    read_csv,
+    slices_like,
+    spread_order,
+    vectors_like,
+)
+from medgen.models.text.prompts import Prompts, prompts_of
 from medgen.models.trained import Denoiser
 from medgen.reporting import Reporter
 
@@ -44,6 +61,10 @@ class Asked:
     mask_augment: bool = False
     unconditional: bool = False
     negative_vector: str | None = None
+    prompt: str | None = None
+    prompts: Path | None = None
+    modality: str | None = None
+    negative_prompt: str | None = None
 
     @contextlib.contextmanager
     def requests(self, model: Denoiser, seed: int, reporter: Reporter) -> Iterator[tuple[Requests, list[Identified]]]:
@@ -51,27 +72,37 @@ class Asked:
 
         UsageError for options that contradict each other or do not fit the model, else DataError.
         """
-        wanted = mask_of(model)
-        self._check(model, wanted)
+        wanted, reads = mask_of(model), prompts_of(model.network.config, model.facts)
+        self._check(model, wanted, reads)
         fields = model.facts.vector_fields
         vectors: Vectors | None = None
         origins: Sequence[MaskOrigin] = ()
+        texts: AskedTexts | None = None
         inputs: list[Identified] = []
         with contextlib.ExitStack() as stack:
             if self.vector is not None:
                 vectors = parse_vector(self.vector, fields)[None]
             if self.mask is not None and wanted:
                 origins = masks_in_files(self.mask, wanted)
+            if reads and (self.prompt is not None or self.prompts is not None):
+                said = texts_in_lines(self.prompts) if self.prompts is not None else [self.prompt or ""]
+                texts = AskedTexts(reads, said, [self.modality or ""] * len(said))
             if self.conditions is not None:
                 origins = masks_in_csv(self.conditions, wanted) if wanted else ()
-                vectors = read_csv(self.conditions, fields, masks=wanted is not None)
+                texts = texts_in_csv(self.conditions, reads) if reads else None
+                others = [name for name, known in ((MASK_COLUMN, wanted), (TEXT, reads), (MODALITY, reads)) if known]
+                vectors = read_csv(self.conditions, fields, others)
             if self.like is not None:
                 stored = stack.enter_context(open_set(self.like, random_access=True))
                 inputs.append(stored)
                 slices = slices_like(stored, self.like_split)
                 vectors = vectors_like(stored, fields, slices) if fields else None
                 origins = masks_of_set(stored, slices, wanted, str(self.like)) if wanted else ()
-            given = max(len(origins), 0 if vectors is None else len(vectors))
+                texts = texts_of_set(stored, slices, reads, str(self.like)) if reads else None
+            counts = {len(part) for part in (origins, vectors, texts) if part is not None and len(part)}
+            if len(counts - {1}) > 1:
+                raise UsageError(f"--prompts and --mask give {len(texts or ())} and {len(origins)}; give one each")
+            given = max(counts, default=0)
             order = spread_order(given, self.count) if given else range(self.count or 1)
             if vectors is not None:
                 vectors = vectors[order if len(vectors) == given else [0] * len(order)]
@@ -81,7 +112,10 @@ class Asked:
             negative = None
             if self.negative_vector is not None:
                 negative = parse_vector(self.negative_vector, fields, "--negative-vector")
-            yield Requests(len(order), vectors, masks, negative), inputs
+            if texts:
+                texts = replace(texts, order=[int(one) % len(texts) for one in order], negative=self.negative_prompt)
+                texts.inspect(reporter)
+            yield Requests(len(order), vectors, masks, texts, negative), inputs
 
     def _masks(
         self, origins: Sequence[MaskOrigin], wanted: ModelMasks, order: list[int], reporter: Reporter
@@ -101,44 +135,63 @@ class Asked:
             reporter.say("masks are not mirrored, because the model was not trained with flip")
         return WarpRange(flip=flip)
 
-    def _check(self, model: Denoiser, wanted: ModelMasks | None) -> None:
+    def _check(self, model: Denoiser, wanted: ModelMasks | None, reads: Prompts | None) -> None:
         """UsageError unless the options fit each other and the model."""
         path, fields = model.model.path, model.facts.vector_fields
-        given = {"--vector": self.vector, "--conditions": self.conditions, "--like": self.like, "--mask": self.mask}
-        named = [name for name, value in given.items() if value is not None]
-        if len(named) + self.unconditional > 1 and (named != ["--vector", "--mask"] or self.unconditional):
-            also = " and --unconditional" * self.unconditional
-            raise UsageError(f"{' and '.join(named)}{also} exclude each other; give one")
-        if self.like_split is not None and self.like is None:
-            raise UsageError("--like-split needs --like")
-        of_vectors = ["--vector"] * (self.vector is not None) + ["--negative-vector"] * (
-            self.negative_vector is not None
-        )
-        if named and not fields and not wanted:
+        self._check_sources()
+        missing = {
+            "masks": [] if wanted else self._given("mask", "mask_augment"),
+            "texts": [] if reads else self._given("prompt", "prompts", "modality", "negative_prompt"),
+        }
+        named = self._given("vector", "mask", "prompt", "prompts", "conditions", "like")
+        if named and not fields and not wanted and not reads:
             raise UsageError(f"{path} was trained without conditions; leave out {named[0]}")
-        if of_vectors and not fields:
-            told = "conditions" if not wanted else "condition vectors"
-            raise UsageError(f"{path} was trained without {told}; leave out {of_vectors[0]}")
+        missing["condition vectors" if wanted or reads else "conditions"] = (
+            [] if fields else self._given("vector", "negative_vector")
+        )
+        for told, options in missing.items():
+            if options:
+                raise UsageError(f"{path} was trained without {told}; leave out {options[0]}")
         if self.negative_vector is not None and not named:
             raise UsageError(
                 "--negative-vector needs a condition to lead towards; give --vector, --conditions or --like"
             )
-        if wanted is None and (self.mask is not None or self.mask_augment):
-            option = "--mask" if self.mask is not None else "--mask-augment"
-            raise UsageError(f"{path} was trained without masks; leave out {option}")
-        if wanted and not self.unconditional and named in ([], ["--vector"]):
+        table = {"conditions", "like"} & {name.removeprefix("--") for name in named}
+        if wanted and not self.unconditional and not table and self.mask is None:
             raise UsageError(
                 f"{path} draws what a mask shows; give --mask, --like, or --conditions with a column mask "
                 "(--unconditional for images of no mask)"
             )
-        if self.mask_augment and self.unconditional:
-            raise UsageError("--mask-augment and --unconditional exclude each other; give one")
-        if self.mask_augment and named != ["--mask"] and set(PLACE_FIELDS) & set(fields):
+        if reads and not self.unconditional and not table and self.prompt is None and self.prompts is None:
+            raise UsageError(
+                f"{path} draws what a text says; give --prompt TEXT, --prompts FILE, --like, or --conditions with a "
+                "column text (--unconditional for images of no text)"
+            )
+        if self.mask_augment and self.mask is None and set(PLACE_FIELDS) & set(fields):
             told = ", ".join(name for name in fields if name in PLACE_FIELDS)
             raise UsageError(
                 f"{path} has places in its vectors ({told}), which would not move with the mask; leave out "
                 "--mask-augment"
             )
+
+    def _check_sources(self) -> None:
+        """UsageError for options of which only one can be followed."""
+        parts = self._given("vector", "mask", "prompt", "prompts")
+        apart = self._given("conditions", "like", "unconditional")
+        if len(parts) + len(apart) > 1 and (apart or {"--prompt", "--prompts"} <= set(parts)):
+            named = [*parts, *apart] if apart else ["--prompt", "--prompts"]
+            raise UsageError(f"{' and '.join(named)} exclude each other; give one")
+        if self.like_split is not None and self.like is None:
+            raise UsageError("--like-split needs --like")
+        if self.unconditional:
+            for option in self._given("mask_augment", "modality", "negative_prompt"):
+                raise UsageError(f"{option} and --unconditional exclude each other; give one")
+        if self.modality is not None and self._given("conditions", "like"):
+            raise UsageError("--modality goes with --prompt or --prompts; a table or set says its own")
+
+    def _given(self, *names: str) -> list[str]:
+        """Which of these options were given, as they are typed."""
+        return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) not in (None, False)]
 
 
 def mask_of(model: Denoiser) -> ModelMasks | None:

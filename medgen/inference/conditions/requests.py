@@ -1,10 +1,10 @@
-"""What each sample is asked to show: a vector, a mask, both, or nothing."""
+"""What each sample is asked to show: a vector, a mask, a text, several of them, or nothing."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -14,9 +14,10 @@ import torch
 from medgen.artifacts.label_maps import one_hot
 from medgen.artifacts.schema import Array
 from medgen.inference.conditions.masks import AskedMasks
+from medgen.inference.conditions.texts import AskedTexts
 from medgen.inference.conditions.vectors import Vectors
 from medgen.models.condition import condition_of
-from medgen.nets.condition import Condition
+from medgen.nets.condition import NOTHING, Condition
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Requests:
     """(count, K)."""
     masks: AskedMasks | None = None
     """A label map for each sample."""
+    texts: AskedTexts | None = None
+    """A prompt for each sample, and its modality."""
     negative: Vectors | None = None
     """(K,), the condition that guidance leads away from in place of the null condition."""
 
@@ -39,6 +42,29 @@ class Requests:
         if self.masks is not None:
             arrays["mask"] = np.stack([self.masks[index] for index in indices])[:, None]
         return arrays
+
+    def told(self, indices: Sequence[int]) -> dict[str, list[str]]:
+        """The texts of these samples as their cases store them: text and modality, where asked."""
+        return {} if self.texts is None else self.texts.told(indices)
+
+    def condition(self, indices: Sequence[int], arrays: Mapping[str, Array], mask_names: Sequence[str]) -> Condition:
+        """The network's input for these samples, given their `arrays`; the classes of masks are `mask_names`."""
+        if not arrays and self.texts is None:
+            return NOTHING
+        parts = dict(arrays)
+        if "mask" in parts:
+            parts["mask"] = one_hot(parts["mask"], mask_names)
+        tensors = {name: torch.from_numpy(part) for name, part in parts.items()}
+        return condition_of(tensors if self.texts is None else tensors | self.texts.parts(indices))
+
+    def unwanted(self, condition: Condition) -> Condition | None:
+        """What guidance leads away from, for samples with this condition; None = from the null condition."""
+        changed: dict[str, torch.Tensor] = {}
+        if self.negative is not None and condition.vector is not None:
+            changed["vector"] = torch.from_numpy(self.negative).expand_as(condition.vector)
+        if self.texts is not None and condition.token_mask is not None:
+            changed |= self.texts.negative_parts(len(condition.token_mask))
+        return replace(condition, **changed) if changed else None
 
     def warps(self) -> list[dict[str, Any]]:
         """How masks were warped from others, for the samples where they were; for the report."""
@@ -56,17 +82,11 @@ class Requests:
             told["conditions"] = _told(fields, self.vectors)
         if self.masks is not None:
             told["masks"] = self.masks.described()
+        if self.texts is not None:
+            told |= self.texts.described()
         if self.negative is not None:
             told["negative"] = _told(fields, self.negative[None])
         return told
-
-
-def as_condition(arrays: Mapping[str, Array], mask_names: Sequence[str]) -> Condition:
-    """Turn `Requests.arrays` into the network's input; the classes of masks are `mask_names`."""
-    parts = dict(arrays)
-    if "mask" in parts:
-        parts["mask"] = one_hot(parts["mask"], mask_names)
-    return condition_of({name: torch.from_numpy(part) for name, part in parts.items()})
 
 
 def _told(fields: Sequence[str], vectors: Vectors) -> dict[str, float] | str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,10 @@ from medgen.imaging.labels.rows import read_rows
 
 Vectors = npt.NDArray[np.float32]
 MASK_COLUMN = "mask"
+OTHER_COLUMNS = {MASK_COLUMN: "masks", "text": "texts", "modality": "modalities"}
+"""Columns besides the fields of vectors, and what they name."""
+COLUMN_SYNONYMS = {"prompt": "text", "modal": "modality"}
+"""Other names of columns."""
 
 
 def parse_vector(text: str, fields: Sequence[str], option: str = "--vector") -> Vectors:
@@ -32,20 +36,23 @@ def parse_vector(text: str, fields: Sequence[str], option: str = "--vector") -> 
     return np.array([values.get(name, 0.0) for name in fields], np.float32)
 
 
-def read_csv(path: Path, fields: Sequence[str], *, masks: bool = False) -> Vectors | None:
+def read_csv(path: Path, fields: Sequence[str], others: Collection[str] = ()) -> Vectors | None:
     """A CSV file with a header of field names and one row per sample -> (N, K); missing columns are 0.
 
-    None if there are no `fields`. A column `mask` is allowed where there are `masks`. DataError names the row by its
-    line in the file.
+    None if there are no `fields`. `others` are columns that are read elsewhere. DataError names the row by its line in
+    the file.
     """
-    read = read_rows(path)
+    read = read_rows(path, COLUMN_SYNONYMS)
     if read.faults:
         raise DataError(read.faults[0][1])
     columns = {field.lower(): index for index, field in enumerate(fields)}
     for name, spelled in read.columns.items():
-        if name == MASK_COLUMN and name not in columns and not masks:
-            raise DataError(f"{path}, header: '{spelled}' names masks, and the model was trained without; leave it out")
-        if name not in columns and name != MASK_COLUMN:
+        if name in OTHER_COLUMNS and name not in columns and name not in others:
+            raise DataError(
+                f"{path}, header: '{spelled}' names {OTHER_COLUMNS[name]}, and the model was trained without; "
+                "leave it out"
+            )
+        if name not in columns and name not in others:
             _check_name(spelled, fields, f"{path}, header", DataError)
     vectors = np.zeros((len(read.rows), len(fields)), np.float32)
     for index, (number, row) in enumerate(read.rows):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from medgen.errors import DataError
+from medgen.nets.attention import Context
 from medgen.nets.blocks import convolution, zeroed
 from medgen.nets.options import SideConfig, UNetConfig
 from medgen.nets.side.hint import DenseHint
@@ -30,10 +31,10 @@ class SideNetwork(nn.Module):
         widths = [*self.down.skip_widths, config.widths[-1]]
         self.outputs = nn.ModuleList(zeroed(convolution(2, width, width, kernel=1)) for width in widths)
 
-    def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None, mask: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, embedding: Tensor, tokens: Context | None, mask: Tensor) -> list[Tensor]:
         """Residuals for x (B, C, h, w) under a mask (B, classes, h factor, w factor).
 
-        embedding (B, time_width) and tokens (B, L, context_width) are the trunk's own.
+        embedding (B, time_width) and tokens are the trunk's own.
         """
         self.check(mask.shape, x.shape)
         return self.residuals(x, embedding, tokens, self.features(mask))
@@ -52,7 +53,7 @@ class SideNetwork(nn.Module):
         hint: Tensor = self.hint(mask.to(self.hint.entry.weight.dtype))
         return hint
 
-    def residuals(self, x: Tensor, embedding: Tensor, tokens: Tensor | None, hint: Tensor) -> list[Tensor]:
+    def residuals(self, x: Tensor, embedding: Tensor, tokens: Context | None, hint: Tensor) -> list[Tensor]:
         """Residuals for x (B, C, h, w) under the features of a hint (B, widths[0], h, w)."""
         skips = self.down(x.to(self.down.input.weight.dtype), embedding, tokens, hint)
         seen = [*skips, self.middle(skips[-1], embedding, tokens)]

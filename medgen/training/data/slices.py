@@ -10,10 +10,11 @@ import numpy.typing as npt
 import torch
 
 from medgen.artifacts.label_maps import mask_names, one_hot
-from medgen.artifacts.schema import Array
+from medgen.artifacts.schema import TEXT_NAMES, Array
 from medgen.artifacts.stored import CaseRow, StoredSet
 from medgen.errors import DataError
 from medgen.models.facts import Range
+from medgen.models.text.prompts import Prompts
 from medgen.training.data.options import Balance
 from medgen.training.data.sampler import Sampler
 from medgen.training.data.step import Batch
@@ -40,7 +41,7 @@ class Slices:
 
     `x` is the network's input: the image in [-1, 1], or the latent shifted and scaled as the header says. Only the
     slices of the split that `among` (slices of the set,) marks are used. `masks` adds `mask` (B, M, H, W), with a
-    channel for each class but the background.
+    channel for each class but the background; `prompts` adds what it reads of the texts and modalities of the slices.
     """
 
     def __init__(
@@ -52,9 +53,11 @@ class Slices:
         among: npt.NDArray[np.bool_] | None = None,
         *,
         masks: bool = False,
+        prompts: Prompts | None = None,
     ) -> None:
         self._stored = stored
         self._masks = masks
+        self._prompts = prompts
         self._rows = rows_of(stored, split)
         samples = np.concatenate([np.arange(row.start, row.start + row.count) for row in self._rows])
         if among is not None:
@@ -87,6 +90,8 @@ class Slices:
         if self._masks:
             names = mask_names(self._stored.header)
             batch["mask"] = torch.from_numpy(one_hot(self._stored.read("mask", samples), names))
+        if self._prompts is not None:
+            batch |= self._prompts.read(*(self._texts(name, samples) for name in TEXT_NAMES))
         return batch
 
     def faulty(self, positions: Sequence[int]) -> str | None:
@@ -98,6 +103,9 @@ class Slices:
                     what = name if name != "x" else self._stored.header.kind
                     return f"slice {sample - row.start} of case {row.id} holds {what} values that are not finite"
         return None
+
+    def _texts(self, name: str, samples: Sequence[int] | npt.NDArray[np.int64]) -> list[str]:
+        return self._stored.texts(name, samples) if self._stored.has(name) else [""] * len(samples)
 
     def _network_values(self, samples: Sequence[int] | npt.NDArray[np.int64]) -> Array:
         header = self._stored.header

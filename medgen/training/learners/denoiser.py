@@ -1,7 +1,8 @@
-"""Train the denoiser: a diffusion model of latents or of images, under a condition vector where the set has one."""
+"""Train the denoiser: a diffusion model of latents or of images, under the set's vectors and, if it reads, texts."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import msgspec
@@ -13,13 +14,16 @@ from medgen.diffusion.objectives import diffusion_loss
 from medgen.diffusion.options import Objective
 from medgen.diffusion.schedules import Schedule
 from medgen.errors import DataError
-from medgen.models.condition import check_fed, fitted_to_vectors
+from medgen.models.condition import check_fed, fitted_to_texts, fitted_to_vectors
 from medgen.models.facts import DenoiserFacts
+from medgen.models.text.prompts import PARTS as TEXT_PARTS
 from medgen.nets.options import UNetConfig
+from medgen.nets.text.modality import with_new_modalities
 from medgen.nets.unet import UNet
 from medgen.training.data.conditions import seen_condition
 from medgen.training.data.slices import common_spacing, spacing_range, stored_type, vector_range
 from medgen.training.data.step import Batch, Step, seeded
+from medgen.training.data.texts import read_prompts
 from medgen.training.learners.diffusion_options import DenoiserOptions
 from medgen.training.learners.guidance_search import with_guidance
 from medgen.training.learners.guided import GuidedLearner
@@ -72,8 +76,11 @@ def train(training: Training, options: DenoiserOptions) -> None:
     init = read_model(Path(options.init), "denoiser", UNetConfig) if options.init else None
     if options.lora:
         options = as_base(options, init)
-    check_fed(options.network, ("vector",), "denoiser")
+    old = DenoiserFacts.read(init.facts, str(init.path)) if init else None
+    vocabulary, prompts = read_prompts(training.stored, options.network, old, training.run.source)
+    check_fed(options.network, ("vector", *(TEXT_PARTS if prompts else ())), "denoiser")
     network = fitted_to_vectors(options.network, header.vector_fields)
+    network = fitted_to_texts(network, len(vocabulary), prompts)
     network = replace(network, in_channels=shape[0], out_channels=shape[0])
     options = replace(options, network=network)
     learner = DenoiserLearner(options)
@@ -85,6 +92,8 @@ def train(training: Training, options: DenoiserOptions) -> None:
         objective=options.objective,
         intensity=header.intensity or Intensity(),
         vector_fields=header.vector_fields,
+        vocabulary=vocabulary,
+        modalities=prompts.modalities if prompts else (),
         spacing=common_spacing(training.stored),
         vector_range=vector_range(training.stored),
         spacing_range=spacing_range(training.stored),
@@ -96,8 +105,10 @@ def train(training: Training, options: DenoiserOptions) -> None:
     if init and options.lora:
         facts = begin(learner.model, options.lora, init, facts, options, training.reporter)
     elif init:
+        init = dataclasses.replace(init, weights=with_new_modalities(init.weights, network.modalities))
         init.fill(learner.model)
-    fitted = training.fit(learner, options, training.slices(options), [init] if init else [])
+    sources = training.slices(options, prompts=prompts)
+    fitted = training.fit(learner, options, sources, [init] if init else [])
     facts = with_guidance(facts, fitted.loop, learner, options)
     if options.lora and init:
         save_adapter(training, fitted, options.lora, init, "denoiser", facts)

@@ -24,6 +24,7 @@ from medgen.config import Options, plain
 from medgen.errors import UsageError
 from medgen.models.facts import Facts
 from medgen.models.precision import Choice, choose
+from medgen.models.text.prompts import Prompts
 from medgen.models.trained import FrozenVAE
 from medgen.nets.compute import machine
 from medgen.nets.options import Precision
@@ -78,11 +79,11 @@ class Training:
     device: torch.device
     reporter: Reporter
 
-    def slices(self, options: OfSlices, *, masks: bool = False) -> BatchSources[Slices]:
+    def slices(self, options: OfSlices, *, masks: bool = False, prompts: Prompts | None = None) -> BatchSources[Slices]:
         """The set's single slices: those of its training split, and of its validation split if it has one."""
 
         def of(split: str) -> Slices:
-            return Slices(self.stored, split, options.seed, options.balance, masks=masks)
+            return Slices(self.stored, split, options.seed, options.balance, masks=masks, prompts=prompts)
 
         return BatchSources(of("train"), of("val") if self.validated() else None)
 

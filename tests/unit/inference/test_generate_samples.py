@@ -15,6 +15,7 @@ from medgen.inference.conditions.requests import Requests
 from medgen.inference.generate import Generator
 from medgen.inference.generate_options import GenerateOptions
 from medgen.models.trained import Denoiser, FrozenVAE
+from medgen.nets.condition import Condition
 
 CPU = torch.device("cpu")
 ASKED = np.tile(np.array([1, 0.3, 0.6, 0.2, 0.5, 0.5], np.float32), (9, 1))
@@ -25,6 +26,10 @@ def generator(tiny: Path, precision: str = "float32", **changes: object) -> Gene
     options = msgspec.structs.replace(OPTIONS, **changes)
     denoiser = Denoiser.load(tiny / "model.safetensors", CPU, precision)  # type: ignore[arg-type]
     return Generator(denoiser, FrozenVAE.load(tiny / "vae.safetensors", CPU, precision), options)  # type: ignore[arg-type]
+
+
+def of(vectors: np.ndarray) -> Condition:
+    return Condition(vector=torch.from_numpy(vectors[:1]))
 
 
 def images(tiny: Path, indices: list[int], vectors: np.ndarray | None = ASKED, **changes: object) -> np.ndarray:
@@ -59,15 +64,15 @@ def test_every_sampler_gives_values_of_the_window(tiny: Path, sampler: str) -> N
 def test_the_condition_and_guidance_and_negative_condition_count(tiny: Path) -> None:
     other = ASKED.copy()
     other[:, 1] = 0.9
-    plain = generator(tiny).images([0], {"vector": ASKED[:1]})
-    assert not torch.equal(plain, generator(tiny).images([0], {"vector": other[:1]}))
-    assert not torch.equal(plain, generator(tiny, guidance=4.0).images([0], {"vector": ASKED[:1]}))
-    assert not torch.equal(plain, generator(tiny).images([0], {"vector": ASKED[:1]}, other[0]))
+    plain = generator(tiny).images([0], of(ASKED))
+    assert not torch.equal(plain, generator(tiny).images([0], of(other)))
+    assert not torch.equal(plain, generator(tiny, guidance=4.0).images([0], of(ASKED)))
+    assert not torch.equal(plain, generator(tiny).images([0], of(ASKED), of(other)))
 
 
 def test_guidance_scale_one_is_the_conditional_model_alone(tiny: Path) -> None:
-    with_negative = generator(tiny, guidance=1.0).images([0], {"vector": ASKED[:1]}, ASKED[0] * 0)
-    assert torch.equal(with_negative, generator(tiny, guidance=1.0).images([0], {"vector": ASKED[:1]}))
+    with_negative = generator(tiny, guidance=1.0).images([0], of(ASKED), of(ASKED * 0))
+    assert torch.equal(with_negative, generator(tiny, guidance=1.0).images([0], of(ASKED)))
 
 
 def test_cases_hold_the_vector_asked_and_the_spacing(tiny: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from medgen.config import convert, plain
 from medgen.errors import ConfigError, DataError
-from medgen.nets.attention import CrossAttention, SelfAttention
+from medgen.nets.attention import Context, CrossAttention, SelfAttention
 from medgen.nets.condition import Condition
 from medgen.nets.options import UNetConfig
 from medgen.nets.unet import UNet
@@ -248,7 +248,7 @@ def test_tokens_are_attended_to_at_the_chosen_levels(levels, expected):
     network = build(msgspec.structs.replace(TINY, context_width=5, cross_attention=levels))
     assert units_with(network, "cross") == expected
     embedding = torch.zeros(3, TINY.time_width)
-    one, other = network.down(X, embedding, TOKENS), network.down(X, embedding, -TOKENS)
+    one, other = (network.down(X, embedding, Context(tokens)) for tokens in (TOKENS, -TOKENS))
     changed = [differs(a, b) for a, b in zip(one, other, strict=True)]
     assert changed == [False, "down.0" in expected, "down.0" in expected, "down.1" in expected]
     assert differs(network(X, TIME, Condition(tokens=TOKENS)), network(X, TIME, Condition(tokens=-TOKENS)))

@@ -1,0 +1,130 @@
+"""The texts and modalities that samples are asked to show: from options, lines, a CSV file or a set."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from medgen.artifacts.stored import StoredSet
+from medgen.errors import DataError, InputMissingError, UsageError
+from medgen.imaging.labels.rows import read_rows
+from medgen.inference.conditions.vectors import COLUMN_SYNONYMS
+from medgen.models.text.prompts import Prompts
+from medgen.reporting import Reporter
+
+TEXT, MODALITY = "text", "modality"
+TOLD = 8
+"""Prompts that are named in messages."""
+
+
+@dataclass(frozen=True)
+class AskedTexts:
+    """A prompt for each sample, and its modality ("" = not said)."""
+
+    prompts: Prompts
+    texts: Sequence[str]
+    modalities: Sequence[str]
+    order: Sequence[int] = ()
+    """The text of each sample."""
+    negative: str | None = None
+    """What guidance leads away from in place of the null condition."""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def told(self, indices: Sequence[int]) -> dict[str, list[str]]:
+        """Text and modality of these samples, as cases store them; the modality by the model's name."""
+        rows = [self.order[index] for index in indices]
+        named = [self.modalities[row] for row in rows]
+        known = [self.prompts.modalities[self.prompts.number(name)] if name else "" for name in named]
+        return {TEXT: [self.texts[row] for row in rows]} | ({MODALITY: known} if any(known) else {})
+
+    def parts(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """The parts of the condition of these samples."""
+        rows = [self.order[index] for index in indices]
+        return self.prompts.read([self.texts[row] for row in rows], [self.modalities[row] for row in rows])
+
+    def negative_parts(self, count: int) -> dict[str, Tensor]:
+        """The parts of the condition that guidance leads away from; its modality stays as asked."""
+        return {} if self.negative is None else self.prompts.reader.read([self.negative] * count)
+
+    def described(self) -> dict[str, Any]:
+        """For the provenance: what all samples share in words, else digests."""
+        told: dict[str, Any] = {"prompts": _shared([self.texts[row] for row in self.order])}
+        if any(self.modalities):
+            told["modality"] = _shared([self.modalities[row] for row in self.order])
+        return told if self.negative is None else told | {"negative_prompt": self.negative}
+
+    def inspect(self, reporter: Reporter) -> None:
+        """Warn of words that are not read. Raises for an empty prompt or a modality that the model does not know."""
+        for name in set(self.modalities) - {""}:
+            self.prompts.number(name)
+        reader = self.prompts.reader
+        texts = [*dict.fromkeys(self.texts), *([] if self.negative is None else [self.negative])]
+        if not all(map(str.strip, texts)):
+            raise UsageError("a prompt is empty; write what the image should show (--unconditional for no prompt)")
+        cuts = [(text, reader.cut(text)) for text in texts]
+        _warn(reporter, [f"'{text}' is too long; not read: '{cut}'" for text, cut in cuts if cut])
+        unknown = [(text, reader.unknown(text)) for text in texts]
+        _warn(reporter, [f"'{text}' has words that the model cannot read: {', '.join(w)}" for text, w in unknown if w])
+
+
+def _warn(reporter: Reporter, messages: Sequence[str]) -> None:
+    for message in messages[:TOLD]:
+        reporter.warn(message)
+    if len(messages) > TOLD:
+        reporter.warn(f"and {len(messages) - TOLD} more prompts like that")
+
+
+def _shared(texts: Sequence[str]) -> str:
+    """One text if all are the same, else a digest of all."""
+    if len(set(texts)) == 1:
+        return texts[0]
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
+def texts_in_lines(place: Path) -> list[str]:
+    """A prompt a line of a file, or of standard input for "-"; empty lines are passed over."""
+    if place.suffix.lower() == ".csv":
+        raise UsageError(f"--prompts {place}: reads one prompt a line; give a table with --conditions")
+    try:
+        content = sys.stdin.buffer.read() if str(place) == "-" else place.read_bytes()
+        lines = content.decode("utf-8-sig").splitlines()
+    except OSError as error:
+        raise InputMissingError(f"--prompts {place}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"--prompts {place}: not text in UTF-8 ({error})") from None
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise DataError(f"--prompts {place}: holds no prompt")
+    return texts
+
+
+def texts_in_csv(file: Path, prompts: Prompts) -> AskedTexts:
+    """The columns `text` (or prompt) and `modality` of a CSV file; DataError without the first."""
+    read = read_rows(file, COLUMN_SYNONYMS)
+    if TEXT not in read.columns:
+        raise DataError(f"{file}: has no column '{TEXT}', and the model draws what a prompt says; add one")
+    for number, row in read.rows:
+        if not row[TEXT]:
+            raise DataError(f"{file}, row {number}: its {TEXT} is empty")
+    modalities = [row.get(MODALITY, "") for _, row in read.rows]
+    return AskedTexts(prompts, [row[TEXT] for _, row in read.rows], modalities)
+
+
+def texts_of_set(stored: StoredSet, slices: Sequence[int], prompts: Prompts, name: str) -> AskedTexts:
+    """The texts and modalities of slices of a set; DataError if it has none."""
+    if not stored.has(TEXT):
+        raise DataError(f"{name}: has no texts; take a set that was preprocessed with a column '{TEXT}'")
+    texts = stored.texts(TEXT, slices)
+    empty = next((place for place, text in zip(slices, texts, strict=True) if not text.strip()), None)
+    if empty is not None:
+        raise DataError(f"{name}, slice {empty}: has no text, and the model draws what a prompt says")
+    modalities = stored.texts(MODALITY, slices) if prompts.modalities and stored.has(MODALITY) else [""] * len(texts)
+    return AskedTexts(prompts, texts, modalities)

@@ -1,0 +1,79 @@
+"""Prompts and modalities as parts of a condition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from medgen.config import did_you_mean
+from medgen.errors import DataError
+from medgen.models.facts import DenoiserFacts
+from medgen.models.text.wordpiece import WordPieces
+from medgen.nets.options import UNetConfig
+from medgen.nets.text.modality import UNSAID
+
+PARTS = ("words", "tokens", "token_mask", "pooled", "modality")
+"""The parts of a condition that come from texts and modalities."""
+
+
+class Reader(Protocol):
+    """Turns texts into parts of a condition: words for an encoder in the network, or states of one outside it."""
+
+    def read(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """`words` or `tokens` and `pooled`, with their `token_mask`: a row a text, all of the same length."""
+
+    def cut(self, text: str) -> str:
+        """The end of a text that is not read, because it is too long; "" if all is read."""
+
+    def unknown(self, text: str) -> list[str]:
+        """The words of a text of which nothing is read."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What a network of texts reads, and the modalities that it knows."""
+
+    reader: Reader
+    modalities: tuple[str, ...] = ()
+
+    def read(self, texts: Sequence[str], modalities: Sequence[str]) -> dict[str, Tensor]:
+        """The parts of a condition, from a text and a modality each ("" = not said); DataError for an unknown one."""
+        parts = self.reader.read(texts)
+        if self.modalities:
+            numbers = [UNSAID if not name.strip() else 1 + self.number(name) for name in modalities]
+            parts["modality"] = torch.tensor(numbers)
+        return parts
+
+    def number(self, modality: str) -> int:
+        """The place of a modality in `modalities`, whatever its case; DataError with the known ones."""
+        known = [key(name) for name in self.modalities]
+        if key(modality) not in known:
+            told = ", ".join(self.modalities) or "none"
+            hint = did_you_mean(modality, self.modalities)
+            raise DataError(f"the model does not know the modality '{modality}'{hint} (it knows: {told})")
+        return known.index(key(modality))
+
+
+def key(modality: str) -> str:
+    """A modality's name without regard to case and spaces, by which names are compared."""
+    return " ".join(modality.casefold().split())
+
+
+def distinct(modalities: Iterable[str], known: Sequence[str] = ()) -> tuple[str, ...]:
+    """The known modalities, then those new among `modalities`, in order; of several spellings, the first."""
+    named = {key(name): name for name in known}
+    for name in sorted(set(modalities)):
+        if key(name):
+            named.setdefault(key(name), name)
+    return tuple(named.values())
+
+
+def prompts_of(network: UNetConfig, facts: DenoiserFacts) -> Prompts | None:
+    """What reads texts for a trained network; None if it takes none."""
+    if network.text is None:
+        return None
+    return Prompts(WordPieces(facts.vocabulary, network.text.length), facts.modalities)

@@ -1,0 +1,75 @@
+"""A small transformer that reads the words of a prompt, trained along with the UNet that it belongs to."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medgen.errors import DataError
+from medgen.nets.attention import full_attention, join_heads, split_heads
+from medgen.nets.blocks import zeroed
+from medgen.nets.options import TextConfig, count_heads
+
+
+class TextStates(NamedTuple):
+    """What an encoder makes of a batch of texts."""
+
+    tokens: Tensor
+    """(B, L, width), one state per word."""
+    pooled: Tensor | None
+    """(B, pooled width), of each text as a whole; None if the encoder makes none."""
+
+
+class TextBlock(nn.Module):
+    """Attention among the words, then an MLP, each after its norm and added to its input (Xiong et al. 2020)."""
+
+    def __init__(self, width: int, head_width: int) -> None:
+        super().__init__()
+        self.heads = count_heads(width, head_width)
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.output = zeroed(nn.Linear(width, width))
+        self.norm2 = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, 4 * width)
+        self.narrow = zeroed(nn.Linear(4 * width, width))
+
+    def forward(self, h: Tensor, real: Tensor | None) -> Tensor:
+        """Map h (B, L, width) to the same shape; real (B, L) bool, False = padding, which no word looks at."""
+        query, key, value = (split_heads(part, self.heads) for part in self.qkv(self.norm1(h)).chunk(3, dim=-1))
+        h = h + self.output(join_heads(full_attention(query, key, value, real)))
+        out: Tensor = h + self.narrow(F.gelu(self.widen(self.norm2(h))))
+        return out
+
+
+class TextEncoder(nn.Module):
+    """Embeddings of words and places, transformer blocks, and a projection of the mean state as the pooled vector."""
+
+    def __init__(self, config: TextConfig, width: int, pooled_width: int) -> None:
+        super().__init__()
+        self.words = nn.Embedding(config.vocabulary, width)
+        self.places = nn.Parameter(torch.randn(config.length, width) * 0.02)
+        self.blocks = nn.ModuleList(TextBlock(width, config.head_width) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(width)
+        self.pool = nn.Linear(width, pooled_width) if pooled_width else None
+
+    def forward(self, words: Tensor, real: Tensor | None = None) -> TextStates:
+        """Read words (B, L), ids of pieces; real (B, L) bool, False = padding. DataError for more than `length`."""
+        length = words.shape[1]
+        if length > len(self.places):
+            raise DataError(f"a text of {length} pieces was given to an encoder that reads {len(self.places)}; cut it")
+        h = self.words(words) + self.places[:length]
+        for block in self.blocks:
+            h = block(h, real)
+        h = self.norm(h)
+        return TextStates(h, None if self.pool is None else self.pool(mean_state(h, real)))
+
+
+def mean_state(states: Tensor, real: Tensor | None) -> Tensor:
+    """The mean (B, width) of states (B, L, width) over the words that are not padding."""
+    if real is None:
+        return states.mean(1)
+    weights = real[:, :, None].to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1)
