@@ -79,7 +79,8 @@ def resolve(
 ) -> OptionsT:
     """Merge all layers for `command` and check the result against `kind`.
 
-    If there are several kinds, they are tagged, and the layers select one by its tag; the first is the default.
+    If there are several kinds, they are tagged, and the layers select one by its tag; the first is the default. Of a
+    preset that is made for another kind, only the options that both kinds have are taken.
     `tables` names every table a file may hold; `flags` maps dotted keys to values, None meaning "not given".
     Raises ConfigError naming the key, its source and, for an unknown key, the nearest known one.
     """
@@ -96,6 +97,12 @@ def resolve(
             layers.append((_nest(key, value), f"command line ({key})"))
     kinds = [kind] if isinstance(kind, type) else kind
     meant = _meant(kinds, layers)
+    if preset is not None and _meant(kinds, layers[:1]) is not meant:
+        values, where = layers[0]
+        layers[0] = (
+            {key: value for key, value in values.items() if not _owners(kinds, key) or key in _fields(meant)},
+            where,
+        )
     merged: dict[str, Any] = {}
     for values, where in layers:
         _check_owner(meant, kinds, values, where)
@@ -124,12 +131,17 @@ def _check_owner(
 ) -> None:
     """ConfigError for a key that belongs to a kind other than the selected one."""
     for key in values:
-        owners = [str(kind.__struct_config__.tag) for kind in kinds if key in _fields(kind)]
+        owners = _owners(kinds, key)
         if owners and key not in _fields(meant):
             field, tag = meant.__struct_config__.tag_field, meant.__struct_config__.tag
             raise ConfigError(
                 f"{where}: '{key}' is an option of {field} {' or '.join(owners)}, and this is {field} {tag}"
             )
+
+
+def _owners(kinds: Iterable[type[msgspec.Struct]], key: str) -> list[str]:
+    """Tags of the kinds that have this option."""
+    return [str(kind.__struct_config__.tag) for kind in kinds if key in _fields(kind)]
 
 
 def _fields(kind: type[msgspec.Struct]) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from medgen.artifacts.model_file import open_model
 from medgen.cli.app import run
 
 
@@ -40,7 +42,11 @@ def test_a_printed_configuration_reads_back(
         (["--set", "volumes.depth=8"], "'volumes' is an option of learner interpolator, and this is learner denoiser"),
         (["--preset", "ct-interpolation", "--set", "balance.field=x"], "'balance' is an option of learner denoiser or"),
         (["--vae", "v"], "'vae' is an option of learner interpolator or normalizer or siamese, and this is"),
-        (["--preset", "ct-interpolation", "--learner", "denoiser"], "'volumes' is an option of learner interpolator"),
+        (["--preset", "ct-interpolation", "--learner", "denoiser"], "network.dims = 3: the denoiser works on slices"),
+        (
+            ["--preset", "siamese", "--learner", "denoiser", "--set", "hint=sum"],
+            "'hint' is an option of learner siamese",
+        ),
         (["--learner", "denoizer"], "--learner denoizer; did you mean 'denoiser'"),
         (["--learner", "normalizer", "--set", "condition_dropuot=0.1"], "unknown key 'condition_dropuot'"),
     ],
@@ -68,3 +74,16 @@ def test_a_part_of_the_network_that_would_see_nothing_is_refused(
     source = make_set(count=2, size=16)
     assert run(["train-diffusion", str(source), "-o", str(tmp_path / "m.safetensors"), *asked]) == 78
     assert message in capfd.readouterr().err
+
+
+def test_a_preset_of_another_learner_makes_its_trunk(
+    make_set: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = str(make_set(fields=0, count=2, depth=1, size=32))
+    shared = ["train-diffusion", source, "--preset", "siamese-tiny", "--steps", "1", "--batch-size", "1"]
+    trunk, model = str(tmp_path / "trunk.safetensors"), str(tmp_path / "model.safetensors")
+    assert run([*shared, "--learner", "denoiser", "-o", trunk]) == 0, capfd.readouterr().err
+    assert run([*shared, "--init", trunk, "--set", "trunk=decoder", "-o", model]) == 0, capfd.readouterr().err
+    assert open_model(Path(trunk)).config.get("side") is None
+    kept, trained = open_model(Path(trunk)).weights(), open_model(Path(model)).weights()
+    assert all(torch.equal(trained[name], weight) for name, weight in kept.items() if name.startswith("down."))

@@ -84,7 +84,7 @@ def test_the_siamese_preset_has_the_published_numbers() -> None:
     assert preset["preprocess"]["size"] == "384"
     assert (learner["learner"], learner["trunk"], learner["hint"]) == ("siamese", "decoder", "sum")
     assert learner["network"]["widths"][0] == 320
-    assert learner["network"]["side"]["hint_width"] == 16
+    assert learner["hint_width"] == 16
     losses = learner["losses"]
     assert {losses[name] for name in ("mask", "image", "consistency", "augmentation")} == {1.0}
     assert losses["augmentation_time"] * learner["schedule"]["steps"] == 200

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from medgen.config import option
 from medgen.diffusion.options import Objective, ScheduleConfig, check
+from medgen.errors import ConfigError
 from medgen.nets.options import Hint, LoraConfig, UNetConfig
 from medgen.training.data.options import Balance, VolumeOptions
 from medgen.training.learners.normalizer_options import NormalizerLosses
@@ -39,6 +40,14 @@ class SliceDiffusionOptions(TrainDiffusionOptions, frozen=True):
     """Options that learners of slices have."""
 
     balance: Balance | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.network.dims != 2:
+            raise ConfigError(
+                f"network.dims = {self.network.dims}: the {self.__struct_config__.tag} works on slices; set it to "
+                "2, or take a preset of slices"
+            )
 
 
 class DenoiserOptions(SliceDiffusionOptions, frozen=True, tag="denoiser"):
@@ -75,6 +84,8 @@ class SiameseOptions(SliceDiffusionOptions, frozen=True, tag="siamese"):
     """Which part of the trunk is trained beside the side network: nothing, its way up and output, or all of it."""
     hint: Hint = "sum"
     """Input of the image branch beside the mask's residuals: the image, or image and mask as channels."""
+    hint_width: Annotated[int, Meta(ge=1)] = 16
+    """Channels of the mask's finest features; they double once, and again at each halving to the network's size."""
     lesion_weight: Annotated[float, Meta(ge=1)] = 1.0
     """Loss weight of a position inside the mask, relative to 1 outside; for small lesions."""
     flip: bool = False

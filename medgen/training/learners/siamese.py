@@ -155,7 +155,7 @@ def train(training: Training, options: SiameseOptions) -> None:
         raise ConfigError("flip would mirror images and not the places in their vectors; set flip = false")
     shape, dtype = arrays["image"]  # (C, H, W)
     vae = training.load_vae(Path(options.vae), options) if options.vae else None
-    network = _network(options.network, shape, header.vector_fields, len(mask_names(header)) - 1, vae)
+    network = _network(options, shape, header.vector_fields, len(mask_names(header)) - 1, vae)
     options = replace(options, network=network)
     factor = vae.network.config.factor if vae else 1
     facts = DenoiserFacts(
@@ -198,10 +198,10 @@ def train(training: Training, options: SiameseOptions) -> None:
 
 
 def _network(
-    config: UNetConfig, shape: tuple[int, ...], vector_fields: tuple[str, ...], classes: int, vae: FrozenVAE | None
+    options: SiameseOptions, shape: tuple[int, ...], vector_fields: tuple[str, ...], classes: int, vae: FrozenVAE | None
 ) -> UNetConfig:
     """The UNet fitted to images or latents and to masks; raises where it cannot be."""
-    channels, factor = shape[0], 1
+    config, channels, factor = options.network, shape[0], 1
     if vae:
         channels, factor = vae.network.config.latent_channels, vae.network.config.factor
         if shape[0] != vae.network.config.in_channels:
@@ -216,8 +216,10 @@ def _network(
         raise DataError(
             f"images of {shape[1]} x {shape[2]} do not fit: sides must be multiples of {whole}; resize in preprocess"
         )
-    side = replace(config.side or SideConfig(), classes=classes, factor=factor)
-    check_fed(config, ("vector", "mask"), "siamese learner")
+    if config.side:
+        raise ConfigError("network.side: the siamese learner fits it to the masks; leave it out, or set hint_width")
+    check_fed(config, ("vector",), "siamese learner")
+    side = replace(SideConfig(), classes=classes, factor=factor, hint_width=options.hint_width)
     config = fitted_to_vectors(config, vector_fields)
     return replace(config, in_channels=channels, out_channels=channels, side=side)
 

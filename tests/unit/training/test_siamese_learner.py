@@ -41,7 +41,7 @@ from tests.unit.training.test_training_loop import interrupting
 RunOf = Callable[..., Run]
 NETWORK = UNetConfig(
     in_channels=1, out_channels=1, widths=(8, 16), blocks=1, attention=("none", "none"), mid_attention="none",
-    head_width=8, time_width=32, groups=4, side=SideConfig(hint_width=4),
+    head_width=8, time_width=32, groups=4,
 )  # fmt: skip
 SCHEDULE = ScheduleConfig(kind="scaled_linear", beta_start=0.00085, beta_end=0.012)
 MASK_ALONE = SiameseLosses(image=0.0, consistency=0.0, augmentation=0.0)
@@ -57,8 +57,16 @@ def options_of(loop: dict[str, Any] | None = None, **changes: Any) -> SiameseOpt
         "steps": 4, "batch_size": 4, "learning_rate": 2e-3, "precision": "float32", "validation_samples": 8,
         "log_every": 1, "save_every": 0, "ema": 0.9,
     }  # fmt: skip
-    made = {"network": NETWORK, "schedule": SCHEDULE, "objective": "v", "loop": LoopOptions(**(values | (loop or {})))}
+    made = {
+        "network": NETWORK, "schedule": SCHEDULE, "objective": "v", "hint_width": 4,
+        "loop": LoopOptions(**(values | (loop or {}))),
+    }  # fmt: skip
     return SiameseOptions(**(made | changes))
+
+
+def fresh_learner(**changes: Any) -> SiameseLearner:
+    """A learner whose network is already fitted to masks of one class."""
+    return SiameseLearner(options_of(network=replace(NETWORK, side=SideConfig(hint_width=4)), **changes), 1)
 
 
 def pairs(count: int, side: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +110,7 @@ def batch_of(count: int = 4) -> dict[str, torch.Tensor]:
 
 
 def learner_of(**changes: Any) -> SiameseLearner:
-    learner = SiameseLearner(options_of(**changes), 1)
+    learner = fresh_learner(**changes)
     torch.manual_seed(3)
     for weight in learner.model.parameters():  # a new network answers zero to everything
         if not weight.any():
@@ -211,7 +219,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole() -> None:
 
 def test_lesions_count_as_often_as_asked() -> None:
     batch = batch_of()
-    learner = SiameseLearner(options_of(losses=MASK_ALONE, lesion_weight=9.0), 1)  # answers zero
+    learner = fresh_learner(losses=MASK_ALONE, lesion_weight=9.0)  # answers zero
     _, parts = learner.loss(batch, LATE)
     noise, t = LATE.noise(batch["x"]), learner.schedule.sample_times(4, LATE.generator("time"))
     alpha, sigma = learner.schedule.alpha_sigma_for(noise, t)
@@ -241,7 +249,7 @@ def test_image_and_mask_are_mirrored_together() -> None:
 
 
 def test_samples_come_to_follow_their_masks() -> None:
-    learner = SiameseLearner(options_of(), 1)
+    learner = fresh_learner()
     optimizer = torch.optim.Adam(learner.model.parameters(), lr=5e-3)
     steps = 130
     for index in range(steps):
@@ -305,7 +313,7 @@ def trunk_of(masked: Path, run_of: RunOf, **changes: Any) -> Path:
     """A denoiser of the same images, trained without masks."""
     run = run_of("train-diffusion", masked, "trunk.safetensors")
     options = {name: getattr(options_of(), name) for name in ("schedule", "objective", "loop")}
-    train_diffusion(run, DenoiserOptions(**(options | {"network": replace(NETWORK, side=None)} | changes)))
+    train_diffusion(run, DenoiserOptions(**(options | {"network": NETWORK} | changes)))
     return run.output
 
 
@@ -330,9 +338,9 @@ def test_of_a_trained_trunk_only_what_is_unlocked_changes(trunk: Any, masked: Pa
 
 def test_before_the_first_step_it_answers_as_the_trunk_does_to_the_bit(masked: Path, run_of: RunOf) -> None:
     begin = open_model(trunk_of(masked, run_of))
-    learner = SiameseLearner(options_of(), 1)
+    learner = fresh_learner()
     learner.begin_from(begin)
-    alone = UNet(replace(NETWORK, side=None))
+    alone = UNet(NETWORK)
     alone.load_state_dict(begin.weights())
     batch, t = batch_of(), torch.tensor([0, 100, 500, 999])
     with torch.no_grad():
@@ -354,7 +362,7 @@ def test_a_training_goes_on_from_a_model_with_masks(masked: Path, run_of: RunOf)
 
 
 def test_a_trunk_of_another_shape_is_refused_with_what_differs(masked: Path, run_of: RunOf) -> None:
-    wide = replace(NETWORK, side=None, widths=(16, 32))
+    wide = replace(NETWORK, widths=(16, 32))
     begin = trunk_of(masked, run_of, network=wide, objective="eps")
     with pytest.raises(DataError) as refused:
         train_diffusion(run_of("train-diffusion", masked, "b"), options_of(init=str(begin)))
@@ -374,6 +382,8 @@ def test_what_cannot_be_trained_is_refused_with_the_remedy(
     refused(DataError, "no masks to learn from; preprocess it with --masks", write_pairs(bare, masks=False))
     refused(DataError, "give the set of images, and the VAE with --vae", latents)
     refused(ConfigError, "trunk = frozen keeps a trained trunk as it is; name that with --init", masked, trunk="frozen")
+    sided = replace(NETWORK, side=SideConfig(classes=3))
+    refused(ConfigError, "network.side: the siamese learner fits it to the masks", masked, network=sided)
     refused(ConfigError, "set flip = false", write_pairs(placed, fields=("x",)), flip=True)
     refused(DataError, "sides must be multiples of 2; resize in preprocess", write_pairs(odd, side=15))
     with pytest.raises(ConfigError, match=r"losses\.mask is 0"):
