@@ -37,7 +37,7 @@ COMMANDS = {
     "normalize": "Make the nearest normal version of every image.",
     "anomaly-map": "Map and score where images differ from their normal versions.",
     "evaluate": "Measure images: fidelity, copies, conditions, masks, utility, reconstruction and more.",
-    "export": "Write a set as DICOM, NIfTI or PNG files, or as a folder for nnU-Net.",
+    "export": "Write a set as DICOM, NIfTI or PNG files, or for nnU-Net; an adapter for peft.",
     "preview": "Draw a labelled contact sheet of a set.",
     "rate": "Let experts rate images in the browser.",
     "info": "Tell what a set or model holds and where it came from.",

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from medgen.cli.console import Console
 from medgen.cli.flags import Given, takes
 from medgen.cli.options import Force, InputSet, console_of
 from medgen.errors import UsageError
@@ -23,7 +24,7 @@ def command(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Write a set as DICOM, NIfTI or PNG files, or as a folder for nnU-Net.
+    """Write a set as DICOM, NIfTI or PNG files or as a folder for nnU-Net, or an adapter as a folder for peft.
 
     A case is a file or folder named after its id; conditions.csv lists the slices with their conditions. DICOM is
     marked as derived, gets new UIDs, and bears no patient; images that a model made are marked as synthetic. Masks lie
@@ -33,12 +34,16 @@ def command(
     Examples:
       medgen export samples.h5 --to dicom -o samples/
       medgen export thin.h5 --to nifti --split test -o volumes/
+      medgen export adapter.safetensors --to peft -o adapter/
       medgen generate siamese.safetensors --mask masks/ | medgen export --to nnunet -o Dataset501_Polyp
 
     """
     options = given.resolve(ExportOptions)
     if output is None:
         raise UsageError("give -o DIR, the folder to make")
+    if options.to == "peft":
+        _export_adapter(source, output, console_of(context), force=force)
+        return
 
     from medgen.artifacts.outputs.whole import atomic_folder
     from medgen.artifacts.sets import open_set
@@ -53,3 +58,18 @@ def command(
         cases, slices = export_cases(reader.header, reader, folder, options, advance)
     console.say(f"{cases} cases, {slices} slices as {options.to} in {output}")
     console.report.update(cases=cases, slices=slices)
+
+
+def _export_adapter(source: str, output: Path, console: Console, *, force: bool) -> None:
+    from medgen.artifacts.outputs.whole import atomic_folder
+    from medgen.models.adapters import Adapter
+    from medgen.models.peft_folder import write_peft_folder
+
+    adapter = Adapter.open(source)
+    changes = {
+        name: change._replace(scale=adapter.strength * change.scale) for name, change in adapter.changes().items()
+    }
+    with atomic_folder(output, force=force) as folder:
+        write_peft_folder(folder, changes)
+    console.say(f"{len(changes)} layers as peft in {output}")
+    console.report.update(layers=len(changes))

@@ -131,7 +131,7 @@ def command(
     from medgen.inference.conditions.asking import Asked
     from medgen.inference.conditions.ranges import far_outside
     from medgen.inference.generate import Generator
-    from medgen.models.adapters import Adapter
+    from medgen.models.adapters import open_adapters
     from medgen.models.trained import Denoiser, FrozenVAE
     from medgen.nets.compute import resolve_device
 
@@ -140,7 +140,7 @@ def command(
     maker = SetMaker.of(context, output, force=force, shard=shard)
     target = resolve_device(device)
     asked_precision = maker.precision(options.precision, target)
-    adapters = [Adapter.open(given) for given in adapter or ()]
+    adapters = open_adapters(adapter or (), maker.console)
     denoiser = Denoiser.load(model, target, asked_precision, ema=options.ema, adapters=adapters)
     decoder = FrozenVAE.load(vae, target, asked_precision) if vae is not None else None
     weaker = Denoiser.load(guide_by, target, asked_precision, ema=options.ema) if guide_by is not None else None

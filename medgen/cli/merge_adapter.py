@@ -15,7 +15,7 @@ def command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model that the adapters belong to.")],
     adapters: Annotated[
         list[str],
-        typer.Argument(metavar="ADAPTER[:STRENGTH]...", help="From train-diffusion --lora; 1 is full strength."),
+        typer.Argument(metavar="ADAPTER[:STRENGTH]...", help="Files, or folders of peft; strength 1 is full."),
     ],
     output: OutputFile,
     force: Force = False,
@@ -33,11 +33,11 @@ def command(
     from medgen.artifacts.model_file import open_model, save_model
     from medgen.artifacts.outputs.whole import check_output
     from medgen.artifacts.provenance import Identified, derive
-    from medgen.models.adapters import Adapter, adapted_facts, adapted_weights
+    from medgen.models.adapters import adapted_facts, adapted_weights, open_adapters
 
     check_output(output, force=force)
     console = console_of(context)
-    base, opened = open_model(model), [Adapter.open(given) for given in adapters]
+    base, opened = open_model(model), open_adapters(adapters, console)
     weights = adapted_weights(base, opened)
     inputs: list[Identified] = [base, *opened]
     save_model(

@@ -27,7 +27,7 @@ Adapters = Annotated[
     typer.Option(
         "--adapter",
         metavar="FILE[:STRENGTH]",
-        help="An adapter of MODEL, from train-diffusion --lora; 1 is full strength; repeatable.",
+        help="An adapter of MODEL, from train-diffusion --lora or of peft; 1 is full strength; repeatable.",
     ),
 ]
 KeepGoing = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -11,12 +11,14 @@ from typing import Any, Self
 from torch import Tensor
 
 from medgen.artifacts.model_file import Model, open_model
-from medgen.artifacts.provenance import Provenance
+from medgen.artifacts.provenance import Provenance, derive, fingerprint
 from medgen.config import convert
 from medgen.errors import DataError, UsageError
 from medgen.models.facts import AdapterFacts
+from medgen.models.peft_folder import PeftAdapter, read_peft_folder
 from medgen.nets.lora.low_rank import DOWN, UP, Change
 from medgen.nets.options import LoraConfig
+from medgen.reporting import Reporter
 
 KIND = "adapter"
 
@@ -27,33 +29,52 @@ class Adapter:
 
     path: Path
     strength: float
-    model: Model
-    facts: AdapterFacts
+    source: Model | PeftAdapter
+    provenance: Provenance
+    known: dict[str, str]
+    facts: AdapterFacts | None
+    """None: its files do not say to which model it belongs."""
 
     @classmethod
     def open(cls, given: str) -> Self:
-        """The adapter `FILE[:STRENGTH]`; UsageError for a strength that is no number."""
+        """The adapter `FILE[:STRENGTH]`, or a folder in the layout of peft; UsageError for a strength that is none."""
         path, strength = _parsed(given)
+        if path.is_dir():
+            folder = read_peft_folder(path)
+            made = derive("import-adapter", {}, sources=fingerprint([folder.digest]))
+            return cls(path, strength, folder, made, {made.id: folder.digest}, None)
         model = open_model(path, kind=KIND)
-        return cls(path, strength, model, AdapterFacts.read(model.facts, str(path)))
+        facts = AdapterFacts.read(model.facts, str(path))
+        return cls(path, strength, model, model.provenance, model.digests(), facts)
 
     @property
-    def provenance(self) -> Provenance:
-        """The graph that ends in this adapter."""
-        return self.model.provenance
+    def digest(self) -> str:
+        """Digest of its weights and settings."""
+        return self.source.digest
 
     def digests(self) -> dict[str, str]:
         """Content digests of this adapter and its inputs."""
-        return self.model.digests()
+        return self.known
 
     def changes(self, *, ema: bool = True) -> dict[str, Change]:
-        """The changes of layers by their names, times the strength; averaged ones if `ema` and the file has them."""
-        weights = self.model.weights(ema=ema)
-        scale = self.strength * convert(LoraConfig, self.model.config, str(self.path)).scale
+        """The changes of layers by their names, as trained; averaged ones if `ema` and the file has them."""
+        if isinstance(self.source, PeftAdapter):
+            return self.source.changes
+        weights = self.source.weights(ema=ema)
+        scale = convert(LoraConfig, self.source.config, str(self.path)).scale
         names = [name.removesuffix(DOWN) for name in weights if name.endswith(DOWN)]
         if not names or {*weights} != {name + end for name in names for end in (DOWN, UP)}:
             raise DataError(f"{self.path}: does not hold the two matrices of each layer; train the adapter again")
         return {name: Change(weights[name + DOWN], weights[name + UP], scale) for name in names}
+
+
+def open_adapters(given: Iterable[str], reporter: Reporter) -> list[Adapter]:
+    """The adapters `FILE[:STRENGTH]`; a warning for each that does not say to which model it belongs."""
+    adapters = [Adapter.open(one) for one in given]
+    for adapter in adapters:
+        if adapter.facts is None:
+            reporter.warn(f"{adapter.path}: does not say which model it was trained on; only shapes can be compared")
+    return adapters
 
 
 def adapted_weights(model: Model, adapters: Sequence[Adapter], *, ema: bool = True) -> dict[str, Tensor]:
@@ -65,25 +86,25 @@ def adapted_weights(model: Model, adapters: Sequence[Adapter], *, ema: bool = Tr
     weights = model.weights(ema=ema or bool(adapters))
     seen: set[str] = set()
     for adapter in adapters:
-        if adapter.model.digest in seen:
+        if adapter.digest in seen:
             raise UsageError(f"{adapter.path}: given twice; give it once, and its strength as {adapter.path}:STRENGTH")
-        seen.add(adapter.model.digest)
+        seen.add(adapter.digest)
         changes = adapter.changes(ema=ema)
         if reason := _misfit(weights, changes) or _other_base(model, adapter):
             raise DataError(f"{adapter.path}: {reason}")
         for name, change in changes.items():
-            weights[f"{name}.weight"] = weights[f"{name}.weight"].float() + change.weight()
+            weights[f"{name}.weight"] = weights[f"{name}.weight"].float() + adapter.strength * change.weight()
     return weights
 
 
 def adapted_facts(model: Model, adapters: Sequence[Adapter]) -> Mapping[str, Any]:
-    """What a model with these adapters must say about itself: of its images, what the first adapter was trained on."""
-    return adapters[0].facts.model if adapters else model.facts
+    """The facts of a model with these adapters: those of the first that was trained with medgen."""
+    return next((adapter.facts.model for adapter in adapters if adapter.facts), model.facts)
 
 
 def _other_base(model: Model, adapter: Adapter) -> str:
     facts = adapter.facts
-    if (facts.base_kind, facts.base_digest) == (model.kind, model.digest):
+    if facts is None or (facts.base_kind, facts.base_digest) == (model.kind, model.digest):
         return ""
     return (
         f"belongs to the {facts.base_kind} {facts.base_digest[:12]}, but {model.path} is the {model.kind} "

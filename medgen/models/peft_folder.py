@@ -1,0 +1,113 @@
+"""Adapters in the layout of the library peft: a folder with `adapter_config.json` and `adapter_model.safetensors`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from medgen.artifacts.schema import as_bytes
+from medgen.artifacts.tensors.foreign import read_weights
+from medgen.errors import DataError, InputMissingError, StorageError
+from medgen.nets.lora.low_rank import Change
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX, DOWN, UP = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+PLAIN: dict[str, Any] = {
+    "peft_type": "LORA",
+    "bias": "none",
+    "fan_in_fan_out": False,
+    "use_dora": False,
+    "lora_bias": False,
+    "modules_to_save": None,
+    "layer_replication": None,
+    "trainable_token_indices": None,
+}
+"""Settings with which an adapter is low-rank changes of layers and nothing else; we read and write no others."""
+
+
+class PeftAdapter(NamedTuple):
+    """The changes of layers by their names, and the digest of all of them."""
+
+    changes: dict[str, Change]
+    digest: str
+
+
+def read_peft_folder(path: Path) -> PeftAdapter:
+    """An adapter that peft saved, or `write_peft_folder`.
+
+    Raises InputMissingError if a file is missing, and DataError for what is more than low-rank changes of layers.
+    """
+    config = _read_config(path / CONFIG)
+    for key, wanted in PLAIN.items():
+        if (given := config.get(key, wanted)) != wanted and given:
+            raise DataError(f"{path / CONFIG}: {key} = {given} is not supported; train the adapter without it")
+    if not (path / WEIGHTS).exists():
+        raise InputMissingError(f"{path / WEIGHTS}: no such file; peft saves adapters under this name")
+    weights = {name.removeprefix(PREFIX): tensor for name, tensor in read_weights(path / WEIGHTS).items()}
+    names = sorted(name.removesuffix(DOWN) for name in weights if name.endswith(DOWN))
+    if strange := {*weights} ^ {name + end for name in names for end in (DOWN, UP)}:
+        raise DataError(f"{path / WEIGHTS}: tensor '{min(strange)}' is unknown or lacks its partner; save it again")
+    running = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name, tensor in sorted(weights.items()):
+        running.update(name.encode())
+        running.update(as_bytes(tensor.contiguous().float().numpy()))
+    changes = {
+        name: Change(weights[name + DOWN], weights[name + UP], _scale(config, name, len(weights[name + DOWN]), path))
+        for name in names
+    }
+    return PeftAdapter(changes, running.hexdigest())
+
+
+def write_peft_folder(folder: Path, changes: Mapping[str, Change]) -> None:
+    """Write changes of one rank and scale into an existing folder, for `peft.PeftModel.from_pretrained`."""
+    import safetensors.torch
+
+    tensors: dict[str, Tensor] = {}
+    for name, change in changes.items():
+        tensors[PREFIX + name + DOWN] = change.down.contiguous()
+        tensors[PREFIX + name + UP] = change.up.contiguous()
+    ((rank, scale),) = {(len(change.down), change.scale) for change in changes.values()}
+    config = {
+        **PLAIN,
+        "r": rank,
+        "lora_alpha": scale * rank,
+        "target_modules": list(changes),
+        "lora_dropout": 0.0,
+        "use_rslora": False,
+        "init_lora_weights": True,
+        "inference_mode": True,
+        "task_type": None,
+        "base_model_name_or_path": None,
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    safetensors.torch.save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _scale(config: Mapping[str, Any], name: str, rank: int, path: Path) -> float:
+    """Factor of a layer's change: alpha / rank, or with use_rslora alpha / sqrt(rank) (Kalajdzievski 2023)."""
+    alphas = config.get("alpha_pattern") or {}
+    alpha = next((alphas[key] for key in alphas if re.match(rf"(.*\.)?({key})$", name)), config.get("lora_alpha"))
+    if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise DataError(f"{path / CONFIG}: lora_alpha = {alpha} is no number; save the adapter again")
+    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputMissingError(f"{file}: no such file; an adapter's folder holds {CONFIG} and {WEIGHTS}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: not valid JSON: {error}") from None
+    except OSError as error:
+        raise StorageError(f"{file}: {error.strerror}") from None
+    if not isinstance(config, dict):
+        raise DataError(f"{file}: expected a JSON object of settings")
+    return config
