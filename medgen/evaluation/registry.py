@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from medgen.evaluation.agreement.declaration import AGREEMENT
 from medgen.evaluation.anomaly.declaration import ANOMALY
 from medgen.evaluation.conditioning.declaration import CONDITIONING
 from medgen.evaluation.fidelity.declaration import FIDELITY
@@ -13,5 +14,5 @@ from medgen.evaluation.utility.declaration import UTILITY
 
 METRICS = {
     one.name: one
-    for one in (RECONSTRUCTION, FIDELITY, MEMORIZATION, CONDITIONING, MASKS, UTILITY, INTERPOLATION, ANOMALY)
+    for one in (RECONSTRUCTION, FIDELITY, MEMORIZATION, CONDITIONING, AGREEMENT, MASKS, UTILITY, INTERPOLATION, ANOMALY)
 }

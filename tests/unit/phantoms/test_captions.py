@@ -19,7 +19,13 @@ from medgen.phantoms.captions import FIELDS, Caption, size_word
 )
 def test_a_caption_says_every_word_of_its_truth(caption: Caption, text: str) -> None:
     assert caption.text == text
+    assert Caption.read(text) == Caption.read(f" {text.upper()}. ") == caption
     assert dict(zip(FIELDS, caption.row, strict=True)) == {name: getattr(caption, name) for name in FIELDS}
+
+
+@pytest.mark.parametrize("text", ["", "a cat", "polyp in the colon", "normal chest x-ray, no effusion"])
+def test_a_text_of_another_form_is_no_caption(text: str) -> None:
+    assert Caption.read(text) is None
 
 
 def test_sizes_are_words_by_their_limits() -> None:

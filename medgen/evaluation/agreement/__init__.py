@@ -1,0 +1,1 @@
+"""Metric: whether images show what their texts say."""

@@ -1,0 +1,51 @@
+"""What the agreement of images with their texts needs, and its options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from msgspec import Meta
+
+from medgen.config import Options
+from medgen.evaluation.declaration import Metric, Need
+from medgen.evaluation.segmentation.needs import generated
+
+if TYPE_CHECKING:
+    from medgen.evaluation.inputs import Inputs
+
+
+class AgreementOptions(Options, frozen=True):
+    """How images are compared with their texts."""
+
+    side: Annotated[int, Meta(ge=16, le=512)] = 64
+    """Longest side in pixels at which the probe sees images; larger ones are averaged down to it."""
+    width: Annotated[int, Meta(ge=4, multiple_of=4)] = 16
+    """Channels of its finest level."""
+    steps: Annotated[int, Meta(ge=10)] = 600
+    batch_size: Annotated[int, Meta(ge=1)] = 32
+    learning_rate: Annotated[float, Meta(gt=0)] = 3e-3
+    """The highest rate; it rises over a tenth of the steps and then falls to 0."""
+    held_out: Annotated[float, Meta(gt=0, lt=1)] = 0.25
+    """Share of the reference's cases that the probe does not learn from and is tried on."""
+
+
+def _has_text(inputs: Inputs) -> bool:
+    return inputs.stored.header.kind == "image" and inputs.stored.has("text")
+
+
+def _has_real_text(inputs: Inputs) -> bool:
+    return inputs.reference is not None and inputs.reference.has("text")
+
+
+AGREEMENT = Metric(
+    "agreement",
+    "Agreement asks whether each image shows what its text says: a small classifier learns from images and texts of "
+    "--reference to tell modality, organ, side, finding, size and number (of texts that are written otherwise: which "
+    "frequent words they hold). It is asked about the images, and about real images that were held out.",
+    (
+        Need(_has_text, "needs images with texts: generate them with --prompt or --prompts"),
+        Need(_has_real_text, "needs real images with texts: give --reference SET"),
+    ),
+    AgreementOptions,
+    unasked=generated,
+)
