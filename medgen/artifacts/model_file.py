@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -28,12 +29,11 @@ _TAKERS = {
 
 
 @dataclass(frozen=True)
-class Model:
-    """An opened model file; tensors are read on demand."""
+class Model(abc.ABC):
+    """A trained network as it is kept: what it says about itself, and its weights on demand."""
 
     path: Path
     record: ModelRecord
-    header: TensorHeader
 
     @property
     def kind(self) -> str:
@@ -63,6 +63,20 @@ class Model:
     def digests(self) -> dict[str, str]:
         """Content digests of this model and its inputs."""
         return {**self.record.inputs, self.provenance.id: self.digest}
+
+    @abc.abstractmethod
+    def weights(self, *, ema: bool = True) -> dict[str, torch.Tensor]:
+        """The state dict: the moving average if `ema` and there is one, else the raw weights.
+
+        DataError if any of it is damaged or not finite.
+        """
+
+
+@dataclass(frozen=True)
+class ModelFile(Model):
+    """An opened model file; tensors are read on demand."""
+
+    header: TensorHeader
 
     def weights(self, *, ema: bool = True) -> dict[str, torch.Tensor]:
         """The state dict: the moving average if `ema` and there is one, else the raw weights.
@@ -101,7 +115,7 @@ def save_model(
     provenance: Provenance,
     inputs: Iterable[Identified] = (),
     force: bool = False,
-) -> Model:
+) -> ModelFile:
     """Write a model, completely or not at all. The same arguments give the same bytes."""
     tensors = {f"model.{name}": tensor for name, tensor in weights.items()}
     tensors.update({f"ema.{name}": tensor for name, tensor in (ema or {}).items()})
@@ -121,13 +135,13 @@ def save_model(
     return open_model(path)
 
 
-def open_model(path: Path, *, kind: str | None = None) -> Model:
+def open_model(path: Path, *, kind: str | None = None) -> ModelFile:
     """Open a model file; DataError if it is not one, is damaged, or is not of `kind`."""
     record, header = read_record(path)
     if kind is not None and record.kind != kind:
         taker = f"; {_TAKERS[record.kind]} takes it" if record.kind in _TAKERS else ""
         raise DataError(f"{path}: is a model of kind '{record.kind}'; expected '{kind}'{taker}")
-    return Model(path, record, header)
+    return ModelFile(path, record, header)
 
 
 def _digest(kind: str, config: Mapping[str, Any], facts: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:

@@ -19,7 +19,7 @@ NAMED = 10  # outliers that are named one by one
 def command(
     context: typer.Context,
     given: Given,
-    vae: Annotated[Path, typer.Option(metavar="FILE", help="The VAE, from train-vae.")],
+    vae: Annotated[Path, typer.Option(metavar="PLACE", help="The VAE: a file of train-vae, or a diffusers folder.")],
     source: InputSet = "-",
     output: OutputSet = "-",
     device: Device = "auto",
@@ -30,7 +30,8 @@ def command(
     """Encode an image set into a latent set.
 
     It goes case by case, in constant memory. Everything but the images is carried over. The latents are stored as the
-    VAE gives them; scale and shift stand in the set's header.
+    VAE gives them; scale and shift stand in the set's header. The VAE of a diffusers folder (Stable Diffusion's,
+    for one) takes a grey image as one of equal channels.
 
     Examples:
       medgen extract-latents images.h5 --vae vae.safetensors -o latents.h5
@@ -40,20 +41,27 @@ def command(
     options = given.resolve(EncodeOptions)
 
     from contextlib import closing
+    from itertools import chain, islice
 
     from medgen.artifacts.provenance import derive
     from medgen.artifacts.sets import open_set
     from medgen.config import plain
     from medgen.inference.encode import SetEncoder, check_window, latent_header
     from medgen.inference.outliers import find_outliers, overall
+    from medgen.models.opening import open_vae
     from medgen.models.trained import FrozenVAE
     from medgen.nets.compute import resolve_device
     from medgen.read_ahead import read_ahead
 
     maker = SetMaker.of(context, output, force=force, shard=shard, keep_going=keep_going)
     target = resolve_device(device)
-    autoencoder = FrozenVAE.load(vae, target, maker.precision(options.precision, target))
     with open_set(source) as reader:
+        images = iter(reader)
+        first = list(islice(images, 1))  # which says whether they are grey
+        channels = first[0]["image"].shape[1] if first and reader.header.kind == "image" else 0
+        autoencoder = FrozenVAE.load(
+            open_vae(vae, channels=channels), target, maker.precision(options.precision, target)
+        )
         intensity = check_window(reader.header, autoencoder.facts)
         settings = plain(options) | {"precision": maker.settled(autoencoder)}
         del settings["batch_size"], settings["outliers"]
@@ -61,7 +69,7 @@ def command(
         provenance = derive("extract-latents", settings, seed=options.seed if options.sample else None, inputs=inputs)
         header = latent_header(reader.header, autoencoder.facts, autoencoder.model.digest, provenance)
         encoder = SetEncoder(autoencoder, intensity, options, maker.leave_out)
-        chosen = (case for case in maker.take(reader) if options.split in (None, case.split))
+        chosen = (case for case in maker.take(chain(first, images)) if options.split in (None, case.split))
         nothing = no_case("encoded", chosen=bool(options.split))
         with maker.console.progress(None, "slices") as advance, closing(read_ahead(chosen)) as cases:
             done = maker.write(encoder.encode(cases), header, inputs, advance, nothing=nothing)

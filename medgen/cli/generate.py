@@ -132,6 +132,7 @@ def command(
     from medgen.inference.conditions.ranges import far_outside
     from medgen.inference.generate import Generator
     from medgen.models.adapters import open_adapters
+    from medgen.models.opening import open_vae
     from medgen.models.trained import Denoiser, FrozenVAE
     from medgen.nets.compute import resolve_device
 
@@ -142,7 +143,9 @@ def command(
     asked_precision = maker.precision(options.precision, target)
     adapters = open_adapters(adapter or (), maker.console)
     denoiser = Denoiser.load(model, target, asked_precision, ema=options.ema, adapters=adapters)
-    decoder = FrozenVAE.load(vae, target, asked_precision) if vae is not None else None
+    decoder = None
+    if vae is not None:
+        decoder = FrozenVAE.load(open_vae(vae, digest=denoiser.facts.vae_digest), target, asked_precision)
     weaker = Denoiser.load(guide_by, target, asked_precision, ema=options.ema) if guide_by is not None else None
     generator = Generator(denoiser, decoder, options, weaker)
 

@@ -20,6 +20,7 @@ from medgen.diffusion.schedules import Schedule
 from medgen.errors import DataError
 from medgen.inference.conditions.requests import Requests
 from medgen.inference.generate_options import DEFAULT_GUIDANCE, GenerateOptions
+from medgen.models.facts import type_for
 from medgen.models.trained import Denoiser, FrozenVAE, check_pair
 from medgen.nets.condition import NOTHING, Condition
 
@@ -128,7 +129,8 @@ class Generator:
 
     def _stored(self, images: Tensor) -> Array:
         facts = self.denoiser.facts if self.vae is None else self.vae.facts
-        return self.denoiser.facts.intensity.stored(images.cpu().numpy(), facts.stored_dtype)
+        intensity = self.denoiser.facts.intensity
+        return intensity.stored(images.cpu().numpy(), facts.stored_dtype or type_for(intensity))
 
 
 SHARED = (

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import msgspec
+import numpy as np
 
 from medgen.artifacts.latent_space import LatentSpace, Scale, Shift
 from medgen.artifacts.schema import Intensity, SetHeader
@@ -17,6 +18,9 @@ from medgen.errors import DataError
 
 Range = tuple[float, float]
 """Least and greatest."""
+
+
+StoredType = Literal["int16", "uint8", "uint16", "float32"]
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -33,12 +37,12 @@ class Facts(msgspec.Struct, frozen=True):
 
 
 class VAEFacts(Facts, frozen=True):
-    """Facts of kind "vae"."""
+    """Facts of kind "vae"; one from elsewhere takes images of any window."""
 
-    intensity: Intensity  # of the image set it was trained on: its window is what [-1, 1] means
+    intensity: Intensity | None  # of the image set it was trained on: its window is what [-1, 1] means
     latent_scale: Scale
     latent_shift: Shift
-    stored_dtype: Literal["int16", "uint8", "uint16", "float32"] = "int16"  # of the images, hence of decoded ones
+    stored_dtype: StoredType | None = "int16"  # of the images, hence of decoded ones
 
     @property
     def latent_space(self) -> LatentSpace:
@@ -72,7 +76,7 @@ class DenoiserFacts(LatentFacts, frozen=True):
     vocabulary: tuple[str, ...] = ()  # pieces of words by their number; empty if it reads no text
     modalities: tuple[str, ...] = ()  # those numbered 1, 2, ...; 0 is "not said"
     spacing: tuple[float, float, float] | None = None  # (z, y, x) mm, if all cases of the training set have the same
-    stored_dtype: Literal["int16", "uint8", "uint16", "float32"] = "int16"  # image space only; else the VAE says it
+    stored_dtype: StoredType = "int16"  # image space only; else the VAE says it
     guidance: float | None = None  # the scale that was best in a search at the end of its training, if there was one
     guidance_range: Range | None = None  # of the scales that were tried
     vector_range: tuple[Range, ...] = ()  # of each vector field in training
@@ -100,12 +104,20 @@ class InterpolatorFacts(LatentFacts, frozen=True):
     thin_spacing: tuple[float, float]
 
 
+def type_for(intensity: Intensity) -> StoredType:
+    """The smallest type that holds the stored values of all of an image's window."""
+    low, high = ((edge - intensity.offset) / intensity.scale for edge in intensity.window)
+    types: tuple[StoredType, ...] = ("uint8", "int16", "uint16")
+    fits = (name for name in types if np.iinfo(name).min <= low and high <= np.iinfo(name).max)
+    return next(fits, "float32")
+
+
 def check_intensity(images: SetHeader, facts: VAEFacts | NormalizerFacts) -> Intensity:
     """The intensity of an image set; DataError if its window or unit is not that of the model's images."""
     ours, theirs = images.intensity, facts.intensity
     if ours is None:
         raise DataError("the set does not say what its image values mean (no intensity); preprocess it again")
-    if (ours.unit, ours.window) != (theirs.unit, theirs.window):
+    if theirs is not None and (ours.unit, ours.window) != (theirs.unit, theirs.window):
         raise DataError(
             f"the set has window {_window(ours)} and the model was trained on {_window(theirs)}; "
             "preprocess with the model's window"
@@ -128,4 +140,4 @@ class NormalizerFacts(LatentFacts, frozen=True):
     flow_schedule: dict[str, Any]
     intensity: Intensity
     spacing: tuple[float, float, float] | None = None
-    stored_dtype: Literal["int16", "uint8", "uint16", "float32"] = "int16"
+    stored_dtype: StoredType = "int16"

@@ -10,13 +10,14 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from medgen.artifacts.model_file import Model, open_model
+from medgen.artifacts.model_file import Model
 from medgen.artifacts.schema import SetHeader
 from medgen.config import convert
 from medgen.errors import ConfigError, DataError, UsageError
 from medgen.models.adapters import Adapter, adapted_facts, adapted_weights
 from medgen.models.facts import DenoiserFacts, Facts, InterpolatorFacts, LatentFacts, NormalizerFacts, VAEFacts
 from medgen.models.kinds import KINDS
+from medgen.models.opening import open_network
 from medgen.models.precision import Choice, choose, measured_kernels
 from medgen.nets.compute import channels_last
 from medgen.nets.condition import NOTHING, Condition
@@ -49,7 +50,7 @@ class Trained(Generic[NetworkT, FactsT]):
     @classmethod
     def load(
         cls,
-        path: Path,
+        path: Path | Model,
         device: torch.device,
         precision: Precision = "auto",
         *,
@@ -57,22 +58,24 @@ class Trained(Generic[NetworkT, FactsT]):
         tuned: bool = True,
         adapters: Sequence[Adapter] = (),
     ) -> Self:
-        """The network in the model file `path`, with the averaged weights if `ema` is set and the file has them.
+        """The network at `path` or of an opened model, with the averaged weights if `ema` is set and it has them.
 
         `adapters` are merged into its weights before these are brought to their precision.
         At precision "auto" on a CPU, it also gets the kernels that are fastest there, if `tuned`.
         Raises DataError if the file is of another kind or version, or its weights do not fit.
         """
-        model = open_model(path, kind=cls.kind)
+        model = open_network(path, cls.kind) if isinstance(path, Path) else path
+        path = model.path
         kind = KINDS[cls.kind]
         facts: Any = kind.facts.read(adapted_facts(model, adapters), str(path))
         try:
             configuration: Any = convert(kind.configuration, model.config, str(path))
-            network: Any = kind.network(configuration)
+            with torch.device("meta"):  # its weights are read, not made
+                network: Any = kind.network(configuration)
         except ConfigError as error:  # not the user's configuration: the file comes from another version
             raise DataError(f"{error}; this version of medgen cannot build the network") from None
         try:
-            network.load_state_dict(adapted_weights(model, adapters, ema=ema))
+            network.load_state_dict(adapted_weights(model, adapters, ema=ema), assign=True)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
             raise DataError(f"{path}: the weights do not fit the network that the file describes: {reason}") from None

@@ -24,7 +24,7 @@ from medgen.training.data.slices import Slices, stored_type
 from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.learners.losses import ReconstructionLoss, adaptive_weight, discriminator_loss, generator_loss
 from medgen.training.learners.vae_options import TrainVAEOptions
-from medgen.training.loop.init import InitialWeights, read_vae
+from medgen.training.loop.init import InitialWeights, read_model
 from medgen.training.loop.learner import Learner, Parts
 from medgen.training.loop.loop import Loop
 from medgen.training.loop.run import Run, start
@@ -96,7 +96,7 @@ def train_vae(run: Run, options: TrainVAEOptions) -> None:
         if stored.header.kind != "image" or intensity is None:
             raise DataError(f"{run.source}: is a set of kind '{stored.header.kind}'; train-vae needs an image set")
         shape, dtype = stored.arrays()["image"]  # (C, H, W)
-        init = read_vae(Path(options.init)) if options.init else None
+        init = read_model(Path(options.init), "vae", VAEConfig) if options.init else None
         if init and init.config.in_channels != shape[0]:
             init = _for_channels(init, shape[0], run.source)
             training.reporter.say(

@@ -1,8 +1,7 @@
-"""Initial weights: a medgen model, or a VAE folder in the layout of diffusers."""
+"""Initial weights: those of a trained network."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +10,11 @@ from typing import Any, Generic
 import msgspec
 from torch import Tensor, nn
 
-from medgen.artifacts.model_file import open_model
-from medgen.artifacts.provenance import Provenance, derive, fingerprint
-from medgen.artifacts.schema import as_bytes
+from medgen.artifacts.provenance import Provenance
 from medgen.config import OptionsT, convert
 from medgen.errors import DataError
-from medgen.models.diffusers_folder import read_diffusers_folder
 from medgen.models.facts import Facts
-from medgen.nets.options import VAEConfig
+from medgen.models.opening import open_network
 
 
 @dataclass(frozen=True)
@@ -52,8 +48,8 @@ class InitialWeights(Generic[OptionsT]):
 
 
 def read_model(path: Path, kind: str, config: type[OptionsT]) -> InitialWeights[OptionsT]:
-    """A model of medgen, with its averaged weights where it has them."""
-    model = open_model(path, kind=kind)
+    """A trained network: a model of medgen, with its averaged weights where it has them, or a folder of diffusers."""
+    model = open_network(path, kind)
     network = convert(config, model.config, str(path))
     return InitialWeights(path, network, model.weights(), model.provenance, model.digests(), model.facts)
 
@@ -81,17 +77,3 @@ def check_like(path: Path, theirs: OptionsT, told: Mapping[str, Any], ours: Opti
 def _short(value: object) -> str:
     text = str(msgspec.to_builtins(value))
     return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def read_vae(path: Path) -> InitialWeights[VAEConfig]:
-    """A VAE: a folder in the layout of diffusers, or else a model of medgen."""
-    if not path.is_dir():
-        return read_model(path, "vae", VAEConfig)
-    vae = read_diffusers_folder(path)
-    running = hashlib.sha256()
-    for name, tensor in sorted(vae.state_dict.items()):
-        running.update(name.encode())
-        running.update(as_bytes(tensor.contiguous().numpy()))
-    digest = running.hexdigest()
-    provenance = derive("import-vae", {}, sources=fingerprint([digest]))
-    return InitialWeights(path, vae.config, vae.state_dict, provenance, {provenance.id: digest})

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from medgen.artifacts.model_file import Model, open_model, save_model
+from medgen.artifacts.model_file import ModelFile, open_model, save_model
 from medgen.artifacts.model_record import read_record
 from medgen.artifacts.provenance import derive
 from medgen.errors import DataError, InputMissingError
 
 
-def save(path: Path, **changes: Any) -> Model:
+def save(path: Path, **changes: Any) -> ModelFile:
     weights = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.ones(2, dtype=torch.bfloat16)}
     settings: dict[str, Any] = {
         "kind": "vae",
@@ -61,7 +61,7 @@ def test_damage_and_mix_ups(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="truncated"):
         open_model(path)
     path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
-    for read in (Model.verify, lambda model: model.weights(ema=False)):
+    for read in (ModelFile.verify, lambda model: model.weights(ema=False)):
         with pytest.raises(DataError, match="checksum"):
             read(open_model(path))
     with pytest.raises(InputMissingError):

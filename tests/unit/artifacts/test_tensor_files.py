@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from medgen.artifacts.model_file import Model, open_model, save_model
+from medgen.artifacts.model_file import ModelFile, open_model, save_model
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.tensors.file import not_finite
 from medgen.errors import DataError, StorageError
@@ -24,7 +24,7 @@ IDENTITY = Identity("0.1.0", "train-vae", 0, {"loop": {"steps": 5}}, {"a": "b"})
 WEIGHTS = {"weight": torch.arange(6.0).reshape(2, 3), "scale": torch.ones(3, dtype=torch.bfloat16)}
 
 
-def write_model(path: Path, **changes: Any) -> Model:
+def write_model(path: Path, **changes: Any) -> ModelFile:
     settings: dict[str, Any] = {
         "kind": "vae",
         "config": {"widths": (1, 2)},

@@ -9,8 +9,10 @@ import pytest
 import safetensors.torch
 import torch
 
+from medgen.config import convert
 from medgen.errors import DataError, InputMissingError
-from medgen.models.diffusers_folder import read_diffusers_folder
+from medgen.models.diffusers.reading import import_vae
+from medgen.nets.options import VAEConfig
 from medgen.nets.vae import VAE
 
 diffusers = pytest.importorskip("diffusers")
@@ -56,9 +58,9 @@ def save(config: dict, folder: Path):
 
 
 def load(folder: Path) -> VAE:
-    config, state = read_diffusers_folder(folder)
-    ours = VAE(config).eval()
-    ours.load_state_dict(state)
+    model = import_vae(folder)
+    ours = VAE(convert(VAEConfig, model.config, "")).eval()
+    ours.load_state_dict(model.weights())
     return ours
 
 
@@ -100,7 +102,7 @@ def test_whole_pipeline_folder_whatever_scales_its_latents(tmp_path):
     scaled = {"latents_mean": [0.0] * 16, "latents_std": [1.0] * 16}
     save(CONFIGS["stable-diffusion-3"] | scaled, tmp_path / "vae")
     assert "latents_mean" in json.loads((tmp_path / "vae" / "config.json").read_text())
-    assert read_diffusers_folder(tmp_path).config.factor == 8
+    assert len(import_vae(tmp_path).config["widths"]) == 4
 
 
 def test_half_precision_weights_become_float32(tmp_path):
@@ -108,24 +110,24 @@ def test_half_precision_weights_become_float32(tmp_path):
     file = tmp_path / "diffusion_pytorch_model.safetensors"
     halved = {key: value.half() for key, value in safetensors.torch.load_file(file).items()}
     safetensors.torch.save_file(halved, file)
-    assert all(value.dtype == torch.float32 for value in read_diffusers_folder(tmp_path).state_dict.values())
+    assert all(value.dtype == torch.float32 for value in import_vae(tmp_path).weights().values())
 
 
 def test_pickle_is_refused_with_the_remedy(tmp_path):
     save(SD_LIKE, tmp_path)
     (tmp_path / "diffusion_pytorch_model.safetensors").rename(tmp_path / "diffusion_pytorch_model.bin")
     with pytest.raises(DataError, match=r"pickle.*safetensors"):
-        read_diffusers_folder(tmp_path)
+        import_vae(tmp_path)
 
 
 def test_missing_folder_and_files(tmp_path):
     with pytest.raises(InputMissingError, match="no such folder"):
-        read_diffusers_folder(tmp_path / "nothing")
+        import_vae(tmp_path / "nothing")
     with pytest.raises(InputMissingError, match=r"config\.json"):
-        read_diffusers_folder(tmp_path)
+        import_vae(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputMissingError, match="safetensors"):
-        read_diffusers_folder(tmp_path)
+        import_vae(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ def test_unsupported_or_mismatched_config(change, message, tmp_path):
     file = tmp_path / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(DataError, match=message):
-        read_diffusers_folder(tmp_path)
+        import_vae(tmp_path)
 
 
 def test_truncated_weights(tmp_path):
@@ -152,4 +154,4 @@ def test_truncated_weights(tmp_path):
     file = tmp_path / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(DataError, match="not a whole safetensors file"):
-        read_diffusers_folder(tmp_path)
+        import_vae(tmp_path)

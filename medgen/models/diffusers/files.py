@@ -1,0 +1,58 @@
+"""Files of a folder in the layout of diffusers: settings as JSON, weights as safetensors, never as pickles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from medgen.artifacts.tensors.foreign import read_weights
+from medgen.errors import DataError, InputMissingError, StorageError
+
+CONFIG = "config.json"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+ENCODER_WEIGHTS = "model.safetensors"
+PICKLED = {WEIGHTS: "diffusion_pytorch_model.bin", ENCODER_WEIGHTS: "pytorch_model.bin"}
+"""Weights that are read, and their names as pickles, which are not."""
+
+
+def read_network(folder: Path, weights: str = WEIGHTS) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The settings and weights of the network in `folder`.
+
+    Raises InputMissingError if a file is missing, and DataError if it is not what its name says, or is a pickle.
+    """
+    settings = read_json(folder / CONFIG)
+    file = folder / weights
+    if not file.exists():
+        if (folder / PICKLED[weights]).exists():
+            raise DataError(
+                f"{folder}: holds only {PICKLED[weights]}, a pickle, which can run code when it is read; get or save "
+                f"the model as {weights}"
+            )
+        raise InputMissingError(f"{file}: no such file; a network's folder holds {CONFIG} and {weights}")
+    return settings, read_weights(file)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The settings in a JSON file; InputMissingError or DataError naming the file."""
+    try:
+        settings = json.loads(read_text(file))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{file}: not valid JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise DataError(f"{file}: expected a JSON object of settings")
+    return settings
+
+
+def read_text(file: Path) -> str:
+    """The text of a file; InputMissingError or DataError naming the file."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputMissingError(f"{file}: no such file; is {file.parent} a folder of diffusers?") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not text in UTF-8: {error}") from None
+    except OSError as error:
+        raise StorageError(f"{file}: {error.strerror}") from None
