@@ -17,6 +17,7 @@ from .command_contests import command_contests
 from .evaluation_contests import Figures, evaluation_contests
 from .network_contests import Scale, network_contests
 from .networks import counted, unets, vaes
+from .side_contests import side_contests
 from .table import Contest, instruction_sets, rendered, take_turns, versions
 from .workshop import Chain
 
@@ -26,7 +27,7 @@ QUICK = Scale(
 )  # fmt: skip
 QUICK_CHAIN = Chain((32, 64), (16, 32), dicom_side=64, side=32, slices=4, encoded=1, decoded=2, samples=2, steps=2)
 QUICK_FIGURES = Figures(images=2, side=192, features=8, few=6, many=20, subsets=2)
-PARTS = ("networks", "commands", "evaluation")
+PARTS = ("networks", "masks", "commands", "evaluation")
 
 
 def main() -> None:
@@ -74,6 +75,8 @@ def _contests(
     """Each contest, and whether it is between whole commands."""
     if "networks" in parts:
         yield from ((contest, False) for contest in network_contests(device, scale))
+    if "masks" in parts:
+        yield from ((contest, False) for contest in side_contests(device, scale))
     if "evaluation" in parts:
         yield from ((contest, False) for contest in evaluation_contests(QUICK_FIGURES if quick else Figures()))
     if "commands" in parts:

@@ -70,13 +70,13 @@ def _unet_training(device: torch.device, scale: Scale, each: Terms) -> Contest:
     noise, t = torch.randn_like(x), torch.randint(0, 1000, (scale.batch,), device=device)
 
     def work(name: str, network: nn.Module, call: Callable[[Any, Tensor, Tensor], Tensor]) -> Work:
-        setting = _setting(name, each)
+        setting = setting_of(name, each)
         given = _laid_out(x, setting)
-        return _update(network, setting, device, lambda: nn.functional.mse_loss(call(network, given, t), noise))
+        return update(network, setting, device, lambda: nn.functional.mse_loss(call(network, given, t), noise))
 
     networks = unets(scale.unet_widths, flash=_flash(device, each))
     contestants = {name: work(name, *entry) for name, entry in networks.items()}
-    return Contest(f"UNet training step, {_shape(x)}", each.name, contestants)
+    return Contest(f"UNet training step, {shape_of(x)}", each.name, contestants)
 
 
 def _unet_sampling(device: torch.device, scale: Scale, each: Terms) -> Contest:
@@ -89,8 +89,8 @@ def _unet_sampling(device: torch.device, scale: Scale, each: Terms) -> Contest:
     schedule = Schedule(ScheduleConfig(kind="scaled_linear", **BETAS))
 
     def work(name: str, network: nn.Module, call: Callable[[Any, Tensor, Tensor], Tensor]) -> Work:
-        setting = _setting(name, each)
-        _freeze(network, setting, device)
+        setting = setting_of(name, each)
+        freeze(network, setting, device)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             return call(network, _laid_out(x, setting).to(setting.dtype), t).float()
@@ -117,7 +117,7 @@ def _unet_sampling(device: torch.device, scale: Scale, each: Terms) -> Contest:
 
     networks = unets(scale.unet_widths, flash=_flash(device, each))
     contestants = {name: work(name, *entry) for name, entry in networks.items()}
-    return Contest(f"UNet sampling, {scale.steps} DDIM steps, {_shape(start)}", each.name, contestants)
+    return Contest(f"UNet sampling, {scale.steps} DDIM steps, {shape_of(start)}", each.name, contestants)
 
 
 def _volume_denoising(device: torch.device, scale: Scale, each: Terms) -> Contest:
@@ -125,29 +125,29 @@ def _volume_denoising(device: torch.device, scale: Scale, each: Terms) -> Contes
 
     def work(name: str, network: nn.Module, call: Callable[[Any, Tensor, Tensor], Tensor]) -> Work:
         setting = replace(each.ours if name.startswith(OURS) else each.theirs, channels_last=False)
-        _freeze(network, setting, device)
+        freeze(network, setting, device)
         return torch.inference_mode()(lambda: call(network, x.to(setting.dtype), t).float())
 
     networks = volume_unets(scale.volume_widths, scale.volume[0], out_channels=4)
     contestants = {name: work(name, *entry) for name, entry in networks.items()}
-    return Contest(f"3-D UNet, one pass, {_shape(x)}", each.name, contestants)
+    return Contest(f"3-D UNet, one pass, {shape_of(x)}", each.name, contestants)
 
 
 def _vae_training(device: torch.device, scale: Scale, each: Terms) -> Contest:
     images = torch.randn(scale.images, 1, scale.crop, scale.crop, device=device)
 
     def work(name: str, network: nn.Module, train: Callable[[Any, Tensor], tuple[Tensor, Tensor]]) -> Work:
-        setting = _setting(name, each)
+        setting = setting_of(name, each)
         given = _laid_out(images, setting)
 
         def loss() -> Tensor:
             reconstruction, mean = train(network, given)
             return nn.functional.mse_loss(reconstruction.float(), given) + 1e-6 * mean.square().mean()
 
-        return _update(network, setting, device, loss)
+        return update(network, setting, device, loss)
 
     contestants = {name: work(name, vae.network, vae.train) for name, vae in vaes(scale.vae_widths).items()}
-    return Contest(f"VAE training step, {_shape(images)}", each.name, contestants)
+    return Contest(f"VAE training step, {shape_of(images)}", each.name, contestants)
 
 
 def _vae_encoding(device: torch.device, scale: Scale, each: Terms) -> Contest:
@@ -171,15 +171,15 @@ def _coding(
     each: Terms,
 ) -> Contest:
     def work(name: str, network: nn.Module, code: Callable[[Any, Tensor], Tensor]) -> Work:
-        setting = _setting(name, each)
-        _freeze(network, setting, device)
+        setting = setting_of(name, each)
+        freeze(network, setting, device)
         return torch.inference_mode()(lambda: code(network, _laid_out(data, setting).to(setting.dtype)).float())
 
     contestants = {name: work(name, *entry) for name, entry in coders.items()}
-    return Contest(f"{title}, {_shape(data)}", each.name, contestants)
+    return Contest(f"{title}, {shape_of(data)}", each.name, contestants)
 
 
-def _update(network: nn.Module, setting: Setting, device: torch.device, loss: Callable[[], Tensor]) -> Work:
+def update(network: nn.Module, setting: Setting, device: torch.device, loss: Callable[[], Tensor]) -> Work:
     """Loss in mixed precision, backward, AdamW."""
     network.to(device, memory_format=_layout(setting)).train()
     if setting.compiled:
@@ -196,7 +196,8 @@ def _update(network: nn.Module, setting: Setting, device: torch.device, loss: Ca
     return step
 
 
-def _freeze(network: nn.Module, setting: Setting, device: torch.device) -> None:
+def freeze(network: nn.Module, setting: Setting, device: torch.device) -> None:
+    """Make a network ready to be run alone."""
     network.to(device, setting.dtype, memory_format=_layout(setting)).eval().requires_grad_(False)
     if setting.compiled:
         network.compile()
@@ -205,7 +206,8 @@ def _freeze(network: nn.Module, setting: Setting, device: torch.device) -> None:
                 setattr(network, half, torch.compile(getattr(network, half)))
 
 
-def _setting(name: str, each: Terms) -> Setting:
+def setting_of(name: str, each: Terms) -> Setting:
+    """The setting of a contestant."""
     return each.ours if name == OURS else each.theirs
 
 
@@ -222,5 +224,6 @@ def _laid_out(x: Tensor, setting: Setting) -> Tensor:
     return x.contiguous(memory_format=_layout(setting))
 
 
-def _shape(x: Tensor) -> str:
+def shape_of(x: Tensor) -> str:
+    """The shape, for the table."""
     return " x ".join(map(str, x.shape))

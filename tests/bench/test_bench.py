@@ -63,6 +63,31 @@ def test_networks_have_equal_parameters_and_answer_in_equal_shapes(kind):
     assert shapes == {x.shape}
 
 
+def test_networks_under_masks_do_the_same_work():
+    from medgen.nets.condition import Condition
+    from medgen.nets.side.siamese import Siamese
+    from medgen.nets.unet import UNet
+
+    from .side_contests import controlled, masked_config, one_by_one
+
+    def size(*networks):
+        return sum(p.numel() for network in networks for p in network.parameters())
+
+    config = masked_config((32, 64))
+    ours, (unet, control) = UNet(config), controlled((32, 64))
+    assert size(ours) - size(ours.side) - size(ours.middle.second) == size(unet)
+    bare = size(ours.side) - size(ours.side.hint) - size(ours.side.middle.second)
+    time = size(control.time_embedding)  # medgen's side network takes the trunk's
+    assert bare == size(control) - size(control.controlnet_cond_embedding) - time
+    network = Siamese(config, 3, "sum")
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    x, t, mask = torch.randn(2, 4, 8, 8), torch.tensor([3, 500]), Condition(mask=torch.ones(2, 1, 64, 64))
+    image = torch.randn(2, 3, 64, 64)
+    for at_once, apart in zip(network(x, t, mask, image, 1.0), one_by_one(network, x, t, mask, image), strict=True):
+        torch.testing.assert_close(at_once, apart, rtol=1e-3, atol=1e-4)
+
+
 def test_figures_of_evaluation_agree_with_those_they_are_timed_against():
     pytest.importorskip("torchmetrics")
     from .evaluation_contests import Figures, evaluation_contests
@@ -80,7 +105,7 @@ def test_figures_of_evaluation_agree_with_those_they_are_timed_against():
             assert ours == pytest.approx(theirs, **tolerance), contest.work
 
 
-@pytest.mark.parametrize("arguments", [["networks"], ["commands", "--only", "uncompressed"]], ids=str)
+@pytest.mark.parametrize("arguments", [["networks", "masks"], ["commands", "--only", "uncompressed"]], ids=str)
 def test_it_runs(arguments):
     pytest.importorskip("monai", reason="comes with the bench extra")
     root = Path(__file__).parents[2]
@@ -94,4 +119,4 @@ def test_it_runs(arguments):
     table = done.stdout.splitlines()
     assert "torch" in table[0]
     precisions = 2 + has_bfloat16(torch.device("cpu"))
-    assert sum(line.startswith("|") for line in table) == 2 + (6 * precisions if arguments[0] == "networks" else 2)
+    assert sum(line.startswith("|") for line in table) == 2 + (8 * precisions if arguments[0] == "networks" else 2)
