@@ -32,6 +32,9 @@ class BatchSource(Protocol):
     def at(self, positions: Sequence[int]) -> Batch:
         """The samples at these positions of the training, stacked, on the CPU."""
 
+    def told(self, positions: Sequence[int]) -> list[str]:
+        """What each of these samples is asked to show, in words; "" where nothing is."""
+
     def faulty(self, positions: Sequence[int]) -> str | None:
         """A readable location of the first value that is not finite; None if all are finite."""
 
@@ -93,6 +96,15 @@ class Slices:
         if self._prompts is not None:
             batch |= self._prompts.read(*(self._texts(name, samples) for name in TEXT_NAMES))
         return batch
+
+    def told(self, positions: Sequence[int]) -> list[str]:
+        """The text of each slice, or the numbers of its vector that are not 0."""
+        samples, fields = self.sampler[positions], self._stored.header.vector_fields
+        texts = self._texts("text", samples)
+        if any(texts) or self._vectors is None:
+            return texts
+        rows = (zip(fields, self._vectors[sample].tolist(), strict=True) for sample in samples)
+        return [" ".join(f"{name} {value:.2g}" for name, value in row if value) for row in rows]
 
     def faulty(self, positions: Sequence[int]) -> str | None:
         """Name the first slice among these that holds a value that is not finite."""

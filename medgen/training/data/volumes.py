@@ -97,6 +97,10 @@ class Volumes:
         ]
         return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
 
+    def told(self, positions: Sequence[int]) -> list[str]:
+        """Nothing: windows are asked to show what lies between thick slices, which is shown beside them."""
+        return [""] * len(positions)
+
     def faulty(self, positions: Sequence[int]) -> str | None:
         """Name the first case among these whose slices hold a value that is not finite."""
         for row in (self._rows[int(number)] for number in self._sampler[positions]):

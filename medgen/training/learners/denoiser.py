@@ -13,10 +13,11 @@ from medgen.artifacts.schema import Intensity
 from medgen.diffusion.objectives import diffusion_loss
 from medgen.diffusion.options import Objective
 from medgen.diffusion.schedules import Schedule
-from medgen.errors import DataError
+from medgen.errors import DataError, UsageError
 from medgen.models.condition import check_fed, fitted_to_texts, fitted_to_vectors
 from medgen.models.facts import DenoiserFacts
 from medgen.models.text.prompts import PARTS as TEXT_PARTS
+from medgen.models.trained import FrozenVAE
 from medgen.nets.options import UNetConfig
 from medgen.nets.text.modality import with_new_modalities
 from medgen.nets.unet import UNet
@@ -65,6 +66,21 @@ class DenoiserLearner(GuidedLearner):
         return errors.mean(), {}
 
 
+def vae_for_pictures(training: Training, options: DenoiserOptions) -> FrozenVAE | None:
+    """The VAE that decodes the pictures of latents; a message where they are shown as they are."""
+    if training.stored.header.kind == "image":
+        if options.vae is not None:
+            raise UsageError("the set holds images, which need no decoding; leave out --vae")
+        return None
+    if options.vae is None:
+        if options.loop.sample_every:
+            training.reporter.say("the pictures show latents as colours; --vae FILE decodes them")
+        return None
+    vae = training.load_vae(Path(options.vae), options)
+    vae.check_made(training.stored.header, training.run.source)
+    return vae
+
+
 def train(training: Training, options: DenoiserOptions) -> None:
     """Train on the latent or image set of `training` and write the model."""
     header, arrays = training.stored.header, training.stored.arrays()
@@ -85,6 +101,7 @@ def train(training: Training, options: DenoiserOptions) -> None:
     options = replace(options, network=network)
     learner = DenoiserLearner(options)
     learner.clip = (-1.0, 1.0) if header.kind == "image" else None
+    learner.vae = vae_for_pictures(training, options)
     facts = DenoiserFacts(
         space=header.kind,
         shape=shape,

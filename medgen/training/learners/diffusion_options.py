@@ -19,7 +19,9 @@ DROPOUT = option(
     "Share of samples trained without their condition; guidance needs it above 0.", metavar="P", ge=0, le=1
 )
 SEARCH = option("End by a search for the scale of guidance that suits the model best.")
-THROUGH = option("The VAE, for learners that look through it.", metavar="FILE")
+THROUGH = option(
+    "The VAE, for learners that look through it; the denoiser's pictures are decoded by it.", metavar="FILE"
+)
 
 
 class TrainDiffusionOptions(TrainingOptions, frozen=True, tag_field="learner"):
@@ -55,6 +57,8 @@ class DenoiserOptions(SliceDiffusionOptions, frozen=True, tag="denoiser"):
 
     lora: LoraConfig | None = None
     """Train an adapter of --init, not the network itself; none = train the network."""
+    vae: Annotated[str, THROUGH] | None = None
+    """Of the pictures of `loop.sample_every`; the training does not use it."""
     condition_dropout: Annotated[float, DROPOUT] = 0.3
     search_guidance: Annotated[bool, SEARCH] = True
 

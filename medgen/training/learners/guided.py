@@ -11,10 +11,14 @@ from medgen.diffusion.options import Objective, SamplingOptions
 from medgen.diffusion.sampling import sample
 from medgen.diffusion.schedules import Schedule
 from medgen.models.condition import condition_of
+from medgen.models.trained import FrozenVAE
 from medgen.nets.condition import Condition
 from medgen.nets.unet import UNet
 from medgen.training.data.step import Batch
-from medgen.training.loop.learner import Learner
+from medgen.training.loop.learner import Learner, Shown
+
+GUIDANCE, STEPS = 2.0, 12
+"""Of the samples in pictures."""
 
 
 class GuidedLearner(Learner):
@@ -23,6 +27,8 @@ class GuidedLearner(Learner):
     schedule: Schedule
     clip: tuple[float, float] | None = None
     """Bounds of what the network makes, if it has any."""
+    vae: FrozenVAE | None = None
+    """What decodes it, if it is latents and this is known."""
 
     @property
     def network(self) -> UNet:
@@ -37,6 +43,17 @@ class GuidedLearner(Learner):
     def seen(self, batch: Batch) -> Tensor:
         """What the network should make of a batch, (B, c, h, w)."""
         return batch["x"]
+
+    def samples(self, batch: Batch, seed: int) -> Shown:
+        """What validation cases show, and samples under their conditions."""
+        real = self.seen(batch)
+        drawn = self.drawn(batch, range(len(real)), seed, GUIDANCE, STEPS)
+        latents = self.vae is None and self.clip is None
+        note = "latents: first channels as red, green, blue" if latents else ""
+        rows = {"case": real, f"sample, guidance {GUIDANCE:g}": drawn}
+        if self.vae is not None:
+            rows = {name: self.vae.images(row.float()) for name, row in rows.items()}
+        return Shown(rows, batch.get("mask"), note)
 
     @torch.no_grad()
     def drawn(self, batch: Batch, numbers: range, seed: int, guidance: float, steps: int) -> Tensor:

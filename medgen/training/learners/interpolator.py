@@ -9,7 +9,10 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
+from medgen.diffusion.noise import sample_noise
 from medgen.diffusion.objectives import diffusion_loss
+from medgen.diffusion.options import SamplingOptions
+from medgen.diffusion.sampling import sample
 from medgen.diffusion.schedules import Schedule
 from medgen.diffusion.thin_grid import PLACES, SCALES, network_input
 from medgen.errors import ConfigError, DataError, UsageError
@@ -23,11 +26,13 @@ from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.data.volumes import Volumes
 from medgen.training.learners.diffusion_options import InterpolatorOptions
 from medgen.training.loop.init import read_model
-from medgen.training.loop.learner import Learner, Parts
+from medgen.training.loop.learner import Learner, Parts, Shown
 from medgen.training.loop.run import BatchSources, Training
 
 MEASURED = 32
 """Windows from which the spread of the residual is taken."""
+STEPS = 8
+"""Of the sampler, in pictures."""
 ENCODED = 32
 """Slices that the VAE encodes at once."""
 
@@ -62,6 +67,28 @@ class InterpolatorLearner(Learner):
         """Latents of the guess, and the residual divided by its standard deviation; both (B, c, N, h, w)."""
         guess = self.latents(batch["guess"])
         return guess, (self.latents(batch["thin"]) - guess) / self.residual_std
+
+    def samples(self, batch: Batch, seed: int) -> Shown:
+        """The middle slices of windows: the thin slice, the spline's guess of it, and the guess with the residual."""
+        guess = self.latents(batch["guess"])
+        condition = Condition(vector=batch["scales"])
+        noise = sample_noise(seed, range(len(guess)), guess.shape[1:]).to(guess.device)
+        drawn = sample(
+            lambda x, t: self.model(network_input(x, guess, batch["places"]), t, condition),
+            noise,
+            self.schedule,
+            self.options.objective,
+            SamplingOptions(steps=STEPS),
+        )
+        middle = guess.shape[2] // 2
+        made = (guess + self.residual_std * drawn.float())[:, :, middle]
+        return Shown(
+            {
+                "thin slice": batch["thin"][:, middle],
+                "spline": batch["guess"][:, middle],
+                "interpolated": self.vae.images(made),
+            }
+        )
 
     def latents(self, volumes: Tensor) -> Tensor:
         """Windows (B, N, C, H, W) in [-1, 1] -> latents of their slices, each encoded alone, (B, c, N, h, w)."""

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from medgen.artifacts.classes import NORMAL, normal_class
 from medgen.artifacts.provenance import Identified
 from medgen.artifacts.schema import Intensity
+from medgen.diffusion.noise import sample_noise
 from medgen.diffusion.objectives import diffusion_loss, to_x0
 from medgen.diffusion.options import Objective, ScheduleConfig
 from medgen.diffusion.schedules import Schedule
@@ -29,7 +30,7 @@ from medgen.training.learners.diffusion_options import NormalizerOptions
 from medgen.training.learners.losses import ReconstructionLoss
 from medgen.training.learners.vae_options import VAELosses
 from medgen.training.loop.init import read_model
-from medgen.training.loop.learner import Learner, Parts
+from medgen.training.loop.learner import Learner, Parts, Shown
 from medgen.training.loop.run import BatchSources, Training
 
 HEADS = ("diffusion", "flow")
@@ -105,6 +106,13 @@ class NormalizerLearner(Learner):
                 decoded = self.decode(estimate)
             terms.append(self.image_loss(decoded, images)[0])
         return torch.stack(terms).mean()
+
+    def samples(self, batch: Batch, seed: int) -> Shown:
+        """Normal cases, and what each head makes of them in one step from the identity term's noise level."""
+        x0 = batch["x"]
+        noise = sample_noise(seed, range(len(x0)), x0.shape[1:]).to(x0.device)
+        rows = {"case": x0} | {f"normal version, {head}": self.estimate(head, x0, noise) for head in HEADS}
+        return Shown({name: self.decode(row.float()) for name, row in rows.items()})
 
     def estimate(self, head: str, x0: Tensor, noise: Tensor) -> Tensor:
         """x0 (B, C, H, W) as a head estimates it in one step from the identity term's noise level."""

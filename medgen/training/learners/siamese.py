@@ -182,7 +182,7 @@ def train(training: Training, options: SiameseOptions) -> None:
         if options.loop.compile:
             vae.network.compile()
     learner = SiameseLearner(options, shape[0], vae.latents if vae else lambda images: images)
-    learner.clip = None if vae else (-1.0, 1.0)
+    learner.clip, learner.vae = None if vae else (-1.0, 1.0), vae
     trunk = open_model(Path(options.init), kind="denoiser") if options.init else None
     if trunk:
         check_trunk(trunk, network, facts)

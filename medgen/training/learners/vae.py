@@ -25,7 +25,7 @@ from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.learners.losses import ReconstructionLoss, adaptive_weight, discriminator_loss, generator_loss
 from medgen.training.learners.vae_options import TrainVAEOptions
 from medgen.training.loop.init import InitialWeights, read_model
-from medgen.training.loop.learner import Learner, Parts
+from medgen.training.loop.learner import Learner, Parts, Shown
 from medgen.training.loop.loop import Loop
 from medgen.training.loop.run import Run, start
 
@@ -33,6 +33,10 @@ MEASURED = 512
 """Slices from which the latents' mean and standard deviation are taken."""
 UNUSED = 0.05
 """Share of the largest deviation below which a channel holds next to nothing."""
+
+
+ENLARGED = 4.0
+"""How many times a difference is enlarged in pictures; grey is none."""
 
 
 class VAELearner(Learner):
@@ -76,6 +80,12 @@ class VAELearner(Learner):
             total, parts = total + weights.adversarial * balance * against, {**parts, "adversarial": against.detach()}
             self._judged = x, reconstruction.detach()
         return total, parts
+
+    def samples(self, batch: Batch, seed: int) -> Shown:
+        """Images, their reconstructions from the mean latent, and how these differ, enlarged."""
+        x = batch["x"]
+        y = self.model.decode(self.model.encode(x).mean).float()
+        return Shown({"image": x, "reconstruction": y, f"difference x {ENLARGED:g}": (y - x) * ENLARGED})
 
     def discriminator_loss(self, batch: Batch, step: Step) -> Tensor:
         """Loss of the discriminator on the images and reconstructions that `loss` has just seen."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -13,6 +14,17 @@ from medgen.training.data.step import Batch, Step
 
 Parts = dict[str, Tensor]
 """Named terms of a loss, detached scalars, for logs."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Pictures of what a model makes of a few samples."""
+
+    rows: dict[str, Tensor]
+    """By name, (B, C, H, W) in about [-1, 1], or latents, which have neither 1 nor 3 channels."""
+    outlines: Tensor | None = None
+    """Masks (B, M, H, W) that are drawn onto all."""
+    note: str = ""
 
 
 class Learner(abc.ABC):
@@ -27,6 +39,10 @@ class Learner(abc.ABC):
     @abc.abstractmethod
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, Parts]:
         """Scalar loss of a batch, and its parts; all randomness comes from `step`."""
+
+    def samples(self, batch: Batch, seed: int) -> Shown:
+        """What the model makes of a batch, for people; called in evaluation mode, with noise from `seed` alone."""
+        raise NotImplementedError
 
     def discriminator_loss(self, batch: Batch, step: Step) -> Tensor:
         """Scalar loss of the discriminator; called after `loss` with the same batch, in training only."""

@@ -20,13 +20,14 @@ from medgen.nets.units import recompute_units
 from medgen.read_ahead import read_ahead
 from medgen.reporting import Reporter
 from medgen.training.data.slices import BatchSource
-from medgen.training.data.step import Batch, Step, seeded
+from medgen.training.data.step import Batch, Step, mix, seeded
 from medgen.training.loop.distributed import World, gathered, gradients_stay_here, replicate, shard
 from medgen.training.loop.ema import MovingAverage
 from medgen.training.loop.learner import Learner
 from medgen.training.loop.log import Log
 from medgen.training.loop.optimizers import Optimizers
 from medgen.training.loop.options import LoopOptions
+from medgen.training.loop.pictures import COUNT, Pictures
 from medgen.training.loop.resume import DISCRIMINATOR, Progress, ResumeFile, below, pack, unpack
 from medgen.training.loop.signals import StopRequest
 from medgen.training.loop.watch import TrainingFailed, Watch
@@ -51,6 +52,7 @@ class Loop:
     log: Log
     reporter: Reporter
     world: World
+    pictures: Pictures
 
     def __post_init__(self) -> None:
         options, learner = self.options, self.learner
@@ -113,6 +115,8 @@ class Loop:
                 note = self._tell(done) if log or last else ""
                 if validate and not last:
                     self.log.write(done, self.validate())
+                if options.sample_every and (last or _due(done, options.sample_every)):
+                    self.show(done)
                 if (save or last or stopping) and not self.watch.suspicious:
                     self._save(done)
                     saved = time.monotonic()
@@ -125,9 +129,11 @@ class Loop:
     def averaged(self) -> Iterator[None]:
         """Give the model the average weights, in evaluation mode, inside the block; all processes must enter it."""
         self.learner.model.eval()
-        with self.average.in_place() if self.average else contextlib.nullcontext(), gathered(self._loss):
-            yield
-        self.learner.model.train()
+        try:
+            with self.average.in_place() if self.average else contextlib.nullcontext(), gathered(self._loss):
+                yield
+        finally:
+            self.learner.model.train()
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -153,6 +159,21 @@ class Loop:
             advice = self._advise(self.validation.faulty(range(total)))
             raise TrainingFailed(f"validation: the loss is {figures['loss']}: {advice}")
         return {f"validation_{name}": value for name, value in figures.items()}
+
+    def show(self, done: int) -> None:
+        """Write a sheet of what the model makes with the average weights; a failure is a warning, not the end.
+
+        All processes compute it, since weights may be sharded; the first one writes.
+        """
+        source = self.validation or self.source
+        positions = range(min(COUNT, len(source)))
+        try:
+            with self.averaged(), torch.no_grad(), seeded(self.seed, "pictures"), autocast(self.device, self.dtype):
+                shown = self.learner.samples(self.on_device(source.at(positions)), mix(self.seed, "pictures"))
+            if self.world.first:
+                self.pictures.write(done, self.options.steps, shown, source.told(positions))
+        except Exception as error:
+            self.reporter.warn(f"step {done}: no picture ({error!r:.200}); the training goes on")
 
     def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
         """State dicts, as `run` left them, of the model and of its moving average with everything that is not averaged.

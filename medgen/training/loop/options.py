@@ -51,6 +51,13 @@ class LoopOptions(Options, frozen=True):
     validate_every: Size = 1000
     """Steps between validations; 0 = only at the end."""
     validation_samples: Count = 256
+    sample_every: Annotated[
+        int,
+        option(
+            "Steps between sheets of pictures in OUTPUT.samples.", metavar="N", group=TRAINING, default="none", ge=0
+        ),
+    ] = 0
+    """0 = none. What the samples are asked to show, and their noise, stay the same."""
     log_every: Count = 50
     save_every: Size = 1000
     """Steps between saves of the resume state; 0 = by time only."""
@@ -82,7 +89,7 @@ class OfSlices(Protocol):
         """How often each group of slices is drawn; None: all equally."""
 
 
-IRRELEVANT = ("checkpoint", "validate_every", "log_every", "save_every", "save_minutes")
+IRRELEVANT = ("checkpoint", "validate_every", "sample_every", "log_every", "save_every", "save_minutes")
 """Options of the loop that do not touch the weights it ends with."""
 
 

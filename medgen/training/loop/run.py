@@ -36,6 +36,7 @@ from medgen.training.loop.learner import Learner
 from medgen.training.loop.log import Log
 from medgen.training.loop.loop import Loop
 from medgen.training.loop.options import OfSlices, TrainingOptions, decisive
+from medgen.training.loop.pictures import Pictures, pictures_path
 from medgen.training.loop.resume import Identity, ResumeFile, State, resume_path
 
 PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
@@ -147,6 +148,7 @@ class Training:
             log=log,
             reporter=self.reporter,
             world=self.world,
+            pictures=Pictures(pictures_path(run.output)),
         )
         with contextlib.closing(log):
             loop.run(going.progress)

@@ -39,8 +39,11 @@ SIDE = 32
 
 @pytest.fixture(scope="module")
 def thin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_thin(tmp_path_factory.mktemp("thin") / "thin.h5")
+
+
+def write_thin(path: Path) -> Path:
     """Balls in air, 1 mm slices, for training and validation."""
-    path = tmp_path_factory.mktemp("thin") / "thin.h5"
     rng = np.random.default_rng(0)
     with create_set(path, SetHeader("image", derive("make", {}), Intensity())) as writer:
         for number in range(8):

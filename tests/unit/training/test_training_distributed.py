@@ -33,6 +33,7 @@ from medgen.training.loop.learner import Learner, Parts
 from medgen.training.loop.log import Log
 from medgen.training.loop.loop import Loop
 from medgen.training.loop.options import LoopOptions, TrainingOptions, decisive
+from medgen.training.loop.pictures import Pictures
 from medgen.training.loop.resume import Identity, Progress, ResumeFile
 
 CPU = torch.device("cpu")
@@ -102,9 +103,8 @@ def loop_of(learner: Learner, state: Path, here: World, *, sharded: bool = False
     options = LoopOptions(**values | changes)
     log = Log(None, None, run="", start=0, force=False)
     resume = ResumeFile(state, Identity("0", "test", 0, {}, {}))
-    return Loop(
-        learner, Noise(), Noise(), options, 0, CPU, getattr(torch, options.precision), resume, log, Silent(), here
-    )
+    pictures, dtype = Pictures(state.with_suffix(".samples")), getattr(torch, options.precision)
+    return Loop(learner, Noise(), Noise(), options, 0, CPU, dtype, resume, log, Silent(), here, pictures)
 
 
 def result(loop: Loop) -> dict[str, Tensor]:
