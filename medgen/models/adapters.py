@@ -16,6 +16,7 @@ from medgen.config import convert
 from medgen.errors import DataError, UsageError
 from medgen.models.facts import AdapterFacts
 from medgen.models.peft_folder import PeftAdapter, read_peft_folder
+from medgen.nets.lora.four_bit import rounded
 from medgen.nets.lora.low_rank import DOWN, UP, Change
 from medgen.nets.options import LoraConfig
 from medgen.reporting import Reporter
@@ -81,9 +82,14 @@ def adapted_weights(model: Model, adapters: Sequence[Adapter], *, ema: bool = Tr
     """The weights of `model` with its adapters in them, float32.
 
     Adapters are trained on averaged weights, so these are what they change; `ema` chooses between the adapters' own
-    averages and last weights. DataError for an adapter of another model, UsageError for one given twice.
+    averages and last weights. Weights that an adapter saw in 4 bits are rounded likewise.
+    DataError for an adapter of another model, UsageError for one given twice.
     """
     weights = model.weights(ema=ema or bool(adapters))
+    four_bit = {name for one in adapters if one.facts and one.strength for name in one.facts.four_bit}
+    for name in sorted(four_bit):
+        if f"{name}.weight" in weights:  # where it is not, the adapter belongs to another model, as is told below
+            weights[f"{name}.weight"] = rounded(weights[f"{name}.weight"])
     seen: set[str] = set()
     for adapter in adapters:
         if adapter.digest in seen:

@@ -89,6 +89,7 @@ class AdapterFacts(Facts, frozen=True):
     base_kind: str
     base_digest: str
     model: dict[str, Any]
+    four_bit: tuple[str, ...] = ()  # layers whose weights were rounded to 4 bits in training, and are to be with it
 
 
 class InterpolatorFacts(LatentFacts, frozen=True):

@@ -190,6 +190,14 @@ class LoraConfig(Options, frozen=True):
         ]
         | None
     ) = None
+    four_bit: Annotated[
+        bool,
+        option(
+            "Hold the frozen weights in 4 bits (QLoRA): less memory, slower steps.",
+            flag="--lora-four-bit",
+            group=ADAPTER,
+        ),
+    ] = False
 
     @property
     def scale(self) -> float:

@@ -61,8 +61,8 @@ def test_killed_the_same_command_ends_with_the_same_adapter(
     train: Callable[..., list[object]], base: Model, tmp_path: Path, medgen: Medgen
 ) -> None:
     log = tmp_path / "parts.jsonl"
-    assert run_words(*train("whole", steps=16)) == 0
-    process = start(train("parts", "--log", log, steps=16))
+    assert run_words(*train("whole", "--lora-four-bit", steps=16)) == 0
+    process = start(train("parts", "--lora-four-bit", "--log", log, steps=16))
     wait_for_step(log, 7)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
@@ -70,7 +70,7 @@ def test_killed_the_same_command_ends_with_the_same_adapter(
     kinds = {name.partition(".")[0] for name in state.header.tensors}
     assert kinds == {"model", "average", "optimizer"}
     assert all(name.startswith("optimizer.") or ".lora." in name for name in state.header.tensors)
-    done = medgen(*train("parts", "--log", log, steps=16))
+    done = medgen(*train("parts", "--lora-four-bit", "--log", log, steps=16))
     assert done.returncode == 0, done.stderr
     assert b"going on after step" in done.stderr
     whole = tmp_path / "whole.safetensors"

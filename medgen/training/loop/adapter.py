@@ -14,6 +14,7 @@ from medgen.errors import ConfigError
 from medgen.models.adapters import KIND
 from medgen.models.facts import AdapterFacts, Facts
 from medgen.models.trained import FactsT
+from medgen.nets.lora.four_bit import FourBit, quantize, size_of
 from medgen.nets.lora.low_rank import adapt, changes_of, of_changes
 from medgen.nets.lora.parts import layers_of
 from medgen.nets.options import LoraConfig, UNetConfig
@@ -24,6 +25,8 @@ from medgen.training.loop.init import InitialWeights, check_like
 from medgen.training.loop.options import TrainingOptions
 from medgen.training.loop.run import Fitted, Training
 
+FLOAT = 4
+"""Bytes of a float32."""
 INHERITED = ("guidance", "guidance_range")
 """Facts that hold until a search finds others."""
 
@@ -58,35 +61,44 @@ def begin(
     """
     check_like(base.path, base.config, base.facts, network.config, facts)
     base.fill(network)
+    size = size_of(network)
     with seeded(options.seed, "adapter"):
         adapt(network, layers_of(network, lora.parts), lora.rank, lora.scale)
-    reporter.say(told(network, options))
+    if lora.four_bit:
+        quantize(network)
+    reporter.say(told(network, size, options))
     known = type(facts).read(base.facts, str(base.path))
     return replace(facts, **{name: getattr(known, name) for name in INHERITED if hasattr(known, name)})
 
 
-def told(network: nn.Module, options: TrainingOptions) -> str:
-    """How many parameters are trained, and the memory for that beside the memory for training the whole network."""
+def told(network: nn.Module, before: int, options: TrainingOptions) -> str:
+    """How many parameters are trained, and the memory for that beside the memory for training the whole network.
+
+    `before`: bytes of the network's float32 weights before it got its adapter.
+    """
     own = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
-    base = sum(weight.numel() for weight in network.parameters()) - own
-    each = bytes_to_train(options)
+    base, each = before // FLOAT, bytes_to_train(options)
+    held = size_of(network) - own * FLOAT
+    in_four_bits = f"; the frozen weights take {_size(held)} instead of {_size(before)}" if held < before else ""
     return (
         f"trains {own:,} parameters in {len(changes_of(network))} layers and keeps {base:,} as they are: gradients, "
         f"moments of the optimizer{' and averages' * bool(options.loop.ema)} take {_size(own * each)} instead of "
-        f"{_size(base * each)}"
+        f"{_size(base * each)}{in_four_bits}"
     )
 
 
 def bytes_to_train(options: TrainingOptions) -> int:
     """Bytes that a trained weight takes beside itself: gradient, two moments, moving average."""
-    return 4 * (1 + 2 + bool(options.loop.ema))
+    return FLOAT * (1 + 2 + bool(options.loop.ema))
 
 
 def save_adapter(
     training: Training, fitted: Fitted, lora: LoraConfig, base: InitialWeights[UNetConfig], kind: str, facts: Facts
 ) -> None:
     """Write the adapter of a model of `kind` alone; `facts` are those of the model with it."""
-    of_base = AdapterFacts(kind, base.digest, msgspec.to_builtins(facts))
+    layers = fitted.loop.learner.model.named_modules()
+    four_bit = tuple(name for name, layer in layers if isinstance(layer, FourBit))
+    of_base = AdapterFacts(kind, base.digest, msgspec.to_builtins(facts), four_bit)
     training.save(fitted, KIND, lora, of_base, fitted.figures, part=of_changes)
 
 

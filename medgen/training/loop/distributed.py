@@ -122,7 +122,10 @@ def replicate(
     """
     if world.size == 1:
         return loss
-    return DistributedDataParallel(AsModule(network, loss), find_unused_parameters=idle_weights)
+    module = AsModule(network, loss)
+    buffers = [name for name, _ in module.named_buffers()]  # none of ours changes, and those in 4 bits are large
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, buffers)  # type: ignore[no-untyped-call]
+    return DistributedDataParallel(module, find_unused_parameters=idle_weights)
 
 
 def shard(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from medgen.errors import DataError
 from medgen.models.adapters import Adapter, adapted_weights
 from medgen.models.peft_folder import CONFIG, WEIGHTS, read_peft_folder
 from medgen.nets.blocks import Upsample
+from medgen.nets.lora.four_bit import quantize
 from medgen.nets.lora.low_rank import adapt, changes_of, of_changes
 from medgen.nets.lora.parts import layers_of
 from medgen.nets.options import LoraConfig, UNetConfig
@@ -59,10 +60,10 @@ def trained(model: Model) -> UNet:
     return adapted
 
 
-def saved(path: Path, adapted: UNet, model: Model) -> Path:
+def saved(path: Path, adapted: UNet, model: Model, four_bit: Sequence[str] = ()) -> Path:
     save_model(
         path, kind="adapter", config=plain(LORA), weights=of_changes(adapted.state_dict()),
-        facts={"base_kind": model.kind, "base_digest": model.digest, "model": model.facts},
+        facts={"base_kind": model.kind, "base_digest": model.digest, "model": model.facts, "four_bit": four_bit},
         provenance=derive("train-diffusion", {}),
     )  # fmt: skip
     return path
@@ -146,6 +147,17 @@ def test_a_tensor_that_is_unknown_is_refused(base: Model, tmp_path: Path) -> Non
     safetensors.torch.save_file(tensors, file)
     with pytest.raises(DataError, match="is unknown or lacks its partner"):
         read_peft_folder(file.parent)
+
+
+def test_with_an_adapter_trained_on_four_bits_the_model_is_what_the_adapter_saw(base: Model, tmp_path: Path) -> None:
+    adapted = trained(base)
+    exact = answer(adapted)
+    names = quantize(adapted)
+    wanted = answer(adapted)
+    assert (wanted - exact).abs().max() > 0.01
+    file = saved(tmp_path / "a.safetensors", adapted, base, names)
+    torch.testing.assert_close(answer(merged(base, file)), wanted, atol=1e-5, rtol=1e-4)
+    assert torch.equal(answer(merged(base, f"{file}:0")), answer(network(base)))
 
 
 def test_two_adapters_add_up_in_any_order(base: Model, tmp_path: Path, make_peft: Callable[[str], Path]) -> None:
