@@ -20,8 +20,16 @@ CONDITIONS = "Conditions"
 def command(
     context: typer.Context,
     given: Given,
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The diffusion model, from train-diffusion.")],
-    vae: Annotated[Path | None, typer.Option(metavar="FILE", help="The VAE that decodes the model's latents.")] = None,
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="The diffusion model, from train-diffusion, or a folder of Stable Diffusion."
+        ),
+    ],
+    vae: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The VAE that decodes the model's latents; a folder MODEL has its own."),
+    ] = None,
     count: Annotated[
         int | None,
         typer.Option("-n", "--count", min=1, metavar="N", help="How many samples.  [default: 1, or one a condition]"),
@@ -120,6 +128,7 @@ def command(
       medgen generate model.safetensors --vae vae.safetensors -n 64 -o samples.h5
       medgen generate model.safetensors --vae vae.safetensors --vector has_nodule=1,x=0.4 -n 8 | medgen preview -o s.png
       medgen generate model.safetensors --prompt "fundus of the left eye with drusen" -n 8 -o drusen.h5
+      medgen generate stable-diffusion-2-1/ --prompt "a chest X-ray" -n 8 -o samples.h5
       medgen generate polyps.safetensors --like pairs.h5 --mask-augment -n 2000 -o more.h5
 
     """
@@ -144,6 +153,8 @@ def command(
     adapters = open_adapters(adapter or (), maker.console)
     denoiser = Denoiser.load(model, target, asked_precision, ema=options.ema, adapters=adapters)
     decoder = None
+    if vae is None and model.is_dir():
+        vae = model
     if vae is not None:
         decoder = FrozenVAE.load(open_vae(vae, digest=denoiser.facts.vae_digest), target, asked_precision)
     weaker = Denoiser.load(guide_by, target, asked_precision, ema=options.ema) if guide_by is not None else None

@@ -7,9 +7,9 @@ from pathlib import Path
 from medgen.artifacts.model_file import Model, open_model
 from medgen.errors import DataError
 from medgen.models.diffusers.imported import grey_digest
-from medgen.models.diffusers.reading import import_vae
+from medgen.models.diffusers.reading import import_denoiser, import_vae
 
-IMPORTS = {"vae": import_vae}
+IMPORTS = {"vae": import_vae, "denoiser": import_denoiser}
 """What a folder can hold, by kind."""
 
 

@@ -30,20 +30,31 @@ class Context(NamedTuple):
 
 
 def full_attention(
-    query: Tensor, key: Tensor, value: Tensor, real: Tensor | None = None, *, formula: bool = True
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    real: Tensor | None = None,
+    *,
+    formula: bool = True,
+    causal: bool = False,
 ) -> Tensor:
     """softmax(q k^T / sqrt(d)) v for (B, heads, N, d) (Vaswani et al. 2017, eq. 1); O(N^2) time.
 
     `real` (B, M) bool: keys where it is False get no weight; each row needs one that does.
+    `causal`: a query sees the keys up to its own number only.
     `formula`: for few tokens in bfloat16 on a CPU, compute the formula directly instead of by torch's fused kernel.
     """
+    seen = None if real is None else real[:, None, None]
+    if causal:
+        before = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
+        seen = before if seen is None else seen & before
     if formula and query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[-2] <= FEW_TOKENS:
         weights = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, heads, N, M)
-        if real is not None:
-            weights = weights.masked_fill(~real[:, None, None], -torch.inf)
+        if seen is not None:
+            weights = weights.masked_fill(~seen, -torch.inf)
         attended: Tensor = weights.softmax(dim=-1) @ value
         return attended
-    return F.scaled_dot_product_attention(query, key, value, None if real is None else real[:, None, None])
+    return F.scaled_dot_product_attention(query, key, value, seen)
 
 
 def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -55,6 +55,9 @@ class TextConfig(Options, frozen=True):
     layers: Count = 4
     head_width: Count = 64
     """Channels of one attention head."""
+    causal: bool = False
+    """A piece sees those before it only, as in CLIP."""
+    activation: Literal["gelu", "quick_gelu"] = "gelu"
 
 
 class UNetConfig(Options, frozen=True):

@@ -86,6 +86,8 @@ class UNet(nn.Module):
             self.pooled = VectorEmbedder(config.pooled_width, config.time_width, config.time_width)
         if config.null_length:  # what an encoder gives is not learned
             self.register_buffer("null_context", torch.zeros(1, config.null_length, config.context_width))
+            if self.text is not None:
+                self.text.requires_grad_(False)
         elif config.context_width:
             self.null_context = nn.Parameter(torch.randn(1, 1, config.context_width) * 0.02)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,16 @@ from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.cli.app import run
+from medgen.diffusion.noise import NoiseStream
+from medgen.models.diffusers.reading import import_denoiser, read_tokenizer
+from medgen.models.facts import DenoiserFacts
+from medgen.models.text.prompts import prompts_of
+from medgen.models.trained import Denoiser
+from medgen.nets.condition import Condition
 
 diffusers = pytest.importorskip("diffusers")
 
-BYTES = Intensity(1.0, 0.0, "8-bit value", (0.0, 255.0))
+BYTES = Intensity(1.0, 0.0, "grey value", (0.0, 255.0))
 SIDE = 16
 
 
@@ -36,6 +43,64 @@ def vae() -> Any:
         "up_block_types": ("UpDecoderBlock2D",) * 2, "layers_per_block": 1, "latent_channels": 4,
     }  # fmt: skip
     return randomized(diffusers.AutoencoderKL(**settings, scaling_factor=0.18215), 1)
+
+
+LENGTH, WIDTH = 12, 16
+FLAVOURS: dict[str, dict[str, Any]] = {
+    "1.5": {"attention_head_dim": 4},
+    "2.1": {"attention_head_dim": (2, 3), "use_linear_projection": True},
+}
+
+
+def unet(flavour: str) -> Any:
+    settings = {
+        "sample_size": SIDE // 2, "block_out_channels": (16, 24), "layers_per_block": 1, "norm_num_groups": 4,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "cross_attention_dim": WIDTH,
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    }  # fmt: skip
+    return randomized(diffusers.UNet2DConditionModel(**settings, **FLAVOURS[flavour]), 2)
+
+
+def text_encoder(flavour: str, vocabulary: int) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    activation = "quick_gelu" if flavour == "1.5" else "gelu"
+    config = CLIPTextConfig(
+        vocab_size=vocabulary, hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=LENGTH, hidden_act=activation,
+        bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1,
+    )  # fmt: skip
+    return randomized(CLIPTextModel(config), 3)
+
+
+def tokenizer(flavour: str) -> Any:
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import CLIPTokenizer
+
+    letters = sorted(ByteLevel.alphabet())
+    merges = [("c", "h"), ("ch", "e"), ("e", "s"), ("s", "t</w>"), ("che", "st</w>"), ("r", "a"), ("a", "y</w>")]
+    pieces = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges)]
+    vocabulary = {piece: number for number, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
+    padding = "<|endoftext|>" if flavour == "1.5" else "!"
+    return CLIPTokenizer(vocabulary, merges, pad_token=padding, model_max_length=LENGTH)
+
+
+def scheduler(flavour: str) -> Any:
+    return diffusers.DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1,
+        timestep_spacing="trailing", prediction_type="epsilon" if flavour == "1.5" else "v_prediction",
+    )  # fmt: skip
+
+
+def pipeline(flavour: str) -> Any:
+    words = tokenizer(flavour)
+    parts = {"tokenizer": words, "text_encoder": text_encoder(flavour, len(words)), "unet": unet(flavour)}
+    made = diffusers.StableDiffusionPipeline(
+        vae=vae(), scheduler=scheduler(flavour), safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False, **parts,
+    )  # fmt: skip
+    made.set_progress_bar_config(disable=True)
+    return made
 
 
 def write_images(path: Path, channels: int, count: int = 4) -> Path:
@@ -70,3 +135,90 @@ def test_a_pickle_is_refused_with_the_remedy(tmp_path: Path, capsys: pytest.Capt
     source = write_images(tmp_path / "images.h5", 3)
     assert run(["extract-latents", str(source), "--vae", str(tmp_path), "-o", str(tmp_path / "z.h5")]) == 65
     assert "pickle" in capsys.readouterr().err
+
+
+PROMPTS = (
+    "A chest X-ray of the chest, it's a cheese ray",
+    "",
+    "  Größe 12²  (½) Ⅷ \n naïve café 肺 🫁!!",
+    "wow!! don't'tve _a_ <|endoftext|> b",
+    " ".join(["pneumothorax"] * 9),
+)
+
+
+@pytest.fixture(scope="module", params=FLAVOURS)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Any]:
+    """A whole pipeline of random weights, its folder, and the name of its flavour."""
+    flavour = request.param
+    path = tmp_path_factory.mktemp("pipelines") / flavour
+    theirs = pipeline(flavour)
+    theirs.save_pretrained(path)
+    return flavour, path, theirs
+
+
+Folder = tuple[str, Path, Any]
+
+
+def test_prompts_are_read_as_clip_reads_them(folder: Folder) -> None:
+    flavour, path, theirs = folder
+    reader = read_tokenizer(path / "tokenizer")
+    expected = theirs.tokenizer(list(PROMPTS), padding="max_length", truncation=True, max_length=LENGTH)["input_ids"]
+    assert reader.read(PROMPTS)["words"].tolist() == expected
+    assert reader.cut("chest ray") == ""
+    assert reader.cut(PROMPTS[4]).endswith("pneumothorax")
+    assert reader.unknown(PROMPTS[2]) == []
+    # Folders of today hold one file, those of Stable Diffusion's publishers two.
+    tokens = json.loads((path / "tokenizer" / "tokenizer.json").read_text())["model"]
+    pair = path.parent / f"pair-{flavour}"
+    pair.mkdir()
+    (pair / "vocab.json").write_text(json.dumps(tokens["vocab"]))
+    (pair / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, tokens["merges"])) + "\n")
+    shutil.copy(path / "tokenizer" / "tokenizer_config.json", pair)
+    assert read_tokenizer(pair) == reader
+
+
+def test_states_and_a_call_equal_those_of_diffusers(folder: Folder) -> None:
+    _, path, theirs = folder
+    ours = Denoiser.load(path, torch.device("cpu"), "float32")
+    reads = prompts_of(ours.network.config, ours.facts)
+    assert reads is not None
+    asked = Condition(**reads.read(PROMPTS[:2], ["", ""]))
+    filled = {"padding": "max_length", "truncation": True, "max_length": LENGTH, "return_tensors": "pt"}
+    told = theirs.tokenizer(list(PROMPTS[:2]), **filled)
+    expected = theirs.text_encoder(told.input_ids)[0]
+    states = ours.prepared(asked).tokens
+    torch.testing.assert_close(states, expected, atol=1e-5, rtol=1e-5)
+    # The empty prompt is "no condition".
+    torch.testing.assert_close(ours.network.null_context[0], expected[1], atol=1e-5, rtol=1e-5)
+    x, time = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([7.0, 801.0])
+    torch.testing.assert_close(ours(x, time, asked), theirs.unet(x, time, expected).sample, atol=1e-4, rtol=0)
+
+
+def generated(model: Path, output: Path, *options: str) -> np.ndarray:
+    arguments = ["--prompt", PROMPTS[0], "--negative-prompt", "cheese", "-n", "2", "--sampler", "ddim", "--steps", "5"]
+    rest = ["--times", "trailing", "--guidance", "3", "--precision", "float32", "-o", str(output)]
+    assert run(["generate", str(model), *arguments, *rest, *options]) == 0
+    with open_set(output, random_access=True) as stored:
+        assert stored.header.intensity == BYTES
+        return stored.column("image")
+
+
+def drawn(theirs: Any, facts: DenoiserFacts) -> np.ndarray:
+    """What the pipeline of diffusers draws from the same noise, as bytes."""
+    noise = NoiseStream(0, range(2), facts.shape, torch.device("cpu")).initial()
+    images = theirs(
+        [PROMPTS[0]] * 2, negative_prompt=["cheese"] * 2, latents=noise, num_inference_steps=5, guidance_scale=3.0,
+        output_type="pt",
+    ).images  # fmt: skip
+    return images.mul(255).numpy()
+
+
+def test_generate_draws_what_the_pipeline_draws(folder: Folder, tmp_path: Path) -> None:
+    _, path, theirs = folder
+    theirs.scheduler.final_alpha_cumprod = torch.tensor(1.0)  # ours ends at the data, not one step of noise before
+    images = generated(path, tmp_path / "s.h5")
+    assert images.shape == (2, 3, SIDE, SIDE)
+    assert images.dtype == np.uint8
+    assert images.std() > 20
+    facts = DenoiserFacts.read(import_denoiser(path).facts, "")
+    assert np.abs(images - drawn(theirs, facts)).max() <= 0.51

@@ -62,8 +62,8 @@ class Requests:
         changed: dict[str, torch.Tensor] = {}
         if self.negative is not None and condition.vector is not None:
             changed["vector"] = torch.from_numpy(self.negative).expand_as(condition.vector)
-        if self.texts is not None and condition.token_mask is not None:
-            changed |= self.texts.negative_parts(len(condition.token_mask))
+        if self.texts is not None:
+            changed |= self.texts.negative_parts(len(condition))
         return replace(condition, **changed) if changed else None
 
     def warps(self) -> list[dict[str, Any]]:

@@ -14,6 +14,11 @@ from medgen.errors import DataError, InputMissingError, StorageError
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 ENCODER_WEIGHTS = "model.safetensors"
+VOCABULARY, MERGES, TOKENIZER_JSON = "vocab.json", "merges.txt", "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+SCHEDULER_CONFIG = "scheduler_config.json"
+VAE, UNET, TEXT, TOKENIZER, SCHEDULER = "vae", "unet", "text_encoder", "tokenizer", "scheduler"
+"""Subfolders of a pipeline."""
 PICKLED = {WEIGHTS: "diffusion_pytorch_model.bin", ENCODER_WEIGHTS: "pytorch_model.bin"}
 """Weights that are read, and their names as pickles, which are not."""
 

@@ -23,12 +23,12 @@ from medgen.nets.vae import to_grey
 
 @dataclass(frozen=True)
 class ImportedModel(Model):
-    """Its weights are in memory, in float32, since its digest is theirs."""
+    """Its weights are in memory, in float32, since its digest is theirs; they can be taken once."""
 
-    state: Mapping[str, Tensor]
+    state: dict[str, Tensor]
 
     @classmethod
-    def of(cls, path: Path, kind: str, config: Options, state: Mapping[str, Tensor], facts: Facts) -> Self:
+    def of(cls, path: Path, kind: str, config: Options, state: dict[str, Tensor], facts: Facts) -> Self:
         """The network of `kind` that was found at `path`."""
         digest = _digest(state)
         provenance = derive(f"import-{kind}", {}, sources=fingerprint([digest]))
@@ -36,8 +36,10 @@ class ImportedModel(Model):
         return cls(path, ModelRecord(kind, plain(config), described, provenance, {}, digest), state)
 
     def weights(self, *, ema: bool = True) -> dict[str, Tensor]:
-        """The state dict; a folder has one set of weights."""
-        return dict(self.state)
+        """The state dict, of which a folder has one; it is handed over, so that memory holds it once."""
+        taken = dict(self.state)
+        self.state.clear()
+        return taken
 
     def grey(self) -> Self:
         """The grey variant of a VAE of colour images, under a digest of its own."""

@@ -12,8 +12,9 @@ from torch import Tensor
 from medgen.config import did_you_mean
 from medgen.errors import DataError
 from medgen.models.facts import DenoiserFacts
+from medgen.models.text.bytepairs import BytePairs
 from medgen.models.text.wordpiece import WordPieces
-from medgen.nets.options import UNetConfig
+from medgen.nets.options import TextConfig, UNetConfig
 from medgen.nets.text.modality import UNSAID
 
 PARTS = ("words", "tokens", "token_mask", "pooled", "modality")
@@ -76,4 +77,11 @@ def prompts_of(network: UNetConfig, facts: DenoiserFacts) -> Prompts | None:
     """What reads texts for a trained network; None if it takes none."""
     if network.text is None:
         return None
-    return Prompts(WordPieces(facts.vocabulary, network.text.length), facts.modalities)
+    return Prompts(reader_of(network.text, facts), facts.modalities)
+
+
+def reader_of(text: TextConfig, facts: DenoiserFacts) -> Reader:
+    """What reads texts for a built-in encoder."""
+    if facts.merges:
+        return BytePairs(facts.vocabulary, facts.merges, text.length, facts.padding)
+    return WordPieces(facts.vocabulary, text.length)

@@ -72,13 +72,15 @@ def unet_from_diffusers(
 
 
 def unet_to_diffusers(
-    config: UNetConfig, state: Mapping[str, Tensor], sample_size: int, *, linear: bool
+    config: UNetConfig, state: Mapping[str, Tensor], sample_size: int
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The inverse: settings and weights of a `UNet2DConditionModel`.
 
-    sample_size: side of the latents that it is meant for. linear: write the projections around a transformer as linear
-    layers, as Stable Diffusion 2 has them, not as 1x1 convolutions. DataError if our UNet has what theirs has not.
+    sample_size: side of the latents that it is meant for. The projections around a transformer are linear layers where
+    all heads have one width, as in Stable Diffusion 2, else 1x1 convolutions, as in Stable Diffusion 1. DataError if
+    our UNet has what theirs has not, except a text encoder.
     """
+    linear = len({level.head_width for level in config.levels_down}) == 1
     settings = _settings(config)
     if unlike := _unlike(config, settings):
         raise DataError(
@@ -186,6 +188,6 @@ def _settings(config: UNetConfig) -> dict[str, Any]:
 
 def _unlike(config: UNetConfig, settings: Mapping[str, Any]) -> str:
     """What our UNet has and theirs has not, in words; "" if nothing."""
-    again = replace(_config(settings, max(config.null_length, 1)), null_length=config.null_length)
+    again = replace(_config(settings, config.null_length), text=config.text)
     names = [name for name in config.__struct_fields__ if getattr(config, name) != getattr(again, name)]
     return ", ".join(f"network.{name}" for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,16 @@ from medgen.errors import DataError
 from medgen.nets.attention import full_attention, join_heads, split_heads
 from medgen.nets.blocks import zeroed
 from medgen.nets.options import TextConfig, count_heads
+
+WIDENING = 4
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """X sigmoid(1.702 x), the approximation of GELU in CLIP (Hendrycks & Gimpel 2016, 2)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "quick_gelu": quick_gelu}
 
 
 class TextStates(NamedTuple):
@@ -26,21 +37,23 @@ class TextStates(NamedTuple):
 class TextBlock(nn.Module):
     """Attention among the words, then an MLP, each after its norm and added to its input (Xiong et al. 2020)."""
 
-    def __init__(self, width: int, head_width: int) -> None:
+    def __init__(self, config: TextConfig, width: int) -> None:
         super().__init__()
-        self.heads = count_heads(width, head_width)
+        self.causal = config.causal
+        self.activation = ACTIVATIONS[config.activation]
+        self.heads = count_heads(width, config.head_width)
         self.norm1 = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.output = zeroed(nn.Linear(width, width))
         self.norm2 = nn.LayerNorm(width)
-        self.widen = nn.Linear(width, 4 * width)
-        self.narrow = zeroed(nn.Linear(4 * width, width))
+        self.widen = nn.Linear(width, WIDENING * width)
+        self.narrow = zeroed(nn.Linear(WIDENING * width, width))
 
     def forward(self, h: Tensor, real: Tensor | None) -> Tensor:
         """Map h (B, L, width) to the same shape; real (B, L) bool, False = padding, which no word looks at."""
         query, key, value = (split_heads(part, self.heads) for part in self.qkv(self.norm1(h)).chunk(3, dim=-1))
-        h = h + self.output(join_heads(full_attention(query, key, value, real)))
-        out: Tensor = h + self.narrow(F.gelu(self.widen(self.norm2(h))))
+        h = h + self.output(join_heads(full_attention(query, key, value, real, causal=self.causal)))
+        out: Tensor = h + self.narrow(self.activation(self.widen(self.norm2(h))))
         return out
 
 
@@ -51,7 +64,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.words = nn.Embedding(config.vocabulary, width)
         self.places = nn.Parameter(torch.randn(config.length, width) * 0.02)
-        self.blocks = nn.ModuleList(TextBlock(width, config.head_width) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(TextBlock(config, width) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
         self.pool = nn.Linear(width, pooled_width) if pooled_width else None
 

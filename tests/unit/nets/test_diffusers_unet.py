@@ -8,7 +8,7 @@ import pytest
 import torch
 from msgspec.structs import replace
 
-from medgen.diffusion.guidance import guide
+from medgen.diffusion.guidance import guide, of_one_network
 from medgen.diffusion.options import SamplingOptions, ScheduleConfig
 from medgen.diffusion.sampling import sample
 from medgen.diffusion.schedules import Schedule
@@ -105,7 +105,7 @@ def test_each_step_and_the_whole_sampler_with_guidance_equal_diffusers(flavour, 
         states.append(x[:2])
         return ours(x, t, condition)
 
-    guided = guide(denoise, condition, condition.null(), scale, join=Condition.joined)
+    guided = guide(of_one_network(denoise, condition, condition.null(), Condition.joined), scale)
     times = tuple(float(time) for time in scheduler.timesteps)
     schedule = Schedule(ScheduleConfig(kind="scaled_linear", beta_start=0.00085, beta_end=0.012))
     options = SamplingOptions(sampler=sampler, times=times)
@@ -120,7 +120,7 @@ def test_each_step_and_the_whole_sampler_with_guidance_equal_diffusers(flavour, 
 def test_the_way_back_gives_the_same_bits_and_diffusers_takes_it(flavour):
     theirs = their_unet(flavour)
     config, state = unet_from_diffusers(dict(theirs.config), theirs.state_dict(), EMPTY)
-    settings, weights = unet_to_diffusers(config, state, 8, linear=flavour == "2.1")
+    settings, weights = unet_to_diffusers(config, state, 8)
     expected = theirs.state_dict()
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
@@ -175,7 +175,7 @@ def test_what_is_not_theirs_is_refused_by_name(change, name):
     theirs = their_unet("1.5")
     config, state = unet_from_diffusers(dict(theirs.config), theirs.state_dict(), EMPTY)
     with pytest.raises(DataError, match=rf"network\.{name}, which Stable Diffusion has not"):
-        unet_to_diffusers(replace(config, **change), state, 8, linear=False)
+        unet_to_diffusers(replace(config, **change), state, 8)
 
 
 def test_tokens_of_another_length_than_the_empty_text_are_refused():
