@@ -8,12 +8,13 @@ defaults < preset < file < `--set key=value` < the command's own flags.
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -163,7 +164,27 @@ def convert(kind: type[OptionsT], values: Mapping[str, Any], where: str) -> Opti
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {str(error).replace('`', '').replace('$.', '')}") from None
+        told, _, place = str(error).replace("`", "").replace("$.", "").partition(" - at ")
+        choices = _choices(kind, re.findall(r"\w+", re.sub(r"\[.*?\]", "", place))) if "enum value" in told else []
+        hint = f"; choose from {', '.join(choices)}" if choices else ""
+        raise ConfigError(f"{where}: {told}{place and f' - at {place}'}{hint}") from None
+
+
+def _choices(annotation: Any, path: Sequence[str]) -> list[str]:
+    """The words that an option takes, found by its names from struct to struct."""
+    for name in path:
+        struct = _struct_in(annotation)
+        if struct is None or name not in _fields(struct):
+            return []
+        annotation = _fields(struct)[name]
+    return _words(annotation)
+
+
+def _words(annotation: Any) -> list[str]:
+    """The words of all Literals in a type."""
+    if get_origin(annotation) is Literal:
+        return list(map(str, get_args(annotation)))
+    return [word for inner in get_args(annotation) for word in _words(inner)]
 
 
 def plain(options: msgspec.Struct) -> dict[str, Any]:

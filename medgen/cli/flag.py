@@ -114,13 +114,13 @@ class Flag:
         if get_origin(kind) in (Union, UnionType):  # a word, or a list of numbers in its place
             kind = next(one for one in get_args(kind) if (get_origin(one) is tuple) == given.strip()[:1].isdigit())
         inner = get_args(kind)
-        if get_origin(kind) is Literal and given not in inner:
-            hint = did_you_mean(str(given), self.choices, f"choose from {', '.join(self.choices)}")
-            raise ConfigError(f"{self.name} {given}{hint}")
+        self._check_word(given, given, kind)
         if get_origin(kind) is not tuple:
             return given
         words = given if isinstance(given, list) else [word.strip() for word in given.split(",")]
         item = _bare(inner[0])
+        for word in words:
+            self._check_word(word, given, item)
         if item in (int, float):
             try:
                 words = [item(word) for word in words]
@@ -131,6 +131,13 @@ class Flag:
         if inner[-1] is not Ellipsis and len(words) != len(inner):
             raise UsageError(f"{self.name} {given}: expected {self.metavar}")
         return words
+
+    def _check_word(self, word: Any, given: Any, kind: Any) -> None:
+        """ConfigError for a word that is none of a Literal's choices; `given` is all that was typed."""
+        if get_origin(kind) is Literal and word not in get_args(kind):
+            choices = list(map(str, get_args(kind)))
+            hint = did_you_mean(str(word), choices, f"choose from {', '.join(choices)}")
+            raise ConfigError(f"{self.name} {given}{hint if word == given else f': {word}{hint}'}")
 
 
 def flags_of(kind: type[msgspec.Struct], above: str = "") -> dict[str, Flag]:

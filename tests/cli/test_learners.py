@@ -47,6 +47,8 @@ def test_a_printed_configuration_reads_back(
             ["--preset", "siamese", "--learner", "denoiser", "--set", "hint=sum"],
             "'hint' is an option of learner siamese",
         ),
+        (["--set", "objective=epsilon"], "Invalid enum value 'epsilon' - at objective; choose from eps, x0, v, flow"),
+        (["--set", "network.attention=['none','none','some']"], "- at network.attention[2]; choose from none, "),
         (["--learner", "denoizer"], "--learner denoizer; did you mean 'denoiser'"),
         (["--learner", "normalizer", "--set", "condition_dropuot=0.1"], "unknown key 'condition_dropuot'"),
     ],

@@ -291,4 +291,7 @@ def test_a_kind_refuses_what_only_another_has(medgen: Run, tmp_path: Path) -> No
     assert "--slices does not apply here" in last_line(result)
     result = medgen("phantom", "dental", "-o", tmp_path / "x", "--lesions", "cariess")
     assert result.returncode == 78
-    assert "lesions" in last_line(result)
+    assert "--lesions cariess; did you mean 'caries'?" in last_line(result)
+    result = medgen("phantom", "dental", "-o", tmp_path / "x", "--lesions", "caries,polyp")
+    assert result.returncode == 78
+    assert "--lesions caries,polyp: polyp; choose from caries, periapical, bone-loss, fracture" in last_line(result)
