@@ -25,6 +25,7 @@ _TAKERS = {
     "denoiser": "'medgen generate'",
     "interpolator": "'medgen interpolate'",
     "normalizer": "'medgen normalize'",
+    "selector": "'medgen select'",
 }
 
 

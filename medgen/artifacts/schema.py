@@ -11,6 +11,7 @@
 | map        | (D, 4, H, W) | float32 anomaly maps, named by `MAP_CHANNELS`                        |
 | score      | (D,)         | float32, how anomalous the slice is as a whole                       |
 | spread     | (D, C, H, W) | float16, standard deviation over the samples that image is the mean of |
+| quality    | (D,)         | float32, the rating from 1 to 5 that a selector expects for the case |
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ SET_SCHEMA = "medgen.set/2"
 READABLE_SCHEMAS = ("medgen.set/1", SET_SCHEMA)
 ARRAY_RANK = {
     "image": 4, "latent": 4, "mask": 4, "vector": 2, "label": 1, "normalized": 4, "map": 4, "score": 1,
-    "spread": 4,
+    "spread": 4, "quality": 1,
 }  # fmt: skip
 MAP_CHANNELS = ("pixel", "gradient", "laplacian", "total")
 TEXT_NAMES = ("text", "modality")

@@ -40,6 +40,8 @@ COMMANDS = {
     "export": "Write a set as DICOM, NIfTI or PNG files, or for nnU-Net; an adapter for peft.",
     "preview": "Draw a labelled contact sheet of a set.",
     "rate": "Let experts rate images in the browser.",
+    "train-selector": "Learn from ratings how good an image is.",
+    "select": "Keep the best images of a set, as a selector scores them.",
     "info": "Tell what a set or model holds and where it came from.",
     "check": "Verify that sets and models are whole and undamaged.",
     "merge": "Join shards or sets into one.",

@@ -14,7 +14,7 @@ from medgen.errors import DataError, UsageError
 from medgen.feedback.queue import Item, make_queue
 from medgen.feedback.rate_options import RateOptions
 from medgen.imaging.cases.options import WINDOWS
-from medgen.imaging.labels.ratings import REAL, SET_DIGITS, Key, Rating, RatingsFile
+from medgen.imaging.labels.ratings import REAL, Key, Rating, RatingsFile, set_name
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class RatedSet:
     @property
     def key(self) -> str:
         """The set's name in ratings."""
-        return self.stored.tail.digest[:SET_DIGITS]
+        return set_name(self.stored.tail.digest)
 
     def facts(self, index: int, *, told: bool) -> dict[str, Any]:
         """How to draw a case and, if `told`, its requested condition; nothing that reveals who or what it is."""

@@ -23,6 +23,10 @@ Range = tuple[float, float]
 StoredType = Literal["int16", "uint8", "uint16", "float32"]
 
 
+TRUST_FLOOR = 0.2
+"""Held-out correlation below which a selector says nothing."""
+
+
 class Facts(msgspec.Struct, frozen=True):
     """Base: unknown keys are allowed, so that a later version can add facts that older commands need not know."""
 
@@ -113,6 +117,50 @@ def type_for(intensity: Intensity) -> StoredType:
     types: tuple[StoredType, ...] = ("uint8", "int16", "uint16")
     fits = (name for name in types if np.iinfo(name).min <= low and high <= np.iinfo(name).max)
     return next(fits, "float32")
+
+
+class Trust(Facts, frozen=True):
+    """How well a selector's scores follow ratings of cases that it had not seen: a 95 % interval of the correlation.
+
+    Spearman's with the raters' mean if it learned from ratings; from comparisons, the share that it orders rightly
+    less the share that it orders wrongly (Goodman and Kruskal's gamma). None where it is not defined.
+    """
+
+    answers: int
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def says(self) -> bool:
+        """Whether the correlation is above TRUST_FLOOR, and surely above 0."""
+        return self.value is not None and self.value >= TRUST_FLOOR and (self.low or 0.0) > 0.0
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"no correlation from {self.answers} answers"
+        return f"correlation {self.value:.2f} ({self.low:.2f} to {self.high:.2f}) from {self.answers} answers"
+
+
+class SelectorFacts(Facts, frozen=True, kw_only=True):
+    """Facts of kind "selector": the images it judges, by which features, and what its scores are worth."""
+
+    shape: tuple[int, int, int]  # (C, H, W) of the images
+    intensity: Intensity
+    aspects: tuple[str, ...]  # in the order of its scores
+    combined: tuple[str, ...]  # those whose mean is the score
+    trust: dict[str, Trust]  # by aspect
+    overall: Trust  # of the score
+    parts: tuple[str, ...] = ()  # of the request that it looks at: vector, mask, text, modality
+    vector_fields: tuple[str, ...] = ()
+    mask_names: tuple[str, ...] = ()
+    features: str = ""  # digest of the built-in features, if it judges by these
+    vae_digest: str = ""  # else of the VAE
+
+    @property
+    def says(self) -> bool:
+        """Whether the score follows ratings of cases that it had not seen."""
+        return self.overall.says
 
 
 def check_intensity(images: SetHeader, facts: VAEFacts | NormalizerFacts) -> Intensity:

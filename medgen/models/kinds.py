@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from medgen.config import Options
-from medgen.models.facts import DenoiserFacts, Facts, InterpolatorFacts, NormalizerFacts, VAEFacts
+from medgen.models.facts import DenoiserFacts, Facts, InterpolatorFacts, NormalizerFacts, SelectorFacts, VAEFacts
 from medgen.nets.options import UNetConfig, VAEConfig
+from medgen.nets.scorer import Scorer, ScorerConfig
 from medgen.nets.unet import UNet
 from medgen.nets.vae import VAE
 
@@ -28,5 +29,6 @@ KINDS = {
     "denoiser": Kind(UNet, UNetConfig, DenoiserFacts),
     "interpolator": Kind(UNet, UNetConfig, InterpolatorFacts),
     "normalizer": Kind(UNet, UNetConfig, NormalizerFacts),
+    "selector": Kind(Scorer, ScorerConfig, SelectorFacts),
 }
 """Every kind, by its name in the file."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import fcntl
+import hashlib
 import io
 import os
 from collections.abc import Iterator
@@ -36,6 +37,11 @@ REAL = "real"
 
 Key = tuple[str, str, str, str, str]
 """All columns but the value."""
+
+
+def set_name(digest: str) -> str:
+    """What a set with this content digest is called in ratings."""
+    return digest[:SET_DIGITS]
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,11 @@ class Ratings:
     """Ratings replaced by a later one of the same rater."""
     half_line: bool
     """Whether the last line is cut short, as after a crash; it is not read."""
+
+    def digest(self) -> str:
+        """Of the ratings that count, in any order and whatever the file is called."""
+        rows = sorted((*key, f"{value:g}") for key, value in self.values.items())
+        return hashlib.sha256("\n".join("\r".join(row) for row in rows).encode()).hexdigest()[:16]
 
 
 def read_ratings(path: Path) -> Ratings:

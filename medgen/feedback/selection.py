@@ -1,0 +1,133 @@
+"""`select`: scores of a set's cases, and which of them stay."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import msgspec
+import numpy as np
+
+from medgen.artifacts.provenance import Provenance
+from medgen.artifacts.schema import TEXT_NAMES, Case, SetHeader
+from medgen.artifacts.sharding import shard_of
+from medgen.artifacts.stored import StoredSet
+from medgen.config import did_you_mean
+from medgen.errors import DataError, UsageError
+from medgen.feedback.selector.describing import describe_case
+from medgen.models.selector import Selector
+from medgen.reporting import Advance, unseen
+
+DIGITS = 4
+"""Decimals of stored scores: what is beyond them differs between processors."""
+NOTE = "quality"
+Refused = Callable[[Case, DataError], None]
+Rank = Callable[[Sequence[float], Sequence[str]], set[int]]
+"""From the scores and kinds of all cases to the numbers of those that stay."""
+
+
+@dataclass
+class Judge:
+    """Scores the cases of one set by a selector, and tells which of them stay."""
+
+    selector: Selector
+    header: SetHeader
+    name: str
+    """What the set is called in messages."""
+    aspect: str
+    """By which it scores; empty: by all that the selector can tell."""
+    refused: Refused
+    """Is told which case cannot be judged, and why."""
+    advance: Advance = unseen
+    scores: list[float] = field(default_factory=list)
+    """Of the cases judged so far."""
+
+    def __post_init__(self) -> None:
+        self.selector.known(self.aspect)
+        if shard := shard_of(self.header):
+            told = f"is shard {shard[0]}/{shard[1]} of a set; merge the shards, and select from the whole"
+            raise DataError(f"{self.name}: {told}")
+
+    def least(self, cases: Iterable[Case], score: float) -> Iterator[Case]:
+        """The cases that score so much at least, one by one, with their score."""
+        return (case for case in self.judged(cases) if self.scores[-1] >= score)
+
+    def ranked(self, stored: StoredSet, rank: Rank, field: str = "") -> Iterator[Case]:
+        """The cases that `rank` chooses by the scores of all, and by their kinds in a field; in the set's order."""
+        ids, kinds = [], []
+        for case in self.judged(stored):
+            ids.append(case.id)
+            kinds.append(kind_of(case, field, self.header) if field else "")
+        chosen = {ids[number]: self.scores[number] for number in rank(self.scores, kinds)}
+        for number, row in enumerate(stored.cases):
+            if row.id in chosen:
+                yield with_quality(stored.case(number), chosen[row.id])
+
+    def judged(self, cases: Iterable[Case]) -> Iterator[Case]:
+        """The cases with their score; those that cannot be judged are refused."""
+        for case in cases:
+            try:
+                score = self.score(case)
+            except DataError as error:
+                self.refused(case, error)
+                continue
+            self.scores.append(score)
+            self.advance(len(case))
+            yield with_quality(case, score)
+
+    def score(self, case: Case) -> float:
+        """The rating to expect for a case, from 1 to 5."""
+        intensity = self.selector.check(self.header, case.arrays, self.name)
+        features = describe_case(case, intensity, self.selector.facts.parts, self.selector.describe)
+        scores = self.selector.judged(*(one[None] for one in features))
+        return round(float(self.selector.combined(scores, self.aspect)[0]), DIGITS)
+
+
+def with_quality(case: Case, score: float) -> Case:
+    """The case with its score."""
+    return replace(case, arrays={**case.arrays, "quality": np.full(len(case), score, np.float32)})
+
+
+def best(scores: Sequence[float], count: int) -> set[int]:
+    """The numbers of the `count` highest scores; of equal ones, the first."""
+    order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
+    return set(order[:count].tolist())
+
+
+def best_share(share: float) -> Rank:
+    """Choose the highest scores, a share of all, rounded, and one at least."""
+    return lambda scores, kinds: best(scores, max(int(share * len(scores) + 0.5), 1))
+
+
+def best_of_each(count: int) -> Rank:
+    """Choose the `count` highest scores of each kind."""
+
+    def rank(scores: Sequence[float], kinds: Sequence[str]) -> set[int]:
+        members: defaultdict[str, list[int]] = defaultdict(list)
+        for number, kind in enumerate(kinds):
+            members[kind].append(number)
+        return {rows[one] for rows in members.values() for one in best([scores[row] for row in rows], count)}
+
+    return rank
+
+
+def kind_of(case: Case, field: str, header: SetHeader) -> str:
+    """The value of a field by which cases are told apart: modality, text, label, or a field of the vector."""
+    if field in TEXT_NAMES:
+        values = getattr(case, field)
+        return str(values[0]) if values else ""
+    if field == "label" and "label" in case.arrays:
+        return str(int(case["label"][0]))
+    if field in header.vector_fields:
+        return f"{case['vector'][0, header.vector_fields.index(field)]:g}"
+    known = [*TEXT_NAMES, *(["label"] if "label" in case.arrays else []), *header.vector_fields]
+    hint = did_you_mean(field, known, f"it has {', '.join(known)}")
+    raise UsageError(f"--per: the set has no '{field}'{hint}")
+
+
+def selected_header(judge: Judge, provenance: Provenance) -> SetHeader:
+    """The header of the selected set, with a note on whose scores it holds."""
+    told = f"the rating to expect by the selector {judge.selector.model.digest[:12]}"
+    told += f", {judge.aspect}" if judge.aspect else ""
+    return msgspec.structs.replace(judge.header, provenance=provenance, notes={**judge.header.notes, NOTE: told})

@@ -1,0 +1,1 @@
+"""The selector: learning from ratings how good an image is."""

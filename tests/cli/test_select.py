@@ -1,0 +1,133 @@
+"""`medgen train-selector` and `medgen select` as their users meet them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from medgen.artifacts.sets import open_set
+from medgen.artifacts.stream import StreamWriter
+from medgen.cli.app import run
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "feedback"))
+from rated import rate, write_samples
+
+Done = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str]) -> Done:
+    """Run a command line in this process, which need not load torch again: its exit status, and what it says."""
+
+    def command(*words: object) -> tuple[int, str]:
+        status = run([str(word) for word in words])
+        return status, capsys.readouterr().err
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def rated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a rated set samples.h5, ratings.csv, quality.npy, and the selector learned from 60 ratings."""
+    folder = tmp_path_factory.mktemp("rated")
+    quality = write_samples(folder / "samples.h5", 80)
+    np.save(folder / "quality.npy", quality)
+    rate(folder / "samples.h5", folder / "ratings.csv", quality, "anna", range(60))
+    words = ["train-selector", folder / "samples.h5", "--ratings", folder / "ratings.csv"]
+    assert run([str(word) for word in [*words, "-o", folder / "selector.safetensors"]]) == 0
+    return folder
+
+
+def quality_kept(folder: Path, path: Path) -> np.ndarray:
+    """The hidden quality of the cases of a selected set."""
+    with open_set(path, random_access=True) as stored:
+        return np.load(folder / "quality.npy")[[int(row.id.removeprefix("sample-")) for row in stored.cases]]
+
+
+def test_a_selector_keeps_the_better_half(here: Done, rated: Path, tmp_path: Path) -> None:
+    best = tmp_path / "best.h5"
+    words = ["select", rated / "samples.h5", "--selector", rated / "selector.safetensors"]
+    status, told = here(*words, "--keep", "0.5", "-o", best)
+    assert status == 0, told
+    kept, every = quality_kept(rated, best), np.load(rated / "quality.npy")
+    assert len(kept) == 40
+    assert kept.mean() > every.mean() + 0.5
+    with open_set(best, random_access=True) as stored:
+        scores = stored.column("quality")
+        assert spearmanr(scores, kept).statistic > 0.5
+        assert scores.min() >= 1
+        assert scores.max() <= 5
+    status, told = here(*words, "--min-score", scores.min(), "-o", tmp_path / "same.h5")
+    with open_set(best) as one, open_set(tmp_path / "same.h5") as other:
+        assert [case.id for case in one] == [case.id for case in other]
+
+
+def test_a_pipe_gives_the_bytes_of_a_file(
+    medgen: Callable[..., subprocess.CompletedProcess[bytes]], here: Done, rated: Path, tmp_path: Path
+) -> None:
+    words = ["--selector", rated / "selector.safetensors", "--keep", "0.3", "-o"]
+    assert here("select", rated / "samples.h5", *words, tmp_path / "file.h5")[0] == 0
+    with open_set(rated / "samples.h5") as stored, (tmp_path / "stream").open("wb") as file:
+        writer = StreamWriter(file, stored.header)
+        for case in stored:
+            writer.write(case)
+        writer.finish(stored.tail)
+    done = medgen("select", *words, tmp_path / "pipe.h5", input=(tmp_path / "stream").read_bytes())
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "pipe.h5").read_bytes() == (tmp_path / "file.h5").read_bytes()
+
+
+def test_a_set_of_another_size_is_refused(here: Done, rated: Path, tmp_path: Path) -> None:
+    write_samples(tmp_path / "large.h5", 3, side=64)
+    out = tmp_path / "out.h5"
+    status, told = here("select", tmp_path / "large.h5", "--selector", rated / "selector.safetensors", "-o", out)
+    assert status == 65
+    assert "64 x 64" in told
+    assert "32 x 32" in told
+    assert not out.exists()
+
+
+def test_permuted_ratings_say_nothing(here: Done, rated: Path, tmp_path: Path) -> None:
+    quality = np.random.default_rng(1).permutation(np.load(rated / "quality.npy"))
+    rate(rated / "samples.h5", tmp_path / "ratings.csv", quality, "anna", range(60))
+    model, report = tmp_path / "selector.safetensors", tmp_path / "report.json"
+    words = ["train-selector", rated / "samples.h5", "--ratings", tmp_path / "ratings.csv", "-o", model]
+    status, told = here(*words, "--report", report)
+    assert status == 0, told
+    assert "says nothing" in told
+    assert not json.loads(report.read_text())["overall"]["says"]
+    words = ["select", rated / "samples.h5", "--selector", model, "--keep", "0.5", "-o", tmp_path / "out.h5"]
+    status, told = here(*words)
+    assert status == 65
+    assert "says nothing" in told
+    assert here(*words, "--weak")[0] == 0
+
+
+def test_ratings_of_another_set_are_refused(here: Done, rated: Path, tmp_path: Path) -> None:
+    write_samples(tmp_path / "other.h5", 20, seed=5)
+    model = tmp_path / "selector.safetensors"
+    status, told = here("train-selector", tmp_path / "other.h5", "--ratings", rated / "ratings.csv", "-o", model)
+    assert status == 65
+    assert "no rating is about this set" in told
+    assert not model.exists()
+
+
+def test_odd_ratings_are_told(here: Done, rated: Path, tmp_path: Path) -> None:
+    rows = (rated / "ratings.csv").read_text().splitlines()[:13]
+    elsewhere = rows[1].replace(rows[1][:16], "0" * 16)
+    again = f"{rows[1].rpartition(',')[0]},{6 - int(rows[1][-1])}"
+    (tmp_path / "ratings.csv").write_text("\n".join([*rows, elsewhere, again, rows[2][:30]]))
+    model = tmp_path / "selector.safetensors"
+    words = ["train-selector", rated / "samples.h5", "--ratings", tmp_path / "ratings.csv", "-o", model]
+    status, told = here(*words)
+    assert status == 0, told
+    assert "1 ratings are about other sets" in told
+    assert "1 ratings were given again" in told
+    assert "cut short" in told
