@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,10 @@ from medgen.diffusion.options import SAMPLING
 from medgen.inference.generate_options import GenerateOptions
 
 CONDITIONS = "Conditions"
+
+
+def _report_part(told: str) -> Any:
+    return typer.Option(metavar="TEXT", help=told, rich_help_panel=CONDITIONS)
 
 
 @takes(GenerateOptions)
@@ -110,6 +114,47 @@ def command(
             rich_help_panel=CONDITIONS,
         ),
     ] = None,
+    findings: Annotated[str | None, _report_part("What the images should show, as in a report.")] = None,
+    impression: Annotated[str | None, _report_part("What it means.")] = None,
+    technique: Annotated[str | None, _report_part("How they are taken.")] = None,
+    history: Annotated[str | None, _report_part("What is known before.")] = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=TEXT", help="Any field of the template; repeatable.", rich_help_panel=CONDITIONS),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[FILE.toml:]NAME",
+            help="Make prompts of fields, or of the columns of --conditions; see presets --prompts.  "
+            "[default: report, caption]",
+            rich_help_panel=CONDITIONS,
+        ),
+    ] = None,
+    retrieve: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="SET",
+            help="Find the real training cases whose texts are nearest to the prompt (BM25).",
+            rich_help_panel=CONDITIONS,
+        ),
+    ] = None,
+    retrieve_use: Annotated[
+        str | None,
+        typer.Option(
+            metavar="terms|image",
+            help="They lend the prompt their terms, or the nearest its image as the start.  [default: terms]",
+            rich_help_panel=CONDITIONS,
+        ),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            help="Share of the schedule at which sampling starts from the image, above 0 to 1.  [default: 0.7]",
+            rich_help_panel=CONDITIONS,
+        ),
+    ] = None,
     negative_prompt: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="What guidance leads away from.", rich_help_panel=CONDITIONS),
@@ -129,6 +174,7 @@ def command(
       medgen generate model.safetensors --vae vae.safetensors --vector has_nodule=1,x=0.4 -n 8 | medgen preview -o s.png
       medgen generate model.safetensors --prompt "fundus of the left eye with drusen" -n 8 -o drusen.h5
       medgen generate stable-diffusion-2-1/ --prompt "a chest X-ray" -n 8 -o samples.h5
+      medgen generate model.safetensors --findings "Large heart." --impression "Heart failure." -o reports.h5
       medgen generate polyps.safetensors --like pairs.h5 --mask-augment -n 2000 -o more.h5
 
     """
@@ -138,6 +184,7 @@ def command(
     from medgen.config import plain
     from medgen.errors import UsageError
     from medgen.inference.conditions.asking import Asked
+    from medgen.inference.conditions.fields import asked_fields
     from medgen.inference.conditions.ranges import far_outside
     from medgen.inference.generate import Generator
     from medgen.models.adapters import open_adapters
@@ -170,10 +217,16 @@ def command(
         mask_augment=mask_augment,
         unconditional=unconditional,
         negative_vector=negative_vector,
+        fields=asked_fields(
+            template, field or [], history=history, technique=technique, findings=findings, impression=impression
+        ),
         prompt=prompt,
         prompts=prompts,
         modality=modality,
         negative_prompt=negative_prompt,
+        retrieve=retrieve,
+        retrieve_use=retrieve_use,
+        strength=strength,
     )
     networks = [network for network in (denoiser, decoder, weaker) if network is not None]
     with asked.requests(denoiser, options.seed, maker.console) as (requests, sets):
@@ -194,6 +247,8 @@ def command(
         indices = range(maker.part, requests.count, maker.parts)
         with maker.console.progress(len(indices), "samples") as advance:
             maker.write(generator.cases(indices, requests), generator.header(provenance, requests), inputs, advance)
+        if requests.retrieved:
+            maker.console.report.update(retrieved=requests.retrieved.report())
         if warps := requests.warps():
             maker.console.report.update(mask_warps=warps)
         if requests.masks and (same := len(requests.masks.unchanged)):

@@ -17,6 +17,7 @@ from medgen.diffusion.noise import NoiseStream
 from medgen.diffusion.options import Objective, ScheduleConfig
 from medgen.diffusion.sampling import sample
 from medgen.diffusion.schedules import Schedule
+from medgen.diffusion.times import first_time
 from medgen.errors import DataError
 from medgen.inference.conditions.requests import Requests
 from medgen.inference.generate_options import DEFAULT_GUIDANCE, GenerateOptions
@@ -73,7 +74,9 @@ class Generator:
             batch = indices[start : start + self.options.batch_size]
             asked = requests.arrays(batch)
             condition = requests.condition(batch, asked, self.denoiser.facts.mask_names)
-            images = self._stored(self.images(batch, condition, requests.unwanted(condition)))
+            lent = requests.retrieved.start(batch, self.denoiser, self.vae) if requests.retrieved else None
+            begin = None if lent is None or requests.retrieved is None else (lent, requests.retrieved.strength)
+            images = self._stored(self.images(batch, condition, requests.unwanted(condition), begin))
             arrays, texts = {"image": images} | asked, requests.told(batch)
             for row, index in enumerate(batch):
                 yield Case(
@@ -87,21 +90,32 @@ class Generator:
                 )
 
     def images(
-        self, indices: Sequence[int], condition: Condition = NOTHING, unwanted: Condition | None = None
+        self,
+        indices: Sequence[int],
+        condition: Condition = NOTHING,
+        unwanted: Condition | None = None,
+        begin: tuple[Tensor, float] | None = None,
     ) -> Tensor:
         """Samples of `indices`, as images (B, C, H, W) roughly in [-1, 1]; DataError for NaN.
 
-        Guidance leads to the `condition` of the batch, away from an `unwanted` one or, by default, from none.
+        Guidance leads to the `condition` of the batch, away from an `unwanted` one or, by default, from none. Sampling
+        begins with noise, or with what the network sees of images (B, c, h, w), noised to a share of the schedule.
         """
         options, facts = self.options, self.denoiser.facts
         schedule = Schedule(convert(ScheduleConfig, facts.schedule, "the model's schedule"))
         noise = NoiseStream(options.seed, indices, facts.shape, self.denoiser.device)
+        objective, x, start = objective_of(facts.objective), noise.initial(), None
+        if begin is not None:
+            start = begin[1] * first_time(schedule, objective)
+            times = torch.full((len(x),), start, dtype=torch.float64, device=x.device)
+            x = schedule.add_noise(begin[0], x, times)
         x0 = sample(
             self._guided(condition, unwanted, schedule),
-            noise.initial(),
+            x,
             schedule,
-            objective_of(facts.objective),
+            objective,
             options,
+            start=start,
             noise=noise.step,
             clip=(-1.0, 1.0) if facts.space == "image" else None,
         )

@@ -163,7 +163,7 @@ class SelectorFacts(Facts, frozen=True, kw_only=True):
         return self.overall.says
 
 
-def check_intensity(images: SetHeader, facts: VAEFacts | NormalizerFacts) -> Intensity:
+def check_intensity(images: SetHeader, facts: VAEFacts | DenoiserFacts | NormalizerFacts) -> Intensity:
     """The intensity of an image set; DataError if its window or unit is not that of the model's images."""
     ours, theirs = images.intensity, facts.intensity
     if ours is None:

@@ -6,11 +6,13 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from medgen.artifacts.provenance import Identified
 from medgen.artifacts.sets import open_set
 from medgen.errors import DataError, UsageError
 from medgen.imaging.masks.warping import WarpRange
+from medgen.inference.conditions.fields import AskedFields
 from medgen.inference.conditions.masks import (
     AskedMasks,
     Augmentation,
@@ -23,6 +25,7 @@ from medgen.inference.conditions.masks import (
     messages,
 )
 from medgen.inference.conditions.requests import Requests
+from medgen.inference.conditions.retrieval import DEFAULT_STRENGTH, Lent, Retrieval, Retrieved
 from medgen.inference.conditions.texts import (
     MODALITY,
     TEXT,
@@ -48,6 +51,10 @@ PLACE_FIELDS = ("x", "y", "size")
 """Fields of vectors that speak of places in the image."""
 
 
+OF_TEXTS = ("prompt", "prompts", "fields", "modality", "negative_prompt", "retrieve")
+"""Options that speak of texts."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """The command line's values as typed; None: not given."""
@@ -61,10 +68,14 @@ class Asked:
     mask_augment: bool = False
     unconditional: bool = False
     negative_vector: str | None = None
+    fields: AskedFields | None = None
     prompt: str | None = None
     prompts: Path | None = None
     modality: str | None = None
     negative_prompt: str | None = None
+    retrieve: Path | None = None
+    retrieve_use: str | None = None
+    strength: float | None = None
 
     @contextlib.contextmanager
     def requests(self, model: Denoiser, seed: int, reporter: Reporter) -> Iterator[tuple[Requests, list[Identified]]]:
@@ -84,13 +95,14 @@ class Asked:
                 vectors = parse_vector(self.vector, fields)[None]
             if self.mask is not None and wanted:
                 origins = masks_in_files(self.mask, wanted)
-            if reads and (self.prompt is not None or self.prompts is not None):
-                said = texts_in_lines(self.prompts) if self.prompts is not None else [self.prompt or ""]
+            if reads and self._said:
+                said = texts_in_lines(self.prompts) if self.prompts is not None else [self._one_prompt()]
                 texts = AskedTexts(reads, said, [self.modality or ""] * len(said))
             if self.conditions is not None:
                 origins = masks_in_csv(self.conditions, wanted) if wanted else ()
-                texts = texts_in_csv(self.conditions, reads) if reads else None
+                texts = texts_in_csv(self.conditions, reads, self.fields) if reads else None
                 others = [name for name, known in ((MASK_COLUMN, wanted), (TEXT, reads), (MODALITY, reads)) if known]
+                others += self.fields.template.fields if self.fields else ()
                 vectors = read_csv(self.conditions, fields, others)
             if self.like is not None:
                 stored = stack.enter_context(open_set(self.like, random_access=True))
@@ -112,10 +124,24 @@ class Asked:
             negative = None
             if self.negative_vector is not None:
                 negative = parse_vector(self.negative_vector, fields, "--negative-vector")
+            retrieved = None
             if texts:
                 texts = replace(texts, order=[int(one) % len(texts) for one in order], negative=self.negative_prompt)
+                if self.retrieve is not None:
+                    confirmed = stack.enter_context(open_set(self.retrieve, random_access=True))
+                    inputs.append(confirmed)
+                    retrieved = self._retrieved(Retrieval(confirmed, str(self.retrieve)), texts)
+                    texts = replace(texts, texts=retrieved.prompts)
                 texts.inspect(reporter)
-            yield Requests(len(order), vectors, masks, texts, negative), inputs
+            yield Requests(len(order), vectors, masks, texts, negative, retrieved), inputs
+
+    def _retrieved(self, retrieval: Retrieval, texts: AskedTexts) -> Retrieved:
+        """The cases found for each text that a sample has."""
+        used = set(texts.order)
+        hits = [retrieval.nearest(text) if row in used else () for row, text in enumerate(texts.texts)]
+        strength = DEFAULT_STRENGTH if self.strength is None else self.strength
+        use: Lent = "image" if self.retrieve_use == "image" else "terms"
+        return Retrieved(retrieval, texts.texts, hits, texts.order, use, strength)
 
     def _masks(
         self, origins: Sequence[MaskOrigin], wanted: ModelMasks, order: list[int], reporter: Reporter
@@ -141,9 +167,11 @@ class Asked:
         self._check_sources()
         missing = {
             "masks": [] if wanted else self._given("mask", "mask_augment"),
-            "texts": [] if reads else self._given("prompt", "prompts", "modality", "negative_prompt"),
+            "texts": []
+            if reads
+            else self._given("prompt", "prompts", "fields", "modality", "negative_prompt", "retrieve"),
         }
-        named = self._given("vector", "mask", "prompt", "prompts", "conditions", "like")
+        named = self._given("vector", "mask", "prompt", "prompts", "fields", "conditions", "like")
         if named and not fields and not wanted and not reads:
             raise UsageError(f"{path} was trained without conditions; leave out {named[0]}")
         missing["condition vectors" if wanted or reads else "conditions"] = (
@@ -162,7 +190,7 @@ class Asked:
                 f"{path} draws what a mask shows; give --mask, --like, or --conditions with a column mask "
                 "(--unconditional for images of no mask)"
             )
-        if reads and not self.unconditional and not table and self.prompt is None and self.prompts is None:
+        if reads and not self.unconditional and not table and not self._said:
             raise UsageError(
                 f"{path} draws what a text says; give --prompt TEXT, --prompts FILE, --like, or --conditions with a "
                 "column text (--unconditional for images of no text)"
@@ -176,22 +204,42 @@ class Asked:
 
     def _check_sources(self) -> None:
         """UsageError for options of which only one can be followed."""
-        parts = self._given("vector", "mask", "prompt", "prompts")
+        fields = self._given("fields")
+        said = self._given("prompt", "prompts") + ([] if self.conditions is not None else fields)
+        parts = self._given("vector", "mask") + said
         apart = self._given("conditions", "like", "unconditional")
-        if len(parts) + len(apart) > 1 and (apart or {"--prompt", "--prompts"} <= set(parts)):
-            named = [*parts, *apart] if apart else ["--prompt", "--prompts"]
+        if len(parts) + len(apart) > 1 and (apart or len(said) > 1):
+            named = [*parts, *apart] if apart else said
             raise UsageError(f"{' and '.join(named)} exclude each other; give one")
+        if self.retrieve is None:
+            for option in self._given("retrieve_use", "strength"):
+                raise UsageError(f"{option} needs --retrieve")
+        if self.retrieve_use not in (None, *get_args(Lent)):
+            raise UsageError(f"--retrieve-use {self.retrieve_use}: expected {' or '.join(get_args(Lent))}")
+        if self.strength is not None and not 0 < self.strength <= 1:
+            raise UsageError(f"--strength {self.strength:g}: must lie above 0 and not above 1")
+        if self.strength is not None and self.retrieve_use != "image":
+            raise UsageError("--strength is for images lent as the start; give --retrieve-use image")
         if self.like_split is not None and self.like is None:
             raise UsageError("--like-split needs --like")
         if self.unconditional:
-            for option in self._given("mask_augment", "modality", "negative_prompt"):
+            for option in self._given("mask_augment", "modality", "negative_prompt", "retrieve"):
                 raise UsageError(f"{option} and --unconditional exclude each other; give one")
         if self.modality is not None and self._given("conditions", "like"):
             raise UsageError("--modality goes with --prompt or --prompts; a table or set says its own")
 
     def _given(self, *names: str) -> list[str]:
         """Which of these options were given, as they are typed."""
-        return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) not in (None, False)]
+        given = [name for name in names if getattr(self, name) not in (None, False)]
+        return ["fields of a prompt" if name == "fields" else f"--{name.replace('_', '-')}" for name in given]
+
+    @property
+    def _said(self) -> bool:
+        """Whether options say what all samples should show, or each of them."""
+        return bool(self._given("prompt", "prompts")) or (self.fields is not None and self.conditions is None)
+
+    def _one_prompt(self) -> str:
+        return self.fields.prompt(self.modality) if self.fields else self.prompt or ""
 
 
 def mask_of(model: Denoiser) -> ModelMasks | None:

@@ -14,6 +14,7 @@ import torch
 from medgen.artifacts.label_maps import one_hot
 from medgen.artifacts.schema import Array
 from medgen.inference.conditions.masks import AskedMasks
+from medgen.inference.conditions.retrieval import Retrieved
 from medgen.inference.conditions.texts import AskedTexts
 from medgen.inference.conditions.vectors import Vectors
 from medgen.models.condition import condition_of
@@ -33,6 +34,8 @@ class Requests:
     """A prompt for each sample, and its modality."""
     negative: Vectors | None = None
     """(K,), the condition that guidance leads away from in place of the null condition."""
+    retrieved: Retrieved | None = None
+    """The confirmed cases that were found for each prompt, and what they lend."""
 
     def arrays(self, indices: Sequence[int]) -> dict[str, Array]:
         """The conditions of these samples as a set stores them: vector (B, K), mask (B, 1, H, W) uint8."""
@@ -86,6 +89,8 @@ class Requests:
             told |= self.texts.described()
         if self.negative is not None:
             told["negative"] = _told(fields, self.negative[None])
+        if self.retrieved is not None:
+            told["retrieved"] = self.retrieved.described()
         return told
 
 

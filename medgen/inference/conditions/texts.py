@@ -14,6 +14,7 @@ from torch import Tensor
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError, InputMissingError, UsageError
 from medgen.imaging.labels.rows import read_rows
+from medgen.inference.conditions.fields import AskedFields
 from medgen.inference.conditions.vectors import COLUMN_SYNONYMS
 from medgen.models.text.prompts import Prompts
 from medgen.reporting import Reporter
@@ -106,15 +107,18 @@ def texts_in_lines(place: Path) -> list[str]:
     return texts
 
 
-def texts_in_csv(file: Path, prompts: Prompts) -> AskedTexts:
-    """The columns `text` (or prompt) and `modality` of a CSV file; DataError without the first."""
+def texts_in_csv(file: Path, prompts: Prompts, fields: AskedFields | None = None) -> AskedTexts:
+    """The columns `text` (or prompt) and `modality` of a CSV file; DataError without the first, unless there are
+    `fields`, whose template makes the texts of other columns."""
     read = read_rows(file, COLUMN_SYNONYMS)
+    modalities = [row.get(MODALITY, "") for _, row in read.rows]
+    if fields:
+        return AskedTexts(prompts, [fields.of_row(file, number, row) for number, row in read.rows], modalities)
     if TEXT not in read.columns:
         raise DataError(f"{file}: has no column '{TEXT}', and the model draws what a prompt says; add one")
     for number, row in read.rows:
         if not row[TEXT]:
             raise DataError(f"{file}, row {number}: its {TEXT} is empty")
-    modalities = [row.get(MODALITY, "") for _, row in read.rows]
     return AskedTexts(prompts, [row[TEXT] for _, row in read.rows], modalities)
 
 

@@ -15,6 +15,7 @@ from medgen.artifacts.stored import CaseRow, StoredSet
 from medgen.errors import DataError
 from medgen.models.facts import Range
 from medgen.models.text.prompts import Prompts
+from medgen.prompts.variation import Variation
 from medgen.training.data.options import Balance
 from medgen.training.data.sampler import Sampler
 from medgen.training.data.step import Batch
@@ -44,7 +45,8 @@ class Slices:
 
     `x` is the network's input: the image in [-1, 1], or the latent shifted and scaled as the header says. Only the
     slices of the split that `among` (slices of the set,) marks are used. `masks` adds `mask` (B, M, H, W), with a
-    channel for each class but the background; `prompts` adds what it reads of the texts and modalities of the slices.
+    channel for each class but the background; `prompts` adds what it reads of the texts and modalities of the slices,
+    whose texts are varied by `variation` as their position in the training says.
     """
 
     def __init__(
@@ -57,10 +59,12 @@ class Slices:
         *,
         masks: bool = False,
         prompts: Prompts | None = None,
+        variation: Variation | None = None,
     ) -> None:
         self._stored = stored
         self._masks = masks
         self._prompts = prompts
+        self._variation = variation
         self._rows = rows_of(stored, split)
         samples = np.concatenate([np.arange(row.start, row.start + row.count) for row in self._rows])
         if among is not None:
@@ -83,10 +87,10 @@ class Slices:
 
     def at(self, positions: Sequence[int]) -> Batch:
         """The samples at these positions of the training."""
-        return self.read(self.sampler[positions])
+        return self.read(self.sampler[positions], positions)
 
-    def read(self, samples: Sequence[int] | npt.NDArray[np.int64]) -> Batch:
-        """Slices of the set by number."""
+    def read(self, samples: Sequence[int] | npt.NDArray[np.int64], positions: Sequence[int] | None = None) -> Batch:
+        """Slices of the set by number; `positions` are those of the training, for which texts are varied."""
         batch = {"x": torch.from_numpy(self._network_values(samples))}
         if self._vectors is not None:
             batch["vector"] = torch.from_numpy(self._vectors[samples])
@@ -94,7 +98,10 @@ class Slices:
             names = mask_names(self._stored.header)
             batch["mask"] = torch.from_numpy(one_hot(self._stored.read("mask", samples), names))
         if self._prompts is not None:
-            batch |= self._prompts.read(*(self._texts(name, samples) for name in TEXT_NAMES))
+            texts, modalities = (self._texts(name, samples) for name in TEXT_NAMES)
+            if self._variation is not None and positions is not None:
+                texts = [self._variation.at(text, place) for text, place in zip(texts, positions, strict=True)]
+            batch |= self._prompts.read(texts, modalities)
         return batch
 
     def told(self, positions: Sequence[int]) -> list[str]:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from medgen.artifacts.stored import StoredSet
-from medgen.errors import DataError
+from medgen.errors import ConfigError, DataError
 from medgen.models.facts import DenoiserFacts
 from medgen.models.text.prompts import Prompts, distinct
 from medgen.models.text.wordpiece import WordPieces, train_vocabulary
 from medgen.nets.options import UNetConfig
+from medgen.prompts.variation import Variation
 from medgen.training.data.slices import rows_of
 
 BLOCK = 1 << 14
@@ -19,19 +20,24 @@ BLOCK = 1 << 14
 
 
 def read_prompts(
-    stored: StoredSet, network: UNetConfig, old: DenoiserFacts | None, name: str
+    stored: StoredSet, network: UNetConfig, old: DenoiserFacts | None, name: str, variation: Variation | None = None
 ) -> tuple[tuple[str, ...], Prompts | None]:
     """The vocabulary of the set `name`, and what reads its texts; none if `network` reads no text.
 
-    The vocabulary and the modalities of an `old` model, whose training goes on, are kept; new modalities are added.
+    The vocabulary and the modalities of an `old` model, whose training goes on, are kept; new modalities are added. A
+    new vocabulary is that of the texts as `variation` shows them, so that it has the synonyms.
     """
     if network.text is None:
+        if variation is not None:
+            raise ConfigError("prompts: the network reads no texts to vary; give it a table network.text")
         return (), None
     if not stored.has("text") or not any(map(str.strip, training_texts(stored, "text"))):
         raise DataError(f"{name}: has no texts to learn from; preprocess it with a column 'text'")
     vocabulary = old.vocabulary if old else ()
     if not vocabulary:
-        vocabulary = train_vocabulary(training_texts(stored, "text"), network.text.vocabulary)
+        texts = training_texts(stored, "text")
+        shown = texts if variation is None else (variation.at(text, place) for place, text in enumerate(texts))
+        vocabulary = train_vocabulary(shown, network.text.vocabulary)
     modalities = training_texts(stored, "modality") if stored.has("modality") else iter(())
     known = distinct(modalities, old.modalities if old else ())
     return vocabulary, Prompts(WordPieces(vocabulary, network.text.length), known)

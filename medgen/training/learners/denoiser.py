@@ -21,6 +21,7 @@ from medgen.models.trained import FrozenVAE
 from medgen.nets.options import UNetConfig
 from medgen.nets.text.modality import with_new_modalities
 from medgen.nets.unet import UNet
+from medgen.prompts.variation import Variation
 from medgen.training.data.conditions import seen_condition
 from medgen.training.data.slices import common_spacing, spacing_range, stored_type, vector_range
 from medgen.training.data.step import Batch, Step, seeded
@@ -93,7 +94,8 @@ def train(training: Training, options: DenoiserOptions) -> None:
     if options.lora:
         options = as_base(options, init)
     old = DenoiserFacts.read(init.facts, str(init.path)) if init else None
-    vocabulary, prompts = read_prompts(training.stored, options.network, old, training.run.source)
+    variation = Variation(options.prompts, options.seed) if options.prompts else None
+    vocabulary, prompts = read_prompts(training.stored, options.network, old, training.run.source, variation)
     check_fed(options.network, ("vector", *(TEXT_PARTS if prompts else ())), "denoiser")
     network = fitted_to_vectors(options.network, header.vector_fields)
     network = fitted_to_texts(network, len(vocabulary), prompts)
@@ -124,7 +126,7 @@ def train(training: Training, options: DenoiserOptions) -> None:
     elif init:
         init = dataclasses.replace(init, weights=with_new_modalities(init.weights, network.modalities))
         init.fill(learner.model)
-    sources = training.slices(options, prompts=prompts)
+    sources = training.slices(options, prompts=prompts, variation=variation)
     fitted = training.fit(learner, options, sources, [init] if init else [])
     facts = with_guidance(facts, fitted.loop, learner, options)
     if options.lora and init:

@@ -10,6 +10,7 @@ from medgen.config import option
 from medgen.diffusion.options import Objective, ScheduleConfig, check
 from medgen.errors import ConfigError
 from medgen.nets.options import Hint, LoraConfig, UNetConfig
+from medgen.prompts.variation import PromptVariation
 from medgen.training.data.options import Balance, VolumeOptions
 from medgen.training.learners.normalizer_options import NormalizerLosses
 from medgen.training.learners.siamese_options import SiameseLosses
@@ -59,6 +60,8 @@ class DenoiserOptions(SliceDiffusionOptions, frozen=True, tag="denoiser"):
     """Train an adapter of --init, not the network itself; none = train the network."""
     vae: Annotated[str, THROUGH] | None = None
     """Of the pictures of `loop.sample_every`; the training does not use it."""
+    prompts: PromptVariation | None = None
+    """Vary the texts in training; none = show each as it is."""
     condition_dropout: Annotated[float, DROPOUT] = 0.3
     search_guidance: Annotated[bool, SEARCH] = True
 

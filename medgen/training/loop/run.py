@@ -28,6 +28,7 @@ from medgen.models.text.prompts import Prompts
 from medgen.models.trained import FrozenVAE
 from medgen.nets.compute import machine
 from medgen.nets.options import Precision
+from medgen.prompts.variation import Variation
 from medgen.reporting import Reporter, Silent
 from medgen.training.data.slices import BatchSource, Slices, has_split
 from medgen.training.loop.continuation import Wish, continuation
@@ -80,13 +81,24 @@ class Training:
     device: torch.device
     reporter: Reporter
 
-    def slices(self, options: OfSlices, *, masks: bool = False, prompts: Prompts | None = None) -> BatchSources[Slices]:
-        """The set's single slices: those of its training split, and of its validation split if it has one."""
+    def slices(
+        self,
+        options: OfSlices,
+        *,
+        masks: bool = False,
+        prompts: Prompts | None = None,
+        variation: Variation | None = None,
+    ) -> BatchSources[Slices]:
+        """The set's single slices: those of its training split, and of its validation split if it has one.
 
-        def of(split: str) -> Slices:
-            return Slices(self.stored, split, options.seed, options.balance, masks=masks, prompts=prompts)
+        `prompts` reads their texts, which `variation` varies in training.
+        """
 
-        return BatchSources(of("train"), of("val") if self.validated() else None)
+        def of(split: str, variation: Variation | None) -> Slices:
+            stored, seed, balance = self.stored, options.seed, options.balance
+            return Slices(stored, split, seed, balance, masks=masks, prompts=prompts, variation=variation)
+
+        return BatchSources(of("train", variation), of("val", None) if self.validated() else None)
 
     def validated(self) -> bool:
         """Whether there is a split to validate on; a warning if not."""

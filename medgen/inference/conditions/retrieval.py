@@ -1,0 +1,169 @@
+"""The confirmed cases that are nearest to a prompt, which lend it their terms, or their image as the start of sampling.
+
+A case is confirmed if its images are real and it may be trained on: what is held out for tests is never shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from medgen.artifacts.stored import StoredSet
+from medgen.errors import DataError
+from medgen.models.facts import check_intensity
+from medgen.models.trained import Denoiser, FrozenVAE
+from medgen.prompts.bm25 import BM25, words_of
+
+NEAREST = 3
+"""Cases that lend their terms."""
+DEFAULT_STRENGTH = 0.7
+AGREED = 2
+"""Of these cases, those that must share a part of their texts before it is lent."""
+
+_BETWEEN = re.compile(r"[.;,]\s+|\s*\n\s*")
+
+
+Lent = Literal["terms", "image"]
+"""What the cases found lend: parts of their texts to the prompt, or the image of the nearest to the noise."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A slice that was found: its number in the set, its case, its score by BM25 and its text."""
+
+    slice: int
+    case: str
+    score: float
+    text: str
+
+
+class Retrieval:
+    """The texts of a set's confirmed cases, by their words; images stay in the file."""
+
+    def __init__(self, stored: StoredSet, name: str) -> None:
+        self._stored = stored
+        self._name = name
+        if not stored.has("text"):
+            raise DataError(f"{name}: has no texts to find cases by; preprocess it from a table with a column 'text'")
+        texts = stored.texts("text")
+        self._slices: list[int] = []
+        self._cases: list[str] = []
+        for row in stored.cases:
+            if row.split == "train" and not row.synthetic:
+                told = [index for index in range(row.start, row.start + row.count) if texts[index]]
+                self._slices += told
+                self._cases += [row.id] * len(told)
+        if not self._slices:
+            raise DataError(f"{name}: has no real case with a text in split 'train', which alone is searched")
+        self._texts = [texts[index] for index in self._slices]
+        self._index = BM25(self._texts)
+
+    def nearest(self, prompt: str, count: int = NEAREST) -> tuple[Hit, ...]:
+        """The slices nearest to a prompt, one of each case. DataError if no text shares a word with it."""
+        hits: dict[str, Hit] = {}
+        asked, found = count, 0
+        while len(hits) < count and found < len(self._index):  # slices of one case share a text
+            hits, ranked = {}, self._index.nearest(prompt, asked)
+            for number, score in ranked:
+                case = self._cases[number]
+                hits.setdefault(case, Hit(self._slices[number], case, score, self._texts[number]))
+            asked, found = 4 * asked, len(self._index) if len(ranked) < asked else asked
+        if not hits:
+            raise DataError(f"{self._name}: no case of split 'train' shares a word with the prompt '{prompt}'")
+        return tuple(hits.values())[:count]
+
+    def start(self, hits: Sequence[Hit], model: Denoiser, vae: FrozenVAE | None) -> Tensor:
+        """The slices found as the network sees them, (B, c, h, w). DataError for a set that does not fit the model."""
+        numbers = [hit.slice for hit in hits]
+        header, facts = self._stored.header, model.facts
+        if header.kind == "latent":
+            if vae is None:
+                raise DataError(f"{self._name}: holds latents, and the model works on images; give the set of images")
+            vae.check_made(header, self._name)
+            seen = torch.from_numpy(header.latent_space.seen(self._stored.read("latent", numbers).astype(np.float32)))
+        else:
+            images = torch.from_numpy(check_intensity(header, facts).normalized(self._stored.read("image", numbers)))
+            seen = images if vae is None else vae.latents(images)
+        if tuple(seen.shape[1:]) != tuple(facts.shape):
+            theirs, ours = (" x ".join(map(str, shape)) for shape in (seen.shape[1:], facts.shape))
+            raise DataError(f"{self._name}: its slices are {theirs} where the model makes {ours}; preprocess it alike")
+        return seen.to(model.device)
+
+
+def with_terms(prompt: str, hits: Sequence[Hit]) -> str:
+    """The prompt, and the parts of texts that most of the cases found share; of the nearest, where they share none.
+
+    Parts are lent whole: single words of "no effusion" would say the opposite. What the prompt says is not repeated.
+    """
+    parts = [{_plain(part): part for part in _parts(hit.text)} for hit in hits]
+    counts = Counter(part for each in parts for part in each)
+    shared = {part for part, count in counts.items() if count >= AGREED}
+    known = f" {_plain(prompt)} "
+    lent = {key: part for each in (parts if shared else parts[:1]) for key, part in each.items() if key}
+    chosen = [part for key, part in lent.items() if (key in shared or not shared) and f" {key} " not in known]
+    return "; ".join((prompt, *chosen))
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip(" .;,") for part in _BETWEEN.split(text)]
+
+
+def _plain(text: str) -> str:
+    return " ".join(words_of(text))
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """What was found for each prompt as it was asked, and how it is used."""
+
+    retrieval: Retrieval
+    asked: Sequence[str]
+    hits: Sequence[tuple[Hit, ...]]
+    """For each prompt."""
+    order: Sequence[int]
+    """The prompt of each sample."""
+    use: Lent
+    strength: float
+    """The share of the schedule at which sampling starts from an image: 1 = from noise alone."""
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts, with the terms lent to them."""
+        if self.use == "image":
+            return list(self.asked)
+        return [with_terms(text, hits) for text, hits in zip(self.asked, self.hits, strict=True)]
+
+    def start(self, indices: Sequence[int], model: Denoiser, vae: FrozenVAE | None) -> Tensor | None:
+        """The images that these samples start from, as the network sees them (B, c, h, w); None if none are lent."""
+        if self.use != "image":
+            return None
+        return self.retrieval.start([self.hits[self.order[index]][0] for index in indices], model, vae)
+
+    def described(self) -> dict[str, Any]:
+        """For the provenance: what was found, in full where all samples share a prompt, else its digest."""
+        used = sorted(set(self.order))
+        found = [_told(self.hits[row]) for row in used]
+        told = found[0] if len(used) == 1 else hashlib.sha256(msgspec.json.encode(found)).hexdigest()[:16]
+        return {"use": self.use, "cases": told} | ({"strength": self.strength} if self.use == "image" else {})
+
+    def report(self) -> list[dict[str, Any]]:
+        """For the report: each prompt as it was asked, as it became, and the cases found for it."""
+        shown = self.prompts
+        return [
+            {"asked": self.asked[row], "prompt": shown[row], "cases": _told(self.hits[row])}
+            for row in sorted(set(self.order))
+        ]
+
+
+def _told(hits: Sequence[Hit]) -> list[dict[str, Any]]:
+    """Cases by id, the slice counted in the set, and the score."""
+    return [{"case": hit.case, "slice": hit.slice, "score": round(hit.score, 6)} for hit in hits]
