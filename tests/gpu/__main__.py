@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from . import interpolation, nodules, presets
+from . import interpolation, nodules, pairs, presets
 from .page import Page
 from .work import FULL, TINY, Size
 
@@ -50,6 +50,7 @@ PARTS: dict[str, tuple[str, str, Measure]] = {
     "4": ("presets", "Trainings of every full preset", presets.measure),
     "5": ("interpolation", "Fifty slices to three hundred", interpolation.measure),
     "6": ("nodules", "lidc-nodule, trained for some minutes", nodules.measure),
+    "7": ("pairs", "siamese, on pairs of images and masks", pairs.measure),
 }
 
 

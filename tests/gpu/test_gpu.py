@@ -48,5 +48,6 @@ def test_each_part_writes_its_page(part: str, tmp_path: Path) -> None:
         "presets": "dental-normalizer",
         "interpolation": "| 2 |",
         "nodules": '"conditioning"',
+        "pairs": "| 8 samples",
     }
     assert words[name] in text
