@@ -13,9 +13,11 @@ from torch.nn import functional as F
 from medgen.models.condition import condition_of
 from medgen.models.facts import DenoiserFacts
 from medgen.nets.compute import autocast
+from medgen.nets.condition import Condition
+from medgen.nets.options import UNetConfig
 from medgen.nets.perception.features import FixedFeatures
 from medgen.nets.perception.kernel import joint_distance
-from medgen.training.data.step import Batch, mix
+from medgen.training.data.step import mix
 from medgen.training.learners.diffusion_options import DenoiserOptions, SiameseOptions
 from medgen.training.learners.guided import GuidedLearner
 from medgen.training.loop.loop import Loop
@@ -90,7 +92,7 @@ def search(loop: Loop, learner: GuidedLearner) -> Found | None:
         for first in range(0, count, size):
             numbers = range(first, min(first + size, count))
             batch = loop.on_device(loop.validation.at(numbers))
-            conditions = described(batch)
+            conditions = described(condition_of(batch), learner.network.config)
             if conditions is None:
                 return None
             asked.append(conditions.cpu())
@@ -105,16 +107,23 @@ def search(loop: Loop, learner: GuidedLearner) -> Found | None:
     return Found(min(distances, key=lambda scale: distances[scale]), distances, count)
 
 
-def described(batch: Batch) -> Tensor | None:
-    """The conditions of a batch as rows of numbers (B, K); None if it has none."""
-    condition = condition_of(batch)
+def described(condition: Condition, network: UNetConfig) -> Tensor | None:
+    """The conditions of a batch as rows of numbers (B, K) of one width for all batches; None if it has none.
+
+    Texts count by how often each piece of a word occurs, masks by how much of each cell of a grid they cover.
+    """
     parts = []
     if condition.vector is not None:
         parts.append(condition.vector.float())
     if condition.mask is not None:
         parts.append(F.adaptive_avg_pool2d(condition.mask.float(), CELLS).flatten(1))
-    if condition.tokens is not None:
-        parts.append(condition.tokens.float().mean(1))
+    if condition.words is not None and network.text is not None:
+        counts = F.one_hot(condition.words, network.text.vocabulary).sum(1)
+        parts.append(counts[:, 1:].float())  # 0 is padding
+    elif condition.tokens is not None:
+        parts.append(condition.tokens.float().mean(1) if condition.pooled is None else condition.pooled.float())
+    if condition.modality is not None:
+        parts.append(F.one_hot(condition.modality, network.modalities + 1).float())
     return torch.cat(parts, dim=1) if parts else None
 
 

@@ -18,13 +18,14 @@ from medgen.diffusion.options import Objective, ScheduleConfig
 from medgen.diffusion.schedules import Schedule
 from medgen.models.facts import DenoiserFacts
 from medgen.nets.condition import Condition
+from medgen.nets.options import TextConfig, UNetConfig
 from medgen.nets.unet import UNet
 from medgen.reporting import Silent
 from medgen.training.data.step import Batch, Step
 from medgen.training.learners import guidance_search
 from medgen.training.learners.diffusion import train_diffusion
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
-from medgen.training.learners.guidance_search import affordable, search
+from medgen.training.learners.guidance_search import affordable, described, search
 from medgen.training.learners.guided import GuidedLearner
 from medgen.training.loop.learner import Parts
 from medgen.training.loop.loop import Loop
@@ -42,7 +43,7 @@ class Timid(nn.Module):
 
     def __init__(self, shown: float) -> None:
         super().__init__()
-        self.shown, self.calls = shown, 0
+        self.shown, self.calls, self.config = shown, 0, UNetConfig()
 
     def prepared(self, condition: Condition) -> Condition:
         return condition
@@ -115,6 +116,18 @@ def test_the_search_calls_the_network_no_more_than_its_share_of_the_training_all
     toy.timid.calls = 0
     assert search(loop(900), toy) is None
     assert toy.timid.calls == 0
+
+
+def test_texts_count_by_their_pieces_whatever_their_order_and_padding() -> None:
+    network = UNetConfig(context_width=64, text=TextConfig(vocabulary=64), modalities=2)
+    one = Condition(words=torch.tensor([[1, 5, 9, 2, 0, 0]]), modality=torch.tensor([1]))
+    same = Condition(words=torch.tensor([[1, 9, 5, 2]]), modality=torch.tensor([1]))
+    other = Condition(words=torch.tensor([[1, 9, 9, 2]]), modality=torch.tensor([1]))
+    elsewhere = Condition(words=one.words, modality=torch.tensor([2]))
+    rows = [described(condition, network) for condition in (one, same, other, elsewhere)]
+    assert torch.equal(rows[0], rows[1])  # type: ignore[arg-type]
+    assert len({tuple(row[0].tolist()) for row in rows if row is not None}) == 3
+    assert described(Condition(), network) is None
 
 
 def test_training_stores_the_scale_and_the_ranges_and_the_same_bytes_each_time(
