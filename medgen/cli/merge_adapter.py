@@ -34,10 +34,12 @@ def command(
     from medgen.artifacts.outputs.whole import check_output
     from medgen.artifacts.provenance import Identified, derive
     from medgen.models.adapters import adapted_facts, adapted_weights, open_adapters
+    from medgen.models.opening import open_network
 
     check_output(output, force=force)
     console = console_of(context)
-    base, opened = open_model(model), open_adapters(adapters, console)
+    base = open_network(model, "denoiser") if model.is_dir() else open_model(model)
+    opened = open_adapters(adapters, console)
     weights = adapted_weights(base, opened)
     inputs: list[Identified] = [base, *opened]
     save_model(

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from medgen.artifacts.schema import as_bytes
 from medgen.artifacts.tensors.foreign import read_weights
-from medgen.errors import DataError, InputMissingError, StorageError
+from medgen.errors import DataError, InputMissingError
+from medgen.models.diffusers.files import read_json
 from medgen.nets.lora.low_rank import Change
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -44,12 +45,13 @@ def read_peft_folder(path: Path) -> PeftAdapter:
 
     Raises InputMissingError if a file is missing, and DataError for what is more than low-rank changes of layers.
     """
-    config = _read_config(path / CONFIG)
+    for name in (CONFIG, WEIGHTS):
+        if not (path / name).exists():
+            raise InputMissingError(f"{path / name}: no such file; an adapter's folder holds {CONFIG} and {WEIGHTS}")
+    config = read_json(path / CONFIG)
     for key, wanted in PLAIN.items():
         if (given := config.get(key, wanted)) != wanted and given:
             raise DataError(f"{path / CONFIG}: {key} = {given} is not supported; train the adapter without it")
-    if not (path / WEIGHTS).exists():
-        raise InputMissingError(f"{path / WEIGHTS}: no such file; peft saves adapters under this name")
     weights = {name.removeprefix(PREFIX): tensor for name, tensor in read_weights(path / WEIGHTS).items()}
     names = sorted(name.removesuffix(DOWN) for name in weights if name.endswith(DOWN))
     if strange := {*weights} ^ {name + end for name in names for end in (DOWN, UP)}:
@@ -97,17 +99,3 @@ def _scale(config: Mapping[str, Any], name: str, rank: int, path: Path) -> float
     if not isinstance(alpha, int | float) or not math.isfinite(alpha):
         raise DataError(f"{path / CONFIG}: lora_alpha = {alpha} is no number; save the adapter again")
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputMissingError(f"{file}: no such file; an adapter's folder holds {CONFIG} and {WEIGHTS}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not valid JSON: {error}") from None
-    except OSError as error:
-        raise StorageError(f"{file}: {error.strerror}") from None
-    if not isinstance(config, dict):
-        raise DataError(f"{file}: expected a JSON object of settings")
-    return config

@@ -15,7 +15,7 @@ AttentionKind = Literal["none", "linear", "full", "transformer"]
 Hint = Literal["sum", "concat"]
 """Input of an image branch: the image alone, or image and mask as channels of one hint. Either way, its residuals are
 added to those of the mask."""
-LoraPart = Literal["attention", "cross-attention", "middle-attention", "output", "all"]
+LoraPart = Literal["attention", "cross-attention", "middle-attention", "output", "text", "all"]
 ADAPTER = "Adapter"
 """Heading of an adapter's options in the help of commands."""
 Fusion = Literal["product", "concat"]
@@ -178,7 +178,7 @@ class LoraConfig(Options, frozen=True):
         tuple[LoraPart, ...],
         option(
             "Keep the network of --init as it is, and train an adapter (LoRA) on these parts of it: "
-            "attention, cross-attention, middle-attention, output or all.",
+            "attention, cross-attention, middle-attention, output, text or all.",
             flag="--lora",
             metavar="PART,...",
             group=ADAPTER,

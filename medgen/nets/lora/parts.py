@@ -15,6 +15,7 @@ PATTERNS = {
     "cross-attention": r"\.cross_attention\.",
     "middle-attention": r"^middle\..*\.attention\.",
     "output": r"^outputs\.",
+    "text": r"^text\.",
     "all": "",
 }
 """What the names of a part's layers match."""

@@ -29,7 +29,7 @@ from medgen.training.data.texts import read_prompts
 from medgen.training.learners.diffusion_options import DenoiserOptions
 from medgen.training.learners.guidance_search import with_guidance
 from medgen.training.learners.guided import GuidedLearner
-from medgen.training.loop.adapter import as_base, begin, save_adapter
+from medgen.training.loop.adapter import as_base, begin, save
 from medgen.training.loop.init import read_model
 from medgen.training.loop.learner import Parts
 from medgen.training.loop.run import Training
@@ -121,15 +121,10 @@ def train(training: Training, options: DenoiserOptions) -> None:
         latent_shift=header.latent_shift,
         stored_dtype=stored_type(dtype) if header.kind == "image" else "int16",
     )
-    if init and options.lora:
-        facts = begin(learner.model, options.lora, init, facts, options, training.reporter)
-    elif init:
+    if init:
         init = dataclasses.replace(init, weights=with_new_modalities(init.weights, network.modalities))
-        init.fill(learner.model)
+    facts = begin(learner.model, options, init, facts, training.reporter)
     sources = training.slices(options, prompts=prompts, variation=variation)
     fitted = training.fit(learner, options, sources, [init] if init else [])
     facts = with_guidance(facts, fitted.loop, learner, options)
-    if options.lora and init:
-        save_adapter(training, fitted, options.lora, init, "denoiser", facts)
-    else:
-        training.save(fitted, "denoiser", network, facts, fitted.figures)
+    save(training, fitted, options, init, "denoiser", network, facts)

@@ -69,6 +69,7 @@ class DenoiserOptions(SliceDiffusionOptions, frozen=True, tag="denoiser"):
 class InterpolatorOptions(TrainDiffusionOptions, frozen=True, tag="interpolator"):
     """To fill in what lies between thick slices."""
 
+    lora: LoraConfig | None = None
     vae: Annotated[str, THROUGH] | None = None
     volumes: VolumeOptions = VolumeOptions()
     """Training pairs."""
@@ -77,6 +78,7 @@ class InterpolatorOptions(TrainDiffusionOptions, frozen=True, tag="interpolator"
 class NormalizerOptions(SliceDiffusionOptions, frozen=True, tag="normalizer"):
     """To make images normal."""
 
+    lora: LoraConfig | None = None
     vae: Annotated[str, THROUGH] | None = None
     normalizer: NormalizerLosses = NormalizerLosses()
 

@@ -25,6 +25,7 @@ from medgen.nets.unet import UNet
 from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.data.volumes import Volumes
 from medgen.training.learners.diffusion_options import InterpolatorOptions
+from medgen.training.loop.adapter import as_base, begin, save
 from medgen.training.loop.init import read_model
 from medgen.training.loop.learner import Learner, Parts, Shown
 from medgen.training.loop.run import BatchSources, Training
@@ -115,6 +116,9 @@ def train(training: Training, options: InterpolatorOptions) -> None:
         raise DataError(f"{options.vae}: encodes volumes; the interpolator needs a VAE of slices (dims = 2)")
     intensity = check_intensity(stored.header, vae.facts)
     shape, _ = stored.arrays()["image"]  # (C, H, W)
+    init = read_model(Path(options.init), "interpolator", UNetConfig) if options.init else None
+    if options.lora:
+        options = as_base(options, init)
     network = _network(options.network, vae.network.config, shape)
     options = replace(options, network=network)
     factor = vae.network.config.factor * network.factor
@@ -125,13 +129,12 @@ def train(training: Training, options: InterpolatorOptions) -> None:
     )
     training.reporter.say(f"{len(sources.train)} thin volumes, {sources.train.paired} of them with a thick partner")
     learner = InterpolatorLearner(options, vae)
-    learner.measure(sources.train)
+    if init and options.lora:
+        learner.residual_std = InterpolatorFacts.read(init.facts, str(init.path)).residual_std
+    else:
+        learner.measure(sources.train)
     if options.loop.compile:
         vae.network.compile()
-    init = read_model(Path(options.init), "interpolator", UNetConfig) if options.init else None
-    if init:
-        init.fill(learner.model)
-    fitted = training.fit(learner, options, sources, [init] if init else [], vae)
     facts = InterpolatorFacts(
         schedule=msgspec.to_builtins(options.schedule),
         objective=options.objective,
@@ -145,7 +148,9 @@ def train(training: Training, options: InterpolatorOptions) -> None:
         thick_spacing=volumes.thick_spacing,
         thin_spacing=sources.train.spacings(),
     )
-    training.save(fitted, "interpolator", network, facts, fitted.figures)
+    facts = begin(learner.model, options, init, facts, training.reporter)
+    fitted = training.fit(learner, options, sources, [init] if init else [], vae)
+    save(training, fitted, options, init, "interpolator", network, facts)
 
 
 def _network(config: UNetConfig, vae: VAEConfig, shape: tuple[int, ...]) -> UNetConfig:

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from medgen.artifacts.classes import NORMAL, normal_class
-from medgen.artifacts.provenance import Identified
 from medgen.artifacts.schema import Intensity
 from medgen.diffusion.noise import sample_noise
 from medgen.diffusion.objectives import diffusion_loss, to_x0
@@ -29,6 +28,7 @@ from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.learners.diffusion_options import NormalizerOptions
 from medgen.training.learners.losses import ReconstructionLoss
 from medgen.training.learners.vae_options import VAELosses
+from medgen.training.loop.adapter import as_base, begin, save
 from medgen.training.loop.init import read_model
 from medgen.training.loop.learner import Learner, Parts, Shown
 from medgen.training.loop.run import BatchSources, Training
@@ -135,21 +135,18 @@ def train(training: Training, options: NormalizerOptions) -> None:
             f"{training.run.source}: is a set of kind '{header.kind}'; train-diffusion needs latents or images"
         )
     shape, dtype = arrays[header.kind]  # (C, H, W)
+    init = read_model(Path(options.init), "normalizer", UNetConfig) if options.init else None
+    if options.lora:
+        options = as_base(options, init)
     check_fed(options.network, (), "normalizer")
     network = replace(options.network, in_channels=shape[0], out_channels=shape[0], vector_map=0, heads=HEADS)
     options = replace(options, network=network)
-    others: list[Identified] = []
     vae = vae_of(training, options) if header.kind == "latent" else None
     if vae is None and options.vae is not None:
         raise UsageError("the set holds images, which need no decoding; leave out --vae")
     if vae and options.loop.compile:
         vae.network.compile()
     learner = NormalizerLearner(options, vae.images if vae else lambda x: x)
-    if options.init:
-        init = read_model(Path(options.init), "normalizer", UNetConfig)
-        init.fill(learner.model)
-        others.append(init)
-    fitted = training.fit(learner, options, normal_slices(training, options), others, vae)
     facts = NormalizerFacts(
         space=header.kind,
         shape=shape,
@@ -163,7 +160,9 @@ def train(training: Training, options: NormalizerOptions) -> None:
         latent_shift=header.latent_shift,
         stored_dtype=stored_type(dtype) if header.kind == "image" else "int16",
     )
-    training.save(fitted, "normalizer", network, facts, fitted.figures)
+    facts = begin(learner.model, options, init, facts, training.reporter)
+    fitted = training.fit(learner, options, normal_slices(training, options), [init] if init else [], vae)
+    save(training, fitted, options, init, "normalizer", network, facts)
 
 
 def vae_of(training: Training, options: NormalizerOptions) -> FrozenVAE:

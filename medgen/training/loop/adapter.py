@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -22,11 +23,29 @@ from medgen.nets.unet import UNet
 from medgen.reporting import Reporter
 from medgen.training.data.step import seeded
 from medgen.training.loop.init import InitialWeights, check_like
-from medgen.training.loop.options import TrainingOptions
+from medgen.training.loop.options import LoopOptions
 from medgen.training.loop.run import Fitted, Training
 
 FLOAT = 4
 """Bytes of a float32."""
+
+
+class Tuned(Protocol):
+    """Options of a training that can be one of an adapter."""
+
+    @property
+    def lora(self) -> LoraConfig | None:
+        """The adapter; None: the network itself is trained."""
+
+    @property
+    def loop(self) -> LoopOptions:
+        """How it is trained."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random."""
+
+
 INHERITED = ("guidance", "guidance_range")
 """Facts that hold until a search finds others."""
 
@@ -36,7 +55,7 @@ def as_base(options: OptionsT, base: InitialWeights[UNetConfig] | None) -> Optio
     if base is None:
         raise ConfigError("--lora tunes a trained model and keeps it as it is; name that with --init")
     theirs = {
-        "network": base.config,
+        "network": replace(base.config, heads=UNetConfig().heads),  # which the learner sets
         "schedule": convert(ScheduleConfig, base.facts["schedule"], str(base.path)),
         "objective": base.facts["objective"],
     }
@@ -47,31 +66,36 @@ def as_base(options: OptionsT, base: InitialWeights[UNetConfig] | None) -> Optio
 
 
 def begin(
-    network: UNet,
-    lora: LoraConfig,
-    base: InitialWeights[UNetConfig],
-    facts: FactsT,
-    options: TrainingOptions,
-    reporter: Reporter,
+    network: UNet, options: Tuned, base: InitialWeights[UNetConfig] | None, facts: FactsT, reporter: Reporter
 ) -> FactsT:
-    """Give `network` the weights of the model `base` and an adapter, which alone is trained; tell what that saves.
+    """Give `network` the weights of the model `base` if there is one, and an adapter if the options have one.
 
-    `facts` are those of the model with the adapter; they are returned with the guidance that suits its model.
-    DataError if the training is not one of such a model.
+    `facts` are those of the model that is trained, or of `base` with the adapter; for the latter they are returned with
+    the guidance that suits `base`. DataError if the training is not one of such a model.
     """
+    if base is None:
+        return facts
+    if options.lora is None:
+        base.fill(network)
+        return facts
     check_like(base.path, base.config, base.facts, network.config, facts)
     base.fill(network)
     size = size_of(network)
-    with seeded(options.seed, "adapter"):
-        adapt(network, layers_of(network, lora.parts), lora.rank, lora.scale)
-    if lora.four_bit:
-        quantize(network)
-    reporter.say(told(network, size, options))
+    attach(network, options.lora, options.seed)
+    reporter.say(told(network, size, options.loop))
     known = type(facts).read(base.facts, str(base.path))
     return replace(facts, **{name: getattr(known, name) for name in INHERITED if hasattr(known, name)})
 
 
-def told(network: nn.Module, before: int, options: TrainingOptions) -> str:
+def attach(network: nn.Module, lora: LoraConfig, seed: int) -> None:
+    """Freeze a network, in 4 bits if `lora` says so, and give it an adapter, which alone is trained."""
+    with seeded(seed, "adapter"):
+        adapt(network, layers_of(network, lora.parts), lora.rank, lora.scale)
+    if lora.four_bit:
+        quantize(network)
+
+
+def told(network: nn.Module, before: int, options: LoopOptions) -> str:
     """How many parameters are trained, and the memory for that beside the memory for training the whole network.
 
     `before`: bytes of the network's float32 weights before it got its adapter.
@@ -82,24 +106,33 @@ def told(network: nn.Module, before: int, options: TrainingOptions) -> str:
     in_four_bits = f"; the frozen weights take {_size(held)} instead of {_size(before)}" if held < before else ""
     return (
         f"trains {own:,} parameters in {len(changes_of(network))} layers and keeps {base:,} as they are: gradients, "
-        f"moments of the optimizer{' and averages' * bool(options.loop.ema)} take {_size(own * each)} instead of "
+        f"moments of the optimizer{' and averages' * bool(options.ema)} take {_size(own * each)} instead of "
         f"{_size(base * each)}{in_four_bits}"
     )
 
 
-def bytes_to_train(options: TrainingOptions) -> int:
+def bytes_to_train(options: LoopOptions) -> int:
     """Bytes that a trained weight takes beside itself: gradient, two moments, moving average."""
-    return FLOAT * (1 + 2 + bool(options.loop.ema))
+    return FLOAT * (1 + 2 + bool(options.ema))
 
 
-def save_adapter(
-    training: Training, fitted: Fitted, lora: LoraConfig, base: InitialWeights[UNetConfig], kind: str, facts: Facts
+def save(
+    training: Training,
+    fitted: Fitted,
+    options: Tuned,
+    base: InitialWeights[UNetConfig] | None,
+    kind: str,
+    network: UNetConfig,
+    facts: Facts,
 ) -> None:
-    """Write the adapter of a model of `kind` alone; `facts` are those of the model with it."""
+    """Write the model of `kind` that was trained, or the adapter alone; `facts` as in `begin`."""
+    if options.lora is None or base is None:
+        training.save(fitted, kind, network, facts, fitted.figures)
+        return
     layers = fitted.loop.learner.model.named_modules()
     four_bit = tuple(name for name, layer in layers if isinstance(layer, FourBit))
     of_base = AdapterFacts(kind, base.digest, msgspec.to_builtins(facts), four_bit)
-    training.save(fitted, KIND, lora, of_base, fitted.figures, part=of_changes)
+    training.save(fitted, KIND, options.lora, of_base, fitted.figures, part=of_changes)
 
 
 def _size(number: float) -> str:

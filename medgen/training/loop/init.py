@@ -54,7 +54,10 @@ def read_model(path: Path, kind: str, config: type[OptionsT]) -> InitialWeights[
     return InitialWeights(path, network, model.weights(), model.provenance, model.digests(), model.facts)
 
 
-SHARED_FACTS = ("space", "schedule", "objective", "vector_fields", "vae_digest", "latent_scale", "latent_shift")
+SHARED_FACTS = (
+    "space", "schedule", "objective", "vector_fields", "vocabulary", "modalities", "vae_digest", "latent_scale",
+    "latent_shift",
+)  # fmt: skip
 """What a model must agree in with what is trained from it, besides its shape."""
 
 
