@@ -105,6 +105,15 @@ def command(
             rich_help_panel=COMPARED,
         ),
     ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            "--ratings",
+            metavar="FILE.csv",
+            help="What experts said of the set, from rate.",
+            rich_help_panel=COMPARED,
+        ),
+    ] = None,
     pairs_png: Annotated[
         Path | None,
         typer.Option("--pairs", metavar="FILE.png", help="Draw the samples closest to training images beside these."),
@@ -127,6 +136,7 @@ def command(
     Examples:
       medgen evaluate samples.h5 --reference images.h5 --reference-split test -o figures.json
       medgen evaluate a.h5 b.h5 --names old,new --reference real/ --report page.html -o figures.json
+      medgen evaluate samples.h5 --ratings ratings.csv --metrics ratings
 
     """
     options = given.resolve(EvaluateOptions)
@@ -144,6 +154,7 @@ def command(
     from medgen.evaluation.features.features import FeatureBank
     from medgen.evaluation.inputs import Inputs, Reconstructor
     from medgen.evaluation.pairing import MEASURED, REFERENCE, THICK, Side, pairing_of
+    from medgen.imaging.labels.ratings import read_ratings
     from medgen.inference.anomaly.comparable_maps import ComparableMaps
     from medgen.nets.compute import resolve_device
 
@@ -154,6 +165,7 @@ def command(
         if path is not None:
             check_output(path, force=force)
     target = resolve_device(device)
+    rated = None if answers is None else read_ratings(answers)
     with contextlib.ExitStack() as stack:
         reconstructor, autoencoder = None, None
         if vae is not None:
@@ -203,6 +215,7 @@ def command(
                 thick=against.get(THICK),
                 vae=reconstructor,
                 maps=ComparableMaps.like(one.stored.header),
+                ratings=rated,
                 whole=one.images.stored,
                 pairing=pairing,
                 seed=options.seed,

@@ -14,6 +14,7 @@ from torch import Tensor
 from medgen.artifacts.stored import StoredSet
 from medgen.evaluation.features.features import FeatureBank
 from medgen.evaluation.pairing import UNNAMED, Pairing
+from medgen.imaging.labels.ratings import Ratings
 from medgen.reporting import Progress
 
 Images = npt.NDArray[np.float32]
@@ -58,6 +59,8 @@ class Inputs:
     """The thick slices that the set was interpolated from."""
     pairing: Pairing = UNNAMED
     """Which cases of these sets show the same."""
+    ratings: Ratings | None = None
+    """What experts said of the set."""
     whole: StoredSet | None = None
     """The set with all its splits, where `stored` is one of them."""
     seed: int = 0

@@ -1,0 +1,1 @@
+"""How experts rated the images, and how far they agree."""
