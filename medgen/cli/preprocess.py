@@ -49,10 +49,12 @@ def command(
     name, id, date or UID of a patient reaches the set: cases are called after their pixels, and with a secret in
     MEDGEN_ID_KEY after a keyed hash of their patient too. Splits are by patient and do not change when data is added.
     Masks become label maps with named classes. Each image needs a mask, by --masks or a column 'mask' of the labels,
-    unless its label is 'normal' or masks are optional.
+    unless its label is 'normal' or masks are optional. A CSV of path and text is read row by row, in constant memory,
+    and each row that cannot be used is named by its number.
 
     Examples:
       medgen preprocess phantoms/dicom --labels phantoms/labels.csv --size 128 --window lung -o images.h5
+      medgen preprocess pairs.csv --size 256 -o pairs.h5
       medgen preprocess photos/ --size 256 --masks masks/ --split-fractions 0.9,0.05,0.05 -o images.h5
 
     """

@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from importlib import resources
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from medgen.errors import ConfigError, InputMissingError
 
 _TOKEN = re.compile(r"\{([^{}\[\]|]*)\}|[\[\]|]|[^\[\]|{}]+|[{}]")
 _SPACES = re.compile(r"\s+")
-_DOUBLED = re.compile(r"([.;:,!?])\1+|(?<=[!?])\.")
+_STOPS = (".", ";", ":", "!", "?")
 
 
 class TemplateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,7 +65,7 @@ class Template:
         if not any(values.get(name) for name in self.fields):
             return ""
         parts = (_SPACES.sub(" ", _written(part, values) or "").strip() for part in self.parts)
-        return _DOUBLED.sub(lambda found: found.group(1) or "", self.join.join(filter(None, parts)))
+        return self.join.join(filter(None, parts))
 
 
 def builtin_templates() -> str:
@@ -165,5 +166,10 @@ def _written(group: _Group, values: Mapping[str, str]) -> str | None:
             for piece in choice
         ]
         if None not in pieces:
-            return "".join(piece for piece in pieces if piece is not None)
+            return reduce(_continued, (piece for piece in pieces if piece is not None), "")
     return None
+
+
+def _continued(text: str, piece: str) -> str:
+    """Both texts, with one full stop between them where each has one."""
+    return text + (piece[1:] if text.endswith(_STOPS) and piece.startswith(".") else piece)

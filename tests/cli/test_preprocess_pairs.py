@@ -54,13 +54,15 @@ BAD = {
     16: ('pictures/1.png,a "quoted" word,XR', ""),
     17: ('pictures/2.png,"a "word" quoted badly",XR', 'a single " inside a quoted text'),
     18: ("pictures/two.tif,two pages,XR", ""),
-    19: ('pictures/3.png,"a quote that is never closed,XR', "a quote opens in it that is never closed"),
+    19: ("pictures/slices.zip,an archive,XR", "'pictures/slices.zip' is an archive; give it as SOURCE"),
+    20: ('pictures/3.png,"a quote that is never closed,XR', "a quote opens in it that is never closed"),
 }
 
 
 def bad_table(folder: Path) -> Path:
     (folder / "pictures" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     (folder / "pictures" / "notes.txt").write_text("words")
+    (folder / "pictures" / "slices.zip").write_bytes(b"PK")
     os.mkfifo(folder / "pictures" / "pipe")
     pages = [Image.fromarray(np.full((6, 12), value, np.uint8)) for value in (1, 2)]
     pages[0].save(folder / "pictures" / "two.tif", save_all=True, append_images=pages[1:])
@@ -109,6 +111,9 @@ def test_tables_as_programs_save_them(
     file, out = folder / "pairs.csv", folder / "a.h5"
     file.write_bytes(end.join(separator.join(row) for row in rows).encode(encoding))
     assert run(["preprocess", str(file), "-o", str(out), "--workers", "1", *options]) == 0
+    if separator == ";":  # Excel may say so first
+        file.write_bytes(f"sep=;{end}".encode(encoding) + file.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+        assert run(["preprocess", str(file), "-o", str(out), "--workers", "1", "--force", *options]) == 0
     cases = contents(out)[1]
     assert [case.text for case in cases] == [("Größe, 5 mm; links\tunten",), (f"zwei{end}Zeilen",), ("drei",)]
     assert [case.modality for case in cases] == [("Röntgen",), (), ()]

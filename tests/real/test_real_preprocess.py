@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import subprocess
@@ -228,6 +229,31 @@ def test_x_rays_of_every_mode_and_masks(real: Path, medgen: Run, tmp_path: Path)
         shares = [float(case["mask"].mean()) for case in cases]
         assert all(0.005 < share < 0.6 for share in shares)
         assert all(set(np.unique(case["mask"])) == {0, 1} for case in cases)
+
+
+def test_x_rays_with_their_notes(real: Path, medgen: Run, tmp_path: Path) -> None:
+    folder = real / "chest_xray"
+    with (folder / "metadata.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    table = tmp_path / "pairs.csv"
+    with table.open("w", encoding="utf-16", newline="") as file:
+        writer = csv.writer(file, delimiter="\t")
+        writer.writerow(("modal", "path", "patient", "findings", "view"))
+        for row in rows:
+            image = folder / "images" / row["filename"]
+            writer.writerow(("chest X-ray", image, row["patientid"], row["clinical_notes"], row["view"]))
+    result = medgen(
+        "preprocess", table, "--template", "report", "--size", "64", "--channels", "1", "-o", tmp_path / "a.h5"
+    )
+    assert result.returncode == 0, result.stderr
+    assert b"separated by tabs and in utf-16" in result.stderr
+    header, cases = contents(tmp_path / "a.h5")
+    notes = [" ".join(row["clinical_notes"].split()) for row in rows]
+    assert [case.text[0].startswith("chest X-ray. Findings: ") for case in cases] == [bool(note) for note in notes]
+    assert all(note.rstrip(".") in case.text[0] for note, case in zip(notes, cases, strict=True))
+    splits = {(row["patientid"], case.split) for row, case in zip(rows, cases, strict=True)}
+    assert len(splits) == len({row["patientid"] for row in rows})
+    assert header.provenance.steps[-1].config["template"]["name"] == "report"
 
 
 @pytest.mark.parametrize("name", ["polyp_cvc612", "retina_chase_db1", "lung_cxr"])

@@ -21,6 +21,7 @@ MAX_CELL = 1 << 17
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t])"?', re.IGNORECASE)
 _UNDECODED = re.compile("[\udc80-\udcff]")
 """What Python puts in place of bytes that are not UTF-8."""
 
@@ -41,11 +42,13 @@ class CsvFile:
         self._lines = _Lines(stream, encoding)
         try:
             header = self._lines.of_header()
+            told = _SEPARATOR_LINE.fullmatch(header)  # Excel may write one
+            header = self._lines.of_header() if told else header
         except _Unreadable as error:
             raise DataError(f"{path}, header: {error}") from None
         if "\0" in header:
             raise DataError(f"{path}: its header holds zero bytes; if it is UTF-16, say --encoding utf-16-le")
-        self.separator = next((mark for mark in SEPARATORS if mark in header), ",")
+        self.separator = told[1] if told else next((mark for mark in SEPARATORS if mark in header), ",")
         cells = next(csv.reader([header], delimiter=self.separator), [])
         self.columns = _columns(path, [bare(cell) for cell in cells], synonyms)
 

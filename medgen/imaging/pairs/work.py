@@ -152,8 +152,11 @@ def _opened(pair: Pair, options: PreprocessOptions) -> tuple[SliceStack, PlaneMa
         if isinstance(error, FileNotFoundError):
             raise DataError(f"no such file '{pair.name}'") from None
         raise DataError(f"'{pair.name}': {getattr(error, 'strerror', None) or error}") from None
-    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
-        raise DataError(f"'{pair.name}' is {'a folder' if stat.S_ISDIR(status.st_mode) else 'no file'}; name one image")
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # a pipe would be waited for
+        raise DataError(f"'{pair.name}' is no file; name one image")
+    if stat.S_ISDIR(status.st_mode) or path.suffix.lower() == ".zip":
+        what = "an archive" if stat.S_ISREG(status.st_mode) else "a folder"
+        raise DataError(f"'{pair.name}' is {what}; give it as SOURCE, and this table as --labels")
     entry = Entry(pair.path, "", status.st_size, 0, path.name)
     stacks, _ = build_stacks(formats.scan(entry, options.modality))
     if len(stacks) != 1:

@@ -25,6 +25,7 @@ def test_a_report_has_the_parts_that_are_given_in_its_order() -> None:
     told = report.filled({"impression": "Heart failure.", "findings": " Large\n heart ", "other": "x"})
     assert told == "Findings: Large heart. Impression: Heart failure."
     assert report.filled({"findings": "Ill?", "modality": "CT"}) == "CT. Findings: Ill?"
+    assert report.filled({"findings": "5.. mm?! ...", "impression": "x."}) == "Findings: 5.. mm?! ... Impression: x."
     assert report.filled({"other": "x"}) == ""
 
 
