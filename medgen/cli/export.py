@@ -22,25 +22,34 @@ def command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="The folder to make.  [required]")
     ] = None,
+    vae: Annotated[
+        Path | None, typer.Option(metavar="PLACE", help="With --to diffusers: the VAE of the model.")
+    ] = None,
     force: Force = False,
 ) -> None:
-    """Write a set as DICOM, NIfTI or PNG files or as a folder for nnU-Net, or an adapter as a folder for peft.
+    """Write a set as DICOM, NIfTI, PNG or a folder for nnU-Net; an adapter for peft; a model for diffusers.
 
     A case is a file or folder named after its id; conditions.csv lists the slices with their conditions. DICOM is
     marked as derived, gets new UIDs, and bears no patient; images that a model made are marked as synthetic. Masks lie
     beside their images, as CASE_mask and in DICOM as segmentations; classes.json names their values. For nnU-Net cases
-    of the test split go to imagesTs, all others to imagesTr.
+    of the test split go to imagesTs, all others to imagesTr. A model goes to diffusers if it began as Stable Diffusion.
 
     Examples:
       medgen export samples.h5 --to dicom -o samples/
       medgen export thin.h5 --to nifti --split test -o volumes/
       medgen export adapter.safetensors --to peft -o adapter/
+      medgen export tuned.safetensors --to diffusers --vae stable-diffusion-2-1/ -o tuned/
       medgen generate siamese.safetensors --mask masks/ | medgen export --to nnunet -o Dataset501_Polyp
 
     """
     options = given.resolve(ExportOptions)
     if output is None:
         raise UsageError("give -o DIR, the folder to make")
+    if vae is not None and options.to != "diffusers":
+        raise UsageError(f"--vae belongs to --to diffusers, not to --to {options.to}; leave it out")
+    if options.to == "diffusers":
+        _export_pipeline(Path(source), vae, output, console_of(context), force=force)
+        return
     if options.to == "peft":
         _export_adapter(source, output, console_of(context), force=force)
         return
@@ -73,3 +82,17 @@ def _export_adapter(source: str, output: Path, console: Console, *, force: bool)
         write_peft_folder(folder, changes)
     console.say(f"{len(changes)} layers as peft in {output}")
     console.report.update(layers=len(changes))
+
+
+def _export_pipeline(source: Path, vae: Path | None, output: Path, console: Console, *, force: bool) -> None:
+    from medgen.artifacts.outputs.whole import atomic_folder
+    from medgen.models.diffusers.writing import write_pipeline
+    from medgen.models.opening import open_network, open_vae
+
+    if vae is None and not source.is_dir():
+        raise UsageError("give the VAE of the model with --vae: the folder holds both")
+    denoiser = open_network(source, "denoiser")
+    decoder = open_vae(vae or source, digest=denoiser.facts.get("vae_digest", ""))
+    with atomic_folder(output, force=force) as folder:
+        write_pipeline(folder, denoiser, decoder)
+    console.say(f"a pipeline of diffusers in {output}")

@@ -66,8 +66,11 @@ def fitted_to_vectors(network: UNetConfig, fields: Sequence[str]) -> UNetConfig:
 
 
 def fitted_to_texts(network: UNetConfig, vocabulary: int, prompts: Prompts | None) -> UNetConfig:
-    """`network` for as many pieces and modalities as its prompts have; the pooled text is as wide as its tokens."""
-    if prompts is None or network.text is None:
+    """`network` for as many pieces and modalities as its prompts have; the pooled text is as wide as its tokens.
+
+    One whose text encoder was made elsewhere stays as it is.
+    """
+    if prompts is None or network.text is None or network.null_length:
         return network
     return replace(
         network,

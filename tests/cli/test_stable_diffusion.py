@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
+from medgen.artifacts.model_file import open_model
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
@@ -222,3 +224,92 @@ def test_generate_draws_what_the_pipeline_draws(folder: Folder, tmp_path: Path) 
     assert images.std() > 20
     facts = DenoiserFacts.read(import_denoiser(path).facts, "")
     assert np.abs(images - drawn(theirs, facts)).max() <= 0.51
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """All weights of a pipeline, by folder and name, without what older and newer names differ in."""
+    files = {file.parent.name: file for file in folder.glob("*/*.safetensors")}
+    return {
+        f"{part}/{name.removeprefix('text_model.')}": weight
+        for part, file in files.items()
+        for name, weight in safetensors.torch.load_file(file).items()
+    }
+
+
+def test_the_way_back_gives_the_same_bits_and_the_pipeline_draws_the_same(folder: Folder, tmp_path: Path) -> None:
+    _, path, theirs = folder
+    assert run(["export", str(path), "--to", "diffusers", "-o", str(tmp_path / "back")]) == 0
+    ours, expected = weights_of(tmp_path / "back"), weights_of(path)
+    assert ours.keys() == expected.keys()
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+    again = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / "back", local_files_only=True)
+    again.set_progress_bar_config(disable=True)
+    theirs.scheduler.final_alpha_cumprod = torch.tensor(1.0)
+    facts = DenoiserFacts.read(import_denoiser(path).facts, "")
+    np.testing.assert_array_equal(drawn(again, facts), drawn(theirs, facts))
+    assert read_tokenizer(tmp_path / "back" / "tokenizer") == read_tokenizer(path / "tokenizer")
+    # What comes back once more is the same model, by its digest.
+    assert import_denoiser(tmp_path / "back").digest == import_denoiser(path).digest
+
+
+TRAINING = ("--steps", "2", "--batch-size", "2", "--learning-rate", "0.01", "--set", "loop.ema=0")
+
+
+@pytest.fixture(scope="module")
+def latents(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("latents")
+    source = write_images(path / "images.h5", 3)
+    assert run(["extract-latents", str(source), "--vae", str(folder[1]), "-o", str(path / "z.h5")]) == 0
+    return path / "z.h5"
+
+
+def test_training_begins_from_the_folder_and_is_exported(folder: Folder, latents: Path, tmp_path: Path) -> None:
+    flavour, path, _ = folder
+    parts = "all" if flavour == "1.5" else "cross-attention"
+    tuned, back = tmp_path / "tuned.safetensors", tmp_path / "back"
+    arguments = ["--init", str(path), "--train-parts", parts, *TRAINING, "-o", str(tuned)]
+    assert run(["train-diffusion", str(latents), "--no-search-guidance", *arguments]) == 0
+    before, after = import_denoiser(path).weights(), open_model(tuned, kind="denoiser").weights()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not any(name.startswith(("text.", "null_context")) for name in changed)
+    if parts == "all":
+        assert {name for name in before if name.startswith("down.")} <= changed
+    else:
+        assert changed
+        assert all(".cross_attention." in name for name in changed)
+    assert run(["export", str(tuned), "--to", "diffusers", "--vae", str(path), "-o", str(back)]) == 0
+    images = generated(tuned, tmp_path / "s.h5", "--vae", str(path))
+    theirs = diffusers.StableDiffusionPipeline.from_pretrained(back, local_files_only=True)
+    theirs.set_progress_bar_config(disable=True)
+    assert np.abs(images - drawn(theirs, DenoiserFacts.read(open_model(tuned).facts, ""))).max() <= 0.51
+
+
+@pytest.mark.parametrize("folder", ["2.1"], indirect=True)
+def test_an_adapter_of_the_folder_on_grey_images(folder: Folder, tmp_path: Path) -> None:
+    _, path, _ = folder
+    source, z, adapter = write_images(tmp_path / "grey.h5", 1), tmp_path / "z.h5", tmp_path / "adapter.safetensors"
+    assert run(["extract-latents", str(source), "--vae", str(path), "-o", str(z)]) == 0
+    arguments = ["--init", str(path), "--lora", "cross-attention", *TRAINING, "-o", str(adapter)]
+    assert run(["train-diffusion", str(z), "--no-search-guidance", *arguments]) == 0
+    grey = generated(path, tmp_path / "grey-samples.h5", "--adapter", str(adapter))
+    assert grey.shape == (2, 1, SIDE, SIDE)
+    colour = generated(path, tmp_path / "colour.h5", "--adapter", f"{adapter}:0", "--vae", str(path))
+    assert colour.shape == grey.shape
+    assert (colour != grey).any()
+
+
+@pytest.mark.parametrize("folder", ["2.1"], indirect=True)
+def test_latents_of_another_scale_are_refused(folder: Folder, tiny: Path, tmp_path: Path, capsys: Any) -> None:
+    z = tmp_path / "z.h5"
+    made = ["extract-latents", str(tiny / "images.h5"), "--vae", str(tiny / "vae.safetensors"), "-o", str(z)]
+    assert run(made) == 0
+    arguments = ["--init", str(folder[1]), *TRAINING, "-o", str(tmp_path / "m.safetensors")]
+    assert run(["train-diffusion", str(z), *arguments]) == 65
+    assert "extract-latents --vae FOLDER" in capsys.readouterr().err
+
+
+def test_what_did_not_begin_as_stable_diffusion_is_not_exported(tiny: Path, tmp_path: Path, capsys: Any) -> None:
+    arguments = ["--to", "diffusers", "--vae", str(tiny / "vae.safetensors"), "-o", str(tmp_path / "out")]
+    assert run(["export", str(tiny / "model.safetensors"), *arguments]) == 65
+    assert "can be exported to diffusers" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

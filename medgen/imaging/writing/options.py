@@ -10,7 +10,7 @@ from medgen.config import Options, option
 class ExportOptions(Options, frozen=True):
     """What is exported and how."""
 
-    to: Annotated[Literal["dicom", "nifti", "png", "nnunet", "peft"], option("The format.")]
+    to: Annotated[Literal["dicom", "nifti", "png", "nnunet", "peft", "diffusers"], option("The format.")]
     split: Annotated[Literal["train", "val", "test"], option("Only the cases of this split.", default="all")] | None = (
         None
     )

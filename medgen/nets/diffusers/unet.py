@@ -72,13 +72,13 @@ def unet_from_diffusers(
 
 
 def unet_to_diffusers(
-    config: UNetConfig, state: Mapping[str, Tensor], sample_size: int
+    config: UNetConfig, state: Mapping[str, Tensor], sample_size: int | list[int]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The inverse: settings and weights of a `UNet2DConditionModel`.
 
-    sample_size: side of the latents that it is meant for. The projections around a transformer are linear layers where
-    all heads have one width, as in Stable Diffusion 2, else 1x1 convolutions, as in Stable Diffusion 1. DataError if
-    our UNet has what theirs has not, except a text encoder.
+    sample_size: side or sides of the latents that it is meant for. The projections around a transformer are linear
+    layers where all heads have one width, as in Stable Diffusion 2, else 1x1 convolutions, as in Stable Diffusion 1.
+    DataError if our UNet has what theirs has not, except a text encoder.
     """
     linear = len({level.head_width for level in config.levels_down}) == 1
     settings = _settings(config)

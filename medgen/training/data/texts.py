@@ -9,7 +9,7 @@ import numpy as np
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import ConfigError, DataError
 from medgen.models.facts import DenoiserFacts
-from medgen.models.text.prompts import Prompts, distinct
+from medgen.models.text.prompts import Prompts, distinct, reader_of
 from medgen.models.text.wordpiece import WordPieces, train_vocabulary
 from medgen.nets.options import UNetConfig
 from medgen.prompts.variation import Variation
@@ -33,6 +33,8 @@ def read_prompts(
         return (), None
     if not stored.has("text") or not any(map(str.strip, training_texts(stored, "text"))):
         raise DataError(f"{name}: has no texts to learn from; preprocess it with a column 'text'")
+    if old and old.merges:  # of Stable Diffusion, which is told no modality
+        return old.vocabulary, Prompts(reader_of(network.text, old))
     vocabulary = old.vocabulary if old else ()
     if not vocabulary:
         texts = training_texts(stored, "text")

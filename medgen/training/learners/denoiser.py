@@ -29,8 +29,8 @@ from medgen.training.data.texts import read_prompts
 from medgen.training.learners.diffusion_options import DenoiserOptions
 from medgen.training.learners.guidance_search import with_guidance
 from medgen.training.learners.guided import GuidedLearner
-from medgen.training.loop.adapter import as_base, begin, save
-from medgen.training.loop.init import read_model
+from medgen.training.loop.adapter import as_base, begin, save, train_only
+from medgen.training.loop.init import as_stable_diffusion, read_model
 from medgen.training.loop.learner import Parts
 from medgen.training.loop.run import Training
 
@@ -91,9 +91,11 @@ def train(training: Training, options: DenoiserOptions) -> None:
         )
     shape, dtype = arrays[header.kind]  # (C, H, W)
     init = read_model(Path(options.init), "denoiser", UNetConfig) if options.init else None
-    if options.lora:
-        options = as_base(options, init)
     old = DenoiserFacts.read(init.facts, str(init.path)) if init else None
+    if init and old and old.merges:
+        options, init = as_stable_diffusion(options, init, header)
+    elif options.lora:
+        options = as_base(options, init)
     variation = Variation(options.prompts, options.seed) if options.prompts else None
     vocabulary, prompts = read_prompts(training.stored, options.network, old, training.run.source, variation)
     check_fed(options.network, ("vector", *(TEXT_PARTS if prompts else ())), "denoiser")
@@ -112,6 +114,8 @@ def train(training: Training, options: DenoiserOptions) -> None:
         intensity=header.intensity or Intensity(),
         vector_fields=header.vector_fields,
         vocabulary=vocabulary,
+        merges=old.merges if old else (),
+        padding=old.padding if old else "",
         modalities=prompts.modalities if prompts else (),
         spacing=common_spacing(training.stored),
         vector_range=vector_range(training.stored),
@@ -124,6 +128,8 @@ def train(training: Training, options: DenoiserOptions) -> None:
     if init:
         init = dataclasses.replace(init, weights=with_new_modalities(init.weights, network.modalities))
     facts = begin(learner.model, options, init, facts, training.reporter)
+    if "all" not in options.parts:
+        train_only(learner.model, options.parts, init)
     sources = training.slices(options, prompts=prompts, variation=variation)
     fitted = training.fit(learner, options, sources, [init] if init else [])
     facts = with_guidance(facts, fitted.loop, learner, options)

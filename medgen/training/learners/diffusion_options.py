@@ -9,7 +9,7 @@ from msgspec import Meta
 from medgen.config import option
 from medgen.diffusion.options import Objective, ScheduleConfig, check
 from medgen.errors import ConfigError
-from medgen.nets.options import Hint, LoraConfig, UNetConfig
+from medgen.nets.options import Hint, LoraConfig, LoraPart, UNetConfig
 from medgen.prompts.variation import PromptVariation
 from medgen.training.data.options import Balance, VolumeOptions
 from medgen.training.learners.normalizer_options import NormalizerLosses
@@ -20,6 +20,11 @@ DROPOUT = option(
     "Share of samples trained without their condition; guidance needs it above 0.", metavar="P", ge=0, le=1
 )
 SEARCH = option("End by a search for the scale of guidance that suits the model best.")
+PARTS = option(
+    "Train these parts of --init alone: attention, cross-attention, middle-attention, output.",
+    flag="--train-parts",
+    metavar="PART,...",
+)
 THROUGH = option(
     "The VAE, for learners that look through it; the denoiser's pictures are decoded by it.", metavar="FILE"
 )
@@ -33,7 +38,16 @@ class TrainDiffusionOptions(TrainingOptions, frozen=True, tag_field="learner"):
     objective: Annotated[Objective, option("What the network predicts.")] = "eps"
     min_snr_gamma: Annotated[float, Meta(gt=0)] | None = None
     """Limit of the signal-to-noise ratio in the loss weights; none = all timesteps count equally."""
-    init: Annotated[str, option("Begin from this model, of the same kind and shape.", metavar="MODEL")] | None = None
+    init: (
+        Annotated[
+            str,
+            option(
+                "Begin from this model of the same kind and shape, or from a folder of Stable Diffusion.",
+                metavar="MODEL",
+            ),
+        ]
+        | None
+    ) = None
 
     def __post_init__(self) -> None:
         check(self.objective, self.schedule)
@@ -58,12 +72,18 @@ class DenoiserOptions(SliceDiffusionOptions, frozen=True, tag="denoiser"):
 
     lora: LoraConfig | None = None
     """Train an adapter of --init, not the network itself; none = train the network."""
+    parts: Annotated[tuple[LoraPart, ...], PARTS, Meta(min_length=1)] = ("all",)
     vae: Annotated[str, THROUGH] | None = None
     """Of the pictures of `loop.sample_every`; the training does not use it."""
     prompts: PromptVariation | None = None
     """Vary the texts in training; none = show each as it is."""
     condition_dropout: Annotated[float, DROPOUT] = 0.3
     search_guidance: Annotated[bool, SEARCH] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lora and "all" not in self.parts:
+            raise ConfigError("--lora and --train-parts both say what is trained; give one")
 
 
 class InterpolatorOptions(TrainDiffusionOptions, frozen=True, tag="interpolator"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -93,6 +94,15 @@ def attach(network: nn.Module, lora: LoraConfig, seed: int) -> None:
         adapt(network, layers_of(network, lora.parts), lora.rank, lora.scale)
     if lora.four_bit:
         quantize(network)
+
+
+def train_only(network: UNet, parts: Sequence[str], base: InitialWeights[UNetConfig] | None) -> None:
+    """Freeze a network but for its layers of these parts; ConfigError without a trained network to keep."""
+    if base is None:
+        raise ConfigError("--train-parts keeps the rest of a trained model as it is; name that with --init")
+    network.requires_grad_(False)
+    for name in layers_of(network, parts):
+        network.get_submodule(name).requires_grad_(True)
 
 
 def told(network: nn.Module, before: int, options: LoopOptions) -> str:

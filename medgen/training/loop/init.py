@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from medgen.artifacts.provenance import Provenance
-from medgen.config import OptionsT, convert
+from medgen.artifacts.schema import SetHeader
+from medgen.config import Options, OptionsT, convert
+from medgen.diffusion.options import ScheduleConfig
 from medgen.errors import DataError
-from medgen.models.facts import Facts
+from medgen.models.diffusers.imported import grey_digest
+from medgen.models.facts import DenoiserFacts, Facts
 from medgen.models.opening import open_network
+from medgen.nets.options import UNetConfig
+
+DiffusionOptionsT = TypeVar("DiffusionOptionsT", bound=Options)
 
 
 @dataclass(frozen=True)
@@ -39,12 +47,13 @@ class InitialWeights(Generic[OptionsT]):
         return self.known
 
     def fill(self, model: nn.Module) -> None:
-        """Put the weights into `model`; DataError if they do not fit."""
+        """Put the weights into `model`, which then holds them alone; DataError if they do not fit."""
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
             raise DataError(f"the weights to begin from do not fit the network: {reason}") from None
+        self.weights.clear()
 
 
 def read_model(path: Path, kind: str, config: type[OptionsT]) -> InitialWeights[OptionsT]:
@@ -52,6 +61,30 @@ def read_model(path: Path, kind: str, config: type[OptionsT]) -> InitialWeights[
     model = open_network(path, kind)
     network = convert(config, model.config, str(path))
     return InitialWeights(path, network, model.weights(), model.provenance, model.digests(), model.facts)
+
+
+def as_stable_diffusion(
+    options: DiffusionOptionsT, init: InitialWeights[UNetConfig], latents: SetHeader
+) -> tuple[DiffusionOptionsT, InitialWeights[UNetConfig]]:
+    """The options of a training that begins from Stable Diffusion, which says what it is, and what it begins from.
+
+    DataError unless the set holds `latents` that are scaled as its own. They may be those of its VAE's grey variant.
+    """
+    where = str(init.path)
+    told = DenoiserFacts.read(init.facts, where)
+    if latents.kind != told.space or latents.latent_space != told.latent_space:
+        raise DataError(
+            f"{where}: was trained on latents scaled by {told.latent_scale}, and the set has others; encode the images "
+            "by 'medgen extract-latents --vae FOLDER' with its own VAE"
+        )
+    theirs = {
+        "network": init.config,
+        "schedule": convert(ScheduleConfig, told.schedule, where),
+        "objective": told.objective,
+    }
+    if latents.vae_digest == grey_digest(told.vae_digest):
+        init = dataclasses.replace(init, facts={**init.facts, "vae_digest": latents.vae_digest})
+    return replace(options, **theirs), init
 
 
 SHARED_FACTS = (

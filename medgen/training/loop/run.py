@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from medgen import __version__
-from medgen.artifacts.model_file import save_model
+from medgen.artifacts.model_file import Model, save_model
 from medgen.artifacts.outputs.whole import check_output
 from medgen.artifacts.provenance import Identified, Provenance, all_digests, derive
 from medgen.artifacts.sets import open_set
@@ -23,6 +23,7 @@ from medgen.artifacts.stored import StoredSet
 from medgen.config import Options, plain
 from medgen.errors import UsageError
 from medgen.models.facts import Facts
+from medgen.models.opening import open_vae
 from medgen.models.precision import Choice, choose
 from medgen.models.text.prompts import Prompts
 from medgen.models.trained import FrozenVAE
@@ -110,9 +111,14 @@ class Training:
     def load_vae(self, path: Path, options: TrainingOptions) -> FrozenVAE:
         """The frozen VAE that a learner uses, at the same precision in all processes and after resuming."""
         asked = self._kept("vae_precision", options) or options.loop.precision
-        vae = FrozenVAE.load(path, self.device, asked, tuned=False)  # a resumed run computes as before
+        vae = FrozenVAE.load(self._open_vae(path), self.device, asked, tuned=False)  # a resumed run computes as before
         agreed = self._agreed(vae.precision, "the VAE")
-        return vae if agreed == vae.precision else FrozenVAE.load(path, self.device, agreed.name)
+        return vae if agreed == vae.precision else FrozenVAE.load(self._open_vae(path), self.device, agreed.name)
+
+    def _open_vae(self, path: Path) -> Model:
+        """The VAE at `path`, in the variant for the images or latents of the set."""
+        image = self.stored.arrays().get("image")
+        return open_vae(path, channels=image[0][0] if image else 0, digest=self.stored.header.vae_digest)
 
     def fit(
         self,
