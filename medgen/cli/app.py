@@ -42,6 +42,7 @@ COMMANDS = {
     "rate": "Let experts rate images in the browser.",
     "train-selector": "Learn from ratings how good an image is.",
     "select": "Keep the best images of a set, as a selector scores them.",
+    "align": "Move a diffusion model towards what experts like, within bounds.",
     "info": "Tell what a set or model holds and where it came from.",
     "check": "Verify that sets and models are whole and undamaged.",
     "merge": "Join shards or sets into one.",

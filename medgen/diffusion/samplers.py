@@ -27,17 +27,22 @@ Sampler = Callable[[Predict, Tensor, Path, StepNoise | None, float], Tensor]
 
 def ddim(predict: Predict, x: Tensor, path: Path, noise: StepNoise | None, eta: float) -> Tensor:
     """Song et al. 2021, eq. 12, with the posterior variance written for any path (Kingma et al. 2021, eq. 32)."""
-    for step, ((alpha, sigma), (next_alpha, next_sigma)) in enumerate(pairwise(path)):
-        x0, eps = predict(x, step)
-        # Variance that the forward process adds between the next point and this one.
-        added = max(sigma**2 - (alpha / next_alpha * next_sigma) ** 2, 0.0)
-        fresh = eta * next_sigma / sigma * added**0.5
-        x = next_alpha * x0 + max(next_sigma**2 - fresh**2, 0.0) ** 0.5 * eps
+    for step, (point, following) in enumerate(pairwise(path)):
+        x, fresh = ddim_step(*predict(x, step), point, following, eta)
         if fresh > 0:
             if noise is None:
                 raise ValueError("this sampler draws fresh noise: pass noise=")
             x = x + fresh * noise(step).to(x)
     return x
+
+
+def ddim_step(x0: Tensor, eps: Tensor, point: Point, following: Point, eta: float) -> tuple[Tensor, float]:
+    """Mean (B, ...) and standard deviation of the next state, from estimates of x0 and of the noise (B, ...)."""
+    (alpha, sigma), (next_alpha, next_sigma) = point, following
+    # Variance that the forward process adds between the next point and this one.
+    added = max(sigma**2 - (alpha / next_alpha * next_sigma) ** 2, 0.0)
+    fresh = eta * next_sigma / sigma * added**0.5
+    return next_alpha * x0 + max(next_sigma**2 - fresh**2, 0.0) ** 0.5 * eps, fresh
 
 
 def ddpm(predict: Predict, x: Tensor, path: Path, noise: StepNoise | None, eta: float) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medgen.diffusion.objectives import to_x0
 from medgen.diffusion.options import Objective, SamplingOptions, check
-from medgen.diffusion.samplers import SAMPLERS, StepNoise
+from medgen.diffusion.samplers import SAMPLERS, Path, StepNoise
 from medgen.diffusion.schedules import Schedule
 from medgen.diffusion.times import first_time, sampling_times
 
@@ -37,12 +37,7 @@ def sample(
     latents have no such bounds), then passed to `callback`, which `heun` calls twice a step. Gradients are the caller's
     choice. Raises ConfigError for an impossible objective or impossible times.
     """
-    check(objective, schedule.config)
-    times = sampling_times(
-        schedule, options.times, options.steps, first_time(schedule, objective) if start is None else start
-    )
-    alphas, sigmas = schedule.alpha_sigma(times)
-    path = [*zip(alphas.tolist(), sigmas.tolist(), strict=True), (1.0, 0.0)]
+    times, path = steps_of(schedule, objective, options, start)
     told = times.tolist()
     times = times.to(x.device)
 
@@ -59,3 +54,14 @@ def sample(
 
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     return SAMPLERS[options.sampler](predict, x, path, noise, options.eta)
+
+
+def steps_of(
+    schedule: Schedule, objective: Objective, options: SamplingOptions, start: float | None = None
+) -> tuple[Tensor, Path]:
+    """The times (N,), float64, at which `sample` calls the network, and the N + 1 points from there to the data."""
+    check(objective, schedule.config)
+    begin = first_time(schedule, objective) if start is None else start
+    times = sampling_times(schedule, options.times, options.steps, begin)
+    alphas, sigmas = schedule.alpha_sigma(times)
+    return times, [*zip(alphas.tolist(), sigmas.tolist(), strict=True), (1.0, 0.0)]

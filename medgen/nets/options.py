@@ -177,7 +177,7 @@ class LoraConfig(Options, frozen=True):
     parts: Annotated[
         tuple[LoraPart, ...],
         option(
-            "Keep the network of --init as it is, and train an adapter (LoRA) on these parts of it: "
+            "Keep the model as it is, and train an adapter (LoRA) on these parts of it: "
             "attention, cross-attention, middle-attention, output, text or all.",
             flag="--lora",
             metavar="PART,...",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from medgen.models.policy import Policy
 from medgen.nets.side.siamese import Siamese
 from medgen.nets.unet import UNet
 from medgen.nets.vae import VAE
@@ -30,7 +31,7 @@ class Shown:
 class Learner(abc.ABC):
     """A model and its loss."""
 
-    model: UNet | VAE | Siamese
+    model: UNet | VAE | Siamese | Policy
     discriminator: nn.Module | None = None
     """A second network with an optimizer of its own, such as a discriminator."""
     idle_weights: bool = False
@@ -47,3 +48,16 @@ class Learner(abc.ABC):
     def discriminator_loss(self, batch: Batch, step: Step) -> Tensor:
         """Scalar loss of the discriminator; called after `loss` with the same batch, in training only."""
         raise NotImplementedError
+
+    @property
+    def ended(self) -> bool:
+        """Whether the training should end before its last step."""
+        return False
+
+    def updated(self, done: int) -> dict[str, float]:
+        """Follow up the `done`-th update of the weights; returns figures for the log."""
+        return {}
+
+    def finished(self, done: int) -> dict[str, float]:
+        """Conclude the training after `done` updates, before the weights are collected; returns figures for the log."""
+        return {}

@@ -93,17 +93,18 @@ class Loop:
             for network in self._networks():
                 network.compile()
         self.learner.model.train()
-        saved = time.monotonic()
+        done, saved = begun.step, time.monotonic()
         self._told = begun.step, saved
         with (
             StopRequest() as stop,
             self.reporter.progress(options.steps - begun.step, "steps") as advance,
             contextlib.closing(self._batches(begun.step)) as batches,
         ):
-            for index in range(begun.step, options.steps):
+            for index in itertools.takewhile(lambda _: not self.learner.ended, range(begun.step, options.steps)):
                 done = index + 1
                 last = done == options.steps
                 self._update(index, batches)
+                self.log.write(done, self.learner.updated(done))
                 stopping = self.world.any(stop.received is not None)
                 log, validate, save = (
                     _due(done, every) for every in (options.log_every, options.validate_every, options.save_every)
@@ -123,6 +124,7 @@ class Loop:
                 advance(1, note)
                 if stopping:
                     self._stop(done, stop.received)
+        self.log.write(done, self.learner.finished(done))
         self._trained = self._collect_weights()
 
     @contextlib.contextmanager
@@ -216,7 +218,7 @@ class Loop:
                     parts["discriminator"] = against.detach()
             for name, value in parts.items():
                 figures[name] = figures.get(name, 0) + value / options.accumulate
-        self.watch.note(index, figures | self.optimizers.step(self._rate(index)))
+        self.watch.note(index, figures | self.optimizers.step(self.options.rate(index)))
         if self.average:
             self.average.update(index)
 
@@ -234,16 +236,6 @@ class Loop:
             return channels_last(moved) if self.options.channels_last and tensor.ndim == 4 else moved
 
         return {name: move(tensor) for name, tensor in batch.items()}
-
-    def _rate(self, index: int) -> float:
-        """Learning rate of a step, a pure function of its number."""
-        options = self.options
-        if index < options.rising:
-            return options.learning_rate * (index + 1) / (options.rising + 1)
-        if options.decay == "constant":
-            return options.learning_rate
-        passed = (index - options.rising) / max(options.steps - options.rising, 1)
-        return options.learning_rate * 0.5 * (1 + math.cos(math.pi * passed))
 
     def _fault(self, index: int) -> str | None:
         """What is wrong with the data of step `index`."""
@@ -265,7 +257,7 @@ class Loop:
         figures, now = self.watch.means(), time.monotonic()
         rate = (done - self._told[0]) * self.total / max(now - self._told[1], 1e-9)
         self._told = done, now
-        self.log.write(done, figures | {"learning_rate": self._rate(done - 1), "images_per_second": rate})
+        self.log.write(done, figures | {"learning_rate": self.options.rate(done - 1), "images_per_second": rate})
         return f"loss {figures['loss']:.4g}" if "loss" in figures else ""
 
     def _networks(self) -> list[nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Protocol
 
@@ -68,6 +69,15 @@ class LoopOptions(Options, frozen=True):
     def rising(self) -> int:
         """Steps of warm-up: fewer than asked for if the training is too short for them."""
         return min(self.warmup, self.steps // 2)
+
+    def rate(self, index: int) -> float:
+        """Learning rate of step `index` (from 0)."""
+        if index < self.rising:
+            return self.learning_rate * (index + 1) / (self.rising + 1)
+        if self.decay == "constant":
+            return self.learning_rate
+        passed = (index - self.rising) / max(self.steps - self.rising, 1)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * passed))
 
 
 class TrainingOptions(Options, frozen=True):

@@ -184,9 +184,15 @@ def unpack(
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in below(packed, "optimizer.").items():
         index, _, moment = name.partition(".")
-        value = cut(tensor, weights[int(index)]) if tensor.ndim else tensor  # a scalar is a count of steps
+        value = _laid_as(weights[int(index)], tensor) if tensor.ndim else tensor  # a scalar is a count of steps
         moments.setdefault(int(index), {})[moment] = value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _laid_as(weight: Tensor, moment: Tensor) -> Tensor:
+    """A moment in the memory layout of its weight, which fused optimizers take for granted."""
+    moment = cut(moment, weight)
+    return moment if moment.stride() == weight.stride() else torch.empty_like(weight, dtype=moment.dtype).copy_(moment)
 
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:

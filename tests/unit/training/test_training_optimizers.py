@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from medgen.training.loop import optimizers
 from medgen.training.loop.optimizers import LossScale, Optimizers
 from medgen.training.loop.options import LoopOptions
+from medgen.training.loop.resume import pack, unpack
 
 CPU = torch.device("cpu")
 
@@ -93,3 +94,30 @@ def test_the_scale_moves_as_that_of_torch_does(monkeypatch: pytest.MonkeyPatch) 
     assert (again.factor, again.passed) == (scale, tracker)
     again.load({})
     assert again.factor == scale
+
+
+def test_moments_come_back_in_the_layout_of_their_weights() -> None:
+    """Fused optimizers walk through memory, in which weights that are channels-last lie in another order."""
+
+    def network() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+
+    def step(model: nn.Module, optimizers: Optimizers, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        optimizers.clear()
+        for weight in model.parameters():
+            weight.grad = torch.empty_like(weight).copy_(torch.randn(weight.shape, generator=generator))
+        optimizers.step(1e-2)
+
+    options, device = LoopOptions(), torch.device("cpu")
+    whole, stopped, resumed = network(), network(), network()
+    all_steps, first, second = (Optimizers([one], options, device, torch.float32) for one in (whole, stopped, resumed))
+    step(whole, all_steps, 1)
+    step(whole, all_steps, 2)
+    step(stopped, first, 1)
+    packed = pack(stopped, first.each[0], {})
+    written = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in packed.items()}
+    unpack(written, resumed, second.each[0], {})
+    step(resumed, second, 2)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
