@@ -155,6 +155,14 @@ def command(
             rich_help_panel=CONDITIONS,
         ),
     ] = None,
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="The frozen text encoder that the model was trained with.",
+            rich_help_panel=CONDITIONS,
+        ),
+    ] = None,
     negative_prompt: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="What guidance leads away from.", rich_help_panel=CONDITIONS),
@@ -227,6 +235,7 @@ def command(
         retrieve=retrieve,
         retrieve_use=retrieve_use,
         strength=strength,
+        text_encoder=text_encoder,
     )
     networks = [network for network in (denoiser, decoder, weaker) if network is not None]
     with asked.requests(denoiser, options.seed, maker.console) as (requests, sets):

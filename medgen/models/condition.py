@@ -65,16 +65,15 @@ def fitted_to_vectors(network: UNetConfig, fields: Sequence[str]) -> UNetConfig:
     return replace(network, vector_size=len(fields))
 
 
-def fitted_to_texts(network: UNetConfig, vocabulary: int, prompts: Prompts | None) -> UNetConfig:
-    """`network` for as many pieces and modalities as its prompts have; the pooled text is as wide as its tokens.
+def fitted_to_texts(network: UNetConfig, prompts: Prompts | None) -> UNetConfig:
+    """`network` for as many modalities as its prompts have; the pooled text is as wide as its tokens.
 
     One whose text encoder was made elsewhere stays as it is.
     """
-    if prompts is None or network.text is None or network.null_length:
+    if prompts is None or network.null_length:
         return network
     return replace(
         network,
-        text=replace(network.text, vocabulary=vocabulary),
         pooled_width=network.pooled_width or network.context_width,
         modalities=len(prompts.modalities),
     )

@@ -67,6 +67,15 @@ class LatentFacts(Facts, frozen=True, kw_only=True):
         return LatentSpace(self.latent_scale, self.latent_shift)
 
 
+class TextEncoderFacts(msgspec.Struct, frozen=True):
+    """The encoder of texts that a model began from, where that was not its own."""
+
+    name: str
+    digest: str  # of its weights and tokenizer
+    length: int  # pieces of a text that are read
+    tokenizer: str = ""  # as JSON, where the encoder was trained along and is part of the model
+
+
 class DenoiserFacts(LatentFacts, frozen=True):
     """Facts of kind "denoiser". `shape` is (channels, height, width) of what it denoises."""
 
@@ -81,6 +90,7 @@ class DenoiserFacts(LatentFacts, frozen=True):
     merges: tuple[str, ...] = ()  # pairs of pieces to join, the first first; empty if pieces are not of bytes
     padding: str = ""  # the piece of bytes that fills up a text
     modalities: tuple[str, ...] = ()  # those numbered 1, 2, ...; 0 is "not said"
+    text_encoder: TextEncoderFacts | None = None  # from outside
     spacing: tuple[float, float, float] | None = None  # (z, y, x) mm, if all cases of the training set have the same
     stored_dtype: StoredType = "int16"  # image space only; else the VAE says it
     guidance: float | None = None  # the scale that was best in a search at the end of its training, if there was one

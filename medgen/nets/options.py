@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Meta
 
@@ -60,6 +60,19 @@ class TextConfig(Options, frozen=True):
     activation: Literal["gelu", "quick_gelu"] = "gelu"
 
 
+class OutsideTextConfig(Options, frozen=True):
+    """A text encoder of the library transformers."""
+
+    settings: dict[str, Any]
+    """Its configuration there."""
+    width: Count
+    """Of its states."""
+    length: Count
+    """Pieces of a text that it reads, with its marks."""
+    padding: Size = 0
+    """Id of the padding of its tokenizer."""
+
+
 class UNetConfig(Options, frozen=True):
     """Shape of a UNet; n widths mean n levels and a downsampling factor of 2^(n-1)."""
 
@@ -99,6 +112,8 @@ class UNetConfig(Options, frozen=True):
     """Width of the vector that sums up a text and is added to the embedding of time; 0 = none."""
     text: TextConfig | None = None
     """The built-in text encoder, trained along; none = tokens come from outside, if any do."""
+    outside_text: OutsideTextConfig | None = None
+    """An encoder of transformers in its place, trained along; train-diffusion --text-encoder fills it in."""
     modalities: Size = 0
     """Modalities with an embedding, which is fused with the text; 0 = the UNet is told no modality."""
     fusion: Fusion = "product"

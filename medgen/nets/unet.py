@@ -19,6 +19,7 @@ from medgen.nets.options import UNetConfig
 from medgen.nets.side.network import SideNetwork
 from medgen.nets.text.encoder import TextEncoder, TextStates
 from medgen.nets.text.modality import ModalityFusion
+from medgen.nets.text.outside import OutsideEncoder
 from medgen.nets.unet_trunk import DownPath, Middle, UpPath
 
 __all__ = ["UNet", "UNetConfig"]
@@ -74,8 +75,10 @@ class UNet(nn.Module):
         self.vector_map = None
         if config.vector_size and config.vector_map:
             self.vector_map = VectorMap(config.vector_size, config.vector_map, width, config.dims)
-        self.text = None
-        if config.text:
+        self.text: OutsideEncoder | TextEncoder | None = None
+        if config.outside_text:
+            self.text = OutsideEncoder(config.outside_text)
+        elif config.text:
             self.text = TextEncoder(config.text, config.context_width, config.pooled_width)
         self.modality = None
         if config.modalities:

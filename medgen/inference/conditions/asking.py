@@ -76,6 +76,7 @@ class Asked:
     retrieve: Path | None = None
     retrieve_use: str | None = None
     strength: float | None = None
+    text_encoder: str | None = None
 
     @contextlib.contextmanager
     def requests(self, model: Denoiser, seed: int, reporter: Reporter) -> Iterator[tuple[Requests, list[Identified]]]:
@@ -83,7 +84,7 @@ class Asked:
 
         UsageError for options that contradict each other or do not fit the model, else DataError.
         """
-        wanted, reads = mask_of(model), prompts_of(model.network.config, model.facts)
+        wanted, reads = mask_of(model), prompts_of(model.network.config, model.facts, model.device, self.text_encoder)
         self._check(model, wanted, reads)
         fields = model.facts.vector_fields
         vectors: Vectors | None = None

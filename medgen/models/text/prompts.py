@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from medgen.config import did_you_mean
-from medgen.errors import DataError
+from medgen.errors import DataError, UsageError
 from medgen.models.facts import DenoiserFacts
 from medgen.models.text.bytepairs import BytePairs
+from medgen.models.text.pretrained import FrozenStates, OutsideWords, Pretrained, load_pretrained
 from medgen.models.text.wordpiece import WordPieces
 from medgen.nets.options import TextConfig, UNetConfig
 from medgen.nets.text.modality import UNSAID
@@ -73,11 +74,40 @@ def distinct(modalities: Iterable[str], known: Sequence[str] = ()) -> tuple[str,
     return tuple(named.values())
 
 
-def prompts_of(network: UNetConfig, facts: DenoiserFacts) -> Prompts | None:
-    """What reads texts for a trained network; None if it takes none."""
-    if network.text is None:
+def prompts_of(network: UNetConfig, facts: DenoiserFacts, device: torch.device, place: str | None) -> Prompts | None:
+    """What reads texts for a trained network, or None if it takes none; `place` is where its text encoder lies.
+
+    Raises UsageError for an encoder missing or too many, DataError for another than the one it was trained with.
+    """
+    told = facts.text_encoder
+    if place is not None and (told is None or network.outside_text):
+        raise UsageError("the model has no text encoder outside of itself; leave --text-encoder out")
+    if network.text:
+        return Prompts(reader_of(network.text, facts), facts.modalities)
+    if told is None:
         return None
-    return Prompts(reader_of(network.text, facts), facts.modalities)
+    if network.outside_text:
+        words = OutsideWords(told.tokenizer, network.outside_text.length, network.outside_text.padding)
+        return Prompts(words, facts.modalities)
+    if place is None:
+        raise UsageError(f"the model reads its texts by the encoder {told.name}; give that with --text-encoder")
+    found = load_pretrained(place, told.length)
+    if found.digest != told.digest:
+        raise DataError(
+            f"--text-encoder {place}: is not the encoder {told.name} that the model was trained with (its digest is "
+            f"{found.digest[:12]}, expected {told.digest[:12]})"
+        )
+    return Prompts(frozen_states(found, device), facts.modalities)
+
+
+def frozen_states(found: Pretrained, device: torch.device) -> FrozenStates:
+    """What reads texts as states of a frozen encoder."""
+    return FrozenStates(words_of(found), found.encoder(device), device)
+
+
+def words_of(found: Pretrained) -> OutsideWords:
+    """What reads texts as words of an encoder from outside."""
+    return OutsideWords(found.tokenizer, found.config.length, found.config.padding)
 
 
 def reader_of(text: TextConfig, facts: DenoiserFacts) -> Reader:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
+import torch
+from msgspec.structs import replace
 
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import ConfigError, DataError
-from medgen.models.facts import DenoiserFacts
-from medgen.models.text.prompts import Prompts, distinct, reader_of
+from medgen.models.condition import fitted_to_texts
+from medgen.models.facts import DenoiserFacts, TextEncoderFacts
+from medgen.models.text.pretrained import Pretrained, load_pretrained
+from medgen.models.text.prompts import Prompts, Reader, distinct, frozen_states, reader_of, words_of
 from medgen.models.text.wordpiece import WordPieces, train_vocabulary
 from medgen.nets.options import UNetConfig
 from medgen.prompts.variation import Variation
@@ -19,30 +25,100 @@ BLOCK = 1 << 14
 """Texts in memory at once."""
 
 
-def read_prompts(
-    stored: StoredSet, network: UNetConfig, old: DenoiserFacts | None, name: str, variation: Variation | None = None
-) -> tuple[tuple[str, ...], Prompts | None]:
-    """The vocabulary of the set `name`, and what reads its texts; none if `network` reads no text.
+class TextOptions(Protocol):
+    """Options of a training that may read texts."""
+
+    @property
+    def network(self) -> UNetConfig:
+        """The network, with its own text encoder if it has one."""
+
+    @property
+    def text_encoder(self) -> str | None:
+        """Where a text encoder of transformers lies, to be used instead."""
+
+    @property
+    def text_tuning(self) -> str:
+        """Whether that is trained along."""
+
+    @property
+    def text_length(self) -> int:
+        """How many pieces it reads."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a training reads texts."""
+
+    network: UNetConfig
+    """With the text encoder, widths and modalities that this needs."""
+    prompts: Prompts | None = None
+    own: tuple[tuple[str, ...], tuple[str, ...], str] = ((), (), "")
+    """Vocabulary, merges and padding of the network's own encoder."""
+    encoder: Pretrained | None = None
+    """From outside."""
+
+    @property
+    def tuned(self) -> bool:
+        """Whether an encoder from outside is trained along, as a part of the network."""
+        return self.network.outside_text is not None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the model file says about it, as fields of `DenoiserFacts`."""
+        facts: dict[str, Any] = dict(zip(("vocabulary", "merges", "padding"), self.own, strict=True))
+        if self.prompts:
+            facts["modalities"] = self.prompts.modalities
+        if self.encoder:
+            tokenizer = self.encoder.tokenizer if self.tuned else ""
+            length = self.encoder.config.length
+            facts["text_encoder"] = TextEncoderFacts(self.encoder.name, self.encoder.digest, length, tokenizer)
+        return facts
+
+
+def reading_of(
+    stored: StoredSet,
+    options: TextOptions,
+    old: DenoiserFacts | None,
+    device: torch.device,
+    name: str,
+    variation: Variation | None = None,
+) -> Reading:
+    """How the texts of the set `name` are read; not at all if the network reads none.
 
     The vocabulary and the modalities of an `old` model, whose training goes on, are kept; new modalities are added. A
     new vocabulary is that of the texts as `variation` shows them, so that it has the synonyms.
     """
-    if network.text is None:
+    network, encoder = options.network, None
+    if not network.text and not network.outside_text and options.text_encoder is None:
         if variation is not None:
             raise ConfigError("prompts: the network reads no texts to vary; give it a table network.text")
-        return (), None
+        return Reading(network)
     if not stored.has("text") or not any(map(str.strip, training_texts(stored, "text"))):
         raise DataError(f"{name}: has no texts to learn from; preprocess it with a column 'text'")
-    if old and old.merges:  # of Stable Diffusion, which is told no modality
-        return old.vocabulary, Prompts(reader_of(network.text, old))
-    vocabulary = old.vocabulary if old else ()
-    if not vocabulary:
-        texts = training_texts(stored, "text")
-        shown = texts if variation is None else (variation.at(text, place) for place, text in enumerate(texts))
-        vocabulary = train_vocabulary(shown, network.text.vocabulary)
     modalities = training_texts(stored, "modality") if stored.has("modality") else iter(())
     known = distinct(modalities, old.modalities if old else ())
-    return vocabulary, Prompts(WordPieces(vocabulary, network.text.length), known)
+    if old and old.merges:  # of Stable Diffusion, which is told no modality
+        known = ()
+    vocabulary = old.vocabulary if old and options.text_encoder is None else ()
+    if options.text_encoder is not None:
+        encoder = load_pretrained(options.text_encoder, options.text_length)
+        tuned = options.text_tuning == "all"
+        reader: Reader = words_of(encoder) if tuned else frozen_states(encoder, device)
+        outside = encoder.config if tuned else None
+        network = replace(network, text=None, outside_text=outside, context_width=encoder.config.width)
+    elif network.text:
+        text = network.text
+        if not vocabulary:
+            texts = training_texts(stored, "text")
+            shown = texts if variation is None else (variation.at(one, place) for place, one in enumerate(texts))
+            vocabulary = train_vocabulary(shown, text.vocabulary)
+        reader = reader_of(text, old) if old and old.vocabulary else WordPieces(vocabulary, text.length)
+        network = replace(network, text=replace(text, vocabulary=len(vocabulary)))
+    else:
+        raise ConfigError("network.outside_text: is filled in where --text-encoder is given; leave it out")
+    prompts = Prompts(reader, known)
+    merges, padding = (old.merges, old.padding) if old and vocabulary else ((), "")
+    return Reading(fitted_to_texts(network, prompts), prompts, (vocabulary, merges, padding), encoder)
 
 
 def training_texts(stored: StoredSet, column: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ from medgen.diffusion.objectives import diffusion_loss
 from medgen.diffusion.options import Objective
 from medgen.diffusion.schedules import Schedule
 from medgen.errors import DataError, UsageError
-from medgen.models.condition import check_fed, fitted_to_texts, fitted_to_vectors
+from medgen.models.condition import check_fed, fitted_to_vectors
 from medgen.models.facts import DenoiserFacts
 from medgen.models.text.prompts import PARTS as TEXT_PARTS
 from medgen.models.trained import FrozenVAE
@@ -25,7 +25,7 @@ from medgen.prompts.variation import Variation
 from medgen.training.data.conditions import seen_condition
 from medgen.training.data.slices import common_spacing, spacing_range, stored_type, vector_range
 from medgen.training.data.step import Batch, Step, seeded
-from medgen.training.data.texts import read_prompts
+from medgen.training.data.texts import reading_of
 from medgen.training.learners.diffusion_options import DenoiserOptions
 from medgen.training.learners.guidance_search import with_guidance
 from medgen.training.learners.guided import GuidedLearner
@@ -97,10 +97,9 @@ def train(training: Training, options: DenoiserOptions) -> None:
     elif options.lora:
         options = as_base(options, init)
     variation = Variation(options.prompts, options.seed) if options.prompts else None
-    vocabulary, prompts = read_prompts(training.stored, options.network, old, training.run.source, variation)
-    check_fed(options.network, ("vector", *(TEXT_PARTS if prompts else ())), "denoiser")
-    network = fitted_to_vectors(options.network, header.vector_fields)
-    network = fitted_to_texts(network, len(vocabulary), prompts)
+    reading = reading_of(training.stored, options, old, training.device, training.run.source, variation)
+    check_fed(reading.network, ("vector", *(TEXT_PARTS if reading.prompts else ())), "denoiser")
+    network = fitted_to_vectors(reading.network, header.vector_fields)
     network = replace(network, in_channels=shape[0], out_channels=shape[0])
     options = replace(options, network=network)
     learner = DenoiserLearner(options)
@@ -113,10 +112,6 @@ def train(training: Training, options: DenoiserOptions) -> None:
         objective=options.objective,
         intensity=header.intensity or Intensity(),
         vector_fields=header.vector_fields,
-        vocabulary=vocabulary,
-        merges=old.merges if old else (),
-        padding=old.padding if old else "",
-        modalities=prompts.modalities if prompts else (),
         spacing=common_spacing(training.stored),
         vector_range=vector_range(training.stored),
         spacing_range=spacing_range(training.stored),
@@ -124,13 +119,17 @@ def train(training: Training, options: DenoiserOptions) -> None:
         latent_scale=header.latent_scale,
         latent_shift=header.latent_shift,
         stored_dtype=stored_type(dtype) if header.kind == "image" else "int16",
+        **reading.facts,
     )
     if init:
         init = dataclasses.replace(init, weights=with_new_modalities(init.weights, network.modalities))
+    elif reading.encoder and learner.model.text is not None:
+        learner.model.text.load_state_dict(reading.encoder.weights)
     facts = begin(learner.model, options, init, facts, training.reporter)
     if "all" not in options.parts:
         train_only(learner.model, options.parts, init)
-    sources = training.slices(options, prompts=prompts, variation=variation)
-    fitted = training.fit(learner, options, sources, [init] if init else [])
+    sources = training.slices(options, prompts=reading.prompts, variation=variation)
+    others = [one for one in (init, reading.encoder) if one is not None]
+    fitted = training.fit(learner, options, sources, others)
     facts = with_guidance(facts, fitted.loop, learner, options)
     save(training, fitted, options, init, "denoiser", network, facts)

@@ -78,6 +78,22 @@ class DenoiserOptions(SliceDiffusionOptions, frozen=True, tag="denoiser"):
     prompts: PromptVariation | None = None
     """Vary the texts in training; none = show each as it is."""
     condition_dropout: Annotated[float, DROPOUT] = 0.3
+    text_encoder: (
+        Annotated[
+            str,
+            option(
+                "Read texts by this encoder of transformers (BERT's family, CLIP), a folder or a name on the hub.",
+                metavar="PLACE",
+                default="one trained along",
+            ),
+        ]
+        | None
+    ) = None
+    text_tuning: Annotated[
+        Literal["frozen", "all"], option("Keep that encoder as it is, or train all of it along.")
+    ] = "frozen"
+    text_length: Annotated[int, Meta(ge=4)] = 77
+    """Pieces of a text that it reads at most, with its marks."""
     search_guidance: Annotated[bool, SEARCH] = True
 
     def __post_init__(self) -> None:

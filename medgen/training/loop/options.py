@@ -101,6 +101,8 @@ class OfSlices(Protocol):
 
 IRRELEVANT = ("checkpoint", "validate_every", "sample_every", "log_every", "save_every", "save_minutes")
 """Options of the loop that do not touch the weights it ends with."""
+ELSEWHERE = ("init", "vae", "text_encoder", "seed")
+"""Options that the provenance holds elsewhere: paths, as the inputs that they name."""
 
 
 def decisive(options: TrainingOptions, precisions: Mapping[str, str], processes: int) -> dict[str, Any]:
@@ -108,7 +110,9 @@ def decisive(options: TrainingOptions, precisions: Mapping[str, str], processes:
 
     Paths and the seed are elsewhere in the provenance; `precisions` are what "auto" chose, by option name.
     """
-    config = {name: value for name, value in plain(options).items() if name not in ("init", "vae", "seed")}
+    config = {
+        name: value for name, value in plain(options).items() if name not in ("init", "vae", "text_encoder", "seed")
+    }
     loop = {name: value for name, value in config["loop"].items() if name not in IRRELEVANT}
     loop |= precisions
     sharded = loop.pop("sharded")
