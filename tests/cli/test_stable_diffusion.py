@@ -313,3 +313,45 @@ def test_what_did_not_begin_as_stable_diffusion_is_not_exported(tiny: Path, tmp_
     assert run(["export", str(tiny / "model.safetensors"), *arguments]) == 65
     assert "can be exported to diffusers" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "status", "message"),
+    [
+        ("text_encoder/model.safetensors", "pytorch_model.bin", 65, "a pickle"),
+        ("unet/diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin", 65, "a pickle"),
+        ("scheduler/scheduler_config.json", None, 66, "scheduler_config.json: no such file"),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "squaredcos_cap_v2"}, 65, "beta_schedule"),
+        ("tokenizer/tokenizer.json", {"model": {"vocab": {"a": 0, "b": 2}, "merges": [["a", "b"]]}}, 65, "numbered"),
+        ("text_encoder/config.json", {"num_hidden_layers": 3}, 65, "layers.2.self_attn.q_proj.weight"),
+        ("unet/config.json", {"addition_embed_type": "text_time"}, 65, "addition_embed_type"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["1.5"], indirect=True)
+def test_a_folder_that_is_not_whole_is_refused_by_name(
+    folder: Folder, place: str, change: Any, status: int, message: str, tmp_path: Path, capsys: Any
+) -> None:
+    shutil.copytree(folder[1], tmp_path / "sd")
+    file = tmp_path / "sd" / place
+    if isinstance(change, dict):
+        file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    elif change is None:
+        file.unlink()
+    else:
+        file.rename(file.with_name(change))
+    assert run(["generate", str(tmp_path / "sd"), "--prompt", "chest", "-o", str(tmp_path / "s.h5")]) == status
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "s.h5").exists()
+
+
+@pytest.mark.parametrize("folder", ["1.5"], indirect=True)
+def test_half_precision_weights_are_read_where_there_are_no_others(folder: Folder, tmp_path: Path) -> None:
+    shutil.copytree(folder[1], tmp_path / "sd")
+    for file in (tmp_path / "sd").glob("*/*.safetensors"):
+        halved = {name: weight.half() for name, weight in safetensors.torch.load_file(file).items()}
+        safetensors.torch.save_file(halved, file.with_suffix(".fp16.safetensors"))
+        file.unlink()
+    state = import_denoiser(tmp_path / "sd").weights()
+    expected = import_denoiser(folder[1]).weights()
+    assert all(weight.dtype == torch.float32 for weight in state.values())
+    torch.testing.assert_close(state["down.input.weight"], expected["down.input.weight"].half().float())

@@ -19,6 +19,8 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 SCHEDULER_CONFIG = "scheduler_config.json"
 VAE, UNET, TEXT, TOKENIZER, SCHEDULER = "vae", "unet", "text_encoder", "tokenizer", "scheduler"
 """Subfolders of a pipeline."""
+HALF = ".fp16"
+"""Comes before the suffix of weights in half precision, which are read where there are no others."""
 PICKLED = {WEIGHTS: "diffusion_pytorch_model.bin", ENCODER_WEIGHTS: "pytorch_model.bin"}
 """Weights that are read, and their names as pickles, which are not."""
 
@@ -30,6 +32,8 @@ def read_network(folder: Path, weights: str = WEIGHTS) -> tuple[dict[str, Any], 
     """
     settings = read_json(folder / CONFIG)
     file = folder / weights
+    if not file.exists() and (half := file.with_suffix(f"{HALF}.safetensors")).exists():
+        file = half
     if not file.exists():
         if (folder / PICKLED[weights]).exists():
             raise DataError(
