@@ -41,7 +41,7 @@ COMMANDS = {
     "preview": "Draw a labelled contact sheet of a set.",
     "rate": "Let experts rate images in the browser.",
     "train-selector": "Learn from ratings how good an image is.",
-    "select": "Keep the best images of a set, as a selector scores them.",
+    "select": "Keep the best images of a set, or those that show what was asked.",
     "align": "Move a diffusion model towards what experts like, within bounds.",
     "info": "Tell what a set or model holds and where it came from.",
     "check": "Verify that sets and models are whole and undamaged.",

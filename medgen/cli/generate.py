@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ from medgen.diffusion.options import SAMPLING
 from medgen.inference.generate_options import GenerateOptions
 
 CONDITIONS = "Conditions"
+VERIFYING = "Verification"
 
 
 def _report_part(told: str) -> Any:
@@ -167,6 +168,22 @@ def command(
         str | None,
         typer.Option(metavar="TEXT", help="What guidance leads away from.", rich_help_panel=CONDITIONS),
     ] = None,
+    until: Annotated[
+        Literal["verified"] | None,
+        typer.Option(help="Draw anew with other seeds what does not show what was asked.", rich_help_panel=VERIFYING),
+    ] = None,
+    tries: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="With --until: draws of a sample at most.", rich_help_panel=VERIFYING),
+    ] = 4,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="SET",
+            help="With --until: real images, by which is measured, as in select --verify.",
+            rich_help_panel=VERIFYING,
+        ),
+    ] = None,
     device: Device = "auto",
     shard: Shard = None,
     force: Force = False,
@@ -184,13 +201,18 @@ def command(
       medgen generate stable-diffusion-2-1/ --prompt "a chest X-ray" -n 8 -o samples.h5
       medgen generate model.safetensors --findings "Large heart." --impression "Heart failure." -o reports.h5
       medgen generate polyps.safetensors --like pairs.h5 --mask-augment -n 2000 -o more.h5
+      medgen generate model.safetensors --like pairs.h5 --until verified --reference pairs.h5 -o right.h5
 
     """
     options = given.resolve(GenerateOptions)
 
+    import contextlib
+
     from medgen.artifacts.provenance import Identified, derive
+    from medgen.artifacts.sets import open_set
     from medgen.config import plain
     from medgen.errors import UsageError
+    from medgen.evaluation.masks.declaration import MasksOptions
     from medgen.inference.conditions.asking import Asked
     from medgen.inference.conditions.fields import asked_fields
     from medgen.inference.conditions.ranges import far_outside
@@ -202,7 +224,9 @@ def command(
 
     if guide_by is not None and negative_vector is not None:
         raise UsageError("--negative-vector and --guide-by both say what guidance leads away from; give one")
-    maker = SetMaker.of(context, output, force=force, shard=shard)
+    if (until is None) != (reference is None):
+        raise UsageError("--until verified needs --reference SET, the real images, and only --until takes it")
+    maker = SetMaker.of(context, output, force=force, shard=shard, keep_going=until is not None)
     target = resolve_device(device)
     asked_precision = maker.precision(options.precision, target)
     adapters = open_adapters(adapter or (), maker.console)
@@ -238,8 +262,11 @@ def command(
         text_encoder=text_encoder,
     )
     networks = [network for network in (denoiser, decoder, weaker) if network is not None]
-    with asked.requests(denoiser, options.seed, maker.console) as (requests, sets):
+    with contextlib.ExitStack() as stack:
+        requests, sets = stack.enter_context(asked.requests(denoiser, options.seed, maker.console))
+        real = None if reference is None else stack.enter_context(open_set(reference, random_access=True))
         inputs: list[Identified] = [*(network.model for network in networks), *adapters, *sets]
+        inputs += [] if real is None else [real]
         settings = plain(options) | {"precision": maker.settled(*networks), "count": requests.count}
         del settings["batch_size"]
         settings |= {"guidance": generator.guidance} | requests.described(denoiser.facts.vector_fields)
@@ -248,19 +275,36 @@ def command(
             maker.console.detail(f"guidance {generator.guidance:g}, which the training of {model} found best")
         for warning in far_outside(denoiser.facts, generator.guidance, requests):
             maker.console.warn(warning)
+        if until is not None:
+            settings |= {"until": until, "tries": tries}
         if weaker is not None:
             settings["guide_by"] = weaker.model.digest
         if adapters:
             settings["adapter_strengths"] = [one.strength for one in adapters]
         provenance = derive("generate", settings, seed=options.seed, inputs=inputs)
         indices = range(maker.part, requests.count, maker.parts)
+        header = generator.header(provenance, requests)
         with maker.console.progress(len(indices), "samples") as advance:
-            maker.write(generator.cases(indices, requests), generator.header(provenance, requests), inputs, advance)
+            cases, nothing, verifier = generator.cases(indices, requests), "", None
+            if real is not None:
+                from medgen.feedback.verification.verifier import Verifier, verified
+
+                verifier = Verifier(real, header, MasksOptions().segmenter, maker.console, target, options.seed)
+                cases = verified(generator, indices, requests, verifier, tries, maker.leave_out)
+                nothing = f"no sample shows what was asked in {tries} tries; more --tries may help, or a better model"
+            maker.write(cases, header, inputs, advance, nothing=nothing)
         if requests.retrieved:
             maker.console.report.update(retrieved=requests.retrieved.report())
         if warps := requests.warps():
             maker.console.report.update(mask_warps=warps)
         if requests.masks and (same := len(requests.masks.unchanged)):
             maker.console.warn(f"{same} masks are as they were given: changed, they would not stay whole and inside")
-    maker.console.say(f"{len(indices)} samples, {options.told()}")
-    maker.console.report.update(samples=len(indices))
+    made = len(indices) - len(maker.left_out)
+    maker.console.say(f"{made} samples, {options.told()}")
+    maker.console.report.update(samples=made)
+    if verifier is not None:
+        told = verifier.summary()
+        share = f"{told['passed']} of {told['measured']} draws show what was asked"
+        maker.console.say(f"{share}; {len(maker.left_out)} samples were given up after {tries} tries")
+        maker.console.report.update(verified=told)
+        maker.finish(gave_up=list(maker.left_out))

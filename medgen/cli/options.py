@@ -33,6 +33,10 @@ Adapters = Annotated[
 KeepGoing = Annotated[
     bool, typer.Option("--keep-going", help="Leave out what fails, name each, and exit 1 at the end.")
 ]
+Reference = Annotated[
+    Path | None,
+    typer.Option("--reference", metavar="SET", help="Real images, from which the measuring is learned."),
+]
 Shard = Annotated[
     str | None,
     typer.Option(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medgen.cli.flags import Given, takes
-from medgen.cli.options import Device, Force, InputSet, KeepGoing, OutputSet
+from medgen.cli.options import Device, Force, InputSet, KeepGoing, OutputSet, Reference
 from medgen.cli.set_maker import SetMaker
 from medgen.feedback.select_options import SelectOptions
+
+if TYPE_CHECKING:
+    import torch
 
 
 @takes(SelectOptions)
@@ -30,50 +33,81 @@ def command(
             metavar="FIELD N", help="The best N of each modality, text, label or value of a vector field, by its name."
         ),
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Keep the images that show what they were asked to show.")
+    ] = False,
+    reference: Reference = None,
     output: OutputSet = "-",
     device: Device = "auto",
     keep_going: KeepGoing = False,
     force: Force = False,
 ) -> None:
-    """Keep the best images of a set, as a selector scores them.
+    """Keep the best images of a set, or those that show what was asked.
 
     A filter in a pipe, in constant memory. --min-score passes each case on at once. --keep and --per rank all cases, so
     a pipe is first stored in a temporary file. Without these, all cases are kept. Each keeps its score, from 1 to 5.
 
+    With --verify it is measured what images show: the place and size of nodules by a rule fitted to those of
+    --reference, masks by a segmenter that learned from its pairs. A nodule passes where it was asked for, within a
+    factor 2 of its size; a mask with the Dice that 9 of 10 real pairs reach. --report says for each image what differs,
+    and by how much.
+
     Examples:
       medgen select samples.h5 --selector selector.safetensors --keep 0.5 -o best.h5
       medgen generate model.safetensors -n 64 | medgen select --selector selector.safetensors --min-score 4 -o best.h5
+      medgen select samples.h5 --verify --reference images.h5 --report verified.json -o verified.h5
 
     """
     options = given.resolve(SelectOptions)
 
-    import contextlib
-
-    from medgen.artifacts.provenance import Identified, derive
-    from medgen.artifacts.sets import open_set
-    from medgen.config import plain
     from medgen.errors import UsageError
-    from medgen.feedback.selection import Judge, best_of_each, best_share, selected_header
-    from medgen.models.selector import Selector
-    from medgen.models.trained import FrozenVAE
     from medgen.nets.compute import resolve_device
-    from medgen.nets.scorer import LOWEST
 
-    if selector is None:
-        raise UsageError("give --selector FILE, which medgen train-selector has written")
+    ranked = options.keep is not None or per is not None
+    if verify == (selector is not None):
+        raise UsageError("give either --selector FILE, from train-selector, or --verify; two selects in a pipe do both")
+    if verify != (reference is not None):
+        raise UsageError("--verify needs --reference SET, the real images, and only --verify takes it")
+    if verify and (ranked or options.min_score is not None or options.aspect):
+        raise UsageError("--verify gives no scores; leave out --keep, --min-score, --per and --aspect")
     if per is not None and (options.keep is not None or options.min_score is not None):
         raise UsageError("--per excludes --keep and --min-score; give one of them")
     if per is not None and per[1] < 1:
         raise UsageError(f"--per {per[0]} {per[1]}: keep 1 at least")
     maker = SetMaker.of(context, output, force=force, shard=None, keep_going=keep_going)
     target = resolve_device(device)
-    autoencoder = None if vae is None else FrozenVAE.load(vae, target, "float32")
-    chosen = Selector.load(selector, target, autoencoder, weak=options.weak)
+    if selector is not None:
+        _by_scores(maker, source, selector, vae, per, options, target)
+    elif reference is not None:
+        _by_measuring(maker, source, reference, options, target)
+
+
+def _by_scores(
+    maker: SetMaker,
+    source: str,
+    selector: Path,
+    vae: Path | None,
+    per: tuple[str, int] | None,
+    options: SelectOptions,
+    device: torch.device,
+) -> None:
+    import contextlib
+
+    from medgen.artifacts.provenance import Identified, derive
+    from medgen.artifacts.sets import open_set
+    from medgen.config import plain
+    from medgen.feedback.selection import Judge, best_of_each, best_share, selected_header
+    from medgen.models.selector import Selector
+    from medgen.models.trained import FrozenVAE
+    from medgen.nets.scorer import LOWEST
+
+    autoencoder = None if vae is None else FrozenVAE.load(vae, device, "float32")
+    chosen = Selector.load(selector, device, autoencoder, weak=options.weak)
     networks = [chosen.model, *([autoencoder.model] if autoencoder is not None else [])]
-    name, ranked = "standard input" if source == "-" else source, options.keep is not None or per is not None
+    name = "standard input" if source == "-" else source
     with contextlib.ExitStack() as stack:
         advance = stack.enter_context(maker.console.progress(None, "slices"))
-        if ranked:
+        if options.keep is not None or per is not None:
             stored = stack.enter_context(open_set(source, random_access=True))
             judge = Judge(chosen, stored.header, name, options.aspect, maker.leave_out, advance)
             rank = best_share(options.keep or 1.0) if per is None else best_of_each(per[1])
@@ -85,8 +119,35 @@ def command(
             inputs = [reader, *networks]
             cases = judge.least(reader, options.min_score or LOWEST)
         settings = plain(options) | ({"per": list(per)} if per is not None else {})
+        del settings["segmenter"], settings["seed"]
         header = selected_header(judge, derive("select", settings, inputs=inputs))
         nothing = "no case was kept: {left_out} could not be judged, and no other scores so much; lower --min-score"
         done = maker.write(cases, header, inputs, nothing=nothing)
     maker.console.say(f"kept {done.cases} of {len(judge.scores)} cases")
     maker.finish(cases=len(judge.scores), kept=done.cases, scores=judge.scores)
+
+
+def _by_measuring(maker: SetMaker, source: str, reference: Path, options: SelectOptions, device: torch.device) -> None:
+    import msgspec
+
+    from medgen.artifacts.provenance import derive
+    from medgen.artifacts.sets import open_set
+    from medgen.config import plain
+    from medgen.feedback.selection import refuse_shard
+    from medgen.feedback.verification.verifier import Verifier
+
+    with (
+        open_set(source) as reader,
+        open_set(reference, random_access=True) as real,
+        maker.console.progress(None, "slices") as advance,
+    ):
+        refuse_shard(reader.header, "standard input" if source == "-" else source)
+        settings = {"verify": True, "segmenter": plain(options.segmenter)}
+        provenance = derive("select", settings, seed=options.seed, inputs=[reader, real])
+        header = msgspec.structs.replace(reader.header, provenance=provenance)
+        verifier = Verifier(real, reader.header, options.segmenter, maker.console, device, options.seed)
+        cases = verifier.passing(reader, maker.leave_out, advance)
+        nothing = "no case was kept: none shows what was asked; --report FILE.json says what differs, and by how much"
+        done = maker.write(cases, header, [reader, real], nothing=nothing)
+    maker.console.say(f"{done.cases} of {len(verifier.told)} cases show what was asked")
+    maker.finish(**verifier.summary())

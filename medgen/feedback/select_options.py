@@ -6,6 +6,8 @@ from typing import Annotated
 
 from medgen.config import Options, option
 from medgen.errors import UsageError
+from medgen.evaluation.masks.declaration import MasksOptions
+from medgen.evaluation.segmentation.options import SegmenterOptions
 
 
 class SelectOptions(Options, frozen=True):
@@ -24,6 +26,9 @@ class SelectOptions(Options, frozen=True):
     aspect: Annotated[
         str, option("Score by one aspect that was rated.", metavar="NAME", default="all that the selector can tell")
     ] = ""
+    segmenter: SegmenterOptions = MasksOptions().segmenter
+    """Of --verify."""
+    seed: Annotated[int, option("Seed of what --verify learns.", ge=0)] = 0
     weak: Annotated[bool, option("Take a selector that says nothing.")] = False
 
     def __post_init__(self) -> None:

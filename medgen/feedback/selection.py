@@ -45,9 +45,7 @@ class Judge:
 
     def __post_init__(self) -> None:
         self.selector.known(self.aspect)
-        if shard := shard_of(self.header):
-            told = f"is shard {shard[0]}/{shard[1]} of a set; merge the shards, and select from the whole"
-            raise DataError(f"{self.name}: {told}")
+        refuse_shard(self.header, self.name)
 
     def least(self, cases: Iterable[Case], score: float) -> Iterator[Case]:
         """The cases that score so much at least, one by one, with their score."""
@@ -82,6 +80,13 @@ class Judge:
         features = describe_case(case, intensity, self.selector.facts.parts, self.selector.describe)
         scores = self.selector.judged(*(one[None] for one in features))
         return round(float(self.selector.combined(scores, self.aspect)[0]), DIGITS)
+
+
+def refuse_shard(header: SetHeader, name: str) -> None:
+    """DataError for a shard: of it other cases would be kept than of the whole set, or in another order."""
+    if shard := shard_of(header):
+        told = f"is shard {shard[0]}/{shard[1]} of a set; merge the shards, and select from the whole"
+        raise DataError(f"{name}: {told}")
 
 
 def with_quality(case: Case, score: float) -> Case:

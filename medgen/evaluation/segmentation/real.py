@@ -28,13 +28,17 @@ class Real:
 
 
 def real_pairs(inputs: Inputs) -> Real | None:
-    """The pairs to train on and to test on; None if the inputs lack either.
+    """The pairs to train on and to test on; None if the inputs lack either."""
+    return None if inputs.reference is None else pairs_in(inputs.reference, inputs.training)
+
+
+def pairs_in(reference: StoredSet, training: StoredSet | None = None) -> Real | None:
+    """The pairs to train on and to test on; None if the sets lack either.
 
     Training uses the training images if they have masks, else the reference's train split; held out are the reference's
     val and test cases that are not among these.
     """
-    reference, training = inputs.reference, inputs.training
-    if reference is None or not reference.has("mask") or reference.header.kind != "image":
+    if not reference.has("mask") or reference.header.kind != "image":
         return None
     if training is None or not training.has("mask"):
         if all(row.split != "train" for row in reference.cases):

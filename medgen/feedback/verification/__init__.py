@@ -1,0 +1,1 @@
+"""Verification: measuring in an image what it was asked to show."""

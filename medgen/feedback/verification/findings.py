@@ -1,0 +1,30 @@
+"""What a check finds in a case, beside what was asked, as JSON values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from medgen.artifacts.schema import Case, SetHeader
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was asked of a slice, what is there, and by how much it differs."""
+
+    about: str
+    asked: dict[str, Any]
+    found: dict[str, Any]
+    differs: dict[str, float]
+    passes: bool
+
+
+class Check(Protocol):
+    """Measures one kind of request."""
+
+    @property
+    def trust(self) -> dict[str, Any]:
+        """What the check itself is worth: how often known real images pass it."""
+
+    def findings(self, case: Case, header: SetHeader) -> list[Finding]:
+        """One finding a slice."""
