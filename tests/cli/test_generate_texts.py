@@ -18,10 +18,12 @@ from medgen.artifacts.sets import create_set, open_set
 from medgen.cli.app import run
 from medgen.config import plain
 from medgen.diffusion.options import ScheduleConfig
+from medgen.errors import ConfigError
 from medgen.models.facts import DenoiserFacts
 from medgen.models.text.wordpiece import train_vocabulary
 from medgen.nets.options import TextConfig, UNetConfig
 from medgen.nets.unet import UNet
+from medgen.prompts.templates import load_template
 from medgen.prompts.variation import PromptVariation, Variation
 from medgen.training.data.slices import Slices
 from medgen.training.data.texts import read_prompts
@@ -149,6 +151,14 @@ def test_what_cannot_be_asked(
     assert not (here / "none.h5").exists()
 
 
+def test_the_templates_are_printed_ready_for_use(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["presets", "--prompts"]) == 0
+    (here / "printed.toml").write_text(capsys.readouterr().out)
+    for name in ("caption", "report", "staged"):
+        assert load_template(f"{here}/printed.toml:{name}") == load_template(name)
+    assert run(["presets", "--prompts", "lidc-nodule"]) == 2
+
+
 def test_texts_are_varied_by_position_in_training_alone(here: Path) -> None:
     variation = Variation(PromptVariation(drop=1.0, replace=1.0, synonyms={"heart": ("zzz",)}), seed=3)
     config = UNetConfig(context_width=8, text=TextConfig(vocabulary=400, length=16, head_width=8))
@@ -157,6 +167,8 @@ def test_texts_are_varied_by_position_in_training_alone(here: Path) -> None:
         assert prompts is not None
         replaced = Variation(PromptVariation(replace=1.0, synonyms={"heart": ("zzz",)}), seed=3)
         assert "zzz" in read_prompts(stored, config, None, "set", replaced)[0]
+        with pytest.raises(ConfigError, match="reads no texts to vary"):
+            read_prompts(stored, UNetConfig(), None, "set", variation)
         slices = Slices(stored, "train", 0, prompts=prompts, variation=variation)
         plain_ones = Slices(stored, "train", 0, prompts=prompts)
         batch, again = slices.at(range(4, 12)), slices.at(range(8, 12))

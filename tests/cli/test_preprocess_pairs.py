@@ -129,6 +129,8 @@ def test_tables_as_programs_save_them(
         ("path,text\npictures/0.png,café\n".encode(), ("--encoding", "latin-1"), 65, "all of it is UTF-8"),
         ("path,text\npictures/0.png,café\n".encode("utf-16-le"), (), 65, "--encoding utf-16-le"),
         ("path,text\npictures/0.png,café\n".encode("utf-16"), ("--encoding", "cp1252"), 65, "the mark of utf-16"),
+        ("path,text\npictures/0.png,“a”\n".encode("cp1252"), ("--encoding", "latin-1"), 65, "U+0093, as cp1252"),
+        ("path,text\npictures/0.png,café\n".encode("latin-1"), ("--encoding", "ascii"), 65, "not in ascii"),
         (b"path,text\npictures/0.png,a\n", ("--encoding", "utf8000"), 78, "not an encoding of text"),
         (b"path,text\npictures/0.png,a\n", ("--encoding", "base64"), 78, "not an encoding of text"),
         (b"path,text\n", (), 65, "holds no row that can be used"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -27,6 +28,10 @@ _FOR_STACKS = (
     *("masks_optional", "healthy_slices", "lidc_readers", "train_only"),
 )
 """Options that do so."""
+
+
+_MISREAD = re.compile("[\x80-\x9f]")
+"""Control characters that no text has; in cp1252 their bytes are quotes, dashes and letters."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,9 @@ class PairTable:
             return "names no image"
         if any("\0" in value for value in pair.cells.values()):
             return "holds a zero byte, which is no text"
+        for cell in pair.cells.values():
+            if not cell.isascii() and (odd := _MISREAD.search(cell)):
+                return f"holds the control character U+{ord(odd[0]):04X}, as cp1252 does when read as latin-1"
         if not self.text(pair.cells):
             return "its text is empty"
         if swallowed := self._swallowed(pair):
