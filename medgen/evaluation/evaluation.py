@@ -124,8 +124,13 @@ def shareable(options: SharedOptions) -> dict[str, Any]:
 
 
 def _content(file: str) -> str:
-    with Path(file).open("rb") as opened:
-        return f"sha256 {hashlib.file_digest(opened, 'sha256').hexdigest()[:16]}"
+    """The digest of a file, or of all files in a folder, without its subfolders."""
+    path = Path(file)
+    if not path.is_dir():
+        with path.open("rb") as opened:
+            return f"sha256 {hashlib.file_digest(opened, 'sha256').hexdigest()[:16]}"
+    parts = [f"{part.name} {_content(str(part))}" for part in sorted(path.iterdir()) if part.is_file()]
+    return f"sha256 {hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:16]}"
 
 
 def identity(stored: StoredSet | None) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta
 
-from medgen.config import Options
+from medgen.config import Options, option
 from medgen.evaluation.declaration import Metric, Need
 from medgen.evaluation.segmentation.needs import generated
 
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 class AgreementOptions(Options, frozen=True):
     """How images are compared with their texts."""
 
+    clip: Annotated[
+        str,
+        option(
+            "A model of images and texts, such as CLIP: its folder, as transformers saves it.",
+            metavar="FOLDER",
+            group="Agreement",
+            default="none",
+        ),
+    ] = ""
     side: Annotated[int, Meta(ge=16, le=512)] = 64
     """Longest side in pixels at which the probe sees images; larger ones are averaged down to it."""
     width: Annotated[int, Meta(ge=4, multiple_of=4)] = 16
@@ -33,19 +42,14 @@ def _has_text(inputs: Inputs) -> bool:
     return inputs.stored.header.kind == "image" and inputs.stored.has("text")
 
 
-def _has_real_text(inputs: Inputs) -> bool:
-    return inputs.reference is not None and inputs.reference.has("text")
-
-
 AGREEMENT = Metric(
     "agreement",
-    "Agreement asks whether each image shows what its text says: a small classifier learns from images and texts of "
+    "Agreement asks whether each image shows what its text says. A small classifier learns from images and texts of "
     "--reference to tell modality, organ, side, finding, size and number (of texts that are written otherwise: which "
-    "frequent words they hold). It is asked about the images, and about real images that were held out.",
-    (
-        Need(_has_text, "needs images with texts: generate them with --prompt or --prompts"),
-        Need(_has_real_text, "needs real images with texts: give --reference SET"),
-    ),
+    "frequent words they hold); it is asked about the images, and about real images that were held out. --clip adds "
+    "the likeness of image and text to a model of both. And it says how alike the images of one text are.",
+    (Need(_has_text, "needs images with texts: generate them with --prompt or --prompts"),),
     AgreementOptions,
+    files=("clip",),
     unasked=generated,
 )

@@ -41,20 +41,26 @@ class Shown:
 
 def read_images(stored: StoredSet, side: int, advance: Advance = unseen) -> Shown:
     """All finite images, averaged down to a longest side of `side` pixels."""
-    intensity = stored.header.intensity
-    if intensity is None:
-        raise DataError("the set does not say what its image values mean (no intensity); preprocess it again")
-    height, width = image_shape(stored)[1:]
-    size = seen_size(height, width, side)
     images, slices = [], []
     for start in range(0, stored.slices, BATCH):
         rows = np.arange(start, min(start + BATCH, stored.slices))
-        values = torch.from_numpy(intensity.normalized(stored.read("image", rows)))
+        values = seen_images(stored, rows.tolist(), side)
         finite = torch.isfinite(values).flatten(1).all(dim=1)
-        images.append(F.interpolate(values[finite], size, mode="area"))
+        images.append(values[finite])
         slices.append(rows[finite.numpy()])
         advance(len(rows))
     return Shown(torch.cat(images), np.concatenate(slices))
+
+
+def seen_images(stored: StoredSet, rows: Sequence[int], side: int) -> Tensor:
+    """Slices by number, in any order, (B, C, h, w) in [-1, 1] and averaged down to that longest side."""
+    intensity = stored.header.intensity
+    if intensity is None:
+        raise DataError("the set does not say what its image values mean (no intensity); preprocess it again")
+    values = torch.from_numpy(intensity.normalized(stored.read("image", rows)))
+    height, width = image_shape(stored)[1:]
+    size = seen_size(height, width, side)
+    return values if size == (height, width) else F.interpolate(values, size, mode="area")
 
 
 @exact_float32()

@@ -19,6 +19,7 @@ class FidelityOptions(Options, frozen=True):
             "Fidelity also by modality, label, split or a vector field, each group against its own kind.",
             metavar="FIELD,...",
             group="Fidelity",
+            default="modality, where there are several",
         ),
     ] = ()
     neighbours: Annotated[int, Meta(ge=1)] = 5

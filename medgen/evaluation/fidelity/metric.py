@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from medgen.artifacts.stored import StoredSet
 from medgen.evaluation.features.features import Extractor, Features
 from medgen.evaluation.fidelity.declaration import FidelityOptions
 from medgen.evaluation.fidelity.figures import NEIGHBOURHOOD, Comparison, compare, names_of
@@ -37,7 +38,8 @@ def measure(inputs: Inputs, options: FidelityOptions) -> Section:
     extractor = bank.extractor
     if real is None:
         raise ValueError("fidelity needs a reference")
-    by = {field: groups(stored, real, field) for field in options.by}  # before the long work, as it may fail
+    fields = options.by or (("modality",) if _several(stored) and _several(real) else ())
+    by = {field: groups(stored, real, field) for field in fields}  # before the long work, as it may fail
     with inputs.progress(stored.slices + real.slices, "slices") as advance:
         samples, others = bank.of(stored, advance), bank.of(real, advance)
     whole = compare(samples, others, extractor, options, inputs.seed)
@@ -64,6 +66,11 @@ def measure(inputs: Inputs, options: FidelityOptions) -> Section:
     nearest = {names[row]: float(value) for row, value in zip(samples.slices, whole.nearest_real, strict=False)}
     scores = {"nearest_real": Score("distance to the nearest real image", "lower", nearest)} if nearest else {}
     return Section("fidelity", "Fidelity", result, tables, result["warnings"], _distributions(whole), scores=scores)
+
+
+def _several(stored: StoredSet) -> bool:
+    """Whether a set says of its images that they are of several modalities."""
+    return stored.has("modality") and len(set(stored.texts("modality")) - {""}) > 1
 
 
 def _among(features: Features, slices: np.ndarray[Any, np.dtype[np.int64]]) -> Features:

@@ -10,7 +10,12 @@ from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.errors import UsageError
+from medgen.evaluation.features.features import Extractor, FeatureBank
+from medgen.evaluation.fidelity.declaration import FidelityOptions
+from medgen.evaluation.fidelity.metric import measure
 from medgen.evaluation.groups import Rows, groups
+from medgen.evaluation.inputs import Inputs
+from medgen.reporting import Silent
 
 
 def write(path: Path, sizes: Sequence[float], modality: Sequence[str], label: Sequence[int]) -> Path:
@@ -64,3 +69,16 @@ def test_few_values_of_a_field_are_groups_and_many_fall_into_thirds_of_the_real_
 def test_a_field_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--by shape: the set does not say it; it says split, modality, label, size"):
         found(tmp_path, "shape", OURS, THEIRS)
+
+
+@pytest.mark.parametrize(("modality", "parts"), [(["CT", "MR", "CT", "MR"], {"CT", "MR"}), (["CT"] * 4, None)])
+def test_fidelity_is_told_by_modality_where_there_are_several(
+    tmp_path: Path, modality: list[str], parts: set[str] | None
+) -> None:
+    facts = {"sizes": [0, 0.1, 0.2, 0.9], "modality": modality, "label": [1, 1, 2, 2]}
+    a, b = write(tmp_path / "a.h5", **facts), write(tmp_path / "b.h5", **facts)
+    extractor = Extractor("mean", "", lambda images: images.mean((2, 3)).double())
+    with open_set(a, random_access=True) as stored, open_set(b, random_access=True) as real:
+        inputs = Inputs(stored, FeatureBank(extractor), Silent().progress, reference=real)
+        by = measure(inputs, FidelityOptions()).result["by"]
+    assert by == {} if parts is None else set(by["modality"]) == parts
