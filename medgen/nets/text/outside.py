@@ -26,7 +26,8 @@ class OutsideEncoder(nn.Module):
 
     def __init__(self, config: OutsideTextConfig) -> None:
         super().__init__()
-        self.model = build(config.settings)
+        with torch.device("cpu"):  # its buffers, such as places, are in no file, and must not be made without values
+            self.model = build(config.settings)
         self.clip = config.settings["model_type"] in CLIP
 
     def forward(self, words: Tensor, real: Tensor | None = None) -> TextStates:
