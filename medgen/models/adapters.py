@@ -85,7 +85,7 @@ def adapted_weights(model: Model, adapters: Sequence[Adapter], *, ema: bool = Tr
     averages and last weights. Weights that an adapter saw in 4 bits are rounded likewise.
     DataError for an adapter of another model, UsageError for one given twice.
     """
-    weights = model.weights(ema=ema or bool(adapters))
+    weights = dict(model.weights(ema=ema or bool(adapters)))  # what an opened model holds stays as it is
     four_bit = {name for one in adapters if one.facts and one.strength for name in one.facts.four_bit}
     for name in sorted(four_bit):
         if f"{name}.weight" in weights:  # where it is not, the adapter belongs to another model, as is told below
