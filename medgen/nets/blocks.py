@@ -130,6 +130,10 @@ class Upsample(nn.Module):
         """Compute the kernel once for all calls, given that the weights no longer change or move."""
         self._frozen = self._kernel().detach()
 
+    def thaw(self) -> None:
+        """Let the kernel follow the weights again, which are to change."""
+        self._frozen = None
+
     def _kernel(self) -> Tensor:
         """The kernel of the transposed convolution, (C, C, *taps)."""
         sums = functools.reduce(torch.kron, [_tap_sums(stride, self.conv.weight) for stride in self.strides])

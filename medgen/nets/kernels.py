@@ -31,6 +31,13 @@ class Kernels(NamedTuple):
 DEFAULT = Kernels()
 
 
+def let_weights_change(network: nn.Module) -> None:
+    """Give up what `use_kernels` computed from weights: from here on they are trained."""
+    for part in network.modules():
+        if isinstance(part, Upsample):
+            part.thaw()
+
+
 def use_kernels(network: nn.Module, kernels: Kernels) -> None:
     """Make all parts of a network, whose weights no longer change, compute in these ways."""
     if kernels.channels_last and not any(isinstance(part, nn.Conv3d) for part in network.modules()):

@@ -29,10 +29,11 @@ from medgen.models.adapters import KIND as ADAPTER
 from medgen.models.facts import AdapterFacts, DenoiserFacts
 from medgen.models.selector import Selector
 from medgen.models.trained import Denoiser, FrozenVAE, check_pair
-from medgen.nets.lora.low_rank import adapt, of_changes
-from medgen.nets.lora.parts import layers_of
+from medgen.nets.kernels import let_weights_change
+from medgen.nets.lora.four_bit import in_four_bits
+from medgen.nets.lora.low_rank import of_changes
 from medgen.nets.unet import UNet
-from medgen.training.data.step import seeded
+from medgen.training.loop.adapter import attach
 from medgen.training.loop.resume import below
 from medgen.training.loop.run import BatchSources, Fitted, Run, Training, start
 
@@ -87,7 +88,8 @@ def write(training: Training, fitted: Fitted, learner: AlignLearner, denoiser: D
     if options.lora is None:
         training.save(fitted, "denoiser", denoiser.network.config, facts, learner.figures, part=whole)
         return
-    of_base = AdapterFacts("denoiser", denoiser.model.digest, msgspec.to_builtins(facts))
+    four_bit = in_four_bits(denoiser.network)
+    of_base = AdapterFacts("denoiser", denoiser.model.digest, msgspec.to_builtins(facts), four_bit)
     training.save(
         fitted, ADAPTER, options.lora, of_base, learner.figures, part=lambda weights: of_changes(whole(weights))
     )
@@ -96,9 +98,9 @@ def write(training: Training, fitted: Fitted, learner: AlignLearner, denoiser: D
 def trainable(unet: UNet, options: AlignOptions) -> UNet:
     """The network with gradients: of all its weights, or of an adapter that begins by changing nothing."""
     unet.requires_grad_(True)
+    let_weights_change(unet)
     if options.lora is not None:
-        with seeded(options.seed, "adapter"):
-            adapt(unet, layers_of(unet, options.lora.parts), options.lora.rank, options.lora.scale)
+        attach(unet, options.lora, options.seed)
     return unet
 
 

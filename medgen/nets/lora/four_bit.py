@@ -130,6 +130,11 @@ def quantize(network: nn.Module) -> list[str]:
     return names
 
 
+def in_four_bits(network: nn.Module) -> tuple[str, ...]:
+    """Names of the layers of a network that are in 4 bits."""
+    return tuple(name for name, part in network.named_modules() if isinstance(part, FourBit))
+
+
 def _large(name: str, part: nn.Module) -> bool:
     if type(part) not in LAYERS or name.startswith(EXACT) or ".lora." in name:
         return False

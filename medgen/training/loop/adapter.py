@@ -16,7 +16,7 @@ from medgen.errors import ConfigError
 from medgen.models.adapters import KIND
 from medgen.models.facts import AdapterFacts, Facts
 from medgen.models.trained import FactsT
-from medgen.nets.lora.four_bit import FourBit, quantize, size_of
+from medgen.nets.lora.four_bit import in_four_bits, quantize, size_of
 from medgen.nets.lora.low_rank import adapt, changes_of, of_changes
 from medgen.nets.lora.parts import layers_of
 from medgen.nets.options import LoraConfig, UNetConfig
@@ -139,8 +139,7 @@ def save(
     if options.lora is None or base is None:
         training.save(fitted, kind, network, facts, fitted.figures)
         return
-    layers = fitted.loop.learner.model.named_modules()
-    four_bit = tuple(name for name, layer in layers if isinstance(layer, FourBit))
+    four_bit = in_four_bits(fitted.loop.learner.model)
     of_base = AdapterFacts(kind, base.digest, msgspec.to_builtins(facts), four_bit)
     training.save(fitted, KIND, options.lora, of_base, fitted.figures, part=of_changes)
 

@@ -34,6 +34,7 @@ from medgen.feedback.alignment.sources import Asked, AskedGroups
 from medgen.feedback.alignment.train import space_of, trainable, write
 from medgen.models.facts import DenoiserFacts
 from medgen.models.trained import Denoiser
+from medgen.nets.blocks import Upsample
 from medgen.nets.condition import Condition
 from medgen.nets.options import LoraConfig, UNetConfig
 from medgen.nets.unet import UNet
@@ -197,3 +198,13 @@ def test_an_adapter_alone_is_trained_and_written(folder: Path, tmp_path: Path) -
 def test_scores_without_spread_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="same score"):
         aligned(folder, tmp_path / "out.safetensors", options_of(NFTOptions), lambda x, _: torch.ones(len(x)))
+
+
+def test_all_weights_are_trained_also_where_inference_had_computed_a_kernel_from_them(folder: Path) -> None:
+    network = Denoiser.load(folder / "model.safetensors", torch.device("cpu"), "float32", tuned=False).network
+    unet = trainable(network, options_of(NFTOptions))
+    x = torch.randn(2, unet.config.in_channels, 16, 16)
+    unet(x, torch.tensor([10.0, 500.0])).square().mean().backward()
+    convolutions = [part.conv for part in unet.modules() if isinstance(part, Upsample)]
+    assert convolutions
+    assert all(one.weight.grad is not None for one in convolutions)
