@@ -87,18 +87,28 @@ class Segmentation:
         for index in named or range(len(stack.slices)):
             if self._lies_on(frame, stack.slices[index], stack.spacing[0]):
                 return index
+        if all(_turned(frame, item) for item in stack.slices):
+            raise DataError(
+                f"{self.entry.name}: the rows and columns of frame {frame.index + 1} run in other directions than "
+                f"those of {stack.name}; resample the segmentation onto the series"
+            )
         place = ", ".join(f"{value:g}" for value in frame.position)
         raise DataError(f"{self.entry.name}: frame {frame.index + 1}, at {place} mm, lies on no slice of {stack.name}")
 
     def _lies_on(self, frame: SegmentFrame, item: SliceFacts, gap: float) -> bool:
-        axes = ((frame.across, item.across), (frame.down, item.down))
-        if any(one is not None and not np.allclose(one, other or (), atol=0.01) for one, other in axes):
+        if _turned(frame, item):
             return False
         away = np.subtract(frame.position or (), item.position or ())
         across, down = np.array(item.across), np.array(item.down)
         height, width = item.spacing or (1.0, 1.0)
         beside = abs(float(away @ down)) < 0.5 * height and abs(float(away @ across)) < 0.5 * width
         return beside and abs(float(away @ np.cross(across, down))) <= off_slice(gap)
+
+
+def _turned(frame: SegmentFrame, item: SliceFacts) -> bool:
+    """Whether the rows or columns of a frame run in other directions than those of a slice."""
+    axes = ((frame.across, item.across), (frame.down, item.down))
+    return any(one is not None and not np.allclose(one, other or (), atol=0.01) for one, other in axes)
 
 
 def refers_to(stack: SliceStack, sops: Set[str], series: Set[str], reference: str) -> bool:

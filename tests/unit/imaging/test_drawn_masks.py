@@ -68,6 +68,7 @@ def write_seg(
     placed: bool = True,
     named: bool = True,
     shift: float = 0.0,
+    axes: Sequence[float] = (1, 0, 0, 0, 1, 0),
 ) -> Path:
     """Frames are (segment, slice, pixels), in any order."""
     dataset = Dataset()
@@ -90,9 +91,7 @@ def write_seg(
             group.DerivationImageSequence = [item(SourceImageSequence=[source])]
         groups.append(group)
     dataset.PerFrameFunctionalGroupsSequence = groups
-    dataset.SharedFunctionalGroupsSequence = [
-        item(PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])])
-    ]
+    dataset.SharedFunctionalGroupsSequence = [item(PlaneOrientationSequence=[item(ImageOrientationPatient=list(axes))])]
     pixels = np.stack([np.asarray(plane) for _, _, plane in frames]).astype(np.uint8)
     dataset.NumberOfFrames, dataset.Rows, dataset.Columns = pixels.shape
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = 1, "MONOCHROME2", 0
@@ -218,6 +217,9 @@ def test_what_does_not_fit_the_slices_is_named(ct: Path, tmp_path: Path, capsys:
         err = capsys.readouterr().err
         assert status == 65
         assert told in err or (harm.get("empty") and "no mask shows any class" in err)
+    path = write_seg(tmp_path / "mirrored.dcm", {1: "liver"}, [(1, 1, DISC)], axes=(-1, 0, 0, 0, 1, 0))
+    assert read(ct, path)[0] == 65
+    assert "mirrored.dcm: the rows and columns of frame 1 run in other directions" in capsys.readouterr().err
     twice = tmp_path / "twice"
     for name in ("a", "bb"):
         write_seg(twice / f"{name}.dcm", {1: "liver"}, [(1, 1, DISC)])
