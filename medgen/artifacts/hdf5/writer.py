@@ -17,7 +17,7 @@ from medgen.artifacts.stacks import Stack, blocks
 from medgen.artifacts.stored import CaseRow
 from medgen.artifacts.writer import SetWriter
 
-_ROWS_A_FLUSH = 256  # keeps the buffer of case rows small, however many cases there are
+_ROWS_A_FLUSH = 256  # keeps the buffers of case rows and texts small, however many cases there are
 
 
 class StoredWriter(SetWriter):
@@ -28,6 +28,7 @@ class StoredWriter(SetWriter):
         self._file = file
         self._rows: list[CaseRow] = []
         self._flushed = 0
+        self._texts: dict[str, tuple[int, list[str]]] = {}  # by column: the first slice, and the texts not yet written
         # Kept open: HDF5 swallows a failed write when a handle is dropped, and raises it when asked to flush.
         self._datasets: dict[str, h5py.Dataset] = {}
         self._append_fact("header", self.header.facts())
@@ -38,17 +39,20 @@ class StoredWriter(SetWriter):
             self._append(name, stack, start)
         for name in SLICE_FACTS:
             values = getattr(case, name)
-            if values or name in self._datasets:
+            if values or name in self._datasets or name in self._texts:
                 if name in TEXT_NAMES:
-                    self._append_texts(name, values or [""] * len(case), start)
+                    self._texts.setdefault(name, (start, []))[1].extend(values or [""] * len(case))
                 else:
                     self._append(name, _column(name, values, len(case)), start)
         facts = {field.name: getattr(case, field.name) for field in fields(CaseRow) if hasattr(case, field.name)}
         self._rows.append(CaseRow(**facts, start=start, count=len(case)))  # not the case, which would keep its arrays
         if len(self._rows) >= _ROWS_A_FLUSH:
-            self._flush_rows()
+            self._flush()
 
-    def _flush_rows(self) -> None:
+    def _flush(self) -> None:
+        for name, (start, texts) in self._texts.items():
+            self._append_texts(name, texts, start)
+        self._texts.clear()
         if self._rows:
             for field in fields(CaseRow):
                 if field.name in SLICE_FACTS:
@@ -91,7 +95,7 @@ class StoredWriter(SetWriter):
 
     def finish(self, tail: Tail) -> None:
         """Flush everything, then set `complete`."""
-        self._flush_rows()
+        self._flush()
         self._append_fact("tail", msgspec.to_builtins(tail))
         self._file.flush()
         self._file.attrs["complete"] = True
