@@ -78,6 +78,18 @@ def test_the_normalizer_preset_has_the_published_numbers() -> None:
     assert preset["anomaly-map"] == {"pixel": 1.0, "gradient": 0.5, "laplacian": 0.3}
 
 
+def test_the_text_preset_has_the_parts_of_the_system() -> None:
+    for name in ("text-to-image", "text-to-image-tiny"):
+        learner: dict[str, Any] = load_preset(name)["train-diffusion"]
+        network = learner["network"]
+        assert network["context_width"] % network["text"]["head_width"] == 0
+        assert learner["condition_dropout"] == 0.1  # guidance needs a null condition
+        assert "flip" not in learner  # prompts say left and right
+    full = load_preset("text-to-image")
+    network = full["train-diffusion"]["network"]
+    assert (network["gated_skips"], network["feature_pyramid"], full["preprocess"]["size"]) == (True, True, "256")
+
+
 def test_the_siamese_preset_has_the_published_numbers() -> None:
     preset: dict[str, Any] = load_preset("siamese")
     learner, sampling = preset["train-diffusion"], preset["generate"]
