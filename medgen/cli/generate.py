@@ -273,7 +273,7 @@ def command(
         if generator.guided_as_trained:
             settings["guidance_from"] = "the model"
             maker.console.detail(f"guidance {generator.guidance:g}, which the training of {model} found best")
-        for warning in far_outside(denoiser.facts, generator.guidance, requests):
+        for warning in far_outside(denoiser.facts, generator.guidance, requests, sets):
             maker.console.warn(warning)
         if until is not None:
             settings |= {"until": until, "tries": tries}
