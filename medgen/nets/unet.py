@@ -183,7 +183,8 @@ class UNet(nn.Module):
                 raise ConfigError("words were given to a network without a text encoder; train it with a text table")
             states = self.text(condition.words, condition.token_mask)
         elif condition.tokens is not None:
-            states = TextStates(condition.tokens.to(self.down.input.weight.dtype), condition.pooled)
+            dtype, pooled = self.down.input.weight.dtype, condition.pooled
+            states = TextStates(condition.tokens.to(dtype), None if pooled is None else pooled.to(dtype))
         else:
             raise ConfigError("a modality was given without a text to fuse it with; give both")
         if condition.modality is not None:

@@ -106,6 +106,15 @@ def test_a_modality_begins_as_nothing_and_a_new_one_leaves_the_old_as_they_are(f
     assert torch.equal(new(X, TIME, asked(WORDS, (3, 3))), old(X, TIME, asked(WORDS, (UNSAID, UNSAID))))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_states_from_outside_are_fused_at_the_precision_of_the_network(dtype: torch.dtype) -> None:
+    deaf = stirred(UNet(msgspec.structs.replace(READS, text=None))).to(dtype)
+    states = {"tokens": torch.randn(2, 3, 16), "pooled": torch.randn(2, 12)}
+    one, two = (deaf(X, TIME, Condition(**states, modality=torch.tensor([number] * 2))) for number in (1, 2))
+    assert one.dtype == dtype
+    assert (one - two).abs().max() > 1e-3
+
+
 def test_parts_that_a_network_lacks_are_named() -> None:
     deaf = UNet(msgspec.structs.replace(READS, text=None, modalities=0))
     with pytest.raises(ConfigError, match="without a text encoder"):
