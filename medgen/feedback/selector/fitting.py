@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medgen.feedback.selector.likelihood import Estimate, estimate, log_likelihood
+from medgen.feedback.selector.reliability import reliabilities
 from medgen.imaging.labels.answers import Answers
 
 Values = npt.NDArray[np.float64]
@@ -119,6 +120,9 @@ def fit(kernel: Values, answers: Answers, gains: Gains) -> Fitted:
     basis = np.zeros((len(kernel), len(rows)))
     basis[rows] = np.linalg.cholesky(inner)
     found = estimate(answers, basis)
+    if len(np.unique(np.concatenate([answers.rater, answers.judge]))) > 1:
+        slopes = reliabilities(answers.renumbered(rows), inner, (basis @ found.z)[rows], found)
+        found = estimate(answers, basis, slopes)
     dual = np.zeros(len(kernel))
     dual[rows] = np.linalg.solve(basis[rows].T, found.z)
     return Fitted(gains, dual, found)

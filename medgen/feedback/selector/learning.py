@@ -38,8 +38,9 @@ class Aspect:
     trust: Trust
 
     def reliabilities(self) -> dict[str, dict[str, float]]:
-        """How much each rater's answers follow what all see in the cases, 0 if not at all, and how strict they are."""
+        """How much each rater's answers follow what all see in the cases, 0 to 1, and how mild they are, in logits."""
         slope, bias = self.fitted.found.slope, self.fitted.found.bias
+        slope = slope / max(float(slope.max()), 1e-9)
         counts = np.bincount(np.concatenate([self.answers.rater, self.answers.judge]), minlength=len(slope))
         rows = zip(self.answers.raters, slope, bias, counts, strict=True)
         return {

@@ -53,12 +53,23 @@ class Estimate:
         return float((known**2).sum() / known.sum()) if known.any() else 0.0
 
 
-def estimate(answers: Answers, basis: Values) -> Estimate:
-    """The most probable beliefs `basis` (C, d) @ z, cutpoints and raters. Cases are rows of the basis."""
+def estimate(answers: Answers, basis: Values, slopes: Values | None = None) -> Estimate:
+    """The most probable beliefs `basis` (C, d) @ z, cutpoints and raters. Cases are rows of the basis.
+
+    With `slopes` (R,), those of the raters are known.
+    """
     size, raters = basis.shape[1], len(answers.raters)
-    start = np.concatenate([np.zeros(size), [FIRST_CUT], np.zeros(STEPS - 1), np.zeros(raters), np.ones(raters)])
+    first = np.ones(raters) if slopes is None else slopes
+    start = np.concatenate([np.zeros(size), [FIRST_CUT], np.zeros(STEPS - 1), np.zeros(raters), first])
+    free = np.ones(len(start))
+    free[len(start) - raters :] = slopes is None
+
+    def of_free(values: Values) -> tuple[float, Values]:
+        total, gradient = cost(values, answers, basis)
+        return total, gradient * free
+
     settings: Any = {"maxiter": MOST_ROUNDS, "maxcor": 20, "ftol": 1e-9, "gtol": 1e-5}
-    found = minimize(cost, start, (answers, basis), method="L-BFGS-B", jac=True, options=settings)
+    found = minimize(of_free, start, method="L-BFGS-B", jac=True, options=settings)
     z, cuts, bias, slope = _parts(found.x, size, raters)
     return Estimate(z, _cutpoints(cuts), bias, slope)
 

@@ -137,9 +137,9 @@ def _say(learned: Learned, facts: SelectorFacts, reporter: Reporter) -> None:
     for name, one in learned.aspects.items():
         raters = ", ".join(f"{rater} {told['weight']:.2f}" for rater, told in one.reliabilities().items())
         reporter.say(f"{name}: held-out {one.trust}; weights of raters: {raters}")
-        against = [rater for rater, slope in zip(one.answers.raters, one.fitted.found.slope, strict=True) if slope < 0]
-        for rater in against:
-            reporter.warn(f"{name}: the ratings of {rater} go against all others'; they were left out")
+        for rater, told in one.reliabilities().items():
+            if told["weight"] == 0:
+                reporter.warn(f"{name}: the answers of {rater} do not follow what the others see; they do not count")
     if not facts.says:
         reporter.warn(
             f"the selector says nothing: on cases that it had not seen its {facts.overall}, and it takes "
