@@ -278,6 +278,7 @@ def test_training_begins_from_the_folder_and_is_exported(folder: Folder, latents
         assert changed
         assert all(".cross_attention." in name for name in changed)
     assert run(["export", str(tuned), "--to", "diffusers", "--vae", str(path), "-o", str(back)]) == 0
+    assert open_model(tuned).facts["guidance"] == 7.5
     images = generated(tuned, tmp_path / "s.h5", "--vae", str(path))
     theirs = diffusers.StableDiffusionPipeline.from_pretrained(back, local_files_only=True)
     theirs.set_progress_bar_config(disable=True)

@@ -94,6 +94,7 @@ def train(training: Training, options: DenoiserOptions) -> None:
     old = DenoiserFacts.read(init.facts, str(init.path)) if init else None
     if init and old and old.merges:
         options, init = as_stable_diffusion(options, init, header)
+        training.reporter.say(f"network, schedule and objective are those of {init.path}")
     elif options.lora:
         options = as_base(options, init)
     variation = Variation(options.prompts, options.seed) if options.prompts else None
@@ -119,6 +120,7 @@ def train(training: Training, options: DenoiserOptions) -> None:
         latent_scale=header.latent_scale,
         latent_shift=header.latent_shift,
         stored_dtype=stored_type(dtype) if header.kind == "image" else "int16",
+        guidance=old.guidance if old and old.merges else None,  # unless a search finds another
         **reading.facts,
     )
     if init:
