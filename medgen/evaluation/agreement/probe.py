@@ -27,6 +27,8 @@ from medgen.reporting import Advance, unseen
 Rows = npt.NDArray[np.int64]
 
 BATCH = 64
+MOST = 20_000
+"""Images of a set that are held in memory."""
 VIEWS = SegmenterOptions(flips="none", rotation=5.0)
 """Small changes of place, size and contrast. Not mirrored: a mirrored image shows the other side."""
 
@@ -40,10 +42,11 @@ class Shown:
 
 
 def read_images(stored: StoredSet, side: int, advance: Advance = unseen) -> Shown:
-    """All finite images, averaged down to a longest side of `side` pixels."""
+    """The finite images, averaged down to a longest side of `side` pixels; of very many, `MOST` evenly spread."""
     images, slices = [], []
-    for start in range(0, stored.slices, BATCH):
-        rows = np.arange(start, min(start + BATCH, stored.slices))
+    chosen = np.linspace(0, stored.slices - 1, min(stored.slices, MOST)).astype(np.int64)
+    for start in range(0, len(chosen), BATCH):
+        rows = chosen[start : start + BATCH]
         values = seen_images(stored, rows.tolist(), side)
         finite = torch.isfinite(values).flatten(1).all(dim=1)
         images.append(values[finite])

@@ -14,10 +14,12 @@ from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import GENERATED, Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.artifacts.stored import StoredSet
+from medgen.evaluation.agreement import probe
 from medgen.evaluation.agreement.attributes import Attribute, Texts, attributes_of
 from medgen.evaluation.agreement.by_probe import JOINT
 from medgen.evaluation.agreement.declaration import AgreementOptions
 from medgen.evaluation.agreement.metric import measure
+from medgen.evaluation.agreement.probe import read_images
 from medgen.evaluation.agreement.scores import Answers, agreement
 from medgen.evaluation.features.features import Extractor, FeatureBank
 from medgen.evaluation.inputs import Inputs
@@ -184,3 +186,15 @@ def test_other_texts_are_asked_for_their_frequent_words() -> None:
     assert found["'effusion'"].answers == ("no", "yes")
     assert found["'effusion'"].asked.tolist() == [1, 0]
     assert found["'effusion'"].real.tolist() == [1, 1, 0, 0] * 6
+
+
+def test_of_very_many_images_some_evenly_spread_are_looked_at(
+    make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make("many.h5", kinds(21, 0))
+    with open_set(path, random_access=True) as stored:
+        assert read_images(stored, SIDE).slices.tolist() == list(range(21))
+        monkeypatch.setattr(probe, "MOST", 5)
+        shown = read_images(stored, SIDE)
+    assert shown.slices.tolist() == [0, 5, 10, 15, 20]
+    assert len(shown.images) == 5
