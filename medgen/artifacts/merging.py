@@ -52,7 +52,19 @@ def join(
     notes = _joined_notes(readers, names)
     header = msgspec.structs.replace(first, provenance=derive("merge", {}, inputs=readers), notes=notes)
     found = ((case, name) for reader, name in zip(readers, names, strict=True) for case in reader)
-    return header, list(readers), _apart(found if mixed else _of_one_kind(found), drop=drop)
+    cases = _apart(found if mixed else _of_one_kind(found), drop=drop)
+    return header, list(readers), cases if all(map(_scored, readers)) else map(_without_scores, cases)
+
+
+def _scored(reader: SetReader) -> bool:
+    """Whether a set went through `select`, which gives every case a score."""
+    return any(step.command == "select" for step in reader.header.provenance.steps)
+
+
+def _without_scores(case: Case) -> Case:
+    """The case without a selector's score, which not all cases of the joined set have."""
+    arrays = {name: stack for name, stack in case.arrays.items() if name != "quality"}
+    return case if len(arrays) == len(case.arrays) else replace(case, arrays=arrays)
 
 
 def _told(header: SetHeader, field: str) -> object:

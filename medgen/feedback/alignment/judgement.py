@@ -19,8 +19,9 @@ from medgen.errors import InputMissingError
 from medgen.feedback.alignment.learner import Reward
 from medgen.feedback.alignment.rated import Rated
 from medgen.feedback.alignment.sources import Asked
-from medgen.imaging.labels.answers import Answers, match
-from medgen.imaging.labels.ratings import read_ratings
+from medgen.feedback.selector.training import match_said
+from medgen.imaging.labels.answers import Answers
+from medgen.imaging.labels.ratings import REAL, read_ratings
 from medgen.inference.conditions import asking
 from medgen.inference.conditions.requests import Requests
 from medgen.models.condition import PARTS
@@ -28,8 +29,6 @@ from medgen.models.selector import Selector
 from medgen.models.trained import Denoiser
 from medgen.nets.perception.requested import Requested
 from medgen.reporting import Reporter
-
-REAL = "real"
 
 
 @dataclass(frozen=True)
@@ -103,15 +102,8 @@ def rated_sets(
 
     DataError if a rating is about a case that its set does not have, or none is about these sets.
     """
-    ratings = read_ratings(path)
-    if ratings.half_line:
-        reporter.warn(f"{path}: its last line is cut short, as after a crash, and is left out")
-    if ratings.replaced:
-        reporter.say(f"{ratings.replaced} ratings were given again by the same rater; the last ones count")
-    matched = match(ratings, sets, str(path))
-    if matched.elsewhere:
-        reporter.say(f"{matched.elsewhere} ratings are about other sets")
-    scores = opinions(matched.aspects, sum(len(stored.cases) for stored in sets))
+    matched = match_said(read_ratings(path), sets, path, reporter)
+    scores = opinions(matched, sum(len(stored.cases) for stored in sets))
     found, first = [], 0
     for stored, asked in zip(sets, requests, strict=True):
         values = scores[first : first + len(stored.cases)]

@@ -1,0 +1,128 @@
+"""Whose judgement an alignment follows: ratings of images, or a selector that fits the model."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from rated import rate, write_samples
+from test_align import SIDE, Reporter, options_of, write_model
+
+from medgen.artifacts.merging import join
+from medgen.artifacts.model_file import open_model
+from medgen.artifacts.provenance import derive
+from medgen.artifacts.sets import create_set, open_set
+from medgen.errors import DataError, UsageError
+from medgen.feedback.alignment.align_options import AlignOptions, DDPOOptions, DPOOptions, RWROptions
+from medgen.feedback.alignment.judgement import Judgement, opinions
+from medgen.feedback.alignment.train import Task, align
+from medgen.feedback.selector.options import SelectorOptions
+from medgen.feedback.selector.training import train_selector
+from medgen.imaging.labels.answers import Answers
+from medgen.imaging.labels.ratings import read_ratings
+from medgen.training.loop.run import Run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """model.safetensors; samples.h5 with ratings.csv, each asked for something else; alike.h5; real.h5."""
+    made = tmp_path_factory.mktemp("judgement")
+    write_model(made / "model.safetensors")
+    quality = write_samples(made / "samples.h5", 40, side=SIDE)
+    rate(made / "samples.h5", made / "ratings.csv", quality, "anna", range(40))
+    with open_set(made / "samples.h5") as stored, create_set(made / "real.h5", stored.header) as writer:
+        for case in itertools.islice(stored, 12):
+            writer.write(replace(case, id=f"real-{case.id}", split="test", synthetic=""))
+    with open_set(made / "samples.h5") as stored, create_set(made / "alike.h5", stored.header) as writer:
+        for case in itertools.islice(stored, 12):
+            writer.write(replace(case, arrays={**case.arrays, "vector": np.full((1, 1), 0.5, np.float32)}))
+    return made
+
+
+def task(folder: Path, judgement: Judgement) -> Task:
+    return Task(folder / "model.safetensors", None, judgement)
+
+
+def stepped(options: AlignOptions) -> AlignOptions:
+    return msgspec.structs.replace(options, loop=msgspec.structs.replace(options.loop, steps=2))
+
+
+def run_in(folder: Path, output: Path, reporter: Reporter | None = None) -> Run:
+    return Run("align", str(folder / "real.h5"), output, torch.device("cpu"), reporter or Reporter())
+
+
+def test_ratings_alone_teach_a_model(folder: Path, tmp_path: Path) -> None:
+    """All images were asked to show the same, so that they can be compared."""
+    reporter = Reporter()
+    options = stepped(options_of(DPOOptions))
+    judgement = Judgement(None, folder / "ratings.csv", [str(folder / "alike.h5")])
+    with pytest.raises(DataError, match="no rating is about this set"):
+        align(run_in(folder, tmp_path / "out.safetensors", reporter), task(folder, judgement), options)
+    rate(folder / "alike.h5", tmp_path / "ratings.csv", np.linspace(-1, 1, 12), "anna", range(12))
+    judgement = Judgement(None, tmp_path / "ratings.csv", [str(folder / "alike.h5")])
+    align(run_in(folder, tmp_path / "out.safetensors", reporter), task(folder, judgement), options)
+    written = open_model(tmp_path / "out.safetensors", kind="denoiser")
+    assert written.facts["updates"] == 2
+    before = open_model(folder / "model.safetensors").weights()
+    assert any(not torch.equal(before[name], tensor) for name, tensor in written.weights().items())
+
+
+def test_images_that_were_each_asked_for_something_else_teach_nothing(folder: Path, tmp_path: Path) -> None:
+    judgement = Judgement(None, folder / "ratings.csv", [str(folder / "samples.h5")])
+    with pytest.raises(DataError, match="no two images of one condition"):
+        align(run_in(folder, tmp_path / "out.safetensors"), task(folder, judgement), stepped(options_of(RWROptions)))
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_ddpo_needs_images_of_its_own(folder: Path, tmp_path: Path) -> None:
+    judgement = Judgement(None, folder / "ratings.csv", [str(folder / "samples.h5")])
+    with pytest.raises(UsageError, match="--selector"):
+        align(run_in(folder, tmp_path / "out.safetensors"), task(folder, judgement), options_of(DDPOOptions))
+
+
+def test_a_selector_of_another_size_is_refused(folder: Path, tmp_path: Path) -> None:
+    quality = write_samples(tmp_path / "large.h5", 40, side=32)
+    rate(tmp_path / "large.h5", tmp_path / "ratings.csv", quality, "anna", range(40))
+    with open_set(tmp_path / "large.h5", random_access=True) as stored:
+        train_selector(
+            [stored], ["large.h5"], read_ratings(tmp_path / "ratings.csv"), tmp_path / "ratings.csv",
+            tmp_path / "selector.safetensors", SelectorOptions(), Reporter(), device=torch.device("cpu"),
+        )  # fmt: skip
+    judgement = Judgement(tmp_path / "selector.safetensors", None)
+    options = msgspec.structs.replace(stepped(options_of(RWROptions)), weak=True)
+    with pytest.raises(DataError, match="32 x 32"):
+        align(run_in(folder, tmp_path / "out.safetensors"), task(folder, judgement), options)
+
+
+def test_opinions_count_from_each_raters_mean() -> None:
+    strict_and_mild = Answers(
+        ("anna", "ben"), np.array([0, 0, 1, 1]), np.array([0, 1, 1, 2]), np.array([1.0, 2.0, 4.0, 5.0]),
+        np.array([0]), np.array([2]), np.array([0]), np.array([1.0]),
+    )  # fmt: skip
+    found = opinions({"realism": strict_and_mild}, 4)
+    assert found[:3].tolist() == [-0.5, 0.0, 0.5]
+    assert np.isnan(found[3])
+
+
+def test_selected_images_join_real_ones_without_their_scores(folder: Path) -> None:
+    with open_set(folder / "alike.h5") as stored:
+        provenance = derive("select", {}, inputs=[stored])
+        header = msgspec.structs.replace(stored.header, provenance=provenance)
+        with create_set(folder / "selected.h5", header) as writer:
+            for case in stored:
+                writer.write(replace(case, arrays={**case.arrays, "quality": np.full(1, 3, np.float32)}))
+    paths = [folder / "real.h5", folder / "selected.h5"]
+    for names, scored in ((paths, False), (paths[1:], True)):
+        with contextlib.ExitStack() as stack:
+            readers = [stack.enter_context(open_set(path)) for path in names]
+            _, _, cases = join(readers, [str(path) for path in names], mixed=True, drop=True)
+            assert {"quality" in case.arrays for case in cases} == {scored}
