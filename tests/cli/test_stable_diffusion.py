@@ -182,7 +182,7 @@ def test_prompts_are_read_as_clip_reads_them(folder: Folder) -> None:
 def test_states_and_a_call_equal_those_of_diffusers(folder: Folder) -> None:
     _, path, theirs = folder
     ours = Denoiser.load(path, torch.device("cpu"), "float32")
-    reads = prompts_of(ours.network.config, ours.facts)
+    reads = prompts_of(ours.network.config, ours.facts, ours.device, None)
     assert reads is not None
     asked = Condition(**reads.read(PROMPTS[:2], ["", ""]))
     filled = {"padding": "max_length", "truncation": True, "max_length": LENGTH, "return_tensors": "pt"}
