@@ -57,6 +57,8 @@ class Judge:
         for case in self.judged(stored):
             ids.append(case.id)
             kinds.append(kind_of(case, field, self.header) if field else "")
+        if field and not any(kinds):
+            raise UsageError(f"--per: no case of the set has a {field}")
         chosen = {ids[number]: self.scores[number] for number in rank(self.scores, kinds)}
         for number, row in enumerate(stored.cases):
             if row.id in chosen:

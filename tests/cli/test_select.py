@@ -84,6 +84,17 @@ def test_a_pipe_gives_the_bytes_of_a_file(
     assert (tmp_path / "pipe.h5").read_bytes() == (tmp_path / "file.h5").read_bytes()
 
 
+def test_the_best_of_each_kind(here: Done, rated: Path, tmp_path: Path) -> None:
+    words = ["select", rated / "samples.h5", "--selector", rated / "selector.safetensors", "--per"]
+    assert here(*words, "x", "1", "-o", tmp_path / "each.h5")[0] == 0
+    with open_set(tmp_path / "each.h5", random_access=True) as stored:
+        assert len(stored) == len(np.unique(stored.column("vector")))
+    status, told = here(*words, "modality", "1", "-o", tmp_path / "none.h5")
+    assert status == 2
+    assert "no case of the set has a modality" in told
+    assert not (tmp_path / "none.h5").exists()
+
+
 def test_a_set_of_another_size_is_refused(here: Done, rated: Path, tmp_path: Path) -> None:
     write_samples(tmp_path / "large.h5", 3, side=64)
     out = tmp_path / "out.h5"
