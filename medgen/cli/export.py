@@ -82,6 +82,8 @@ def _export_adapter(source: str, output: Path, console: Console, *, force: bool)
         write_peft_folder(folder, changes)
     console.say(f"{len(changes)} layers as peft in {output}")
     console.report.update(layers=len(changes))
+    if adapter.facts and adapter.facts.four_bit:
+        console.warn(f"{adapter.path}: was trained on weights in 4 bits; peft answers a little otherwise on exact ones")
 
 
 def _export_pipeline(source: Path, vae: Path | None, output: Path, console: Console, *, force: bool) -> None:

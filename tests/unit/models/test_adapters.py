@@ -149,7 +149,9 @@ def test_a_tensor_that_is_unknown_is_refused(base: Model, tmp_path: Path) -> Non
         read_peft_folder(file.parent)
 
 
-def test_with_an_adapter_trained_on_four_bits_the_model_is_what_the_adapter_saw(base: Model, tmp_path: Path) -> None:
+def test_with_an_adapter_trained_on_four_bits_the_model_is_what_the_adapter_saw(
+    base: Model, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     adapted = trained(base)
     exact = answer(adapted)
     names = quantize(adapted)
@@ -158,6 +160,8 @@ def test_with_an_adapter_trained_on_four_bits_the_model_is_what_the_adapter_saw(
     file = saved(tmp_path / "a.safetensors", adapted, base, names)
     torch.testing.assert_close(answer(merged(base, file)), wanted, atol=1e-5, rtol=1e-4)
     assert torch.equal(answer(merged(base, f"{file}:0")), answer(network(base)))
+    assert run(["export", str(file), "--to", "peft", "-o", str(tmp_path / "folder")]) == 0
+    assert "was trained on weights in 4 bits" in capfd.readouterr().err
 
 
 def test_two_adapters_add_up_in_any_order(base: Model, tmp_path: Path, make_peft: Callable[[str], Path]) -> None:
