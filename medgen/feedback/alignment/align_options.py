@@ -10,7 +10,7 @@ from medgen.config import option
 from medgen.diffusion.options import SamplerName, SamplingOptions
 from medgen.errors import ConfigError
 from medgen.nets.options import LoraConfig
-from medgen.training.loop.options import TRAINING, Count, LoopOptions, Share, TrainingOptions, Weight
+from medgen.training.loop.options import TRAINING, Count, LoopOptions, Share, Size, TrainingOptions, Weight
 
 ALIGNMENT = "Alignment"
 """Heading of the options below in the help."""
@@ -21,7 +21,9 @@ class AlignLoop(LoopOptions, frozen=True):
 
     steps: Annotated[int, option("Updates of the weights.", group=TRAINING, ge=1)] = 100
     batch_size: Annotated[int, option("Images drawn at once, in each process.", group=TRAINING, ge=1)] = 96
-    learning_rate: Annotated[float, option("Size of an update.", metavar="R", group=TRAINING, gt=0)] = 3e-4
+    learning_rate: Annotated[float, option("Size of an update.", metavar="R", group=TRAINING, gt=0)] = 3e-5
+    """Ten times as much for an adapter."""
+    warmup: Size = 4
     weight_decay: Weight = 0.0
     ema: Share = 0.0
     """Must be 0: what draws the images is an average already."""

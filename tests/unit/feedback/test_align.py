@@ -46,7 +46,7 @@ NETWORK = UNetConfig(
     in_channels=1, out_channels=1, widths=(8, 8), blocks=1, attention=("none", "full"), mid_attention="none",
     head_width=8, time_width=16, groups=4, vector_size=1, vector_hidden=8,
 )  # fmt: skip
-LOOP = AlignLoop(steps=8, batch_size=16, learning_rate=3e-3, precision="float32", save_every=3)
+LOOP = AlignLoop(steps=8, batch_size=16, learning_rate=3e-3, precision="float32", save_every=3, warmup=0)
 RATES = {NFTOptions: 3e-3, RWROptions: 3e-3, DPOOptions: 1e-3, DDPOOptions: 3e-3}
 
 
