@@ -203,14 +203,15 @@ def _further_tables(result: dict[str, Any]) -> list[Table]:
 
 
 def _warnings(result: dict[str, Any], attributes: Sequence[Attribute]) -> list[str]:
+    held_out = {one.name: result["attributes"][one.name]["held_out_real"] for one in attributes}
+    unsure = [name for name, real in held_out.items() if real is None or real["low"] <= real["majority"]]
     told = []
-    for one in attributes:
-        real = result["attributes"][one.name]["held_out_real"]
-        if real is None or real["low"] <= real["majority"]:
-            told.append(
-                f"{one.name}: on real images held out, the probe is not surely better than the commonest answer, so it "
-                "says nothing of the samples"
-            )
-        if one.strange:
-            told.append(f"{one.name}: {one.strange} samples ask for what hardly any reference image shows; not counted")
+    if unsure:
+        told.append(
+            f"{', '.join(unsure)}: on real images held out, the probe is not surely better than the commonest answer, "
+            "so it says nothing of the samples"
+        )
+    strange = [f"{one.name} ({one.strange})" for one in attributes if one.strange]
+    if strange:
+        told.append(f"samples that ask for what hardly any reference image shows do not count: {', '.join(strange)}")
     return told

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import GENERATED, Case, Intensity, SetHeader
@@ -79,7 +80,7 @@ def kinds(count: int, seed: int, without: tuple[str, str] | None = None) -> list
     return [every[int(place)] for place in random.integers(len(every), size=count)]
 
 
-def measured(samples: Path, real: Path, training: Path | None = None) -> Section:
+def measured(samples: Path, real: Path, training: Path | None = None, steps: int = OPTIONS.steps) -> Section:
     def opened(path: Path | None) -> StoredSet | None:
         return None if path is None else stack.enter_context(open_set(path, random_access=True))
 
@@ -87,7 +88,8 @@ def measured(samples: Path, real: Path, training: Path | None = None) -> Section
         stored = opened(samples)
         assert stored is not None
         return measure(
-            Inputs(stored, BANK, Silent().progress, reference=opened(real), training=opened(training)), OPTIONS
+            Inputs(stored, BANK, Silent().progress, reference=opened(real), training=opened(training)),
+            replace(OPTIONS, steps=steps),
         )
 
 
@@ -133,6 +135,14 @@ def test_too_few_real_cases_teach_nothing(make: Callable[..., Path]) -> None:
     section = measured(make("a.h5", kinds(5, 0), synthetic=GENERATED), make("b.h5", kinds(10, 1)))
     assert section.result["attributes"] == {}
     assert "no probe was taught" in section.warnings[0]
+
+
+def test_questions_that_the_probe_cannot_answer_are_named_in_one_warning(make: Callable[..., Path]) -> None:
+    shown = kinds(40, 1)
+    random = np.random.default_rng(0).permutation(40)
+    real = make("unrelated.h5", shown, [words(*shown[place]) for place in random], seed=1)
+    (warning,) = measured(make("any.h5", kinds(10, 2), synthetic=GENERATED), real, steps=10).warnings
+    assert warning.startswith("side, finding, number: on real images held out")
 
 
 def test_chance_is_what_shuffling_and_the_commonest_answer_give() -> None:
