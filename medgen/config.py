@@ -192,6 +192,19 @@ def plain(options: msgspec.Struct) -> dict[str, Any]:
     return _without_none(msgspec.to_builtins(options))  # type: ignore[no-any-return]
 
 
+def completed(kind: type[msgspec.Struct], then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain options of an older version, with the defaults of those in `now` that it did not have."""
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    whole = dict(then)
+    for name in now.keys() & fields.keys():
+        nested, field = _struct_in(fields[name].type), fields[name]
+        if name not in whole and field.default is not msgspec.NODEFAULT:
+            whole |= _without_none({name: msgspec.to_builtins(field.default)})
+        elif nested is not None and isinstance(whole.get(name), Mapping) and isinstance(now[name], Mapping):
+            whole[name] = completed(nested, whole[name], now[name])
+    return whole
+
+
 def to_toml(command: str, options: Options) -> str:
     """The options as TOML that `--config` can read."""
     import tomli_w

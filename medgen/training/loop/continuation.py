@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
+from medgen.config import Options, completed
 from medgen.errors import ConfigError, InputMissingError, UsageError
 from medgen.training.loop.resume import Identity, Progress, ResumeFile, State
 
 PROCESSES = "processes"
+VERSION = "version"
+"""Of medgen; any newer one goes on with a state, and its model says that it did."""
 IMPLIED = {"loop.vae_precision": "loop.precision", "loop.sharded": PROCESSES}
 """What changes along with something else."""
 
@@ -82,9 +86,10 @@ class Continuation:
         return {**self.config, **facts}
 
 
-def continuation(resume: ResumeFile, wish: Wish) -> Continuation:
-    """Combine the saved state, if there is one, with the present training and the wish.
+def continuation(resume: ResumeFile, wish: Wish, kind: type[Options]) -> Continuation:
+    """Combine the saved state, if there is one, with the present training, of options of `kind`, and the wish.
 
+    A state of an older version counts as one with the defaults of the options that are newer.
     ConfigError if the state is of another training, InputMissingError if there is none but the wish needs one.
     """
     if not resume.path.exists():
@@ -93,8 +98,11 @@ def continuation(resume: ResumeFile, wish: Wish) -> Continuation:
             raise InputMissingError(f"{resume.path}: there is no saved state to go on from; leave out {flag}")
         return Continuation(resume.identity.config)
     record = State.open(resume.path).record
-    changes = tuple(_changes(_as_json(record.identity), _as_json(resume.identity)))
-    allowed = [change for change in changes if wish.finish and change.name.startswith(("loop.", PROCESSES))]
+    now = resume.identity
+    then = replace(record.identity, config=completed(kind, record.identity.config, now.config))
+    changes = tuple(_changes(_as_json(then), _as_json(now)))
+    allowed = [change for change in changes if change.name == VERSION]
+    allowed += [change for change in changes if wish.finish and change.name.startswith(("loop.", PROCESSES))]
     allowed += [change for change in changes if IMPLIED.get(change.name, change.name) in wish.changes]
     if refused := [change for change in changes if change not in allowed]:
         raise ConfigError(_refusal(resume, record.step, refused))

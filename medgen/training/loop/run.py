@@ -144,7 +144,7 @@ class Training:
         if run.fresh and self.world.first:
             resume.remove()
         self.world.wait()
-        going = continuation(resume, run.wish)
+        going = continuation(resume, run.wish, type(options))
         begun = derive(run.command, going.config, seed=options.seed, inputs=inputs)
         provenance = derive(run.command, going.recorded, seed=options.seed, inputs=inputs)
         resume = dataclasses.replace(resume, earlier=going.earlier, log=going.log or begun.id)

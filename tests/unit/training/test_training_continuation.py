@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
 from medgen.artifacts.model_file import Model, open_model
+from medgen.artifacts.outputs.whole import atomic_file
+from medgen.artifacts.tensors.file import write_tensors
 from medgen.errors import ConfigError, InputMissingError, Terminated, UsageError
 from medgen.models.precision import Choice
 from medgen.training.data.slices import Slices
@@ -147,6 +150,24 @@ def test_an_average_that_was_not_kept_begins_with_the_weights(
     model = train({"ema": 0.9, "steps": 3}, {"loop.ema": 0.9, "loop.steps": 3})
     average = model.weights(ema=True)
     assert all(torch.equal(weight, average[name]) for name, weight in model.weights(ema=False).items())
+
+
+def test_a_state_of_an_older_version_has_the_defaults_of_newer_options(
+    stopped: Callable[..., None], train: Callable[..., Model], tmp_path: Path
+) -> None:
+    stopped(3)
+    state = State.open(tmp_path / "out.resume")
+    tensors, facts = state.tensors(), msgspec.to_builtins(state.record)
+    facts["identity"]["version"], config = "0.1.0", facts["identity"]["config"]
+    for options, name in ((config["network"], "feature_pyramid"), (config["loop"], "clip"), (config, "parts")):
+        del options[name]
+    with atomic_file(state.path, force=True) as older:
+        write_tensors(older, tensors, facts)
+    with pytest.raises(ConfigError, match=r"step 3 \(loop.clip was 1.0, is now 0.5\)"):
+        train({"clip": 0.5})
+    model = train()
+    assert_same_weights(model, train(name="whole"))
+    assert step_of(model)["earlier"] == [{"until": 3, "version": "0.1.0"}]
 
 
 def test_what_there_is_becomes_a_model(

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from medgen.errors import ConfigError, DataError, OutputError, StorageError, UnavailableError
+from medgen.training.learners.vae_options import TrainVAEOptions
 from medgen.training.loop.continuation import Wish, continuation
 from medgen.training.loop.ema import MovingAverage
 from medgen.training.loop.log import Log
@@ -73,8 +74,8 @@ def test_state_comes_back_and_belongs_to_one_training(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"after step 3 \(the input .* not the same; loop.steps was 5, is now 9\).*--fresh"
     ):
-        continuation(ResumeFile(tmp_path / "out.safetensors", changed), Wish())
-    assert continuation(state, Wish()).progress == Progress(3, 24, (1,))
+        continuation(ResumeFile(tmp_path / "out.safetensors", changed), Wish(), TrainVAEOptions)
+    assert continuation(state, Wish(), TrainVAEOptions).progress == Progress(3, 24, (1,))
 
     state.path.write_bytes(state.path.read_bytes()[:50])
     with pytest.raises(DataError, match="--fresh"):
