@@ -27,7 +27,7 @@ def command(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Write a set as DICOM, NIfTI, PNG or a folder for nnU-Net; an adapter for peft; a model for diffusers.
+    """Write a set as files, an adapter for peft, or a model for diffusers.
 
     A case is a file or folder named after its id; conditions.csv lists the slices with their conditions. DICOM is
     marked as derived, gets new UIDs, and bears no patient; images that a model made are marked as synthetic. Masks lie
@@ -36,9 +36,7 @@ def command(
 
     Examples:
       medgen export samples.h5 --to dicom -o samples/
-      medgen export thin.h5 --to nifti --split test -o volumes/
       medgen export adapter.safetensors --to peft -o adapter/
-      medgen export tuned.safetensors --to diffusers --vae stable-diffusion-2-1/ -o tuned/
       medgen generate siamese.safetensors --mask masks/ | medgen export --to nnunet -o Dataset501_Polyp
 
     """

@@ -195,13 +195,9 @@ def command(
     training takes them in unasked.
 
     Examples:
-      medgen generate model.safetensors --vae vae.safetensors -n 64 -o samples.h5
       medgen generate model.safetensors --vae vae.safetensors --vector has_nodule=1,x=0.4 -n 8 | medgen preview -o s.png
       medgen generate model.safetensors --prompt "fundus of the left eye with drusen" -n 8 -o drusen.h5
-      medgen generate stable-diffusion-2-1/ --prompt "a chest X-ray" -n 8 -o samples.h5
-      medgen generate model.safetensors --findings "Large heart." --impression "Heart failure." -o reports.h5
       medgen generate polyps.safetensors --like pairs.h5 --mask-augment -n 2000 -o more.h5
-      medgen generate model.safetensors --like pairs.h5 --until verified --reference pairs.h5 -o right.h5
 
     """
     options = given.resolve(GenerateOptions)

@@ -266,7 +266,7 @@ def test_new_masks_of_a_set_stay_on_what_its_images_show(place: Path, tmp_path: 
         ("polyps", ["--mask-augment"], 2, "draws what a mask shows"),
         ("both", ["--vector", "depth=1"], 2, "draws what a mask shows"),
         ("polyps", ["--vector", "depth=1", "--mask", "{place}/png"], 2, "without condition vectors; leave out --vec"),
-        ("polyps", ["--mask", "{place}/png", "--like", "{place}/pairs.h5"], 2, "--like and --mask exclude each other"),
+        ("polyps", ["--mask", "{place}/png", "--like", "{place}/pairs.h5"], 2, "--mask and --like exclude each other"),
         ("polyps", ["--mask", "{place}/png", "--unconditional"], 2, "--mask and --unconditional exclude each other"),
         ("polyps", ["--mask", "{place}/none.png"], 66, "no such file"),
         (

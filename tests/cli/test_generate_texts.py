@@ -26,7 +26,8 @@ from medgen.nets.unet import UNet
 from medgen.prompts.templates import load_template
 from medgen.prompts.variation import PromptVariation, Variation
 from medgen.training.data.slices import Slices
-from medgen.training.data.texts import read_prompts
+from medgen.training.data.texts import reading_of
+from medgen.training.learners.diffusion_options import DenoiserOptions
 
 GREY = Intensity(1.0, 0.0, "grey value", (0.0, 255.0))
 TEXTS = ("chest X-ray; large heart. No effusion", "chest X-ray; large heart, small nodule", "fundus; drusen", "OCT")
@@ -163,12 +164,13 @@ def test_texts_are_varied_by_position_in_training_alone(here: Path) -> None:
     variation = Variation(PromptVariation(drop=1.0, replace=1.0, synonyms={"heart": ("zzz",)}), seed=3)
     config = UNetConfig(context_width=8, text=TextConfig(vocabulary=400, length=16, head_width=8))
     with open_set(here / "set.h5", random_access=True) as stored:
-        _, prompts = read_prompts(stored, config, None, "set", variation)
+        reads = DenoiserOptions(network=config)
+        prompts = reading_of(stored, reads, None, torch.device("cpu"), "set", variation).prompts
         assert prompts is not None
         replaced = Variation(PromptVariation(replace=1.0, synonyms={"heart": ("zzz",)}), seed=3)
-        assert "zzz" in read_prompts(stored, config, None, "set", replaced)[0]
+        assert "zzz" in reading_of(stored, reads, None, torch.device("cpu"), "set", replaced).facts["vocabulary"]
         with pytest.raises(ConfigError, match="reads no texts to vary"):
-            read_prompts(stored, UNetConfig(), None, "set", variation)
+            reading_of(stored, DenoiserOptions(network=UNetConfig()), None, torch.device("cpu"), "set", variation)
         slices = Slices(stored, "train", 0, prompts=prompts, variation=variation)
         plain_ones = Slices(stored, "train", 0, prompts=prompts)
         batch, again = slices.at(range(4, 12)), slices.at(range(8, 12))

@@ -41,7 +41,7 @@ def test_a_printed_configuration_reads_back(
     [
         (["--set", "volumes.depth=8"], "'volumes' is an option of learner interpolator, and this is learner denoiser"),
         (["--preset", "ct-interpolation", "--set", "balance.field=x"], "'balance' is an option of learner denoiser or"),
-        (["--vae", "v"], "'vae' is an option of learner interpolator or normalizer or siamese, and this is"),
+        (["--set", "trunk=all"], "'trunk' is an option of learner siamese, and this is"),
         (["--preset", "ct-interpolation", "--learner", "denoiser"], "network.dims = 3: the denoiser works on slices"),
         (
             ["--preset", "siamese", "--learner", "denoiser", "--set", "hint=sum"],
