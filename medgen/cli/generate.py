@@ -208,6 +208,7 @@ def command(
     from medgen.artifacts.sets import open_set
     from medgen.config import plain
     from medgen.errors import UsageError
+    from medgen.evaluation.agreement.declaration import ProbeOptions
     from medgen.evaluation.masks.declaration import MasksOptions
     from medgen.inference.conditions.asking import Asked
     from medgen.inference.conditions.fields import asked_fields
@@ -285,7 +286,8 @@ def command(
             if real is not None:
                 from medgen.feedback.verification.verifier import Verifier, verified
 
-                verifier = Verifier(real, header, MasksOptions().segmenter, maker.console, target, options.seed)
+                segmenter, probe = MasksOptions().segmenter, ProbeOptions()
+                verifier = Verifier(real, header, segmenter, probe, maker.console, target, options.seed)
                 cases = verified(generator, indices, requests, verifier, tries, maker.leave_out)
                 nothing = f"no sample shows what was asked in {tries} tries; more --tries may help, or a better model"
             maker.write(cases, header, inputs, advance, nothing=nothing)
@@ -302,5 +304,7 @@ def command(
         told = verifier.summary()
         share = f"{told['passed']} of {told['measured']} draws show what was asked"
         maker.console.say(f"{share}; {len(maker.left_out)} samples were given up after {tries} tries")
+        for warning in verifier.warnings():
+            maker.console.warn(warning)
         maker.console.report.update(verified=told)
         maker.finish(gave_up=list(maker.left_out))

@@ -48,14 +48,17 @@ def command(
     a pipe is first stored in a temporary file. Without these, all cases are kept. Each keeps its score, from 1 to 5.
 
     With --verify it is measured what images show: the place and size of nodules by a rule fitted to those of
-    --reference, masks by a segmenter that learned from its pairs. A nodule passes where it was asked for, within a
-    factor 2 of its size; a mask with the Dice that 9 of 10 real pairs reach. --report says for each image what differs,
-    and by how much.
+    --reference, masks by a segmenter that learned from its pairs, modality, side and finding of texts by a probe that
+    learned from its images and texts. A nodule passes where it was asked for, within a factor 2 of its size; a mask
+    with the Dice that 9 of 10 real pairs reach; a text if the probe sees all that it says. What the probe cannot tell
+    of 4 in 5 real images held out is not judged, and is named. --report says for each image what differs, and by how
+    much. To keep the best of those that pass, give two selects in a pipe.
 
     Examples:
       medgen select samples.h5 --selector selector.safetensors --keep 0.5 -o best.h5
       medgen generate model.safetensors -n 64 | medgen select --selector selector.safetensors --min-score 4 -o best.h5
       medgen select samples.h5 --verify --reference images.h5 --report verified.json -o verified.h5
+      medgen select samples.h5 --verify --reference images.h5 | medgen select --selector s.safetensors -o both.h5
 
     """
     options = given.resolve(SelectOptions)
@@ -119,7 +122,8 @@ def _by_scores(
             inputs = [reader, *networks]
             cases = judge.least(reader, options.min_score or LOWEST)
         settings = plain(options) | ({"per": list(per)} if per is not None else {})
-        del settings["segmenter"], settings["seed"]
+        for name in ("segmenter", "probe", "seed"):
+            del settings[name]
         header = selected_header(judge, derive("select", settings, inputs=inputs))
         nothing = "no case was kept: {left_out} could not be judged, and no other scores so much; lower --min-score"
         done = maker.write(cases, header, inputs, nothing=nothing)
@@ -142,12 +146,14 @@ def _by_measuring(maker: SetMaker, source: str, reference: Path, options: Select
         maker.console.progress(None, "slices") as advance,
     ):
         refuse_shard(reader.header, "standard input" if source == "-" else source)
-        settings = {"verify": True, "segmenter": plain(options.segmenter)}
+        settings = {"verify": True, "segmenter": plain(options.segmenter), "probe": plain(options.probe)}
         provenance = derive("select", settings, seed=options.seed, inputs=[reader, real])
         header = msgspec.structs.replace(reader.header, provenance=provenance)
-        verifier = Verifier(real, reader.header, options.segmenter, maker.console, device, options.seed)
+        verifier = Verifier(real, reader.header, options.segmenter, options.probe, maker.console, device, options.seed)
         cases = verifier.passing(reader, maker.leave_out, advance)
         nothing = "no case was kept: none shows what was asked; --report FILE.json says what differs, and by how much"
         done = maker.write(cases, header, [reader, real], nothing=nothing)
     maker.console.say(f"{done.cases} of {len(verifier.told)} cases show what was asked")
+    for warning in verifier.warnings():
+        maker.console.warn(warning)
     maker.finish(**verifier.summary())

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from medgen.config import Options, option
 from medgen.errors import UsageError
+from medgen.evaluation.agreement.declaration import ProbeOptions
 from medgen.evaluation.masks.declaration import MasksOptions
 from medgen.evaluation.segmentation.options import SegmenterOptions
 
@@ -27,7 +28,9 @@ class SelectOptions(Options, frozen=True):
         str, option("Score by one aspect that was rated.", metavar="NAME", default="all that the selector can tell")
     ] = ""
     segmenter: SegmenterOptions = MasksOptions().segmenter
-    """Of --verify."""
+    """Of --verify, for masks."""
+    probe: ProbeOptions = ProbeOptions()
+    """Of --verify, for texts."""
     seed: Annotated[int, option("Seed of what --verify learns.", ge=0)] = 0
     weak: Annotated[bool, option("Take a selector that says nothing.")] = False
 

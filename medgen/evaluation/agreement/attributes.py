@@ -47,21 +47,38 @@ class Texts:
     cases: Rows
 
 
+@dataclass(frozen=True)
+class Reading:
+    """Which questions texts are asked, and how they answer."""
+
+    fields: tuple[str, ...]
+    """Of captions; none where the texts are written otherwise."""
+    words: tuple[str, ...]
+    modality: bool
+    """Whether the modality is told beside the text, and so is not read in it."""
+
+    @classmethod
+    def of(cls, real: Texts, samples: Texts) -> Reading:
+        """As the real texts are written."""
+        told = [Caption.read(text) for text in real.texts if text]
+        captions = told and sum(one is not None for one in told) >= GRAMMATICAL * len(told)
+        modality = any(real.modalities) and any(samples.modalities)
+        return cls(FIELDS, (), modality) if captions else cls((), tuple(frequent_words(real)), modality)
+
+    def values(self, texts: Texts) -> dict[str, list[str]]:
+        """What the texts (N,) answer to each question; "" where they do not."""
+        found = {MODALITY: list(texts.modalities)} if self.modality else {}
+        captions = [Caption.read(text) for text in texts.texts] if self.fields else []
+        for name in self.fields:
+            found.setdefault(name, _field(captions, name))
+        return found | {f"'{word}'": _presence(texts.texts, word) for word in self.words}
+
+
 def attributes_of(real: Texts, samples: Texts) -> list[Attribute]:
     """All questions that the real texts can teach, and the answers that both give."""
-    read = [Caption.read(text) for text in real.texts]
-    told = [one for one, text in zip(read, real.texts, strict=True) if text]
-    values: dict[str, tuple[list[str], list[str]]] = {}
-    if any(real.modalities) and any(samples.modalities):
-        values[MODALITY] = list(real.modalities), list(samples.modalities)
-    if told and sum(one is not None for one in told) >= GRAMMATICAL * len(told):
-        asked = [Caption.read(text) for text in samples.texts]
-        for name in FIELDS:
-            values.setdefault(name, (_field(read, name), _field(asked, name)))
-    else:
-        for word in frequent_words(real):
-            values[f"'{word}'"] = _presence(real.texts, word), _presence(samples.texts, word)
-    attributes = [_attribute(name, ours, theirs, real.cases) for name, (ours, theirs) in values.items()]
+    reading = Reading.of(real, samples)
+    ours, theirs = reading.values(real), reading.values(samples)
+    attributes = [_attribute(name, ours[name], theirs[name], real.cases) for name in ours]
     return [one for one in attributes if len(one.answers) > 1]
 
 
@@ -77,12 +94,6 @@ def frequent_words(real: Texts) -> list[str]:
 def words_of(text: str) -> list[str]:
     """The words of a text, in small letters."""
     return re.findall(r"[^\W\d_]+", text.lower())
-
-
-def together(attributes: Sequence[Attribute], *names: str) -> list[Attribute]:
-    """The questions of these names; none if one is missing."""
-    found = [one for name in names for one in attributes if one.name == name]
-    return found if len(found) == len(names) else []
 
 
 def combinations(real: bool, attributes: Sequence[Attribute]) -> list[str]:

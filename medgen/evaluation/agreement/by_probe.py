@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from medgen.artifacts.stored import StoredSet
 from medgen.evaluation.agreement.attributes import (
@@ -24,7 +23,7 @@ from medgen.evaluation.agreement.attributes import (
     combinations,
 )
 from medgen.evaluation.agreement.declaration import AgreementOptions
-from medgen.evaluation.agreement.probe import answered, learn, read_images
+from medgen.evaluation.agreement.probe import Lesson, answered, read_images
 from medgen.evaluation.agreement.scores import Answers, agreement
 from medgen.evaluation.features.features import key_of
 from medgen.evaluation.inputs import Inputs, slice_names
@@ -53,19 +52,15 @@ def by_probe(inputs: Inputs, options: AgreementOptions) -> Section:
         return Section("agreement", TITLE, {"attributes": {}}, [], [told])
     with inputs.progress(stored.slices + real.slices, "slices") as advance:
         samples, shown = (read_images(one, options.side, advance) for one in (stored, real))
-    said = np.stack([one.real for one in attributes], axis=1)[shown.slices]
-    cases = theirs.cases[shown.slices]
-    held_out = np.isin(cases, _drawn(cases, options.held_out, seed))
+    lesson = Lesson.of(shown, attributes, theirs.cases, options.held_out, seed)
 
     def teach() -> Classifier:
         with inputs.progress(options.steps, "steps") as advance:
-            taught = torch.from_numpy(~held_out)
-            answers = torch.from_numpy(said)[taught]
-            return learn(shown.images[taught], attributes, answers, options, seed, inputs.device, advance)
+            return lesson.teach(options, seed, inputs.device, advance)
 
     questions = tuple(one.name for one in attributes)
     probe = inputs.bank.once(("agreement", key_of(real), questions, options, seed), teach)
-    tried = Answers(said, answered(probe, shown.images), cases)[held_out]
+    tried, held_out = lesson.tried(probe), lesson.held_out
     asked = np.stack([one.asked for one in attributes], axis=1)[samples.slices]
     given = Answers(asked, answered(probe, samples.images), ours.cases[samples.slices])
     result = _result(attributes, given, tried)
@@ -88,12 +83,6 @@ def texts_of(stored: StoredSet) -> Texts:
     cases = np.repeat(np.arange(len(stored.cases)), [row.count for row in stored.cases])
     modalities = stored.texts("modality") if stored.has("modality") else [""] * stored.slices
     return Texts(stored.texts("text"), modalities, cases)
-
-
-def _drawn(cases: Rows, share: float, seed: int) -> Rows:
-    """A share of the cases, at random."""
-    order = np.random.default_rng([seed, 2]).permutation(np.unique(cases))
-    return order[: max(1, round(share * len(order)))]
 
 
 def _questions(attributes: Sequence[Attribute]) -> dict[str, tuple[int, ...]]:

@@ -14,7 +14,22 @@ if TYPE_CHECKING:
     from medgen.evaluation.inputs import Inputs
 
 
-class AgreementOptions(Options, frozen=True):
+class ProbeOptions(Options, frozen=True):
+    """The probe that sees in images what texts say, and its training."""
+
+    side: Annotated[int, Meta(ge=16, le=512)] = 64
+    """Longest side in pixels at which the probe sees images; larger ones are averaged down to it."""
+    width: Annotated[int, Meta(ge=4, multiple_of=4)] = 16
+    """Channels of its finest level."""
+    steps: Annotated[int, Meta(ge=10)] = 600
+    batch_size: Annotated[int, Meta(ge=1)] = 32
+    learning_rate: Annotated[float, Meta(gt=0)] = 3e-3
+    """The highest rate; it rises over a tenth of the steps and then falls to 0."""
+    held_out: Annotated[float, Meta(gt=0, lt=1)] = 0.25
+    """Share of the reference's cases that the probe does not learn from and is tried on."""
+
+
+class AgreementOptions(ProbeOptions, frozen=True):
     """How images are compared with their texts."""
 
     clip: Annotated[
@@ -26,16 +41,6 @@ class AgreementOptions(Options, frozen=True):
             default="none",
         ),
     ] = ""
-    side: Annotated[int, Meta(ge=16, le=512)] = 64
-    """Longest side in pixels at which the probe sees images; larger ones are averaged down to it."""
-    width: Annotated[int, Meta(ge=4, multiple_of=4)] = 16
-    """Channels of its finest level."""
-    steps: Annotated[int, Meta(ge=10)] = 600
-    batch_size: Annotated[int, Meta(ge=1)] = 32
-    learning_rate: Annotated[float, Meta(gt=0)] = 3e-3
-    """The highest rate; it rises over a tenth of the steps and then falls to 0."""
-    held_out: Annotated[float, Meta(gt=0, lt=1)] = 0.25
-    """Share of the reference's cases that the probe does not learn from and is tried on."""
 
 
 def _has_text(inputs: Inputs) -> bool:

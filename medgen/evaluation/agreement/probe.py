@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,7 +13,8 @@ from torch.nn import functional as F
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
 from medgen.evaluation.agreement.attributes import Attribute
-from medgen.evaluation.agreement.declaration import AgreementOptions
+from medgen.evaluation.agreement.declaration import ProbeOptions
+from medgen.evaluation.agreement.scores import Answers, Flags, Rows
 from medgen.evaluation.comparability import image_shape
 from medgen.evaluation.segmentation.augment import augment
 from medgen.evaluation.segmentation.options import SegmenterOptions
@@ -23,8 +23,6 @@ from medgen.evaluation.segmentation.segmenting import rate
 from medgen.nets.classifier import Classifier
 from medgen.nets.compute import exact_float32
 from medgen.reporting import Advance, unseen
-
-Rows = npt.NDArray[np.int64]
 
 BATCH = 64
 MOST = 20_000
@@ -66,12 +64,48 @@ def seen_images(stored: StoredSet, rows: Sequence[int], side: int) -> Tensor:
     return values if size == (height, width) else F.interpolate(values, size, mode="area")
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """Real images and what their texts answer, some cases of which are held out: the probe is tried on these."""
+
+    shown: Shown
+    attributes: Sequence[Attribute]
+    cases: Rows
+    """The number of each image's case, (N,)."""
+    held_out: Flags
+    """Which images the probe does not learn from, (N,)."""
+
+    @classmethod
+    def of(cls, shown: Shown, attributes: Sequence[Attribute], cases: Rows, share: float, seed: int) -> Lesson:
+        """From the number of each slice's case; a share of the cases is held out, at random."""
+        cases = cases[shown.slices]
+        order = np.random.default_rng([seed, 2]).permutation(np.unique(cases))
+        drawn = order[: max(1, round(share * len(order)))]
+        return cls(shown, attributes, cases, np.isin(cases, drawn))
+
+    @property
+    def said(self) -> Rows:
+        """The answers of the texts, (N, questions)."""
+        return np.stack([one.real for one in self.attributes], axis=1)[self.shown.slices]
+
+    def teach(self, options: ProbeOptions, seed: int, device: torch.device, advance: Advance = unseen) -> Classifier:
+        """A probe that learned from the images that are not held out."""
+        taught = torch.from_numpy(~self.held_out)
+        answers = torch.from_numpy(self.said)[taught]
+        return learn(self.shown.images[taught], self.attributes, answers, options, seed, device, advance)
+
+    def tried(self, probe: Classifier) -> Answers:
+        """What the texts and the probe say of the images held out."""
+        seen = answered(probe, self.shown.images[torch.from_numpy(self.held_out)])
+        return Answers(self.said[self.held_out], seen, self.cases[self.held_out])
+
+
 @exact_float32()
 def learn(
     images: Tensor,
     attributes: Sequence[Attribute],
     answers: Tensor,
-    options: AgreementOptions,
+    options: ProbeOptions,
     seed: int,
     device: torch.device,
     advance: Advance = unseen,

@@ -16,7 +16,10 @@ class Finding:
     asked: dict[str, Any]
     found: dict[str, Any]
     differs: dict[str, float]
-    passes: bool
+    passes: bool | None
+    """None where nothing of it could be judged."""
+    not_judged: tuple[str, ...] = ()
+    """What of `asked` could not be judged reliably, and so decides nothing."""
 
 
 class Check(Protocol):

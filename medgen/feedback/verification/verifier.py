@@ -14,11 +14,13 @@ import torch
 from medgen.artifacts.schema import Case, SetHeader
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
+from medgen.evaluation.agreement.declaration import ProbeOptions
 from medgen.evaluation.conditioning.declaration import FIELDS
 from medgen.evaluation.segmentation.options import SegmenterOptions
 from medgen.feedback.verification.findings import Check, Finding
 from medgen.feedback.verification.masks import MaskCheck
 from medgen.feedback.verification.nodules import NoduleCheck
+from medgen.feedback.verification.texts import TextCheck, texts_in
 from medgen.inference.conditions.requests import Requests
 from medgen.inference.generate import Generator
 from medgen.reporting import Advance, Reporter, unseen
@@ -34,12 +36,19 @@ class Verifier:
     header: SetHeader
     """Of the set that is verified."""
     segmenter: SegmenterOptions
+    probe: ProbeOptions
     reporter: Reporter
     device: torch.device
     seed: int = 0
     told: list[dict[str, Any]] = field(default_factory=list)
     """What was found in each case so far."""
-    _checks: list[Check] = field(default_factory=list)
+    _checks: dict[str, Check | None] = field(default_factory=dict)
+    """By what they judge; None for texts that cannot be judged, beside something that can."""
+
+    @property
+    def measures(self) -> bool:
+        """Whether a check was learned."""
+        return any(check is not None for check in self._checks.values())
 
     def passing(self, cases: Iterable[Case], refused: Refused, advance: Advance = unseen) -> Iterator[Case]:
         """The cases that show what they were asked to; those that cannot be measured are `refused`."""
@@ -47,7 +56,7 @@ class Verifier:
             try:
                 passes = self.passes(case)
             except DataError as error:
-                if not self._checks:
+                if not self.measures:
                     raise
                 refused(case, error)
                 continue
@@ -56,11 +65,20 @@ class Verifier:
                 yield case
 
     def passes(self, case: Case, number: int = 0) -> bool:
-        """Whether each slice shows what it was asked to, in the try with this number; `told` then says how far."""
-        if not self._checks:
-            self._learn(case)
-        findings = [one for check in self._checks for one in check.findings(case, self.header)]
-        passes = all(one.passes for one in findings)
+        """Whether each slice shows what it was asked to, in the try with this number; `told` then says how far.
+
+        DataError if nothing of what was asked can be judged.
+        """
+        checks = [check for kind in self._kinds(case) if (check := self._check(kind, case)) is not None]
+        findings = [one for check in checks for one in check.findings(case, self.header)]
+        judged = [one.passes for one in findings if one.passes is not None]
+        if not judged:
+            names = dict.fromkeys(f"{name} {one.asked[name]}" for one in findings for name in one.not_judged)
+            raise DataError(
+                f"case {case.id}: nothing that its text asks can be judged"
+                + (f" ({', '.join(names)}): real images held out do not show that a probe tells it" if names else "")
+            )
+        passes = all(judged)
         told = {"case": case.id, **({"try": number} if number else {}), "passes": passes}
         self.told.append({**told, "findings": [_plain(one) for one in findings]})
         return passes
@@ -69,17 +87,77 @@ class Verifier:
         """What was found, for the report."""
         passed = sum(one["passes"] for one in self.told)
         acceptance = passed / len(self.told) if self.told else None
-        trust = [one.trust for one in self._checks]
+        trust = [one.trust for one in self._checks.values() if one is not None]
         return {
             "measured": len(self.told),
             "passed": passed,
             "acceptance": acceptance,
+            "not_judged": self._not_judged(),
             "checks": trust,
             "cases": self.told,
         }
 
-    def _learn(self, case: Case) -> None:
-        """Make the checks for what a case was asked to show; DataError if nothing of it can be measured."""
+    def warnings(self) -> list[str]:
+        """What of the requests was not judged, for people."""
+        return [
+            f"{name} was not judged in {count} images: on real images held out, a probe does not tell reliably what "
+            "they ask for"
+            for name, count in self._not_judged().items()
+        ]
+
+    def _not_judged(self) -> dict[str, int]:
+        """In how many slices something that was asked could not be judged, by its name."""
+        findings = (finding for one in self.told for finding in one["findings"])
+        return dict(Counter(name for finding in findings for name in finding["not_judged"]))
+
+    def _kinds(self, case: Case) -> list[str]:
+        """What of the case's requests can be measured; DataError for nothing."""
+        kinds = {
+            "nodule": "vector" in case.arrays and set(FIELDS) <= set(self.header.vector_fields),
+            "mask": "mask" in case.arrays,
+            "text": any(case.text) or any(case.modality),
+        }
+        if not any(kinds.values()):
+            raise DataError(
+                f"nothing to verify: case {case.id} has neither a mask, nor a text, nor a vector with "
+                f"{', '.join(FIELDS)}; generate with --mask, --prompt, --vector or --like"
+            )
+        return [kind for kind, asked in kinds.items() if asked]
+
+    def _check(self, kind: str, case: Case) -> Check | None:
+        """The check of a kind, which is learned for the first case that needs it.
+
+        DataError if it cannot be learned; texts then are not judged, where something else is.
+        """
+        if kind not in self._checks:
+            self._refuse_unlike(case)
+            try:
+                made: Check | None = self._learn(kind, case)
+            except DataError as error:
+                if kind != "text" or not self.measures:
+                    raise
+                self.reporter.warn(f"texts are not judged: {error}")
+                made = None
+            self._checks[kind] = made
+            if made is not None:
+                self.reporter.detail(f"verified by {made.trust}")
+        return self._checks[kind]
+
+    def _learn(self, kind: str, case: Case) -> Check:
+        progress = self.reporter.progress
+        if kind == "text":
+            asked = texts_in(case)
+            return TextCheck.learned(self.reference, asked, self.probe, self.seed, self.device, progress)
+        if kind == "mask":
+            return MaskCheck.learned(self.reference, self.segmenter, self.seed, self.device, progress)
+        with progress(self.reference.slices, "slices") as advance:
+            check = NoduleCheck.learned(self.reference, self.seed, advance)
+        if check.trust["rule"] == "built in":
+            self.reporter.warn("--reference holds no known nodule; the built-in rule measures, tried on none")
+        return check
+
+    def _refuse_unlike(self, case: Case) -> None:
+        """DataError unless the reference holds images like the case's."""
         ours, theirs = self.header.intensity, self.reference.header.intensity
         if self.header.kind != "image" or self.reference.header.kind != "image" or ours is None or theirs is None:
             raise DataError("only images are verified, by images: one of the two sets holds something else")
@@ -87,22 +165,6 @@ class Verifier:
             raise DataError("--reference: its window or unit differs from the set's; preprocess both alike")
         if self.reference.arrays()["image"][0][0] != case.stack("image").shape[1]:
             raise DataError("--reference: its images have other channels; preprocess both with one --channels")
-        if "vector" in case.arrays and set(FIELDS) <= set(self.header.vector_fields):
-            with self.reporter.progress(self.reference.slices, "slices") as advance:
-                check = NoduleCheck.learned(self.reference, self.seed, advance)
-            if check.trust["rule"] == "built in":
-                self.reporter.warn("--reference holds no known nodule; the built-in rule measures, tried on none")
-            self._checks.append(check)
-        if "mask" in case.arrays:
-            progress = self.reporter.progress
-            self._checks.append(MaskCheck.learned(self.reference, self.segmenter, self.seed, self.device, progress))
-        if not self._checks:
-            raise DataError(
-                f"nothing to verify: case {case.id} has neither a mask nor a vector with {', '.join(FIELDS)}; generate "
-                "with --mask, --vector or --like"
-            )
-        for made in self._checks:
-            self.reporter.detail(f"verified by {made.trust}")
 
 
 def verified(
@@ -116,16 +178,27 @@ def verified(
     for start in range(0, len(indices), size):
         batch = list(indices[start : start + size])
         done: dict[int, Case] = {}
+        waiting = batch
         for number in range(tries):
-            waiting = [index for index in batch if index not in done]
             options = msgspec.structs.replace(generator.options, seed=seed_of(generator.options.seed, number))
             again, last = replace(generator, options=options), number == tries - 1
+            failed = []
             for index, case in zip(waiting, again.cases(waiting, requests), strict=True):
-                if verifier.passes(case, number + 1):
+                try:
+                    passes = verifier.passes(case, number + 1)
+                except DataError as error:
+                    if not verifier.measures:
+                        raise
+                    refused(case, error)
+                    continue
+                if passes:
                     done[index] = case
                 elif last:
                     told = f"case {case.id}: does not show what was asked in {tries} tries"
                     refused(case, DataError(told))
+                else:
+                    failed.append(index)
+            waiting = failed
         yield from (done[index] for index in batch if index in done)
 
 
