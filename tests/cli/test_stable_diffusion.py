@@ -105,14 +105,15 @@ def pipeline(flavour: str) -> Any:
     return made
 
 
-def write_images(path: Path, channels: int, count: int = 4) -> Path:
+def write_images(path: Path, channels: int, count: int = 4, modality: str = "") -> Path:
     draw = np.random.default_rng(0)
     header = SetHeader("image", derive("preprocess", {}, sources=f"source-{channels}"), BYTES)
     with create_set(path, header) as writer:
         for number in range(count):
             image = draw.integers(0, 256, (1, channels, SIDE, SIDE)).astype(np.uint8)
             text = (f"chest x-ray number {number}, isn't it",)
-            writer.write(Case(f"case-{number}", {"image": image}, "val" if number == 3 else "train", text=text))
+            split = "val" if number == 3 else "train"
+            writer.write(Case(f"case-{number}", {"image": image}, split, text=text, modality=(modality,)))
     return path
 
 
@@ -258,17 +259,20 @@ TRAINING = ("--steps", "2", "--batch-size", "2", "--learning-rate", "0.01", "--s
 @pytest.fixture(scope="module")
 def latents(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("latents")
-    source = write_images(path / "images.h5", 3)
+    source = write_images(path / "images.h5", 3, modality="X-ray")
     assert run(["extract-latents", str(source), "--vae", str(folder[1]), "-o", str(path / "z.h5")]) == 0
     return path / "z.h5"
 
 
-def test_training_begins_from_the_folder_and_is_exported(folder: Folder, latents: Path, tmp_path: Path) -> None:
+def test_training_begins_from_the_folder_and_is_exported(
+    folder: Folder, latents: Path, tmp_path: Path, capsys: Any
+) -> None:
     flavour, path, _ = folder
     parts = "all" if flavour == "1.5" else "cross-attention"
     tuned, back = tmp_path / "tuned.safetensors", tmp_path / "back"
     arguments = ["--init", str(path), "--train-parts", parts, *TRAINING, "-o", str(tuned)]
     assert run(["train-diffusion", str(latents), "--no-search-guidance", *arguments]) == 0
+    assert capsys.readouterr().err.count("the set's modalities are not used") == 1
     before, after = import_denoiser(path).weights(), open_model(tuned, kind="denoiser").weights()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert not any(name.startswith(("text.", "null_context")) for name in changed)
@@ -297,6 +301,26 @@ def test_an_adapter_of_the_folder_on_grey_images(folder: Folder, tmp_path: Path)
     colour = generated(path, tmp_path / "colour.h5", "--adapter", f"{adapter}:0", "--vae", str(path))
     assert colour.shape == grey.shape
     assert (colour != grey).any()
+
+
+@pytest.mark.parametrize("folder", ["1.5"], indirect=True)
+@pytest.mark.parametrize("lora", [[], ["--lora", "attention"]], ids=["all", "lora"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--objective", "v"], "objective (eps there, v here)"),
+        (["--set", "network.blocks=3"], "network.blocks (1 there, 3 here)"),
+        (["--set", "schedule.steps=500"], "schedule ("),
+    ],
+    ids=["objective", "network", "schedule"],
+)
+def test_options_that_are_not_those_of_the_folder_are_refused(
+    folder: Folder, latents: Path, lora: list[str], change: list[str], message: str, tmp_path: Path, capsys: Any
+) -> None:
+    arguments = ["--init", str(folder[1]), *lora, *change, *TRAINING, "-o", str(tmp_path / "m.safetensors")]
+    assert run(["train-diffusion", str(latents), *arguments]) == 65
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "m.safetensors").exists()
 
 
 @pytest.mark.parametrize("folder", ["2.1"], indirect=True)

@@ -29,8 +29,9 @@ from medgen.training.data.texts import reading_of
 from medgen.training.learners.diffusion_options import DenoiserOptions
 from medgen.training.learners.guidance_search import with_guidance
 from medgen.training.learners.guided import GuidedLearner
-from medgen.training.loop.adapter import as_base, begin, save, train_only
-from medgen.training.loop.init import as_stable_diffusion, read_model
+from medgen.training.learners.stable_diffusion import as_stable_diffusion
+from medgen.training.loop.adapter import begin, save, train_only
+from medgen.training.loop.init import as_base, read_model
 from medgen.training.loop.learner import Parts
 from medgen.training.loop.run import Training
 
@@ -93,8 +94,7 @@ def train(training: Training, options: DenoiserOptions) -> None:
     init = read_model(Path(options.init), "denoiser", UNetConfig) if options.init else None
     old = DenoiserFacts.read(init.facts, str(init.path)) if init else None
     if init and old and old.merges:
-        options, init = as_stable_diffusion(options, init, header)
-        training.reporter.say(f"network, schedule and objective are those of {init.path}")
+        options, init = as_stable_diffusion(training, options, init)
     elif options.lora:
         options = as_base(options, init)
     variation = Variation(options.prompts, options.seed) if options.prompts else None

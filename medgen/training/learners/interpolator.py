@@ -25,8 +25,8 @@ from medgen.nets.unet import UNet
 from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.data.volumes import Volumes
 from medgen.training.learners.diffusion_options import InterpolatorOptions
-from medgen.training.loop.adapter import as_base, begin, save
-from medgen.training.loop.init import read_model
+from medgen.training.loop.adapter import begin, save
+from medgen.training.loop.init import as_base, read_model
 from medgen.training.loop.learner import Learner, Parts, Shown
 from medgen.training.loop.run import BatchSources, Training
 

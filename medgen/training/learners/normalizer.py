@@ -28,8 +28,8 @@ from medgen.training.data.step import Batch, Step, seeded
 from medgen.training.learners.diffusion_options import NormalizerOptions
 from medgen.training.learners.losses import ReconstructionLoss
 from medgen.training.learners.vae_options import VAELosses
-from medgen.training.loop.adapter import as_base, begin, save
-from medgen.training.loop.init import read_model
+from medgen.training.loop.adapter import begin, save
+from medgen.training.loop.init import as_base, read_model
 from medgen.training.loop.learner import Learner, Parts, Shown
 from medgen.training.loop.run import BatchSources, Training
 

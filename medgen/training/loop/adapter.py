@@ -10,8 +10,6 @@ import msgspec
 from msgspec.structs import replace
 from torch import nn
 
-from medgen.config import OptionsT, convert
-from medgen.diffusion.options import ScheduleConfig
 from medgen.errors import ConfigError
 from medgen.models.adapters import KIND
 from medgen.models.facts import AdapterFacts, Facts
@@ -49,21 +47,6 @@ class Tuned(Protocol):
 
 INHERITED = ("guidance", "guidance_range")
 """Facts that hold until a search finds others."""
-
-
-def as_base(options: OptionsT, base: InitialWeights[UNetConfig] | None) -> OptionsT:
-    """The options of a training of an adapter: what is left at its default is as in the model that it belongs to."""
-    if base is None:
-        raise ConfigError("--lora tunes a trained model and keeps it as it is; name that with --init")
-    theirs = {
-        "network": replace(base.config, heads=UNetConfig().heads),  # which the learner sets
-        "schedule": convert(ScheduleConfig, base.facts["schedule"], str(base.path)),
-        "objective": base.facts["objective"],
-    }
-    default = type(options)()
-    return replace(
-        options, **{name: one for name, one in theirs.items() if getattr(options, name) == getattr(default, name)}
-    )
 
 
 def begin(

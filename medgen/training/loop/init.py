@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import msgspec
 from msgspec.structs import replace
 from torch import Tensor, nn
 
 from medgen.artifacts.provenance import Provenance
-from medgen.artifacts.schema import SetHeader
-from medgen.config import Options, OptionsT, convert
+from medgen.config import OptionsT, convert
 from medgen.diffusion.options import ScheduleConfig
-from medgen.errors import DataError
-from medgen.models.diffusers.imported import grey_digest
-from medgen.models.facts import DenoiserFacts, Facts
+from medgen.errors import ConfigError, DataError
+from medgen.models.facts import Facts
 from medgen.models.opening import open_network
 from medgen.nets.options import UNetConfig
-
-DiffusionOptionsT = TypeVar("DiffusionOptionsT", bound=Options)
 
 
 @dataclass(frozen=True)
@@ -63,28 +58,22 @@ def read_model(path: Path, kind: str, config: type[OptionsT]) -> InitialWeights[
     return InitialWeights(path, network, model.weights(), model.provenance, model.digests(), model.facts)
 
 
-def as_stable_diffusion(
-    options: DiffusionOptionsT, init: InitialWeights[UNetConfig], latents: SetHeader
-) -> tuple[DiffusionOptionsT, InitialWeights[UNetConfig]]:
-    """The options of a training that begins from Stable Diffusion, which says what it is, and what it begins from.
+def as_base(options: OptionsT, base: InitialWeights[UNetConfig] | None) -> OptionsT:
+    """The options of a training that keeps to the model that it begins from: what is left at its default is as there.
 
-    DataError unless the set holds `latents` that are scaled as its own. They may be those of its VAE's grey variant.
+    What is not, `check_like` refuses where it differs. ConfigError without a model.
     """
-    where = str(init.path)
-    told = DenoiserFacts.read(init.facts, where)
-    if latents.kind != told.space or latents.latent_space != told.latent_space:
-        raise DataError(
-            f"{where}: was trained on latents scaled by {told.latent_scale}, and the set has others; encode the images "
-            "by 'medgen extract-latents --vae FOLDER' with its own VAE"
-        )
+    if base is None:
+        raise ConfigError("--lora tunes a trained model and keeps it as it is; name that with --init")
     theirs = {
-        "network": init.config,
-        "schedule": convert(ScheduleConfig, told.schedule, where),
-        "objective": told.objective,
+        "network": replace(base.config, heads=UNetConfig().heads),  # which the learner sets
+        "schedule": convert(ScheduleConfig, base.facts["schedule"], str(base.path)),
+        "objective": base.facts["objective"],
     }
-    if latents.vae_digest == grey_digest(told.vae_digest):
-        init = dataclasses.replace(init, facts={**init.facts, "vae_digest": latents.vae_digest})
-    return replace(options, **theirs), init
+    default = type(options)()
+    return replace(
+        options, **{name: one for name, one in theirs.items() if getattr(options, name) == getattr(default, name)}
+    )
 
 
 SHARED_FACTS = (
