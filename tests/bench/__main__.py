@@ -19,6 +19,7 @@ from .network_contests import Scale, network_contests
 from .networks import counted, unets, vaes
 from .side_contests import side_contests
 from .table import Contest, instruction_sets, rendered, take_turns, versions
+from .text_contests import text_contests
 from .workshop import Chain
 
 QUICK = Scale(
@@ -27,7 +28,7 @@ QUICK = Scale(
 )  # fmt: skip
 QUICK_CHAIN = Chain((32, 64), (16, 32), dicom_side=64, side=32, slices=4, encoded=1, decoded=2, samples=2, steps=2)
 QUICK_FIGURES = Figures(images=2, side=192, features=8, few=6, many=20, subsets=2)
-PARTS = ("networks", "masks", "commands", "evaluation")
+PARTS = ("networks", "masks", "text", "commands", "evaluation")
 
 
 def main() -> None:
@@ -77,6 +78,8 @@ def _contests(
         yield from ((contest, False) for contest in network_contests(device, scale))
     if "masks" in parts:
         yield from ((contest, False) for contest in side_contests(device, scale))
+    if "text" in parts:
+        yield from ((contest, False) for contest in text_contests(device, scale))
     if "evaluation" in parts:
         yield from ((contest, False) for contest in evaluation_contests(QUICK_FIGURES if quick else Figures()))
     if "commands" in parts:

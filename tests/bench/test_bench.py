@@ -88,6 +88,21 @@ def test_networks_under_masks_do_the_same_work():
         torch.testing.assert_close(at_once, apart, rtol=1e-3, atol=1e-4)
 
 
+def test_networks_under_texts_are_the_same():
+    from medgen.nets.condition import Condition
+
+    from .text_contests import LENGTH, context_width, reading
+
+    widths = (32, 64)
+    ours, theirs = reading(widths)
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+    x, t, states = torch.randn(2, 4, 8, 8), torch.tensor([3, 500]), torch.randn(2, LENGTH, context_width(widths))
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            ours(x, t, Condition(tokens=states)), theirs(x, t, states).sample, rtol=1e-3, atol=1e-3
+        )
+
+
 def test_figures_of_evaluation_agree_with_those_they_are_timed_against():
     pytest.importorskip("torchmetrics")
     from .evaluation_contests import Figures, evaluation_contests
@@ -105,7 +120,7 @@ def test_figures_of_evaluation_agree_with_those_they_are_timed_against():
             assert ours == pytest.approx(theirs, **tolerance), contest.work
 
 
-@pytest.mark.parametrize("arguments", [["networks", "masks"], ["commands", "--only", "uncompressed"]], ids=str)
+@pytest.mark.parametrize("arguments", [["networks", "masks", "text"], ["commands", "--only", "uncompressed"]], ids=str)
 def test_it_runs(arguments):
     pytest.importorskip("monai", reason="comes with the bench extra")
     root = Path(__file__).parents[2]
@@ -119,4 +134,4 @@ def test_it_runs(arguments):
     table = done.stdout.splitlines()
     assert "torch" in table[0]
     precisions = 2 + has_bfloat16(torch.device("cpu"))
-    assert sum(line.startswith("|") for line in table) == 2 + (8 * precisions if arguments[0] == "networks" else 2)
+    assert sum(line.startswith("|") for line in table) == 2 + (10 * precisions if arguments[0] == "networks" else 2)
