@@ -55,10 +55,9 @@ def command(
     much. To keep the best of those that pass, give two selects in a pipe.
 
     Examples:
-      medgen select samples.h5 --selector selector.safetensors --keep 0.5 -o best.h5
       medgen generate model.safetensors -n 64 | medgen select --selector selector.safetensors --min-score 4 -o best.h5
       medgen select samples.h5 --verify --reference images.h5 --report verified.json -o verified.h5
-      medgen select samples.h5 --verify --reference images.h5 | medgen select --selector s.safetensors -o both.h5
+      medgen select samples.h5 --verify --reference real.h5 | medgen select --selector s.safetensors --keep 0.5 -o b.h5
 
     """
     options = given.resolve(SelectOptions)

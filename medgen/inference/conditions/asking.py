@@ -253,4 +253,6 @@ def mask_of(model: Denoiser) -> ModelMasks | None:
         told = f"names {len(names)} classes of masks and takes {side.classes + 1}"
         raise DataError(f"{model.model.path}: {told}; train it again")
     _, height, width = model.facts.shape
-    return ModelMasks(names, (height * side.factor, width * side.factor))
+    steps = model.model.provenance.steps
+    stretched = any(one.command == "preprocess" and one.config.get("keep_aspect") is False for one in steps)
+    return ModelMasks(names, (height * side.factor, width * side.factor), keep_aspect=not stretched)

@@ -19,7 +19,7 @@ from medgen.artifacts.schema import Array
 from medgen.artifacts.stored import StoredSet
 from medgen.config import plain
 from medgen.errors import DataError
-from medgen.imaging.geometry import plan_plane
+from medgen.imaging.geometry import PlaneMap, plan_plane
 from medgen.imaging.labels.rows import read_rows
 from medgen.imaging.masks.classes import Declared, MaskClasses, declared
 from medgen.imaging.masks.finding import without_masks
@@ -53,23 +53,33 @@ class ModelMasks:
     """Of its classes; the background is the first."""
     size: tuple[int, int]
     """Height and width in pixels."""
+    keep_aspect: bool = True
+    """Whether `preprocess` padded the training images to this size; else it stretched them."""
 
     def called(self, theirs: Sequence[str]) -> tuple[str, ...]:
         """Other masks' classes by the model's names; two single classes match if either of them has no name."""
         alone = len(theirs) == len(self.names) == len(BINARY)
         return self.names if alone and BINARY in (tuple(theirs), self.names) else tuple(theirs)
 
-    def fitted(self, labels: LabelMap, name: str) -> LabelMap:
-        """The map at the model's size, by nearest neighbour; DataError if it has another aspect. `name` is its file."""
-        (height, width), (rows, columns) = self.size, labels.shape
-        if labels.shape == self.size:
-            return labels
-        if abs(rows * width - columns * height) > max(height, width):
-            raise DataError(
-                f"{name}: is a mask of {columns} x {rows} pixels, and the model makes images of {width} x {height}; "
-                "crop or pad it to that aspect"
-            )
-        return plan_plane(labels.shape, (1.0, 1.0), size=self.size, keep_aspect=False, spacing=None).labels(labels)
+    def fitted(self, labels: LabelMap) -> LabelMap:
+        """The map at the model's size, by nearest neighbour, as `preprocess` fitted the training images."""
+        return self._plan(labels.shape).labels(labels)
+
+    def how(self, shape: tuple[int, int]) -> str:
+        """How a mask of that shape (H, W) is fitted, for people; "" if it needs nothing."""
+        plan = self._plan(shape)
+        if plan.identity:
+            return ""
+        (rows, columns), (height, width) = shape, self.size
+        padded = (plan.y.count, plan.x.count) != self.size
+        end = f", and padded with background to {width} x {height}" if padded else ""
+        inner = f"{plan.x.count} x {plan.y.count}"
+        return f"of {columns} x {rows} pixels are resized to {inner} by nearest neighbour{end}"
+
+    def _plan(self, shape: tuple[int, ...]) -> PlaneMap:
+        rows, columns = shape
+        keep = self.keep_aspect
+        return plan_plane((rows, columns), (1.0, 1.0), size=self.size, keep_aspect=keep, spacing=None)
 
 
 @dataclass(frozen=True)
@@ -113,12 +123,12 @@ class AskedMasks:
 
     def __getitem__(self, index: int) -> LabelMap:
         origin = self.origins[self.order[index]]
-        labels = self.wanted.fitted(origin.read(), origin.name)
+        labels = self.wanted.fitted(origin.read())
         if self.augmentation is None:
             return labels
         ground = origin.foreground()
         if ground is not None:
-            ground = self.wanted.fitted(ground.astype(np.uint8), origin.name).astype(bool)
+            ground = self.wanted.fitted(ground.astype(np.uint8)).astype(bool)
         drawn = draw(self.augmentation.limits, self.augmentation.seed, index)
         result, self.warps[index] = warp_within(labels, drawn, ground)
         if np.array_equal(result, labels):
@@ -144,11 +154,11 @@ class Inspection:
 
 
 def inspect(origins: Sequence[MaskOrigin], wanted: ModelMasks) -> Inspection:
-    """Look at every mask. DataError names the one that the model cannot take."""
+    """Look at every mask. DataError names the one that cannot be read."""
     found, digest = Inspection(Counter(), Counter()), hashlib.sha256()
     for origin in origins:
         before = origin.read()
-        after = wanted.fitted(before, origin.name)
+        after = wanted.fitted(before)
         if before.shape != after.shape:
             found.resized[before.shape[0], before.shape[1]] += 1
             lost = set(np.unique(before).tolist()) - set(np.unique(after).tolist())
@@ -162,11 +172,7 @@ def inspect(origins: Sequence[MaskOrigin], wanted: ModelMasks) -> Inspection:
 
 def messages(found: Inspection, wanted: ModelMasks) -> tuple[list[str], list[str]]:
     """Messages and warnings from an inspection."""
-    height, width = wanted.size
-    said = [
-        f"{count} masks of {columns} x {rows} pixels are resized to {width} x {height} by nearest neighbour"
-        for (rows, columns), count in sorted(found.resized.items())
-    ]
+    said = [f"{count} masks {wanted.how(shape)}" for shape, count in sorted(found.resized.items())]
     if found.smeared:
         said.append(f"{found.smeared} masks are JPEG, which smears values: they are cut half-way")
     if found.empty:

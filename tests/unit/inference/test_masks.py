@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from medgen.artifacts.label_maps import BINARY
-from medgen.errors import DataError
 from medgen.inference.conditions.masks import ModelMasks, foreground_of
 
 MASKS = ModelMasks(("background", "polyp"), (6, 8))
 
 
-def test_a_map_is_resized_by_nearest_neighbour_if_its_aspect_is_the_same() -> None:
+def test_a_map_is_resized_by_nearest_neighbour_and_padded_to_the_aspect_of_the_model() -> None:
     small = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    large = MASKS.fitted(small, "a.png")
+    large = MASKS.fitted(small)
     np.testing.assert_array_equal(large, np.kron(small, np.ones((2, 2), np.uint8)))
-    np.testing.assert_array_equal(ModelMasks((), (3, 4)).fitted(large, "a.png"), small)
-    assert MASKS.fitted(np.zeros((600, 801), np.uint8), "a.png").shape == (6, 8)  # rounded by whoever made it
-    with pytest.raises(DataError, match=r"a.png: is a mask of 6 x 8 pixels, and the model makes images of 8 x 6"):
-        MASKS.fitted(np.zeros((8, 6), np.uint8), "a.png")
+    np.testing.assert_array_equal(ModelMasks((), (3, 4)).fitted(large), small)
+    assert MASKS.fitted(np.zeros((600, 801), np.uint8)).shape == (6, 8)  # rounded by whoever made it
+    tall = np.ones((12, 8), np.uint8)
+    padded = MASKS.fitted(tall)
+    assert padded.any(axis=0).tolist() == [False, False, True, True, True, True, False, False]
+    told = "of 8 x 12 pixels are resized to 4 x 6 by nearest neighbour"
+    assert MASKS.how(tall.shape) == f"{told}, and padded with background to 8 x 6"
+    assert ModelMasks((), (6, 8), keep_aspect=False).fitted(tall).all()
+    assert not MASKS.how((6, 8))
 
 
 def test_one_class_without_a_name_is_that_of_the_model() -> None:
