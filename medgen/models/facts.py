@@ -163,6 +163,7 @@ class SelectorFacts(Facts, frozen=True, kw_only=True):
     overall: Trust  # of the score
     parts: tuple[str, ...] = ()  # of the request that it looks at: vector, mask, text, modality
     vector_fields: tuple[str, ...] = ()
+    place: bool = False  # whether it looks at the place that the vector names
     mask_names: tuple[str, ...] = ()
     features: str = ""  # digest of the built-in features, if it judges by these
     vae_digest: str = ""  # else of the VAE

@@ -20,7 +20,7 @@ from medgen.models.facts import SelectorFacts
 from medgen.models.trained import ROWS, FrozenVAE, Trained
 from medgen.nets.compute import exact_float32
 from medgen.nets.perception.features import FixedFeatures
-from medgen.nets.perception.requested import Requested, region_features, request_features
+from medgen.nets.perception.requested import REGION, Requested, discs, region_features, request_features
 from medgen.nets.scorer import Scorer
 
 GRID = 4
@@ -39,6 +39,13 @@ class Describer:
     classes: int
     """Of masks, with the background."""
     device: torch.device
+    place: tuple[str, ...] = ()
+    """Fields of the vectors, if these say where to look."""
+
+    @property
+    def regions(self) -> int:
+        """Number of the last features that are about the regions asked for."""
+        return REGION * (self.classes - 1 + bool(self.place))
 
     @property
     def digest(self) -> str:
@@ -65,6 +72,9 @@ class Describer:
             parts.append(F.adaptive_avg_pool2d(latents.abs(), GRID).flatten(1))
         if requested.mask is not None:
             parts.append(region_features(images, requested.mask, self.classes))
+        if requested.vector is not None and self.place:
+            disc = discs(requested.vector, self.place, *images.shape[-2:])
+            parts.append(region_features(images, disc, 2))
         asked = request_features(requested, self.classes, count)
         return torch.cat(parts, dim=1), asked.to(self.device)
 
@@ -89,7 +99,7 @@ class Selector:
             raise UsageError(f"{path} judges by built-in features, not by latents; leave --vae out")
         if vae is None and facts.vae_digest:
             raise UsageError(f"{path} judges by the latents of a VAE; give it with --vae")
-        describe = Describer(vae, max(len(facts.mask_names), 1), device)
+        describe = Describer(vae, max(len(facts.mask_names), 1), device, facts.vector_fields if facts.place else ())
         if describe.digest != (facts.vae_digest or facts.features):
             told = f"of another VAE than {vae.model.path}" if vae else "that this version no longer has"
             raise DataError(f"{path}: judges by features {told}; train the selector again")

@@ -58,7 +58,7 @@ def describe_cases(
         owners.append(patient_in(case.id) or f"{which}/{case.id}")
         advance(1)
     groups = np.unique(owners, return_inverse=True)[1].astype(np.int64)
-    return Described(np.stack(images), np.stack(requests), groups)
+    return Described(np.stack(images), np.stack(requests), groups, describe.regions)
 
 
 def parts_of(sets: Sequence[StoredSet]) -> tuple[str, ...]:

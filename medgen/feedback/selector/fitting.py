@@ -42,7 +42,10 @@ STRENGTHS = (0.5, 2.0, 8.0, 32.0)
 
 
 class Scaling(NamedTuple):
-    """What makes each column of features (C, F) have mean 0, and the squares of a row sum to 1 on average."""
+    """What makes each column of features (C, F) have mean 0, and the squares of a row sum to 1 on average.
+
+    Of two kinds of features, each has half of that sum, however few it has.
+    """
 
     mean: Values
     """(F,)"""
@@ -50,11 +53,18 @@ class Scaling(NamedTuple):
     """(F,)"""
 
     @classmethod
-    def of(cls, features: Values) -> Scaling:
-        """The scaling by which features count alike; those that never vary do not count."""
+    def of(cls, features: Values, last: int = 0) -> Scaling:
+        """The scaling by which features of a kind count alike; the `last` are a second kind.
+
+        Features that never vary do not count.
+        """
         spread = features.std(axis=0)
         varied = spread > STEADY
-        return cls(features.mean(axis=0), np.where(varied, spread, 1.0) * np.sqrt(max(int(varied.sum()), 1)))
+        second = np.arange(len(spread)) >= len(spread) - last
+        counts = [int((varied & kind).sum()) for kind in (~second, second)]
+        kinds = max(sum(count > 0 for count in counts), 1)
+        share = np.where(second, *(kinds * max(count, 1) for count in reversed(counts)))
+        return cls(features.mean(axis=0), np.where(varied, spread, 1.0) * np.sqrt(share))
 
     def __call__(self, features: Values) -> Values:
         """The scaled features, (C, F)."""
@@ -71,10 +81,12 @@ class Described:
     """(C, R)"""
     groups: Rows
     """(C,) the patient, or whatever must not be in two folds."""
+    regions: int = 0
+    """How many of the image's features, the last ones, are about the regions that requests name."""
 
     def scaling(self) -> tuple[Scaling, Scaling]:
         """Those of images and of requests."""
-        return Scaling.of(self.image), Scaling.of(self.request)
+        return Scaling.of(self.image, self.regions), Scaling.of(self.request)
 
     def scaled(self) -> tuple[Values, Values]:
         """Both features, scaled."""

@@ -23,6 +23,7 @@ from medgen.imaging.labels.ratings import REAL, Ratings
 from medgen.models.facts import TRUST_FLOOR, SelectorFacts
 from medgen.models.selector import Describer
 from medgen.models.trained import FrozenVAE
+from medgen.nets.perception.requested import PLACE
 from medgen.reporting import Reporter
 
 FEWEST = 10
@@ -53,7 +54,9 @@ def train_selector(
     if intensity is None or len(shape) != 3:
         raise DataError(f"{names[0]}: does not say what its image values mean; preprocess it again")
     classes = mask_names(header) if "mask" in parts else ()
-    describe = Describer(vae, max(len(classes), 1), device)
+    fields = tuple(header.vector_fields) if "vector" in parts else ()
+    place = set(PLACE) <= set(fields)
+    describe = Describer(vae, max(len(classes), 1), device, fields if place else ())
     with reporter.progress(len(rated), "cases") as advance:
         described = describe_cases(sets, rated, parts, describe, advance)
     with reporter.progress(len(answers), "aspects") as advance:
@@ -67,7 +70,8 @@ def train_selector(
         trust={name: one.trust for name, one in learned.aspects.items()},
         overall=learned.overall,
         parts=parts,
-        vector_fields=header.vector_fields if "vector" in parts else (),
+        vector_fields=fields,
+        place=place,
         mask_names=classes,
         features="" if vae is not None else describe.digest,
         vae_digest=describe.digest if vae is not None else "",

@@ -11,6 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+PLACE = ("x", "y", "size")
+"""Fields of a vector that together say where something was asked for."""
+REGION = 4
+"""Features of how one region looks."""
 WORDS = 64
 """Columns that words are hashed into."""
 _WORD = re.compile(r"[^\W_]+")
@@ -48,7 +52,7 @@ def request_features(requested: Requested, classes: int, count: int) -> Tensor:
 
 
 def region_features(images: Tensor, mask: Tensor, classes: int) -> Tensor:
-    """How images (B, C, H, W) look in each class of their masks (B, 1, H, W): (B, 4 * (classes - 1)).
+    """How images (B, C, H, W) look in each class of their masks (B, 1, H, W): (B, REGION * (classes - 1)).
 
     Mean and spread inside, contrast to the ring around, and the gradient along the border; 0 for an absent class.
     """
@@ -67,6 +71,19 @@ def region_features(images: Tensor, mask: Tensor, classes: int) -> Tensor:
     there = (inside.sum(dim=(2, 3)) > 0).float()
     contrast = (mean - _mean(gray, ring)) * there
     return torch.cat([mean, spread, contrast, _mean(slope, border)], dim=1)
+
+
+def discs(vector: Tensor, fields: Sequence[str], height: int, width: int) -> Tensor:
+    """The discs that vectors (B, K) with these fields name by PLACE, as label maps (B, 1, height, width) uint8.
+
+    `x` and `y` are shares of the width and the height, `size` is the diameter as a share of the width. A size of 0 asks
+    for none; others cover one pixel at least.
+    """
+    x, y, size = (vector[:, fields.index(name), None, None].double() for name in PLACE)
+    down = (torch.arange(height, device=vector.device, dtype=torch.float64) + 0.5)[None, :, None] - y * height
+    across = (torch.arange(width, device=vector.device, dtype=torch.float64) + 0.5)[None, None, :] - x * width
+    radius = (size * width / 2).clamp(min=0.75)
+    return ((torch.hypot(down, across) <= radius) & (size > 0)).to(torch.uint8)[:, None]
 
 
 def one_hot(mask: Tensor, classes: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import check_grad
 from scipy.stats import spearmanr
 
-from medgen.feedback.selector.fitting import Described, Gains, fit
+from medgen.feedback.selector.fitting import Described, Gains, Scaling, fit
 from medgen.feedback.selector.learning import Learned, expected, learn, scorer_of
 from medgen.feedback.selector.likelihood import cost
 from medgen.imaging.labels.answers import Answers
@@ -100,6 +100,27 @@ def test_a_selector_of_ratings_predicts_cases_that_nobody_rated(described: Descr
     grades = np.clip(np.rint(3 + quality[CASES:]), 1, 5)
     assert abs(float(scores[CASES:].mean()) - grades.mean()) < 0.4
     assert np.abs(scores[CASES:].numpy() - grades).mean() < np.abs(grades - grades.mean()).mean()
+
+
+def test_a_few_features_of_the_place_asked_for_are_not_lost_among_many_of_the_whole_image() -> None:
+    random = np.random.default_rng(4)
+    image, request = random.normal(size=(2 * CASES, 304)), np.zeros((2 * CASES, 0))
+    quality = 1.5 * image[:, -2]  # one of the last four, those of the place
+    found = {}
+    for regions in (0, 4):
+        described = Described(image, request, np.arange(2 * CASES), regions)
+        form = learn(described, {"anatomy": rated(quality, [0.5], [0.0])}, seed=0)
+        scores = scorer_of(form, described)(torch.from_numpy(image).float(), torch.zeros(2 * CASES, 0))[:, 0]
+        found[regions] = spearmanr(scores[CASES:], quality[CASES:]).statistic
+    assert found[4] > 0.75 > found[0]
+
+
+def test_two_kinds_of_features_have_half_of_the_kernel_each() -> None:
+    features = np.random.default_rng(0).normal(3.0, 2.0, (50, 12))
+    features[:, 10] = 1.0  # never varies, and does not count
+    squares = np.square(Scaling.of(features, 2)(features)).mean(axis=0)
+    assert squares[:10].sum() == pytest.approx(0.5)
+    assert squares[10:].sum() == pytest.approx(0.5)
 
 
 def test_an_aspect_rated_by_dice_says_nothing_and_does_not_count(learned: Learned) -> None:
