@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
 
 from medgen.artifacts.label_maps import mask_names
 from medgen.artifacts.provenance import Identified, Provenance, derive
-from medgen.artifacts.schema import Case, SetHeader
+from medgen.artifacts.schema import GENERATED, Case, SetHeader, as_bytes
 from medgen.artifacts.sets import SetReader
 from medgen.artifacts.sharding import numbered, shard_of, without_shard
+from medgen.artifacts.stacks import Stack, blocks
 from medgen.errors import DataError
 
 # Ids that preprocess makes: an optional part for the patient, one for the pixels, and an optional number.
 _ID = re.compile(r"(?:[0-9a-f]{12}-)?([0-9a-f]{16})(?:\.[0-9]+)?")
+ORIGIN = 8
+"""Digits of a provenance's id that are put behind the ids of cases; a sample's own number has fewer."""
+_BEHIND = re.compile(rf"-[0-9a-f]{{{ORIGIN}}}(\.[0-9]+)?$")
+"""What is put behind the id of a generated case."""
 _MUST_AGREE = (
     "kind",
     "intensity",
@@ -30,12 +37,19 @@ _MUST_AGREE = (
 
 
 def join(
-    readers: Sequence[SetReader], names: Sequence[str], *, mixed: bool = False, drop: bool = False
+    readers: Sequence[SetReader],
+    names: Sequence[str],
+    *,
+    mixed: bool = False,
+    drop: bool = False,
+    renamed: Counter[tuple[str, str]] | None = None,
 ) -> tuple[SetHeader, list[Identified], Iterator[Case]]:
     """Header, inputs and cases of the joined set; DataError if the sets cannot be joined.
 
     Real and synthetic cases can be joined only with `mixed`, or if the job that made the shards had both. Where cases
-    of different sets show the same pixels, only one may stay: `drop` leaves out all but the first.
+    of different sets show the same pixels, only one may stay: `drop` leaves out all but the first. Generated cases of
+    several runs have the same ids for different images; all but the first then get the id of their set's provenance
+    behind theirs, and `renamed` counts them by the name of their set and what is behind.
     """
     first = readers[0].header
     for reader, name in zip(readers, names, strict=True):
@@ -52,7 +66,9 @@ def join(
     notes = _joined_notes(readers, names)
     header = msgspec.structs.replace(first, provenance=derive("merge", {}, inputs=readers), notes=notes)
     found = ((case, name) for reader, name in zip(readers, names, strict=True) for case in reader)
-    cases = _apart(found if mixed else _of_one_kind(found), drop=drop)
+    origins = {name: reader.provenance.id[:ORIGIN] for reader, name in zip(readers, names, strict=True)}
+    counts: Counter[tuple[str, str]] = Counter() if renamed is None else renamed
+    cases = _apart(found if mixed else _of_one_kind(found), first.kind, origins, counts, drop=drop)
     return header, list(readers), cases if all(map(_scored, readers)) else map(_without_scores, cases)
 
 
@@ -164,10 +180,16 @@ def _of_one_kind(cases: Iterator[Named]) -> Iterator[Named]:
         yield case, name
 
 
-def _apart(cases: Iterator[Named], *, drop: bool) -> Iterator[Case]:
-    """The cases. One with the same pixels as a case of another set is left out with `drop`, else a DataError."""
+def _apart(
+    cases: Iterator[Named], kind: str, origins: Mapping[str, str], renamed: Counter[tuple[str, str]], *, drop: bool
+) -> Iterator[Case]:
+    """The cases. One with the same pixels as a case of another set is left out with `drop`, else a DataError.
+
+    A generated one that only shares its id with others gets that of its set's provenance behind it.
+    """
     seen: dict[str, tuple[str, str, str]] = {}
     ids: set[str] = set()
+    generated: dict[str, dict[bytes, tuple[str, str]]] = {}  # by id and digest of the pixels: the first such case
     for case, name in cases:
         match = _ID.fullmatch(case.id)
         pixels = match[1] if match else case.id
@@ -179,10 +201,31 @@ def _apart(cases: Iterator[Named], *, drop: bool) -> Iterator[Case]:
                 f"{name}: case {case.id} ({case.split}) shows the pixels of case {before} ({split}) of {where}; "
                 "--drop-duplicates keeps the first of such cases"
             )
+        if case.synthetic == GENERATED:
+            alike, digest = generated.setdefault(_BEHIND.sub("", case.id), {}), _digest(case.stack(kind))
+            known = alike.get(digest)
+            if known is not None and (known[1] != name or case.id in ids):
+                if drop:
+                    continue
+                raise DataError(
+                    f"{name}: case {case.id} shows the pixels of case {known[0]} of {known[1]}; "
+                    "--drop-duplicates keeps the first of such cases"
+                )
+            alike[digest] = (case.id, name)
+            if case.id in ids:
+                case = replace(case, id=numbered(f"{case.id}-{origins[name]}", ids))
+                renamed[name, origins[name]] += 1
         if case.id in ids:
             raise DataError(f"case {case.id}: is in more than one of the sets; drop one of them")
         ids.add(case.id)
         yield case
+
+
+def _digest(stack: Stack) -> bytes:
+    found = hashlib.blake2b(digest_size=16)
+    for block in blocks(stack):
+        found.update(as_bytes(block))
+    return found.digest()
 
 
 def _joined_notes(readers: Sequence[SetReader], names: Sequence[str]) -> dict[str, str]:

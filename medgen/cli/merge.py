@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from typing import Annotated
 
 import typer
@@ -27,7 +28,8 @@ def command(
 
     They are the shards of one command, or sets of one kind. Shards may come in any order; all must be there, and the
     result equals the unsharded one byte for byte. Each case stays what it is: real, generated, or altered by a model;
-    to mix them takes --allow-mixed.
+    to mix them takes --allow-mixed. Samples of several runs have the same ids; later ones get a hyphen and the first
+    digits of their set's id in the provenance, which `info` tells.
 
     Examples:
       medgen merge part-0.h5 part-1.h5 part-2.h5 -o whole.h5
@@ -40,7 +42,8 @@ def command(
     console = console_of(context)
     with contextlib.ExitStack() as stack:
         readers = [stack.enter_context(open_set(name)) for name in sets]
-        header, inputs, cases = join(readers, sets, mixed=allow_mixed, drop=drop_duplicates)
+        renamed: Counter[tuple[str, str]] = Counter()
+        header, inputs, cases = join(readers, sets, mixed=allow_mixed, drop=drop_duplicates, renamed=renamed)
         writer = stack.enter_context(create_set(output, header, inputs=inputs, force=force))
         with console.progress(None, "cases") as advance:
             for case in cases:
@@ -48,5 +51,7 @@ def command(
                 advance()
         if dropped := sum(reader.tail.cases for reader in readers) - writer.digest.cases:
             console.say(f"{dropped} cases were dropped that show the pixels of one of another set")
+        for (name, origin), count in renamed.items():
+            console.say(f"{count} cases of {name} have the ids of other samples; their ids now end in -{origin}")
         console.report.update(cases=writer.digest.cases, slices=writer.digest.slices)
         console.say(f"{writer.digest.cases} cases, {writer.digest.slices} slices from {len(sets)} sets")

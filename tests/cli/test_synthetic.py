@@ -101,6 +101,33 @@ def test_merge_mixes_real_and_generated_only_when_told_to_and_no_case_forgets(
     assert run(["check", str(mixed)]) == 0
 
 
+def test_merge_tells_samples_of_several_runs_apart(
+    tiny: Path, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They have the same ids for different images; those with the same pixels are the same, whatever their ids."""
+    call = ["generate", str(tiny / "model.safetensors"), "--vae", str(tiny / "vae.safetensors"), "--steps", "1"]
+    call += ["--vector", "has_nodule=1", "-n", "2", "--seed", "1", "-o", str(tmp_path / "later.h5")]
+    assert run(call) == 0
+    later, both = tmp_path / "later.h5", tmp_path / "both.h5"
+    with open_set(later, random_access=True) as stored:
+        behind, images = stored.provenance.id[:8], stored.read("image", range(2))
+    assert run(["merge", str(samples), str(later), "-o", str(both)]) == 0
+    assert (
+        f"2 cases of {later} have the ids of other samples; their ids now end in -{behind}" in capsys.readouterr().err
+    )
+    first = [f"sample-{number:06d}" for number in range(3)]
+    assert list(told(both)) == [*first, *(f"{name}-{behind}" for name in first[:2])]
+    with open_set(both, random_access=True) as stored:
+        np.testing.assert_array_equal(stored.read("image", [3, 4]), images)
+        assert behind in {one[:8] for one in stored.provenance.steps[-1].inputs}
+    for again in (later, both, samples):
+        assert run(["merge", str(both), str(again), "-o", str(tmp_path / "no.h5")]) == 65
+        assert "shows the pixels of case sample-000000" in capsys.readouterr().err
+        words = ["merge", str(both), str(again), "--drop-duplicates", "-o", str(tmp_path / "same.h5"), "--force"]
+        assert run(words) == 0
+        assert list(told(tmp_path / "same.h5")) == list(told(both))
+
+
 @pytest.mark.parametrize("kinds", [(GENERATED, ALTERED), (NO, ALTERED), (NO, GENERATED)])
 def test_merge_asks_before_any_two_kinds_are_mixed(tmp_path: Path, kinds: tuple[str, str]) -> None:
     first, second = (write_set(tmp_path / f"{kind}.h5", (kind,), f"k{kind}") for kind in kinds)
