@@ -1,4 +1,4 @@
-"""Adapters by the real command: trained, killed and gone on with, used, merged, and given to the wrong model."""
+"""Adapters by the real command: trained, stopped and gone on with, used, merged, and given to the wrong model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import torch
 from medgen.artifacts.model_file import Model, open_model, save_model
 from medgen.artifacts.sets import open_set
 from medgen.cli.app import run
+from medgen.training.learners.denoiser import DenoiserLearner
 from medgen.training.loop.resume import State
-from tests.cli.test_train import Medgen, options, start, wait_for_step
+from tests.cli.test_train import options
 from tests.conftest import write_denoiser
+from tests.unit.training.test_training_loop import interrupting
 
 FIELDS = ("field0", "field1")
 
@@ -57,22 +59,19 @@ def run_words(*words: object) -> int:
     return run([str(word) for word in words])
 
 
-def test_killed_the_same_command_ends_with_the_same_adapter(
-    train: Callable[..., list[object]], base: Model, tmp_path: Path, medgen: Medgen
+def test_stopped_the_same_command_ends_with_the_same_adapter(
+    train: Callable[..., list[object]], base: Model, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    log = tmp_path / "parts.jsonl"
-    assert run_words(*train("whole", "--lora-four-bit", steps=16)) == 0
-    process = start(train("parts", "--lora-four-bit", "--log", log, steps=16))
-    wait_for_step(log, 7)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    assert run_words(*train("whole", "--lora-four-bit")) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        interrupting(DenoiserLearner, 3, signal.SIGTERM, patch)
+        assert run_words(*train("parts", "--lora-four-bit")) == 143
     state = State.open(tmp_path / "parts.safetensors.resume")
     kinds = {name.partition(".")[0] for name in state.header.tensors}
     assert kinds == {"model", "average", "optimizer"}
     assert all(name.startswith("optimizer.") or ".lora." in name for name in state.header.tensors)
-    done = medgen(*train("parts", "--lora-four-bit", "--log", log, steps=16))
-    assert done.returncode == 0, done.stderr
-    assert b"going on after step" in done.stderr
+    assert run_words(*train("parts", "--lora-four-bit")) == 0
+    assert "going on after step 4 of 6" in capfd.readouterr().err
     whole = tmp_path / "whole.safetensors"
     assert (tmp_path / "parts.safetensors").read_bytes() == whole.read_bytes()
     adapter = open_model(whole)
