@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +70,7 @@ def test_a_selector_keeps_the_better_half(here: Done, rated: Path, tmp_path: Pat
 
 
 def test_a_pipe_gives_the_bytes_of_a_file(
-    medgen: Callable[..., subprocess.CompletedProcess[bytes]], here: Done, rated: Path, tmp_path: Path
+    here: Done, rated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["--selector", rated / "selector.safetensors", "--keep", "0.3", "-o"]
     assert here("select", rated / "samples.h5", *words, tmp_path / "file.h5")[0] == 0
@@ -79,8 +79,8 @@ def test_a_pipe_gives_the_bytes_of_a_file(
         for case in stored:
             writer.write(case)
         writer.finish(stored.tail)
-    done = medgen("select", *words, tmp_path / "pipe.h5", input=(tmp_path / "stream").read_bytes())
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((tmp_path / "stream").read_bytes())))
+    assert here("select", *words, tmp_path / "pipe.h5")[0] == 0
     assert (tmp_path / "pipe.h5").read_bytes() == (tmp_path / "file.h5").read_bytes()
 
 
