@@ -22,8 +22,8 @@ def command(
 ) -> None:
     """Write a model with its adapters in it.
 
-    Samples of it equal those of generate with the same adapters. The result is a model of its own: its adapters are
-    trained on it anew.
+    Samples of it equal those of generate with the same adapters. The result is a model of its own:
+    adapters of the old model do not belong to it.
 
     Examples:
       medgen merge-adapter model.safetensors knee.safetensors -o knee-model.safetensors

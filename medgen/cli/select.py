@@ -22,7 +22,7 @@ def command(
     given: Given,
     source: InputSet = "-",
     selector: Annotated[
-        Path | None, typer.Option("--selector", metavar="FILE", help="Who judges, from train-selector.")
+        Path | None, typer.Option("--selector", metavar="FILE", help="The selector that judges, from train-selector.")
     ] = None,
     vae: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The VAE by whose latents the selector judges.")
@@ -47,7 +47,7 @@ def command(
     A filter in a pipe, in constant memory. --min-score passes each case on at once. --keep and --per rank all cases, so
     a pipe is first stored in a temporary file. Without these, all cases are kept. Each keeps its score, from 1 to 5.
 
-    With --verify it is measured what images show: the place and size of nodules by a rule fitted to those of
+    With --verify, select measures what images show: the place and size of nodules by a rule fitted to those of
     --reference, masks by a segmenter that learned from its pairs, modality, side and finding of texts by a probe that
     learned from its images and texts. A nodule passes where it was asked for, within a factor 2 of its size; a mask
     with the Dice that 9 of 10 real pairs reach; a text if the probe sees all that it says. What the probe cannot tell

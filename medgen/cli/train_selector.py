@@ -32,10 +32,10 @@ def command(
 ) -> None:
     """Learn from ratings how good an image is.
 
-    From 50 to 200 ratings, comparisons or both, in seconds. The selector judges an image by its features and by what it
-    was asked to show. Raters count as reliably as they answer. How well it predicts ratings of cases that it has not
-    seen is told with its interval; below a correlation of 0.2, or where it might be 0, the selector says nothing, and
-    select refuses it.
+    50 to 200 ratings, comparisons or both, are enough, and it takes seconds. The selector judges an image by its
+    features and by what it was asked to show. A rater counts by how reliable the answers are. How well the selector
+    predicts ratings of cases that it has not seen is told with an interval; below a correlation of 0.2, or where it
+    might be 0, the selector says nothing, and select refuses it.
 
     Examples:
       medgen train-selector samples.h5 --ratings ratings.csv -o selector.safetensors

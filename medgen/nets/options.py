@@ -197,6 +197,7 @@ class LoraConfig(Options, frozen=True):
             flag="--lora",
             metavar="PART,...",
             group=ADAPTER,
+            default="none, or attention with another option of an adapter",
         ),
         Meta(min_length=1),
     ] = ("attention",)
