@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, get_args
 
@@ -168,6 +170,16 @@ def rows_of(stored: StoredSet, split: str) -> list[CaseRow]:
         held = ", ".join(sorted({row.split for row in stored.cases})) or "no case at all"
         raise DataError(f"the set has no '{split}' split (it holds: {held}); preprocess it with one")
     return rows
+
+
+def taken_part(stored: StoredSet) -> dict[str, Any]:
+    """For the provenance of what is trained on synthetic cases too: how many of each kind, and a digest of the ids."""
+    rows = [row for row in stored.cases if row.split == "train" and row.count]
+    if not any(row.synthetic for row in rows):
+        return {}  # the set's digest says it all
+    counts = Counter(row.synthetic or "real" for row in rows)
+    digest = hashlib.sha256("\n".join(sorted(row.id for row in rows)).encode()).hexdigest()[:16]
+    return {"trained_on": {**dict(sorted(counts.items())), "cases": digest}}
 
 
 def common_spacing(stored: StoredSet) -> tuple[float, float, float] | None:

@@ -31,7 +31,7 @@ from medgen.nets.compute import machine
 from medgen.nets.options import Precision
 from medgen.prompts.variation import Variation
 from medgen.reporting import Reporter, Silent
-from medgen.training.data.slices import BatchSource, Slices, has_split
+from medgen.training.data.slices import BatchSource, Slices, has_split, taken_part
 from medgen.training.loop.continuation import Wish, continuation
 from medgen.training.loop.distributed import World, world
 from medgen.training.loop.learner import Learner
@@ -146,7 +146,8 @@ class Training:
         self.world.wait()
         going = continuation(resume, run.wish, type(options))
         begun = derive(run.command, going.config, seed=options.seed, inputs=inputs)
-        provenance = derive(run.command, going.recorded, seed=options.seed, inputs=inputs)
+        recorded = going.recorded | taken_part(self.stored)
+        provenance = derive(run.command, recorded, seed=options.seed, inputs=inputs)
         resume = dataclasses.replace(resume, earlier=going.earlier, log=going.log or begun.id)
         steps = going.steps(options.loop.steps)
         if going.progress.step:

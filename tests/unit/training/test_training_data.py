@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from medgen.artifacts.sets import open_set
+from medgen.artifacts.model_file import open_model
+from medgen.artifacts.schema import GENERATED
+from medgen.artifacts.sets import create_set, open_set
 from medgen.errors import DataError
 from medgen.training.data.options import Balance
 from medgen.training.data.slices import Slices
+from medgen.training.learners.diffusion import train_diffusion
+from medgen.training.loop.run import Run
 
 
 def test_images_come_windowed_and_latents_shifted_and_scaled(images: Path, latents: Path) -> None:
@@ -56,3 +63,19 @@ def test_the_first_value_that_is_not_finite_is_named(write_images: Callable[...,
         assert slices.faulty(range(6)) == "slice 1 of case case-000 holds image values that are not finite"
     with open_set(write_images("good.h5", 4), random_access=True) as stored:
         assert Slices(stored, "train", 0).faulty(range(6)) is None
+
+
+def test_the_provenance_counts_the_synthetic_cases_that_were_trained_on(
+    make_set: Callable[..., Path], run_of: Callable[..., Run], small_diffusion: Callable[..., Any], tmp_path: Path
+) -> None:
+    real, mixed = make_set("real.h5", count=6), tmp_path / "mixed.h5"
+    with open_set(real) as reader, create_set(mixed, reader.header) as writer:
+        for number, case in enumerate(reader):  # cases 2 and 5 are for validation
+            writer.write(dataclasses.replace(case, synthetic=GENERATED if number in (0, 2) else ""))
+    told = []
+    for source in (real, mixed):
+        run = run_of("train-diffusion", source, f"{source.stem}.safetensors")
+        train_diffusion(run, small_diffusion())
+        told.append(open_model(run.output).provenance.steps[-1].config.get("trained_on"))
+    cases = hashlib.sha256(b"case0\ncase1\ncase3\ncase4").hexdigest()[:16]
+    assert told == [None, {"generated": 1, "real": 3, "cases": cases}]
