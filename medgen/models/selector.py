@@ -182,13 +182,18 @@ class Selector:
 
 
 def requested_of(case: Case, parts: Sequence[str], slices: slice) -> Requested:
-    """The named parts of what some slices of a case were asked to show; DataError if one is missing."""
+    """The named parts of what some slices of a case were asked to show; DataError if one is missing.
+
+    A modality may be left out of a request, and is then "".
+    """
     found: dict[str, object] = {}
     for name in parts:
         if name in ("vector", "mask"):
             found[name] = torch.from_numpy(case.stack(name)[slices])
         else:
             values = getattr(case, name)[slices]
+            if name == "text" and not values:
+                raise DataError(f"case {case.id}: has no text, and the selector judges how images agree with theirs")
             found[name] = list(values) if values else [""] * len(range(*slices.indices(len(case))))
     return Requested(**found)  # type: ignore[arg-type]
 

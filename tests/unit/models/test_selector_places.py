@@ -1,13 +1,16 @@
-"""Selectors look at the place that the request names."""
+"""Selectors look at what the request names: the place, and the text."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from medgen.models.selector import Describer
+from medgen.artifacts.schema import Case
+from medgen.errors import DataError
+from medgen.models.selector import Describer, requested_of
 from medgen.nets.perception.requested import REGION, Requested, discs
 
 FIELDS = ("has_nodule", "x", "y", "size")
@@ -39,3 +42,11 @@ def test_the_last_features_tell_a_nodule_where_it_was_asked_for_from_one_elsewhe
     assert mean.tolist() == pytest.approx([0.6, -0.9, 0.0], abs=0.2)
     plain, _ = Describer(None, 1, torch.device("cpu"))(image, Requested(vector=vectors[:1]))
     assert torch.equal(features[:1, :-REGION], plain)
+
+
+def test_a_case_without_the_text_that_a_selector_judges_by_is_named() -> None:
+    image = np.zeros((1, 1, 8, 8), np.uint8)
+    asked = requested_of(Case("told", {"image": image}, text=("a cyst",)), ("text", "modality"), slice(0, 1))
+    assert (asked.text, asked.modality) == (["a cyst"], [""])
+    with pytest.raises(DataError, match="case bare: has no text"):
+        requested_of(Case("bare", {"image": image}), ("text",), slice(0, 1))
