@@ -64,6 +64,7 @@ def test_networks_have_equal_parameters_and_answer_in_equal_shapes(kind):
 
 
 def test_networks_under_masks_do_the_same_work():
+    pytest.importorskip("monai", reason="comes with the bench extra")
     from medgen.nets.condition import Condition
     from medgen.nets.side.siamese import Siamese
     from medgen.nets.unet import UNet
@@ -89,6 +90,7 @@ def test_networks_under_masks_do_the_same_work():
 
 
 def test_networks_under_texts_are_the_same():
+    pytest.importorskip("monai", reason="comes with the bench extra")
     from medgen.nets.condition import Condition
 
     from .text_contests import LENGTH, context_width, reading
