@@ -82,8 +82,11 @@ def instruction_sets() -> str:
     path = Path("/proc/cpuinfo")
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     flags = {flag for line in text.splitlines() if line.startswith("flags") for flag in line.split()}
-    special = [name for name in ("avx512_bf16", "amx_bf16", "amx_tile") if name in flags]
-    return ", ".join([torch.backends.cpu.get_cpu_capability(), *special])
+    widest = torch.backends.cpu.get_cpu_capability()
+    # Where torch is held to less (ATEN_CPU_CAPABILITY), what the processor has beyond that is not used.
+    held = widest in ("DEFAULT", "NO AVX", "AVX2")
+    special = [] if held else [name for name in ("avx512_bf16", "amx_bf16", "amx_tile") if name in flags]
+    return ", ".join([widest, *special])
 
 
 def _time(seconds: float) -> str:
