@@ -57,6 +57,7 @@ def threads() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def nothing_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """What "auto" comes to must not depend on the processor and on what else it does."""
+    monkeypatch.setattr("medgen.models.precision.computes_bfloat16", lambda: True)
     monkeypatch.setattr("medgen.models.precision.measured", lambda network, training: Times(1.0, 1.0))
     monkeypatch.setattr("medgen.models.trained.measured_kernels", lambda network, dtype: DEFAULT)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 import torch
@@ -60,17 +60,27 @@ def choose(precision: Precision, network: Network, device: torch.device, *, trai
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Choice(torch.bfloat16, "which the GPU has")
         return Choice(torch.float32, "since the GPU has no bfloat16")
+    if not computes_bfloat16():
+        return Choice(torch.float32, "since this processor has no instructions for bfloat16")
     lead = measured(network, training).lead
     dtype = torch.bfloat16 if lead >= LEAD else torch.float32
     return Choice(dtype, f"since bfloat16 is {lead:.2f} times as fast as float32 here, and {LEAD:g} is a clear lead")
 
 
+def computes_bfloat16() -> bool:
+    """Whether torch's CPU kernels compute in bfloat16; without AVX-512 they only imitate it, many times slower."""
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):  # a torch without these kernels: let the measurement tell
+        return True
+
+
 def measure(network: Network, training: bool, clock: Clock = time.process_time) -> Times:
     """Time the parts of a network in float32 and in bfloat16."""
-    both = [
+    both = (
         (_pass(*part, torch.float32, training, DEFAULT), _pass(*part, torch.bfloat16, training, DEFAULT))
         for part in _parts(network)
-    ]
+    )
     return in_turns(both, clock)
 
 
@@ -85,12 +95,12 @@ def choose_kernels(network: Network, dtype: torch.dtype, clock: Clock = time.pro
     kernels = DEFAULT
     for name in Kernels._fields:
         other = kernels._replace(**{name: not getattr(kernels, name)})
-        both = [
+        both = (
             (_pass(*part, dtype, False, kernels), _pass(*part, dtype, False, other))
             for part in _parts(network)
             if _concerns(name, part[0], dtype)
-        ]
-        if both and in_turns(both, clock).lead >= KERNEL_LEAD:
+        )
+        if in_turns(both, clock).lead >= KERNEL_LEAD:
             kernels = other
     return kernels
 
@@ -101,9 +111,15 @@ def measured_kernels(network: Network, dtype: torch.dtype) -> Kernels:
     return choose_kernels(network, dtype)
 
 
-def _parts(network: Network) -> list[tuple[nn.Module, tuple[Input, ...]]]:
-    with torch.random.fork_rng(devices=[]):
-        return list(samples(network))
+def _parts(network: Network) -> Iterator[tuple[nn.Module, tuple[Input, ...]]]:
+    """Parts of the network, each built when it is asked for; torch's random numbers stay as they are."""
+    parts = samples(network)
+    while True:
+        with torch.random.fork_rng(devices=[]):
+            part = next(parts, None)
+        if part is None:
+            return
+        yield part
 
 
 def _concerns(name: str, part: nn.Module, dtype: torch.dtype) -> bool:

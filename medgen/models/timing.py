@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 ROUNDS = 3
@@ -13,13 +13,15 @@ LONG = 0.02
 """Seconds of a pass that is timed once: nothing short disturbs it much."""
 HOPELESS = 3.0
 """How many times as slow the second way must be to need no further timing."""
+ENOUGH = 0.1
+"""Processor seconds of the first way after which further passes are not timed: the costliest come first."""
 
 Clock = Callable[[], float]
 Pass = Callable[[], object]
 
 
 class Times(NamedTuple):
-    """Processor seconds of all passes, the first way and the second way."""
+    """Processor seconds of the passes that were timed, the first way and the second way."""
 
     first: float
     second: float
@@ -30,8 +32,8 @@ class Times(NamedTuple):
         return self.first / max(self.second, 1e-9)
 
 
-def in_turns(passes: Sequence[tuple[Pass, Pass]], clock: Clock = time.process_time) -> Times:
-    """Time all passes, each of them both ways in turn.
+def in_turns(passes: Iterable[tuple[Pass, Pass]], clock: Clock = time.process_time) -> Times:
+    """Time passes, each of them both ways in turn, until they have taken long enough to tell.
 
     The clock counts the processor time of this process, not the time it waits for a processor that others use too.
     """
@@ -48,4 +50,6 @@ def in_turns(passes: Sequence[tuple[Pass, Pass]], clock: Clock = time.process_ti
             if min(best) > LONG or (number and best[1] > HOPELESS * best[0]):
                 break
         sums = [total + shortest for total, shortest in zip(sums, best, strict=True)]
+        if sums[0] >= ENOUGH:
+            break
     return Times(*sums)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -162,3 +167,30 @@ def test_a_network_is_measured_once_a_process(monkeypatch: pytest.MonkeyPatch) -
     precision.measured(odd, True)
     assert passes == [(odd, False), (odd, True)]
     precision.measured.cache_clear()
+
+
+def test_costly_passes_that_tell_enough_are_the_last() -> None:
+    asked = []
+
+    def passes() -> Iterator[tuple[Any, Any]]:
+        for number in range(5):
+            asked.append(number)
+            yield (lambda: None, lambda: None)
+
+    clock = Scripted(itertools.cycle([0.06, 0.03]))
+    assert in_turns(passes(), clock) == pytest.approx((0.12, 0.06))
+    assert asked == [0, 1]  # the others are not even built
+
+
+def test_a_processor_without_bfloat16_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "computes_bfloat16", lambda: False)
+    monkeypatch.setattr(precision, "measured", None)  # would raise
+    chosen = choose("auto", TINY, CPU, training=True)
+    assert (chosen.dtype, "no instructions" in chosen.reason) == (torch.float32, True)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names instructions of x86 processors")
+def test_instructions_that_are_held_back_do_not_count() -> None:
+    command = "from medgen.models.precision import computes_bfloat16; assert not computes_bfloat16()"
+    held = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    subprocess.run([sys.executable, "-c", command], env=held, check=True)
