@@ -49,12 +49,12 @@ class CsvFile:
         if "\0" in header:
             raise DataError(f"{path}: its header holds zero bytes; if it is UTF-16, say --encoding utf-16-le")
         self.separator = told[1] if told else next((mark for mark in SEPARATORS if mark in header), ",")
-        cells = next(csv.reader([header], delimiter=self.separator), [])
+        cells = next(csv.reader([header], delimiter=self.separator, skipinitialspace=True), [])
         self.columns = _columns(path, [bare(cell) for cell in cells], synonyms)
 
     def rows(self) -> Iterator[tuple[int, dict[str, str] | str]]:
         """Each row with the line it begins at: its cells by column, or the reason why it cannot be read."""
-        reader = csv.reader(self._lines, delimiter=self.separator, strict=True)
+        reader = csv.reader(self._lines, delimiter=self.separator, strict=True, skipinitialspace=True)
         while True:
             first = self._lines.number + 1
             try:
@@ -146,8 +146,8 @@ class _Lines:
         return line
 
     def of_header(self) -> str:
-        """The first line, which may be missing."""
-        return next(self, "").rstrip("\r\n")
+        """The first line that is not empty; "" if there is none."""
+        return next(filter(None, (line.rstrip("\r\n") for line in self)), "")
 
 
 class _Watch(io.RawIOBase):

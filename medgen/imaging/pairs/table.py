@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from os.path import normpath
 from pathlib import Path
+from unicodedata import normalize
 
 from medgen.config import did_you_mean
 from medgen.errors import DataError, UsageError
@@ -107,10 +108,14 @@ class PairTable:
         return self.template.fields
 
     def _path(self, cell: str) -> str:
-        path = self.file.parent / cell
-        if "\\" in cell and not path.exists():  # a table made on Windows
-            path = self.file.parent / cell.replace("\\", "/")
-        return str(path)
+        """The file that a cell names, also where another system wrote its separators or accents."""
+        spelled = [cell]
+        if "\\" in cell:  # Windows
+            spelled.append(cell.replace("\\", "/"))
+        if not cell.isascii():  # macOS writes accents apart from their letters
+            spelled += [normalize(form, spelled[-1]) for form in ("NFC", "NFD")]
+        paths = [self.file.parent / one for one in spelled]
+        return str(paths[0] if len(paths) == 1 else next((path for path in paths if path.exists()), paths[0]))
 
     def _fault(self, pair: Pair) -> str:
         if not pair.name:
