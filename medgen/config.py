@@ -8,6 +8,7 @@ defaults < preset < file < `--set key=value` < the command's own flags.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -268,6 +269,8 @@ def _merge_layer(merged: dict[str, Any], kind: type[msgspec.Struct], layer: Mapp
             if not isinstance(below, dict):
                 below = merged[key] = {}
             _merge_layer(below, nested, value, f"{where}, key '{key}'")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{where}: '{key}' is {value}; give a finite number")
         else:
             merged[key] = value
 

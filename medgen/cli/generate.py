@@ -219,8 +219,9 @@ def command(
     from medgen.models.trained import Denoiser, FrozenVAE
     from medgen.nets.compute import resolve_device
 
-    if guide_by is not None and negative_vector is not None:
-        raise UsageError("--negative-vector and --guide-by both say what guidance leads away from; give one")
+    negative = "--negative-prompt" if negative_prompt is not None else "--negative-vector"
+    if guide_by is not None and (negative_prompt is not None or negative_vector is not None):
+        raise UsageError(f"{negative} and --guide-by both say what guidance leads away from; give one")
     if (until is None) != (reference is None):
         raise UsageError("--until verified needs --reference SET, the real images, and only --until takes it")
     maker = SetMaker.of(context, output, force=force, shard=shard, keep_going=until is not None)
@@ -270,7 +271,8 @@ def command(
         if generator.guided_as_trained:
             settings["guidance_from"] = "the model"
             maker.console.detail(f"guidance {generator.guidance:g}, which the training of {model} found best")
-        for warning in far_outside(denoiser.facts, generator.guidance, requests, sets):
+        far = far_outside(denoiser.facts, generator.guidance, requests, sets)
+        for warning in (*far, *generator.without_effect(requests)):
             maker.console.warn(warning)
         if until is not None:
             settings |= {"until": until, "tries": tries}

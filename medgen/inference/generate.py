@@ -15,7 +15,7 @@ from medgen.config import convert
 from medgen.diffusion.guidance import Denoise, guide, of_one_network, of_two_networks, scale_over_time
 from medgen.diffusion.noise import NoiseStream
 from medgen.diffusion.options import Objective, ScheduleConfig
-from medgen.diffusion.sampling import sample
+from medgen.diffusion.sampling import sample, steps_of
 from medgen.diffusion.schedules import Schedule
 from medgen.diffusion.times import first_time
 from medgen.errors import DataError
@@ -51,6 +51,26 @@ class Generator:
     def guided_as_trained(self) -> bool:
         """Whether the scale is the one that the model's training found best."""
         return self.options.guidance is None and self.denoiser.facts.guidance is not None
+
+    def without_effect(self, requests: Requests) -> Iterator[str]:
+        """A warning if guidance is asked for, and its scale is 1 at every step."""
+        schedule = self._schedule()
+        times, _ = steps_of(schedule, objective_of(self.denoiser.facts.objective), self.options)
+        scale = scale_over_time(self.guidance, self.options.guidance_shape, schedule)
+        if not bool((scale(times) if callable(scale) else torch.tensor(scale)).eq(1).all()):
+            return
+        negative = requests.texts is not None and requests.texts.negative is not None
+        asked = {
+            "--negative-prompt": negative,
+            "--negative-vector": requests.negative is not None,
+            "--guide-by": self.weaker is not None,
+            f"--guidance {self.guidance:g}": self.guidance != 1,
+        }
+        for option in (name for name, given in asked.items() if given):
+            yield (
+                f"{option} has no effect, since the scale of guidance is 1 at each of the {len(times)} steps; give "
+                "--guidance above 1, a wider --guidance-shape, or more --steps"
+            )
 
     def header(self, provenance: Provenance, requests: Requests) -> SetHeader:
         """The header of the generated set; its intensity takes the images back to physical values."""
@@ -102,7 +122,7 @@ class Generator:
         begins with noise, or with what the network sees of images (B, c, h, w), noised to a share of the schedule.
         """
         options, facts = self.options, self.denoiser.facts
-        schedule = Schedule(convert(ScheduleConfig, facts.schedule, "the model's schedule"))
+        schedule = self._schedule()
         noise = NoiseStream(options.seed, indices, facts.shape, self.denoiser.device)
         objective, x, start = objective_of(facts.objective), noise.initial(), None
         if begin is not None:
@@ -126,6 +146,9 @@ class Generator:
             index = indices[int(finite.int().argmin())]
             raise DataError(f"sample {index} is not finite; the model diverged in training, or guidance is too large")
         return x0
+
+    def _schedule(self) -> Schedule:
+        return Schedule(convert(ScheduleConfig, self.denoiser.facts.schedule, "the model's schedule"))
 
     def _guided(self, condition: Condition, unwanted: Condition | None, schedule: Schedule) -> Denoise:
         """The network in the form that samplers call, `denoise(x, t)`."""

@@ -125,6 +125,27 @@ def test_the_nearest_lends_its_image_as_the_start(here: Path) -> None:
     assert cases[0].text == ("OCT",)
 
 
+def test_a_prompt_is_a_line_and_long_ones_are_told_in_short(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "lines.txt").write_bytes(f"large\x0cheart\r\n\r\n{'large heart ' * 900}\rOCT\u2028OCT".encode())
+    cases, *_ = generate(here, "--prompts", str(here / "lines.txt"))
+    assert [case.text[0][:12] for case in cases] == ["large\x0cheart", "large heart ", "OCT\u2028OCT"]
+    told = capsys.readouterr().err
+    assert "(10799 letters) is too long; not read: 'large heart large" in told
+    assert max(map(len, told.splitlines())) < 400
+
+
+def test_guidance_that_leads_nowhere_is_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--prompt", "OCT", "--negative-prompt", "fundus")
+    for options, told in (
+        (("--guidance", "1"), "--negative-prompt has no effect, since the scale of guidance is 1 at each"),
+        (("--guidance", "3", "--guidance-shape", "interval"), "--guidance 3 has no effect"),
+        (("--guidance", "3"), ""),
+    ):
+        generate(here, *asked, *options)
+        said = capsys.readouterr().err
+        assert told in said if told else "no effect" not in said
+
+
 @pytest.mark.parametrize(
     ("options", "status", "told"),
     [
@@ -138,6 +159,8 @@ def test_the_nearest_lends_its_image_as_the_start(here: Path) -> None:
         (("--prompt", "x", "--retrieve", "set.h5", "--retrieve-use", "image", "--strength", "0"), 2, "above 0"),
         (("--prompt", "x", "--retrieve", "set.h5", "--retrieve-use", "words"), 2, "expected terms or image"),
         (("--unconditional", "--retrieve", "set.h5"), 2, "exclude each other"),
+        (("--prompt", "x", "--negative-prompt", "y", "--guide-by", "z"), 2, "--negative-prompt and --guide-by both"),
+        (("--prompt", "x", "--guidance", "inf"), 78, "'guidance' is inf; give a finite number"),
         (("--prompt", "liver", "--retrieve", "set.h5"), 65, "shares a word with the prompt 'liver'"),
         (("--prompt", "OCT", "--retrieve", "large.h5", "--retrieve-use", "image"), 65, "are 1 x 16 x 16 where"),
     ],

@@ -124,7 +124,8 @@ def test_tables_as_programs_save_them(
 
 def test_quotes_after_a_space_empty_lines_before_the_header_and_accents_as_macos_writes_them(folder: Path) -> None:
     picture(folder / "pictures" / "caf\u00e9.png", 7)
-    (folder / "pairs.csv").write_text('\n\npath, text\n"pictures/0.png", "one, two"\npictures/cafe\u0301.png, "three"\n')
+    rows = ["", "", "path, text", '"pictures/0.png", "one, two"', 'pictures/cafe\u0301.png, "three"']
+    (folder / "pairs.csv").write_text("\n".join(rows), encoding="utf-8")
     assert run(["preprocess", str(folder / "pairs.csv"), "-o", str(folder / "a.h5"), "--workers", "1"]) == 0
     assert [case.text for case in contents(folder / "a.h5")[1]] == [("one, two",), ("three",)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,9 +72,9 @@ class AskedTexts:
         if not all(map(str.strip, texts)):
             raise UsageError("a prompt is empty; write what the image should show (--unconditional for no prompt)")
         cuts = [(text, reader.cut(text)) for text in texts]
-        _warn(reporter, [f"'{text}' is too long; not read: '{cut}'" for text, cut in cuts if cut])
-        unknown = [(text, reader.unknown(text)) for text in texts]
-        _warn(reporter, [f"'{text}' has words that the model cannot read: {', '.join(w)}" for text, w in unknown if w])
+        _warn(reporter, [f"{_quoted(text)} is too long; not read: {_quoted(cut, 200)}" for text, cut in cuts if cut])
+        unread = [(_quoted(text), reader.unknown(text)) for text in texts]
+        _warn(reporter, [f"{text} has words that the model cannot read: {', '.join(w)}" for text, w in unread if w])
 
 
 def _warn(reporter: Reporter, messages: Sequence[str]) -> None:
@@ -81,6 +82,11 @@ def _warn(reporter: Reporter, messages: Sequence[str]) -> None:
         reporter.warn(message)
     if len(messages) > TOLD:
         reporter.warn(f"and {len(messages) - TOLD} more prompts like that")
+
+
+def _quoted(text: str, most: int = 60) -> str:
+    """The text, or its beginning and how long it is."""
+    return f"'{text}'" if len(text) <= most else f"'{text[:most]}...' ({len(text)} letters)"
 
 
 def _shared(texts: Sequence[str]) -> str:
@@ -96,7 +102,7 @@ def texts_in_lines(place: Path) -> list[str]:
         raise UsageError(f"--prompts {place}: reads one prompt a line; give a table with --conditions")
     try:
         content = sys.stdin.buffer.read() if str(place) == "-" else place.read_bytes()
-        lines = content.decode("utf-8-sig").splitlines()
+        lines = re.split(r"\r\n?|\n", content.decode("utf-8-sig"))  # not at form feeds, which text copied from PDF has
     except OSError as error:
         raise InputMissingError(f"--prompts {place}: {error.strerror}") from None
     except UnicodeDecodeError as error:
