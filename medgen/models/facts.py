@@ -89,6 +89,7 @@ class DenoiserFacts(LatentFacts, frozen=True):
     vocabulary: tuple[str, ...] = ()  # pieces of words by their number; empty if it reads no text
     merges: tuple[str, ...] = ()  # pairs of pieces to join, the first first; empty if pieces are not of bytes
     padding: str = ""  # the piece of bytes that fills up a text
+    words: tuple[str, ...] = ()  # that the captions had more than once; empty if not known
     modalities: tuple[str, ...] = ()  # those numbered 1, 2, ...; 0 is "not said"
     text_encoder: TextEncoderFacts | None = None  # from outside
     spacing: tuple[float, float, float] | None = None  # (z, y, x) mm, if all cases of the training set have the same

@@ -51,6 +51,11 @@ class Variation:
     options: PromptVariation
     seed: int
 
+    @property
+    def synonyms(self) -> tuple[str, ...]:
+        """All words that may stand instead of others."""
+        return tuple(other for others in self.options.synonyms.values() for other in others)
+
     def at(self, text: str, position: int) -> str:
         """The text as it is shown at this position of the training."""
         return varied(text, self.options, self.seed, position)

@@ -19,7 +19,7 @@ from medgen.artifacts.synthetic import counted
 from medgen.visible import visible
 
 TEXTS_SHOWN = 10
-LONG = {"vocabulary": "pieces of words", "merges": "pairs of pieces"}
+LONG = {"vocabulary": "pieces of words", "merges": "pairs of pieces", "words": "words of captions"}
 """Facts that are only counted for people."""
 
 

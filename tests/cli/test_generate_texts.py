@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from medgen.artifacts.model_file import save_model
+from medgen.artifacts.model_file import open_model, save_model
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
@@ -191,7 +191,13 @@ def test_texts_are_varied_by_position_in_training_alone(here: Path) -> None:
         prompts = reading_of(stored, reads, None, torch.device("cpu"), "set", variation).prompts
         assert prompts is not None
         replaced = Variation(PromptVariation(replace=1.0, synonyms={"heart": ("zzz",)}), seed=3)
-        assert "zzz" in reading_of(stored, reads, None, torch.device("cpu"), "set", replaced).facts["vocabulary"]
+        varied = reading_of(stored, reads, None, torch.device("cpu"), "set", replaced).facts
+        assert "zzz" in varied["vocabulary"]
+        assert varied["words"] == ("chest", "heart", "large", "ray", "x", "zzz")
+        old = DenoiserFacts.read(open_model(here / "model.safetensors").facts, "model")
+        for words, found in (((), ()), (("liver",), ("chest", "heart", "large", "liver", "ray", "x"))):
+            facts = msgspec.structs.replace(old, words=words)
+            assert reading_of(stored, reads, facts, torch.device("cpu"), "set").facts["words"] == found
         with pytest.raises(ConfigError, match="reads no texts to vary"):
             reading_of(stored, DenoiserOptions(network=UNetConfig()), None, torch.device("cpu"), "set", variation)
         slices = Slices(stored, "train", 0, prompts=prompts, variation=variation)

@@ -159,11 +159,12 @@ def test_words_that_are_not_read_are_shown(folder: Path, capfd: pytest.CaptureFi
     long = "one square on the left and one on the right"
     assert run([
         "generate", str(folder / "model.safetensors"), "--config", str(folder / "p.toml"), "--steps", "1", "--force",
-        "--prompt", f"œ {long}", "-o", str(folder / "long.h5"),
+        "--prompt", f"œ efusion {long}", "-o", str(folder / "long.h5"),
     ]) == 0  # fmt: skip
     told = capfd.readouterr().err
     assert "is too long; not read: '" in told
     assert "words that the model cannot read: œ" in told
+    assert "has words that hardly any training caption had: efusion" in told
 
 
 def test_a_new_modality_joins_and_old_samples_stay_as_they_are(folder: Path) -> None:
@@ -174,6 +175,7 @@ def test_a_new_modality_joins_and_old_samples_stay_as_they_are(folder: Path) -> 
     old, new = (open_model(folder / f"{name}.safetensors") for name in ("model", "joined"))
     assert new.facts["modalities"] == ["CT", "Fundus", "OCT"]
     assert new.facts["vocabulary"] == old.facts["vocabulary"]
+    assert new.facts["words"] == old.facts["words"] == ["left", "on", "one", "right", "square", "the"]
     asked = ("--prompt", "one square on the left", "--modality", "Fundus", "-n", "2")
     for model in ("model", "joined"):
         assert generate(folder / f"{model}.safetensors", folder / f"{model}.h5", *asked) == 0

@@ -75,6 +75,8 @@ class AskedTexts:
         _warn(reporter, [f"{_quoted(text)} is too long; not read: {_quoted(cut, 200)}" for text, cut in cuts if cut])
         unread = [(_quoted(text), reader.unknown(text)) for text in texts]
         _warn(reporter, [f"{text} has words that the model cannot read: {', '.join(w)}" for text, w in unread if w])
+        strange = [(_quoted(text), ", ".join(self.prompts.strange(text))) for text in texts]
+        _warn(reporter, [f"{text} has words that hardly any training caption had: {w}" for text, w in strange if w])
 
 
 def _warn(reporter: Reporter, messages: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from medgen.errors import DataError, UsageError
 from medgen.models.facts import DenoiserFacts
 from medgen.models.text.bytepairs import BytePairs
 from medgen.models.text.pretrained import FrozenStates, OutsideWords, Pretrained, load_pretrained
-from medgen.models.text.wordpiece import WordPieces
+from medgen.models.text.wordpiece import WordPieces, plain_words
 from medgen.nets.options import TextConfig, UNetConfig
 from medgen.nets.text.modality import UNSAID
 
@@ -41,6 +41,14 @@ class Prompts:
 
     reader: Reader
     modalities: tuple[str, ...] = ()
+    words: frozenset[str] = frozenset()
+    """Those that the captions of the training had; none if that is not known."""
+
+    def strange(self, text: str) -> list[str]:
+        """The words of a text that can be read, and that hardly any caption had."""
+        unread = {word for one in self.reader.unknown(text) for word in plain_words(one)}
+        found = (word for word in plain_words(text) if word not in self.words and word not in unread)
+        return list(dict.fromkeys(found)) if self.words else []
 
     def read(self, texts: Sequence[str], modalities: Sequence[str]) -> dict[str, Tensor]:
         """The parts of a condition, from a text and a modality each ("" = not said); DataError for an unknown one."""
@@ -83,7 +91,7 @@ def prompts_of(network: UNetConfig, facts: DenoiserFacts, device: torch.device, 
     if place is not None and (told is None or network.outside_text):
         raise UsageError("the model has no text encoder outside of itself; leave --text-encoder out")
     if network.text:
-        return Prompts(reader_of(network.text, facts), facts.modalities)
+        return Prompts(reader_of(network.text, facts), facts.modalities, frozenset(facts.words))
     if told is None:
         return None
     if network.outside_text:

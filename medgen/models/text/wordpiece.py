@@ -29,6 +29,8 @@ LETTERS = string.ascii_lowercase + string.digits
 _WORD = re.compile(r"[^\W_]+|[^\w\s]|_")
 _LONGEST = 100
 """Longer words are unreadable: they are no words."""
+FAMILIAR = 1 << 16
+"""Words that a model remembers its captions had, at most."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,21 @@ def train_vocabulary(texts: Iterable[str], size: int) -> tuple[str, ...]:
             f"letters of the captions alone are {len(start)} pieces, more than text.vocabulary = {size}; enlarge it"
         )
     return tuple(_joined(start, counts, size))
+
+
+def plain_words(text: str) -> list[str]:
+    """The words of a text in the form in which they are read, without other signs."""
+    return [_plain(found[0]) for found in _words(text) if found[0].isalnum()]
+
+
+def familiar_words(texts: Iterable[str]) -> tuple[str, ...]:
+    """The words that occur at least twice in some texts, at most the `FAMILIAR` commonest, in order of the alphabet.
+
+    What occurs once is hardly learned, and may be a name that no model should tell.
+    """
+    counts = Counter(word for text in texts for word in plain_words(text))
+    commonest = sorted((word for word, count in counts.items() if count > 1), key=lambda word: (-counts[word], word))
+    return tuple(sorted(commonest[:FAMILIAR]))
 
 
 def _joined(vocabulary: list[str], counts: Counter[str], size: int) -> list[str]:

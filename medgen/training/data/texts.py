@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from medgen.models.condition import fitted_to_texts
 from medgen.models.facts import DenoiserFacts, TextEncoderFacts
 from medgen.models.text.pretrained import Pretrained, load_pretrained
 from medgen.models.text.prompts import Prompts, Reader, distinct, frozen_states, reader_of, words_of
-from medgen.models.text.wordpiece import WordPieces, train_vocabulary
+from medgen.models.text.wordpiece import WordPieces, familiar_words, train_vocabulary
 from medgen.nets.options import UNetConfig
 from medgen.prompts.variation import Variation
 from medgen.training.data.slices import rows_of
@@ -56,6 +57,8 @@ class Reading:
     """Vocabulary, merges and padding of the network's own encoder."""
     encoder: Pretrained | None = None
     """From outside."""
+    words: tuple[str, ...] = ()
+    """Those of the captions, where the network learns from them what words mean."""
 
     @property
     def tuned(self) -> bool:
@@ -66,6 +69,7 @@ class Reading:
     def facts(self) -> dict[str, Any]:
         """What the model file says about it, as fields of `DenoiserFacts`."""
         facts: dict[str, Any] = dict(zip(("vocabulary", "merges", "padding"), self.own, strict=True))
+        facts["words"] = self.words
         if self.prompts:
             facts["modalities"] = self.prompts.modalities
         if self.encoder:
@@ -89,6 +93,7 @@ def reading_of(
     new vocabulary is that of the texts as `variation` shows them, so that it has the synonyms.
     """
     network, encoder = options.network, None
+    words: tuple[str, ...] = ()
     if not network.text and not network.outside_text and options.text_encoder is None:
         if variation is not None:
             raise ConfigError("prompts: the network reads no texts to vary; give it a table network.text")
@@ -114,11 +119,15 @@ def reading_of(
             vocabulary = train_vocabulary(shown, text.vocabulary)
         reader = reader_of(text, old) if old and old.vocabulary else WordPieces(vocabulary, text.length)
         network = replace(network, text=replace(text, vocabulary=len(vocabulary)))
+        if old is None or old.words:
+            synonyms = 2 * variation.synonyms if variation else ()  # each as if two captions had it
+            found = familiar_words(itertools.chain(training_texts(stored, "text"), synonyms))
+            words = tuple(sorted({*found, *(old.words if old else ())}))
     else:
         raise ConfigError("network.outside_text: is filled in where --text-encoder is given; leave it out")
     prompts = Prompts(reader, known)
     merges, padding = (old.merges, old.padding) if old and vocabulary else ((), "")
-    return Reading(fitted_to_texts(network, prompts), prompts, (vocabulary, merges, padding), encoder)
+    return Reading(fitted_to_texts(network, prompts), prompts, (vocabulary, merges, padding), encoder, words)
 
 
 def training_texts(stored: StoredSet, column: str) -> Iterator[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
 from medgen.errors import DataError
-from medgen.models.text.wordpiece import INSIDE, MARKS, WordPieces, train_vocabulary
+from medgen.models.text.prompts import Prompts
+from medgen.models.text.wordpiece import INSIDE, MARKS, WordPieces, familiar_words, train_vocabulary
 
 CAPTIONS = [
     f"{modality} of the {side} {organ} with {number} {finding}"
@@ -33,6 +35,14 @@ def test_frequent_words_are_one_piece_and_no_word_is_lost() -> None:
     assert spelled(reader, "œdème") == ["[UNK]"]
     assert reader.unknown("left œdème") == ["œdème"]
     assert spelled(reader, "érythème") == spelled(reader, "erytheme")
+
+
+def test_words_that_hardly_any_caption_had_are_told_apart_from_those_that_are_not_read() -> None:
+    words = familiar_words([*CAPTIONS, "Effusion once", "three drüsen"])
+    assert words == tuple(sorted({word for text in CAPTIONS for word in re.findall(r"\w+", text.lower())}))
+    prompts = Prompts(WordPieces(VOCABULARY, 16), (), frozenset(words))
+    assert prompts.strange("FUNDUS of the left ey, once; œdème: 7 haemorrhages, 7 drusen") == ["ey", "once", "7"]
+    assert Prompts(WordPieces(VOCABULARY, 16)).strange("ey") == []  # a model that does not say
 
 
 def test_the_vocabulary_depends_on_the_captions_alone_not_on_their_order() -> None:
