@@ -348,6 +348,17 @@ def test_what_did_not_begin_as_stable_diffusion_is_not_exported(tiny: Path, tmp_
         ("scheduler/scheduler_config.json", None, 66, "scheduler_config.json: no such file"),
         ("scheduler/scheduler_config.json", {"beta_schedule": "squaredcos_cap_v2"}, 65, "beta_schedule"),
         ("tokenizer/tokenizer.json", {"model": {"vocab": {"a": 0, "b": 2}, "merges": [["a", "b"]]}}, 65, "numbered"),
+        ("tokenizer/tokenizer.json", {"model": []}, 65, "does not number pieces"),
+        (
+            "scheduler/scheduler_config.json",
+            {"_class_name": "LCMScheduler"},
+            65,
+            "LCMScheduler is for models of another",
+        ),
+        ("vae", "vee", 66, "has no folder 'vae'"),
+        ("vae/config.json", {"scaling_factor": None}, 65, "scaling_factor = None is not as diffusers writes it"),
+        ("unet/config.json", {"attention_head_dim": None}, 65, "attention_head_dim = None is not as"),
+        ("unet/config.json", {"sample_size": "64"}, 65, "sample_size = 64 is not as"),
         ("text_encoder/config.json", {"num_hidden_layers": 3}, 65, "layers.2.self_attn.q_proj.weight"),
         ("unet/config.json", {"addition_embed_type": "text_time"}, 65, "addition_embed_type"),
     ],
@@ -380,3 +391,22 @@ def test_half_precision_weights_are_read_where_there_are_no_others(folder: Folde
     expected = import_denoiser(folder[1]).weights()
     assert all(weight.dtype == torch.float32 for weight in state.values())
     torch.testing.assert_close(state["down.input.weight"], expected["down.input.weight"].half().float())
+
+
+@pytest.mark.parametrize("folder", ["2.1"], indirect=True)
+def test_weights_in_several_files_and_images_that_are_not_square(folder: Folder, tmp_path: Path, capsys: Any) -> None:
+    unet = tmp_path / "sd" / "unet"
+    shutil.copytree(folder[1], unet.parent)
+    (unet / "diffusion_pytorch_model.safetensors").unlink()
+    folder[2].unet.save_pretrained(unet, max_shard_size="20KB")
+    assert len(list(unet.glob("*-of-*.safetensors"))) > 1
+    config = json.loads((unet / "config.json").read_text())
+    (unet / "config.json").write_text(json.dumps(config | {"sample_size": [4, 8]}))
+    found = import_denoiser(unet.parent)
+    assert found.digest == import_denoiser(folder[1]).digest
+    assert generated(unet.parent, tmp_path / "s.h5").shape == (2, 3, 8, 16)
+    assert run(["export", str(unet.parent), "--to", "diffusers", "-o", str(tmp_path / "back")]) == 0
+    assert import_denoiser(tmp_path / "back").facts["shape"] == (4, 4, 8) == found.facts["shape"]
+    (unet / "diffusion_pytorch_model.safetensors.index.json").write_text('{"weight_map": {"a": "../x.safetensors"}}')
+    assert run(["generate", str(unet.parent), "--prompt", "chest", "-o", str(tmp_path / "t.h5")]) == 65
+    assert "does not say which file holds which weight" in capsys.readouterr().err

@@ -21,6 +21,8 @@ VAE, UNET, TEXT, TOKENIZER, SCHEDULER = "vae", "unet", "text_encoder", "tokenize
 """Subfolders of a pipeline."""
 HALF = ".fp16"
 """Comes before the suffix of weights in half precision, which are read where there are no others."""
+INDEX = ".index.json"
+"""End of the name of a file that says which of several files holds which weight."""
 PICKLED = {WEIGHTS: "diffusion_pytorch_model.bin", ENCODER_WEIGHTS: "pytorch_model.bin"}
 """Weights that are read, and their names as pickles, which are not."""
 
@@ -31,7 +33,9 @@ def read_network(folder: Path, weights: str = WEIGHTS) -> tuple[dict[str, Any], 
     Raises InputMissingError if a file is missing, and DataError if it is not what its name says, or is a pickle.
     """
     settings = read_json(folder / CONFIG)
-    file = folder / weights
+    file, index = folder / weights, folder / f"{weights}{INDEX}"
+    if not file.exists() and index.exists():
+        return settings, _in_parts(index)
     if not file.exists() and (half := file.with_suffix(f"{HALF}.safetensors")).exists():
         file = half
     if not file.exists():
@@ -42,6 +46,21 @@ def read_network(folder: Path, weights: str = WEIGHTS) -> tuple[dict[str, Any], 
             )
         raise InputMissingError(f"{file}: no such file; a network's folder holds {CONFIG} and {weights}")
     return settings, read_weights(file)
+
+
+def _in_parts(index: Path) -> dict[str, Tensor]:
+    """Weights in several files, by the index that says which is where; DataError unless all of them are there."""
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(
+        isinstance(name, str) and Path(name).name == name for name in places.values()
+    ):
+        raise DataError(f"{index}: does not say which file holds which weight; get the folder again")
+    weights: dict[str, Tensor] = {}
+    for name in sorted(set(places.values())):
+        weights |= read_weights(index.parent / name)
+    if unlike := weights.keys() ^ places.keys():
+        raise DataError(f"{index}: and its files differ in weight '{min(unlike)}'; get the folder again")
+    return weights
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -52,6 +52,10 @@ OBJECTIVES: Mapping[str, Objective] = {"epsilon": "eps", "v_prediction": "v", "s
 """What a network predicts, by the names of diffusers."""
 
 
+UNLIKE = ("FlowMatch", "LCM", "TCD")
+"""Beginnings of the names of schedulers for straight paths, or for networks that learned to take few steps."""
+
+
 def import_vae(path: Path) -> ImportedModel:
     """The `AutoencoderKL` in the folder `path`, or in its subfolder `vae`.
 
@@ -92,11 +96,12 @@ def import_denoiser(path: Path) -> ImportedModel:
     """
     if not path.is_dir():
         raise InputMissingError(f"{path}: no such folder")
-    if not (path / UNET).is_dir():
-        raise InputMissingError(f"{path}: has no folder '{UNET}'; give the folder of a Stable Diffusion pipeline")
+    if lacking := [name for name in (UNET, VAE, TEXT, TOKENIZER, SCHEDULER) if not (path / name).is_dir()]:
+        raise InputMissingError(f"{path}: has no folder '{lacking[0]}'; give the folder of a Stable Diffusion pipeline")
     reader = read_tokenizer(path / TOKENIZER)
+    settings, weights = read_network(path / TEXT, ENCODER_WEIGHTS)
     try:
-        text, text_state = text_from_clip(*read_network(path / TEXT, ENCODER_WEIGHTS))
+        text, text_state = text_from_clip(settings, weights)
     except DataError as error:
         raise DataError(f"{path / TEXT}: {error}") from None
     if len(reader.vocabulary) != text.vocabulary:
@@ -104,19 +109,20 @@ def import_denoiser(path: Path) -> ImportedModel:
             f"{path}: its tokenizer knows {len(reader.vocabulary)} pieces, and its text encoder {text.vocabulary}; get "
             "the matching folders"
         )
+    settings, weights = read_network(path / UNET)
     try:
         empty = empty_states(text, text_state, BytePairs(reader.vocabulary, reader.merges, text.length, reader.padding))
-        config, state = unet_from_diffusers(*read_network(path / UNET), empty)
+        config, state = unet_from_diffusers(settings, weights, empty)
     except DataError as error:
         raise DataError(f"{path / UNET}: {error}") from None
     schedule, objective = read_scheduler(path / SCHEDULER)
-    settings = read_json(path / UNET / CONFIG)
-    side = settings.get("sample_size") or DEFAULT_SIDE
+    size = settings.get("sample_size") or DEFAULT_SIDE
+    height, width = size if isinstance(size, list) else (size, size)
     vae = import_vae(path)
     space = VAEFacts.read(vae.facts, str(path)).latent_space
     facts = DenoiserFacts(
         space="latent",
-        shape=(config.in_channels, side, side),
+        shape=(config.in_channels, height, width),
         schedule=msgspec.to_builtins(schedule),
         objective=objective,
         intensity=BYTES,
@@ -147,10 +153,15 @@ def read_tokenizer(folder: Path) -> BytePairs:
     file = folder / VOCABULARY
     if not file.exists() and (folder / TOKENIZER_JSON).exists():
         file = folder / TOKENIZER_JSON
-        model = read_json(file).get("model", {})
-        numbers, pairs = model.get("vocab", {}), model.get("merges", [])
+        model = read_json(file).get("model")
+        numbers, pairs = (model.get("vocab"), model.get("merges")) if isinstance(model, dict) else (None, None)
     else:
         numbers, pairs = read_json(file), _pairs(folder / MERGES)
+    try:
+        numbers = msgspec.convert(numbers, dict[str, int])
+        pairs = msgspec.convert(pairs, list[str | tuple[str, str]])
+    except msgspec.ValidationError:
+        raise DataError(f"{file}: does not number pieces of words; get CLIP's tokenizer again") from None
     vocabulary = tuple(sorted(numbers, key=lambda piece: numbers[piece]))
     if [numbers[piece] for piece in vocabulary] != list(range(len(vocabulary))):
         raise DataError(f"{file}: its pieces are not numbered 0, 1, ...; get the file again")
@@ -173,6 +184,9 @@ def read_scheduler(folder: Path) -> tuple[ScheduleConfig, Objective]:
     """The noise schedule and what the network predicts; how many steps a sampler takes, and which, is a choice."""
     file = folder / SCHEDULER_CONFIG
     settings = read_json(file)
+    name = settings.get("_class_name", "")
+    if str(name).startswith(UNLIKE) or settings.get("use_flow_sigmas"):
+        raise DataError(f"{file}: {name} is for models of another kind; give a folder of Stable Diffusion 1 or 2")
     kind, predicts = settings.get("beta_schedule", "linear"), settings.get("prediction_type", "epsilon")
     if kind not in SCHEDULES or predicts not in OBJECTIVES or settings.get("trained_betas") is not None:
         told = f"beta_schedule = {kind}, prediction_type = {predicts}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -67,6 +68,17 @@ def to_theirs(places: Iterable[Place], state: Mapping[str, Tensor]) -> dict[str,
             for name, part in zip(place.theirs, value.chunk(len(place.theirs)), strict=True):
                 weights[f"{name}.{kind}"] = part.contiguous()
     return weights
+
+
+def check_types(config: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+    """DataError that names the first of their settings that has not the type it is to have; absent ones are right."""
+    for key, kind in types.items():
+        try:
+            if key in config:
+                msgspec.convert(config[key], kind)
+        except msgspec.ValidationError:
+            told = f"config.json: {key} = {config[key]} is not as diffusers writes it"
+            raise DataError(f"{told}; get the file again") from None
 
 
 def require(config: Mapping[str, Any], supported: Mapping[str, object], what: str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medgen.config import convert
 from medgen.errors import ConfigError, DataError
-from medgen.nets.diffusers.places import Place, require, to_ours, to_theirs
+from medgen.nets.diffusers.places import Place, check_types, require, to_ours, to_theirs
 from medgen.nets.options import TextConfig
 from medgen.nets.text.encoder import WIDENING, TextEncoder
 
@@ -26,6 +26,7 @@ def text_from_clip(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> 
 
     The states have config's hidden_size numbers. Raises DataError naming the first setting or weight that has no place.
     """
+    check_types(config, dict.fromkeys((WIDTH, "num_attention_heads"), int))
     width = config.get(WIDTH, 512)
     require(
         config, {"intermediate_size": WIDENING * width, "layer_norm_eps": 1e-5, "attention_dropout": 0.0}, "encoder"

@@ -11,13 +11,19 @@ from torch import Tensor
 
 from medgen.config import convert
 from medgen.errors import ConfigError, DataError
-from medgen.nets.diffusers.places import Place, require, to_ours, to_theirs
+from medgen.nets.diffusers.places import Place, check_types, require, to_ours, to_theirs
 from medgen.nets.diffusers.vae import residual
 from medgen.nets.options import UNetConfig
 from medgen.nets.unet import UNet
 
 WIDENING = 4
 """Width of the embedding of time / width of the finest level."""
+TYPES: Mapping[str, Any] = {
+    "attention_head_dim": int | list[int],
+    "block_out_channels": list[int],
+    "down_block_types": list[str],
+    "sample_size": int | tuple[int, int] | None,
+}
 SUPPORTED: Mapping[str, object] = {
     "_class_name": "UNet2DConditionModel",
     "act_fn": "silu",
@@ -130,6 +136,7 @@ def _unit(ours: str, block: str, number: int, *, linear: bool) -> Iterator[Place
 
 def _config(config: Mapping[str, Any], null_length: int) -> UNetConfig:
     """Translate the settings; those that do not change the network are ignored."""
+    check_types(config, TYPES)
     widths = list(config.get("block_out_channels", (320, 640, 1280, 1280)))
     down = list(config.get("down_block_types", (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D")))
     names = {"CrossAttnDownBlock2D": "CrossAttnUpBlock2D", "DownBlock2D": "UpBlock2D"}

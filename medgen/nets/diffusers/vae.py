@@ -11,10 +11,19 @@ from torch import Tensor
 
 from medgen.config import convert
 from medgen.errors import ConfigError, DataError
-from medgen.nets.diffusers.places import Place, require, to_ours, to_theirs
+from medgen.nets.diffusers.places import Place, check_types, require, to_ours, to_theirs
 from medgen.nets.options import VAEConfig
 from medgen.nets.vae import VAE
 
+Factors = list[float] | None
+TYPES: Mapping[str, Any] = {
+    "block_out_channels": list[int],
+    "down_block_types": list[str],
+    "latents_mean": Factors,
+    "latents_std": Factors,
+    "scaling_factor": float,
+    "shift_factor": float | None,
+}
 OLD_NAMES = (
     (r"\.attentions\.0\.proj_attn\.", ".attentions.0.to_out.0."),
     (r"\.attentions\.0\.query\.", ".attentions.0.to_q."),
@@ -91,6 +100,7 @@ def residual(ours: str, theirs: str) -> Iterator[Place]:
 
 def _config(config: Mapping[str, Any]) -> VAEConfig:
     """Translate the settings; those that do not change the network are ignored."""
+    check_types(config, TYPES)
     quant = bool(config.get("use_quant_conv", True))
     widths = list(config.get("block_out_channels", (64,)))
     supported = {
