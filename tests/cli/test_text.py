@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from medgen.artifacts.model_file import open_model
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.cli.app import run
+from medgen.models.text.pretrained import load_pretrained
 
 SIDE = 8
 PRESET = """
@@ -183,7 +185,17 @@ def test_a_new_modality_joins_and_old_samples_stay_as_they_are(folder: Path) -> 
     assert generate(joined, folder / "oct.h5", "--prompt", "one square", "--modality", "oct") == 0
 
 
-@pytest.mark.parametrize("tuning", ["frozen", "all"])
+def check_low_rank(place: Path, weights: dict[str, torch.Tensor], rank: int) -> None:
+    """Layers differ from those of the encoder in `place` by matrices of that rank, and all else is as it was."""
+    before = {f"text.{name}": tensor for name, tensor in load_pretrained(str(place), 12).weights.items()}
+    assert before.keys() == {name for name in weights if name.startswith("text.")}
+    changed = {name: weights[name] - tensor for name, tensor in before.items() if (weights[name] != tensor).any()}
+    assert {name.rpartition(".")[2] for name in changed} == {"weight"}
+    assert len(changed) == 6  # query, key, value and output of attention, and the two layers behind it
+    assert all(torch.linalg.svdvals(change)[rank:].max() < 1e-6 for change in changed.values())
+
+
+@pytest.mark.parametrize("tuning", ["frozen", "lora", "all"])
 def test_an_encoder_from_a_folder_is_kept_out_of_the_model_or_trained_in_it(
     folder: Path, capfd: pytest.CaptureFixture[str], tuning: str
 ) -> None:
@@ -195,12 +207,14 @@ def test_an_encoder_from_a_folder_is_kept_out_of_the_model_or_trained_in_it(
     library.BertForMaskedLM(settings).save_pretrained(place)  # with a head and no pooler, as most checkpoints
     (place / "vocab.txt").write_text("\n".join(vocabulary))
     model = folder / f"{tuning}.safetensors"
-    train(folder, folder / "set.h5", model, 2, "--text-encoder", str(place), "--text-tuning", tuning)
+    train(folder, folder / "set.h5", model, 6, "--text-encoder", str(place), "--text-tuning", tuning)
+    if tuning == "lora":
+        check_low_rank(place, open_model(model).weights(ema=False), rank=8)
     facts = open_model(model).facts["text_encoder"]
     assert facts["name"] == "bert"
     asked = ("--prompt", "one square on the left", "--modality", "ct", "--steps", "2")
     inside = any(name.startswith("text.") for name in open_model(model).weights())
-    assert inside == (tuning == "all") == bool(facts["tokenizer"])
+    assert inside == (tuning != "frozen") == bool(facts["tokenizer"])
     assert generate(model, folder / "b.h5", *asked) == (0 if inside else 2)
     assert generate(model, folder / "b.h5", *asked, "--text-encoder", str(place)) == (2 if inside else 0)
     capfd.readouterr()
@@ -221,3 +235,9 @@ def test_without_the_library_its_extra_is_named(
     command = ["train-diffusion", str(folder / "set.h5"), "--config", str(folder / "p.toml"), "--text-encoder", "x"]
     assert run([*command, "-o", str(folder / "no.safetensors")]) == 69
     assert "pip install 'medgen[text]'" in capfd.readouterr().err
+    for given, told in ((("--lora", "text"), "an adapter alone; give one"), ((), "give that")):
+        encoder = command[4:] if given else []
+        assert (
+            run([*command[:4], *encoder, "--text-tuning", "lora", *given, "-o", str(folder / "no.safetensors")]) == 78
+        )
+        assert told in capfd.readouterr().err

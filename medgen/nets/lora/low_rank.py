@@ -116,3 +116,12 @@ class Change(NamedTuple):
     def shape(self) -> tuple[int, ...]:
         """Shape of the layer's weight."""
         return (self.up.shape[0], *self.down.shape[1:])
+
+
+def merged(state: Mapping[str, Tensor], scales: Mapping[str, float]) -> dict[str, Tensor]:
+    """A network's state dict with its changes in the weights of their layers; `scales` are theirs, by layer."""
+    weights = {name: tensor for name, tensor in state.items() if not name.endswith((DOWN, UP))}
+    for name, scale in scales.items():
+        change = Change(state[name + DOWN], state[name + UP], scale)
+        weights[f"{name}.weight"] = weights[f"{name}.weight"] + change.weight()
+    return weights

@@ -107,7 +107,7 @@ def reading_of(
     vocabulary = old.vocabulary if old and options.text_encoder is None else ()
     if options.text_encoder is not None:
         encoder = load_pretrained(options.text_encoder, options.text_length)
-        tuned = options.text_tuning == "all"
+        tuned = options.text_tuning != "frozen"
         reader: Reader = words_of(encoder) if tuned else frozen_states(encoder, device)
         outside = encoder.config if tuned else None
         network = replace(network, text=None, outside_text=outside, context_width=encoder.config.width)

@@ -30,7 +30,7 @@ from medgen.training.learners.diffusion_options import DenoiserOptions
 from medgen.training.learners.guidance_search import with_guidance
 from medgen.training.learners.guided import GuidedLearner
 from medgen.training.learners.stable_diffusion import as_stable_diffusion
-from medgen.training.loop.adapter import begin, save, train_only
+from medgen.training.loop.adapter import begin, save, train_only, tune_text
 from medgen.training.loop.init import as_base, read_model
 from medgen.training.loop.learner import Parts
 from medgen.training.loop.run import Training
@@ -128,6 +128,8 @@ def train(training: Training, options: DenoiserOptions) -> None:
     elif reading.encoder and learner.model.text is not None:
         learner.model.text.load_state_dict(reading.encoder.weights)
     facts = begin(learner.model, options, init, facts, training.reporter)
+    if options.text_tuning == "lora":
+        tune_text(learner.model, options, training.reporter)
     if "all" not in options.parts:
         train_only(learner.model, options.parts, init)
     sources = training.slices(options, prompts=reading.prompts, variation=variation)

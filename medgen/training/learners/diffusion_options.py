@@ -90,7 +90,8 @@ class DenoiserOptions(SliceDiffusionOptions, frozen=True, tag="denoiser"):
         | None
     ) = None
     text_tuning: Annotated[
-        Literal["frozen", "all"], option("Keep that encoder as it is, or train all of it along.")
+        Literal["frozen", "lora", "all"],
+        option("Keep that encoder as it is, or train low-rank changes of its layers (LoRA) or all of it along."),
     ] = "frozen"
     text_length: Annotated[int, Meta(ge=4)] = 77
     """Pieces of a text that it reads at most, with its marks."""
@@ -100,6 +101,10 @@ class DenoiserOptions(SliceDiffusionOptions, frozen=True, tag="denoiser"):
         super().__post_init__()
         if self.lora and "all" not in self.parts:
             raise ConfigError("--lora and --train-parts both say what is trained; give one")
+        if self.text_tuning != "frozen" and self.text_encoder is None:
+            raise ConfigError("--text-tuning says how the encoder of --text-encoder is trained; give that")
+        if self.text_tuning != "frozen" and self.lora:
+            raise ConfigError("--text-tuning trains the network along, and --lora an adapter alone; give one")
 
 
 class InterpolatorOptions(TrainDiffusionOptions, frozen=True, tag="interpolator"):

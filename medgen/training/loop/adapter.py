@@ -15,8 +15,8 @@ from medgen.models.adapters import KIND
 from medgen.models.facts import AdapterFacts, Facts
 from medgen.models.trained import FactsT
 from medgen.nets.lora.four_bit import in_four_bits, quantize, size_of
-from medgen.nets.lora.low_rank import adapt, changes_of, of_changes
-from medgen.nets.lora.parts import layers_of
+from medgen.nets.lora.low_rank import adapt, changes_of, merged, of_changes
+from medgen.nets.lora.parts import layers_in, layers_of
 from medgen.nets.options import LoraConfig, UNetConfig
 from medgen.nets.unet import UNet
 from medgen.reporting import Reporter
@@ -79,6 +79,16 @@ def attach(network: nn.Module, lora: LoraConfig, seed: int) -> None:
         quantize(network)
 
 
+def tune_text(network: UNet, options: Tuned, reporter: Reporter) -> None:
+    """Freeze the text encoder of a network, and give each of its layers a low-rank change, which is trained along."""
+    if network.text is None:
+        raise TypeError("the network has no text encoder to tune")
+    size, lora = size_of(network.text), LoraConfig()
+    with seeded(options.seed, "adapter"):
+        adapt(network.text, layers_in(network.text), lora.rank, lora.scale)
+    reporter.say(f"of the text encoder, {told(network.text, size, options.loop)}")
+
+
 def train_only(network: UNet, parts: Sequence[str], base: InitialWeights[UNetConfig] | None) -> None:
     """Freeze a network but for its layers of these parts; ConfigError without a trained network to keep."""
     if base is None:
@@ -120,7 +130,8 @@ def save(
 ) -> None:
     """Write the model of `kind` that was trained, or the adapter alone; `facts` as in `begin`."""
     if options.lora is None or base is None:
-        training.save(fitted, kind, network, facts, fitted.figures)
+        scales = {name: change.scale for name, change in changes_of(fitted.loop.learner.model).items()}
+        training.save(fitted, kind, network, facts, fitted.figures, part=lambda weights: merged(weights, scales))
         return
     four_bit = in_four_bits(fitted.loop.learner.model)
     of_base = AdapterFacts(kind, base.digest, msgspec.to_builtins(facts), four_bit)
