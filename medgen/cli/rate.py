@@ -29,6 +29,9 @@ def command(
     Prints the address of a page on this machine. Images are rated by keyboard; each rating is on the disk before the
     next image is shown. Ctrl-C ends the page; the same command goes on where the rater stopped.
 
+    With --real, real images are mixed in, each with as many slices as those to rate. Whether an image is real is asked
+    first; only then the page tells what it was asked to show.
+
     Examples:
       medgen rate samples.h5 --ratings ratings.csv --rater anna
       medgen rate samples.h5 --ratings ratings.csv --rater anna --aspects realism,anatomy,agreement --real images.h5

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import numpy as np
@@ -20,6 +21,8 @@ class Item:
     """The case's number in its set."""
     other: int | None = None
     """The number of the case beside it."""
+    slices: range | None = None
+    """Those that are shown; None for all."""
 
 
 def make_queue(cases: int, real_cases: int, options: RateOptions) -> list[Item]:
@@ -27,8 +30,7 @@ def make_queue(cases: int, real_cases: int, options: RateOptions) -> list[Item]:
 
     With `real_cases` above 0, enough of them are mixed in to make up the options' share, as far as there are enough.
     """
-    name = int.from_bytes(sha256(options.rater.encode()).digest()[:8], "big")
-    rng = np.random.default_rng([options.seed, name])
+    rng = _random(options)
     if options.pairs:
         return _pairs(cases, options.comparisons, rng)
     share = options.real_share
@@ -36,6 +38,30 @@ def make_queue(cases: int, real_cases: int, options: RateOptions) -> list[Item]:
     items = [Item(False, index) for index in range(cases)]
     items += [Item(True, int(index)) for index in rng.permutation(real_cases)[:mixed]]
     return [items[index] for index in rng.permutation(len(items))]
+
+
+def disguised(
+    items: Sequence[Item], depths: Sequence[int], real_depths: Sequence[int], options: RateOptions
+) -> list[Item]:
+    """The items, each real case as a run of as many slices as some case to rate has: the depth would tell it.
+
+    `depths`: numbers of slices of the cases to rate, and of the real ones, each of which has as many as one of these.
+    """
+    rng, known = _random(options), np.sort(np.asarray(depths))
+    shown = []
+    for item in items:
+        if item.real:
+            whole = real_depths[item.case]
+            count = int(known[rng.integers(np.searchsorted(known, whole, side="right"))])
+            first = int(rng.integers(whole - count + 1))
+            item = replace(item, slices=range(first, first + count))
+        shown.append(item)
+    return shown
+
+
+def _random(options: RateOptions) -> np.random.Generator:
+    name = int.from_bytes(sha256(options.rater.encode()).digest()[:8], "big")
+    return np.random.default_rng([options.seed, name])
 
 
 def _pairs(cases: int, comparisons: int, rng: np.random.Generator) -> list[Item]:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import errno
 import hmac
+import re
 import secrets
+import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
@@ -31,6 +33,7 @@ FILES = {
     "/rate.css": ("rate.css", "text/css; charset=utf-8"),
 }
 LONGEST_REQUEST = 4096
+_NUMBER = re.compile("[0-9]{1,9}")
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:"
 """Nothing from outside, nor any script in the page itself."""
 
@@ -55,9 +58,8 @@ class RatingServer(ThreadingHTTPServer):
         self.session = session
         self.token = secrets.token_urlsafe(16)
         """Lets the first who brings it in; empty from then on."""
-        self.cookie = secrets.token_urlsafe(32)
         self.files = {path: _page_file(name) for path, (name, _) in FILES.items()}
-        self.failure: MedgenError | None = None
+        self.failure: Exception | None = None
         """Why a rating could not be written; the page says so too."""
         try:
             super().__init__((HOST, port), _Handler)
@@ -65,6 +67,14 @@ class RatingServer(ThreadingHTTPServer):
             taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
             why = f"port {port} is in use or not allowed; give another --port, or --port 0 for any free one"
             raise UnavailableError(why if taken else f"no page can be served: {error.strerror}") from None
+        # Browsers keep the cookies of a host, whatever the port: that of another page must not replace ours.
+        self.cookie = f"medgen-{self.server_address[1]}={secrets.token_urlsafe(32)}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a connection that a browser broke off; a fault of ours is raised at the end."""
+        error = sys.exception()
+        if isinstance(error, Exception) and not isinstance(error, OSError):
+            self.failure = self.failure or error
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -90,6 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: RatingServer
     protocol_version = "HTTP/1.1"
     timeout = 600
+    disable_nagle_algorithm = True  # else an answer waits 40 ms for the browser to confirm its head
 
     def do_GET(self) -> None:
         self._answer(self._get)
@@ -140,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _post(self) -> None:
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > LONGEST_REQUEST:
+        if not _NUMBER.fullmatch(length) or int(length) > LONGEST_REQUEST:
             self.close_connection = True
             raise _Refused(HTTPStatus.BAD_REQUEST, "a request needs a length, and a small one")
         body = self.rfile.read(int(length))  # always read, so that the next request begins where this one ends
@@ -175,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
             )
         self.send_response(HTTPStatus.SEE_OTHER)
         self.send_header("Location", "/")
-        self.send_header("Set-Cookie", f"medgen={self.server.cookie}; HttpOnly; SameSite=Strict; Path=/")
+        self.send_header("Set-Cookie", f"{self.server.cookie}; HttpOnly; SameSite=Strict; Path=/")
         self._end(b"", "text/plain")
 
     def _check_cookie(self) -> None:
@@ -184,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _has_cookie(self) -> bool:
         pairs = (pair.strip() for pair in self.headers.get("Cookie", "").split(";"))
-        return any(hmac.compare_digest(pair.encode(), f"medgen={self.server.cookie}".encode()) for pair in pairs)
+        return any(hmac.compare_digest(pair.encode(), self.server.cookie.encode()) for pair in pairs)
 
     def _send_json(self, content: Any) -> None:
         self._send(HTTPStatus.OK, msgspec.json.encode(content), "application/json")
@@ -208,8 +219,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _number(text: str) -> int:
-    if not text.isdecimal():
-        raise UsageError(f"'{text}' is not a number")
+    if not _NUMBER.fullmatch(text):
+        raise UsageError(f"'{text[:20]}' is not a number of an image or slice")
     return int(text)
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-from medgen.artifacts.schema import Array
+from medgen.artifacts.schema import TEXT_NAMES, Array
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError, UsageError
-from medgen.feedback.queue import Item, make_queue
+from medgen.feedback.queue import Item, disguised, make_queue
 from medgen.feedback.rate_options import RateOptions
 from medgen.imaging.cases.options import WINDOWS
 from medgen.imaging.labels.ratings import REAL, Key, Rating, RatingsFile, set_name
+
+PAGE_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+"""Of pixels, that rate.js knows."""
 
 
 @dataclass(frozen=True)
@@ -22,54 +27,73 @@ class RatedSet:
     """A set to be rated, or one that real images are mixed in from."""
 
     stored: StoredSet
+    name: str
+    """What it is called in messages."""
 
     def __post_init__(self) -> None:
         if self.stored.header.kind != "image":
-            raise DataError(f"the set is of kind '{self.stored.header.kind}'; only images can be rated")
+            raise DataError(f"{self.name}: is of kind '{self.stored.header.kind}'; only images can be rated")
         if not self.stored.cases:
-            raise DataError("the set holds no case")
+            raise DataError(f"{self.name}: holds no case")
 
     @property
     def key(self) -> str:
         """The set's name in ratings."""
         return set_name(self.stored.tail.digest)
 
-    def facts(self, index: int, *, told: bool) -> dict[str, Any]:
-        """How to draw a case and, if `told`, its requested condition; nothing that reveals who or what it is."""
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What is known of requests: the names of its parts, and what their values mean."""
+        header, stored = self.stored.header, self.stored
+        known = {name: True for name in TEXT_NAMES if stored.has(name)}
+        meant = {"vector": header.vector_fields, "mask": header.mask_names}
+        return known | {name: meaning for name, meaning in meant.items() if stored.has(name)}
+
+    @property
+    def depths(self) -> list[int]:
+        """Slices of each case."""
+        return [row.count for row in self.stored.cases]
+
+    def stretch(self, index: int) -> float:
+        """Height of a case's pixels by their width."""
+        _, height, width = self.stored.cases[index].spacing
+        return height / width
+
+    def facts(self, index: int, slices: range | None, parts: Collection[str]) -> dict[str, Any]:
+        """How to draw some slices of a case, and these parts of its request; nothing that reveals who or what it is."""
         header, row = self.stored.header, self.stored.cases[index]
         shape, dtype = self.stored.arrays()["image"]  # (C, H, W)
         intensity = header.intensity
-        facts: dict[str, Any] = {
-            "slices": row.count,
+        return {
+            "slices": row.count if slices is None else len(slices),
             "shape": shape,
-            "type": np.dtype(dtype).name,
+            "type": _sent(dtype).name,
             "scale": intensity.scale if intensity else 1.0,
             "offset": intensity.offset if intensity else 0.0,
             "window": intensity.window if intensity else self._range(index),
             "unit": intensity.unit if intensity else "",
-            "spacing": row.spacing,
-            "masks": list(header.mask_names) if told and self.stored.has("mask") else None,
-            "condition": self.condition(index) if told else [],
+            "stretch": self.stretch(index),
+            "masks": list(header.mask_names) if "mask" in parts else None,
+            "condition": self.condition(index, parts),
         }
-        return facts
 
-    def condition(self, index: int) -> list[tuple[str, str]]:
-        """A case's requested or known condition: readable names and values, from its first slice."""
+    def condition(self, index: int, parts: Collection[str]) -> list[tuple[str, str]]:
+        """These parts of a case's requested or known condition: readable names and values, from its first slice."""
         case = self.stored.view(index)
-        told = [("text", *case.text[:1]), ("modality", *case.modality[:1])]
-        if self.stored.has("vector"):
+        told = [(name, *getattr(case, name)[:1]) for name in TEXT_NAMES if name in parts]
+        if "vector" in parts:
             values = self.stored.read("vector", [self.stored.cases[index].start])[0].tolist()
             fields = self.stored.header.vector_fields
             told += [(name, f"{value:.2f}") for name, value in zip(fields, values, strict=True)]
         return [(name, value[0]) for name, *value in told if value and value[0]]
 
     def pixels(self, index: int, number: int) -> Array:
-        """The stored values of one slice of a case, (C, H, W)."""
+        """The values of one slice of a case, (C, H, W), of a type that the page knows."""
         row = self.stored.cases[index]
         if not 0 <= number < row.count:
             raise UsageError(f"no slice {number}")
         values: Array = self.stored.read("image", [row.start + number])[0]
-        return values
+        return values.astype(_sent(values.dtype), copy=False)
 
     def mask(self, index: int, number: int) -> Array:
         """The label map of one slice, (H, W) uint8."""
@@ -82,25 +106,35 @@ class RatedSet:
 
     def _range(self, index: int) -> tuple[float, float]:
         values = self.pixels(index, self.stored.cases[index].count // 2)
-        return float(values.min()), float(max(values.max(), values.min() + 1))
+        known = values[np.isfinite(values)]
+        low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+        return low, high if high > low else low + 1.0
+
+
+def _sent(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type in which values are sent to the page: their own, if it knows that."""
+    return dtype if dtype.name in PAGE_TYPES else np.dtype(np.float32)
 
 
 class Session:
     """The queue of one rater, and the ratings file that it fills. Safe to use from several threads."""
 
     def __init__(self, rated: StoredSet, real: StoredSet | None, file: RatingsFile, options: RateOptions) -> None:
-        self._sets = [RatedSet(rated)] + ([] if real is None else [RatedSet(real)])
+        self._sets = [RatedSet(rated, "the set"), *([] if real is None else [RatedSet(real, "--real")])]
         self._check_alike()
         self.options = options
-        self.aspects = (*options.aspects, *([] if real is None else [REAL]))
-        self.items = make_queue(len(rated.cases), 0 if real is None else len(real.cases), options)
+        # Whether an image is real is asked first: what it was asked to show, which might tell, is shown afterwards.
+        self.aspects = (*([] if real is None else [REAL]), *options.aspects)
+        self.items = self._queue()
         if not self.items:
             raise DataError("the set holds one case; --pairs needs two")
         self._file, self._lock = file, threading.Lock()
         names = {one.key for one in self._sets}
         # This rater's items, in the order in which they were rated, for undo.
         self._mine = {
-            key: value for key, value in file.ratings.values.items() if key[0] in names and key[1] == options.rater
+            key: value
+            for key, value in file.ratings.values.items()
+            if key[0] in names and key[1] == options.rater and key[4] in self.aspects
         }
         self._positions = {self._keys(number)[0][:4]: number for number in range(len(self.items))}
         self._open = {number for number in range(len(self.items)) if not self._done(number)}
@@ -123,13 +157,13 @@ class Session:
 
     def item(self, position: int) -> dict[str, Any]:
         """What is shown at a position in the queue."""
-        item = self._at(position)
-        told = len(self._sets) == 1  # if only one of two sets has conditions, showing them would tell which is real
+        item, given = self._at(position), self.given(position)
+        parts = self._told if REAL not in self.aspects or REAL in given else ()
         sides = [item.case] if item.other is None else [item.case, item.other]
         return {
             "position": position,
-            "sides": [self._set(item).facts(index, told=told) for index in sides],
-            "given": self.given(position),
+            "sides": [self._set(item).facts(index, item.slices, parts) for index in sides],
+            "given": given,
         }
 
     def pixels(self, position: int, side: int, number: int, *, mask: bool = False) -> Array:
@@ -139,6 +173,10 @@ class Session:
         if index is None:
             raise UsageError(f"item {position} has one side")
         source = self._set(item)
+        if item.slices is not None:
+            if not 0 <= number < len(item.slices):
+                raise UsageError(f"no slice {number}")
+            number = item.slices[number]
         return source.mask(index, number) if mask else source.pixels(index, number)
 
     def rate(self, position: int, aspect: str, value: float) -> dict[str, Any]:
@@ -174,7 +212,7 @@ class Session:
         return {aspect: 1 - value if turned else value for aspect, value in found.items() if value is not None}
 
     def _keep(self, rating: Rating) -> None:
-        self._file.add(rating)
+        self._file.add(replace(rating, when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")))
         rating = rating.ordered()
         self._mine.pop(rating.key, None)
         if rating.value is not None:
@@ -195,6 +233,31 @@ class Session:
     def _turned(self, item: Item) -> bool:
         cases = self._set(item).stored.cases
         return item.other is not None and cases[item.case].id > cases[item.other].id
+
+    def _queue(self) -> list[Item]:
+        """The items; a real case is among them only if nothing but its image tells it from those to rate."""
+        ours, *others = self._sets
+        if not others:
+            return make_queue(len(ours.stored.cases), 0, self.options)
+        real, least = others[0], min(ours.depths)
+        looks = {round(ours.stretch(index), 2) for index in range(len(ours.depths))}
+        alike = [
+            index for index, depth in enumerate(real.depths) if depth >= least and round(real.stretch(index), 2) in looks
+        ]
+        if not alike:
+            raise DataError(
+                "--real: each of its cases has fewer slices or other pixels than those to rate; preprocess both alike, "
+                "or all can tell which is real"
+            )
+        items = make_queue(len(ours.depths), len(alike), self.options)
+        items = [replace(item, case=alike[item.case]) if item.real else item for item in items]
+        return disguised(items, ours.depths, real.depths, self.options)
+
+    @property
+    def _told(self) -> tuple[str, ...]:
+        """The parts of requests that are shown: those that all of the sets have."""
+        ours, *others = (one.parts for one in self._sets)
+        return tuple(name for name, meaning in ours.items() if all(one.get(name) == meaning for one in others))
 
     def _set(self, item: Item) -> RatedSet:
         return self._sets[1 if item.real else 0]

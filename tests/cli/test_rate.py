@@ -8,8 +8,11 @@ import os
 import re
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,17 +122,54 @@ def test_only_the_first_who_brings_the_token_is_let_in(start: Start, tmp_path: P
         {"Origin": "http://evil.example"},
         {"Origin": ""},
         {"Host": "evil.example"},
-        {"Cookie": "medgen=no"},
+        {"Cookie": browser.cookie.partition("=")[0] + "=no"},
     ):
         assert browser.ask("/rate", rating, **headers)[0] == 403, headers
     assert browser.ask("/", Host="evil.example:80")[0] == 403
     for body in ({}, {**rating, "value": 9}, {**rating, "position": 99}, {**rating, "more": 1}, [], {"value": "x"}):
         assert browser.ask("/rate", body)[0] == 400, body
-    for path in ("/pixels/0/1/0", "/pixels/0/0/99", "/item/x"):
+    for path in ("/pixels/0/1/0", "/pixels/0/0/99", "/item/x", "/item/" + "9" * 5000):
         assert browser.ask(path)[0] == 400, path
     assert browser.ask("/../etc/passwd")[0] == 404
     assert read_ratings(tmp_path / "r.csv").values == {}
     assert browser.ask("/rate", rating)[0] == 200
+
+
+def test_an_answer_does_not_wait_for_the_network(start: Start) -> None:
+    """The head and the content of an answer are two packets, of which the second must not wait for the first's receipt,
+    which comes 40 ms later."""
+    _, address = start()
+    browser = Browser(address)
+    browser.enter()
+    connection = http.client.HTTPConnection(browser.host, timeout=20)
+    waited = []
+    for _ in range(20):
+        begin = time.perf_counter()
+        connection.request("GET", "/start", headers={"Cookie": browser.cookie})
+        assert connection.getresponse().read()
+        waited.append(time.perf_counter() - begin)
+    assert sorted(waited)[10] < 0.03
+
+
+def test_two_pages_in_one_browser_and_a_broken_connection(start: Start, tmp_path: Path) -> None:
+    process, address = start()
+    first, second = Browser(address), Browser(start("--rater", "otto")[1])
+    first.enter()
+    second.enter()
+    assert first.cookie.partition("=")[0] != second.cookie.partition("=")[0]  # browsers tell them apart by that alone
+    first.cookie = second.cookie = f"{first.cookie}; {second.cookie}"
+    assert first.ask("/start")[0] == second.ask("/start")[0] == 200
+    name, _, port = first.host.partition(":")
+    broken = socket.create_connection((name, int(port)))
+    broken.sendall(f"GET /start HTTP/1.1\r\nHost: {first.host}\r\n\r\n".encode())
+    broken.recv(10)
+    broken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    broken.close()  # with a reset, which the server meets when it reads on
+    assert first.ask("/start")[0] == 200
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 0
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
 
 
 def test_a_port_in_use_is_69_and_wrong_calls_are_told(start: Start, medgen: Any, tmp_path: Path) -> None:
@@ -191,5 +231,16 @@ def test_in_a_browser_ten_ratings_survive_a_kill(start: Start, tmp_path: Path) -
             page.keyboard.press(key)
             page.wait_for_timeout(200)
         page.wait_for_selector(".finished")
+        page.goto(start("--rater", "otto", "--aspects", "realism,anatomy,agreement", "--real", "samples.h5")[1])
+        for number, keys in enumerate(("r435", "s111")):
+            page.wait_for_selector(f'figure[data-drawn="{number}"]')
+            assert page.inner_text("#condition") == ""
+            page.keyboard.type(keys)  # faster than one answer is written
+        page.wait_for_selector('figure[data-drawn="2"]')
+        page.keyboard.press("s")
+        page.wait_for_selector("#condition dt")
+        said = [(key[4], value) for key, value in read_ratings(tmp_path / "r.csv").values.items() if key[1] == "otto"]
+        words = ("real", "realism", "anatomy", "agreement")
+        assert said[:8] == [*zip(words, (1, 4, 3, 5), strict=True), *zip(words, (0, 1, 1, 1), strict=True)]
         browser.close()
         assert problems == []

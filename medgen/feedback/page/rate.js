@@ -13,6 +13,7 @@ let shown;             // the item on the page
 let views = [];        // a view a side
 let aspect = 0;        // the one that the next key rates
 let busy = false;      // a rating is on its way to the disk
+let waiting = [];      // keys typed meanwhile, for the next aspects of the same image
 let masks = true;
 const items = new Map();
 const pixels = new Map();
@@ -46,6 +47,9 @@ function sliceOf(item, side, slice) {
     return { values: new ARRAYS[facts.type](values), mask: mask && new Uint8Array(mask) };
   });
 }
+
+// What is fetched for later must not hold up what is shown now.
+const afterPaint = (work) => requestAnimationFrame(() => setTimeout(work));
 
 async function fetchAhead(position) {
   for (let next = position; next < Math.min(position + 1 + AHEAD, start.total); next++) {
@@ -118,15 +122,13 @@ class View {
     const slice = this.slice;
     const data = await sliceOf(this.item, this.side, slice);
     if (slice !== this.slice) return;  // the wheel was faster
-    for (let near = Math.max(slice - NEIGHBOURS, 0); near <= Math.min(slice + NEIGHBOURS, this.facts.slices - 1); near++)
-      sliceOf(this.item, this.side, near).catch(() => {});
     const [, height, width] = this.facts.shape;
     const picture = new OffscreenCanvas(width, height);
     picture.getContext("2d").putImageData(this.colours(data, width, height), 0, 0);
     const ratio = window.devicePixelRatio, box = this.figure.getBoundingClientRect();
     this.canvas.width = Math.round(box.width * ratio);
     this.canvas.height = Math.round(box.height * ratio);
-    const stretch = this.facts.spacing[1] / this.facts.spacing[2];
+    const stretch = this.facts.stretch;
     const scale = Math.min(this.canvas.width / width, this.canvas.height / (height * stretch)) * this.zoom;
     const context = this.canvas.getContext("2d");
     context.imageSmoothingEnabled = scale < 4;
@@ -137,6 +139,13 @@ class View {
     const place = this.facts.slices > 1 ? `slice ${slice + 1} of ${this.facts.slices} · ` : "";
     this.caption.textContent = `${place}level ${round(level)} width ${round(this.high - this.low)} ${this.facts.unit}`;
     this.figure.dataset.drawn = this.item.position;
+    afterPaint(() => this.fetchAround(slice));
+  }
+
+  fetchAround(slice) {
+    if (!views.includes(this)) return;
+    for (let near = Math.max(slice - NEIGHBOURS, 0); near <= Math.min(slice + NEIGHBOURS, this.facts.slices - 1); near++)
+      sliceOf(this.item, this.side, near).catch(() => {});
   }
 
   colours({ values, mask }, width, height) {
@@ -159,7 +168,17 @@ class View {
   }
 }
 
+// What an image was asked to show is told once it was said whether it is real.
+async function reveal() {
+  const told = await (await ask(`item/${shown.position}`)).json();
+  const outlined = told.sides.some((facts) => facts.masks);
+  if (outlined) for (const key of pixels.keys()) if (parseInt(key) === shown.position) pixels.delete(key);
+  shown.sides.forEach((facts, side) => Object.assign(facts, told.sides[side]));
+  if (outlined) await Promise.all(views.map((view) => view.draw()));
+}
+
 async function show(position) {
+  waiting = [];
   if (position >= start.total) return finish();
   const item = await itemAt(position);
   shown = item;
@@ -169,7 +188,7 @@ async function show(position) {
   if (aspect < 0) aspect = 0;
   tell();
   await Promise.all(views.map((view) => view.draw()));
-  fetchAhead(position).catch(() => {});
+  afterPaint(() => fetchAhead(position).catch(() => {}));
 }
 
 function finish() {
@@ -245,12 +264,27 @@ async function rate(value) {
     count(told.done);
     say("");
     const open = start.aspects.findIndex((other) => !(other in shown.given));
-    if (open >= 0) { aspect = open; tell(); } else await show(told.position);
+    if (open >= 0) {
+      if (name === start.real) await reveal();
+      aspect = open;
+      tell();
+    } else await show(told.position);
   } catch (error) {
+    waiting = [];
     say(error.message, true);
   } finally {
     busy = false;
   }
+  while (waiting.length && !rateBy(waiting.shift()));
+}
+
+const answers = (key) => start.aspects.some((name) => choices(name).some(([own]) => own === key));
+
+// Rates the current aspect by a key; whether the key says anything about it.
+function rateBy(key) {
+  const choice = choices(start.aspects[aspect]).find(([own]) => own === key);
+  if (choice) rate(choice[2]);
+  return Boolean(choice);
 }
 
 async function undo() {
@@ -279,8 +313,12 @@ document.addEventListener("keydown", (event) => {
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (key === "u" || key === "Backspace") { event.preventDefault(); undo(); return; }
   if (!shown) return;
-  const choice = choices(start.aspects[aspect]).find(([own]) => own === key);
-  if (choice) { event.preventDefault(); rate(choice[2]); return; }
+  if (busy && answers(key)) {
+    event.preventDefault();
+    if (start.aspects.filter((name) => !(name in shown.given)).length > waiting.length + 1) waiting.push(key);
+    return;
+  }
+  if (rateBy(key)) { event.preventDefault(); return; }
   const act = {
     "+": () => views.forEach((view) => view.zoomBy(1.25)),
     "-": () => views.forEach((view) => view.zoomBy(1 / 1.25)),

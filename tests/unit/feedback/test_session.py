@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medgen.artifacts.sets import open_set
+from medgen.artifacts.provenance import derive
+from medgen.artifacts.schema import Case, SetHeader
+from medgen.artifacts.sets import create_set, open_set
 from medgen.errors import DataError, UsageError
 from medgen.feedback.queue import make_queue
 from medgen.feedback.rate_options import RateOptions
@@ -92,7 +95,7 @@ def test_nothing_shown_tells_which_image_is_real(ours: Path, make_set: Callable[
         session = Session(a, b, file, options(real_share=0.5))
         shown = [{**session.item(number), "position": 0} for number in range(len(session.items))]
         assert len({str(one) for one in shown}) == 1
-        assert session.aspects == ("overall", REAL)
+        assert session.aspects == (REAL, "overall")
         truth = [item.real for item in session.items]
         assert sum(truth) == 6
         for number, item in enumerate(session.items):
@@ -101,6 +104,84 @@ def test_nothing_shown_tells_which_image_is_real(ours: Path, make_set: Callable[
             session.rate(number, REAL, float(item.real))
         keys = read_ratings(tmp_path / "r").values
         assert {key[0] for key, value in keys.items() if value} == {b.tail.digest[:16]}
+
+
+def test_the_request_is_told_when_it_was_said_whether_an_image_is_real(
+    ours: Path, make_set: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Else nobody could rate how far the image agrees with it; before, it might tell what is real."""
+    real, bare = make_set("real.h5", count=6, seed=7), make_set("bare.h5", count=6, seed=8, fields=0)
+    for other, told in ((real, ["field0", "field1"]), (bare, [])):
+        sets = open_set(ours, random_access=True), open_set(other, random_access=True)
+        with sets[0] as a, sets[1] as b, RatingsFile(tmp_path / other.stem) as file:
+            session = Session(a, b, file, options(real_share=0.5))
+            for position in range(len(session.items)):
+                before = session.item(position)["sides"][0]
+                assert (before["condition"], before["masks"]) == ([], None)
+                session.rate(position, REAL, 1)
+                after = session.item(position)["sides"][0]
+                assert [name for name, _ in after["condition"]] == told
+                assert after["masks"] is not None
+            assert session.undo()["position"] == len(session.items) - 1
+            assert session.item(len(session.items) - 1)["sides"][0]["condition"] == []
+
+
+def test_the_number_of_slices_does_not_tell_what_is_real(
+    ours: Path, make_set: Callable[..., Path], tmp_path: Path
+) -> None:
+    deeper, flat = make_set("deeper.h5", count=6, depth=9, seed=7), make_set("flat.h5", count=6, depth=1, seed=8)
+    sets = [open_set(path, random_access=True) for path in (ours, deeper, flat)]
+    with sets[0] as a, sets[1] as b, sets[2] as c, RatingsFile(tmp_path / "r.csv") as file:
+        session = Session(a, b, file, options(real_share=0.5))
+        starts = set()
+        for position, item in enumerate(session.items):
+            assert session.item(position)["sides"][0]["slices"] == 2
+            if item.real:
+                whole = b.case(item.case)["image"]
+                shown = [session.pixels(position, 0, number) for number in (0, 1)]
+                places = [number for number in range(8) if np.array_equal(whole[number : number + 2], shown)]
+                starts.update(places)
+                assert len(places) == 1
+                with pytest.raises(UsageError):
+                    session.pixels(position, 0, 2)
+        assert len(starts) > 1
+        with pytest.raises(DataError, match="fewer slices"):
+            Session(a, c, file, options())
+
+
+def test_undo_keeps_to_the_aspects_that_are_asked(ours: Path, tmp_path: Path) -> None:
+    with open_set(ours, random_access=True) as stored, RatingsFile(tmp_path / "r.csv") as file:
+        Session(stored, None, file, options(aspects=("realism",))).rate(3, "realism", 4)
+    with open_set(ours, random_access=True) as stored, RatingsFile(tmp_path / "r.csv") as file:
+        session = Session(stored, None, file, options(aspects=("anatomy",)))
+        session.rate(0, "anatomy", 2)
+        assert session.undo()["position"] == 0
+        assert session.undo() == {"done": 0, "position": 0}
+    assert list(read_ratings(tmp_path / "r.csv").values.values()) == [4]
+
+
+def test_a_rating_says_when_it_was_given(ours: Path, tmp_path: Path) -> None:
+    with open_set(ours, random_access=True) as stored, RatingsFile(tmp_path / "r.csv") as file:
+        before = datetime.now(UTC).replace(microsecond=0)
+        Session(stored, None, file, options()).rate(0, "overall", 4)
+    told = datetime.fromisoformat((tmp_path / "r.csv").read_text().splitlines()[1].rpartition(",")[2])
+    assert before <= told <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int64, np.bool_])
+def test_pixels_of_a_type_that_browsers_lack_are_sent_as_floats(tmp_path: Path, dtype: type) -> None:
+    with create_set(tmp_path / "odd.h5", SetHeader("image", derive("x", {}, sources="s"))) as writer:
+        writer.write(Case("a", {"image": np.ones((1, 1, 16, 16), dtype)}))
+        unknown = np.nan if dtype is np.float16 else 0
+        writer.write(Case("b", {"image": np.full((1, 1, 16, 16), unknown, dtype)}))
+    with open_set(tmp_path / "odd.h5", random_access=True) as stored, RatingsFile(tmp_path / "r.csv") as file:
+        session = Session(stored, None, file, options())
+        for position in range(2):
+            facts = session.item(position)["sides"][0]
+            assert facts["type"] == session.pixels(position, 0, 0).dtype.name == "float32"
+            low, high = facts["window"]
+            assert np.isfinite([low, high]).all()
+            assert low < high
 
 
 def test_sets_that_look_different_are_refused(ours: Path, make_set: Callable[..., Path], tmp_path: Path) -> None:

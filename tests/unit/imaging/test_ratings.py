@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from medgen.errors import DataError, InputMissingError, OutputError, StorageError
-from medgen.imaging.labels.ratings import COLUMNS, Rating, RatingsFile, parse_ratings, read_ratings
+from medgen.imaging.labels.ratings import COLUMNS, NEEDED, Rating, RatingsFile, parse_ratings, read_ratings
 
-HEADER = (",".join(COLUMNS) + "\n").encode()
+HEADER, OLD_HEADER = ((",".join(names) + "\n").encode() for names in (COLUMNS, NEEDED))
 
 
 def rating(
@@ -41,7 +41,7 @@ def test_what_is_added_is_read(tmp_path: Path) -> None:
 def test_no_spreadsheet_takes_a_name_for_a_formula(tmp_path: Path) -> None:
     with RatingsFile(tmp_path / "r.csv") as file:
         file.add(rating("=HYPERLINK(1)", 1, "@rater"))
-    assert (tmp_path / "r.csv").read_text().splitlines()[1] == "f00d,'@rater,'=HYPERLINK(1),,overall,1"
+    assert (tmp_path / "r.csv").read_text().splitlines()[1] == "f00d,'@rater,'=HYPERLINK(1),,overall,1,"
 
 
 def test_a_line_break_in_a_name_is_refused() -> None:
@@ -72,7 +72,7 @@ def test_a_comparison_is_the_same_from_both_sides(tmp_path: Path) -> None:
     assert list(read_ratings(tmp_path / "r.csv").values.values()) == [1.0]
 
 
-@pytest.mark.parametrize("cut", range(1, 24))
+@pytest.mark.parametrize("cut", range(2, 25))
 def test_half_a_line_is_removed_wherever_a_crash_cut_it(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "r.csv"
     with RatingsFile(path) as file:
@@ -100,11 +100,13 @@ def test_half_a_line_is_removed_wherever_a_crash_cut_it(tmp_path: Path, cut: int
         (b"f,anna,a,b,overall,2\n", "value 2 is none of 0, 0.5, 1"),
         (b"f,anna,a,,real,0.5\n", "value 0.5 is none of 0, 1"),
         (b"f,anna,\xff,,overall,3\n", "not a CSV file in UTF-8"),
+        (b"f,,a,,overall,3\n", "its rater is empty"),
+        (b"f,anna,a,a,overall,1\n", "it compares a case with itself"),
     ],
 )
 def test_a_line_that_is_no_rating_is_named(line: bytes, told: str) -> None:
     with pytest.raises(DataError, match="ratings.csv.*" + told.replace(".", r"\.")):
-        parse_ratings(HEADER + b"f,anna,a,,overall,3\n" + line, "ratings.csv")
+        parse_ratings(OLD_HEADER + b"f,anna,a,,overall,3\n" + line, "ratings.csv")
 
 
 def test_a_foreign_file_is_kept_as_it_is(tmp_path: Path) -> None:
@@ -117,6 +119,47 @@ def test_a_foreign_file_is_kept_as_it_is(tmp_path: Path) -> None:
         read_ratings(tmp_path / "none.csv")
     with pytest.raises(OutputError, match="cannot be written"):
         RatingsFile(tmp_path / "no folder" / "r.csv")
+
+
+SAID = {("f", "anna", "a", "", "overall"): 3.0, ("f", "Dr. B, MD", "b", "", "overall"): 4.0}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'\xef\xbb\xbfset,rater,case,other,aspect,value\r\nf,anna,a,,overall,3\r\n\r\nf,"Dr. B, MD",b,,overall,4\r\n',
+        b'Value,case,note,rater,set,aspect,other\n3,a,"see, above",anna,f,overall,\n4,b,,"Dr. B, MD",f,overall,\n',
+        b'set,rater,case,other,aspect,value\nf,anna,a,,overall,3\nf,"Dr. B, MD",b,,overall,4',
+        b'set,rater,case,other,aspect,value,when\nf,anna,a,,overall,3,\nf,"Dr. B, MD",b,,overall,4,2026-01-31T13:45:00Z',
+    ],
+    ids=["byte order mark, CRLF, empty line", "other order", "no line break at the end", "nor behind the time"],
+)
+def test_a_table_that_another_program_saved_is_read_and_added_to(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "r.csv"
+    path.write_bytes(data)
+    read = read_ratings(path)
+    assert read.values == SAID
+    assert not read.half_line
+    with RatingsFile(path) as file:
+        assert not file.repaired
+        file.add(rating("c", 5))
+    assert path.read_bytes().startswith(data)
+    assert read_ratings(path).values == SAID | {rating("c").key: 5}
+
+
+@pytest.mark.parametrize("line", [b"f,anna,a,b,overall,0", b"f,anna,a,,overall,", b'f,anna,"a'])
+def test_what_may_be_cut_short_is_half_a_line(line: bytes) -> None:
+    read = parse_ratings(OLD_HEADER + line, "r.csv")
+    assert (read.values, read.half_line) == ({}, True)
+
+
+@pytest.mark.parametrize("data", [b"no line break", b"set,rater\rf,anna\r", HEADER.replace(b",", b";")])
+def test_a_file_that_holds_no_ratings_is_not_emptied(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "r.csv"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"expected the columns|separated by semicolons"):
+        RatingsFile(path)
+    assert path.read_bytes() == data
 
 
 def _add_many(path: Path, rater: str) -> None:
