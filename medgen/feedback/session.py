@@ -241,9 +241,8 @@ class Session:
             return make_queue(len(ours.stored.cases), 0, self.options)
         real, least = others[0], min(ours.depths)
         looks = {round(ours.stretch(index), 2) for index in range(len(ours.depths))}
-        alike = [
-            index for index, depth in enumerate(real.depths) if depth >= least and round(real.stretch(index), 2) in looks
-        ]
+        deep = (index for index, depth in enumerate(real.depths) if depth >= least)
+        alike = [index for index in deep if round(real.stretch(index), 2) in looks]
         if not alike:
             raise DataError(
                 "--real: each of its cases has fewer slices or other pixels than those to rate; preprocess both alike, "

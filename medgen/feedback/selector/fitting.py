@@ -28,6 +28,8 @@ STEADY = 1e-6
 """Spread below which a feature counts as constant."""
 CHOOSING = 3
 """Folds by which the gains are chosen."""
+ENOUGH = 300
+"""Cases by whose answers they are chosen: more would change little, and take the third power of their number."""
 
 
 class Gains(NamedTuple):
@@ -143,11 +145,12 @@ def fit(kernel: Values, answers: Answers, gains: Gains) -> Fitted:
 def fit_best(described: Described, answers: Answers, seed: int) -> Fitted:
     """As `fit`, with the gains under which answers about left-out cases are most probable."""
     best, highest = Gains(STRENGTHS[0], 0.0, 0.0), -np.inf
-    parts = list(folds(described.groups, answers.cases(), CHOOSING, seed))
+    some = answers.among(_some_cases(answers, len(described.groups), seed))
+    parts = list(folds(described.groups, some.cases(), CHOOSING, seed))
     for gains in described.candidates():
         kernel, total = described.kernel(gains), 0.0
         for out in parts:
-            known, left = answers.among(~out), answers.among(out)
+            known, left = some.among(~out), some.among(out)
             if not len(known) or not len(left):
                 continue
             fitted = fit(kernel, known, gains)
@@ -155,6 +158,16 @@ def fit_best(described: Described, answers: Answers, seed: int) -> Fitted:
         if total > highest:
             best, highest = gains, total
     return fit(described.kernel(best), answers, best)
+
+
+def _some_cases(answers: Answers, count: int, seed: int) -> Chosen:
+    """Which of the `count` cases the answers are about, or ENOUGH of them: those of answers drawn at random."""
+    rated, compared = answers.case[:, None].repeat(2, 1), np.stack([answers.first, answers.second], 1)
+    drawn = np.random.default_rng(seed).permutation(np.concatenate([rated, compared])).ravel()
+    names, first = np.unique(drawn, return_index=True)
+    chosen = np.zeros(count, bool)
+    chosen[names[np.argsort(first)][:ENOUGH]] = True
+    return chosen
 
 
 def folds(groups: Rows, cases: Sequence[int] | Rows, count: int, seed: int) -> Iterator[Chosen]:

@@ -130,7 +130,8 @@ SAID = {("f", "anna", "a", "", "overall"): 3.0, ("f", "Dr. B, MD", "b", "", "ove
         b'\xef\xbb\xbfset,rater,case,other,aspect,value\r\nf,anna,a,,overall,3\r\n\r\nf,"Dr. B, MD",b,,overall,4\r\n',
         b'Value,case,note,rater,set,aspect,other\n3,a,"see, above",anna,f,overall,\n4,b,,"Dr. B, MD",f,overall,\n',
         b'set,rater,case,other,aspect,value\nf,anna,a,,overall,3\nf,"Dr. B, MD",b,,overall,4',
-        b'set,rater,case,other,aspect,value,when\nf,anna,a,,overall,3,\nf,"Dr. B, MD",b,,overall,4,2026-01-31T13:45:00Z',
+        b"set,rater,case,other,aspect,value,when\nf,anna,a,,overall,3,\n"
+        b'f,"Dr. B, MD",b,,overall,4,2026-01-31T13:45:00Z',
     ],
     ids=["byte order mark, CRLF, empty line", "other order", "no line break at the end", "nor behind the time"],
 )
