@@ -53,7 +53,7 @@ class Snapshot(nn.Module):
 
 
 class Policy(nn.Module):
-    """The network `unet`, and its weights as they were: at the start, when images are drawn, at the last good check."""
+    """The network `unet`; its weights at the start, for drawing and at the last good check; their moving average."""
 
     unet: UNet
     kept_at: Tensor
@@ -64,7 +64,7 @@ class Policy(nn.Module):
     def __init__(self, unet: UNet) -> None:
         super().__init__()
         self.unet = unet
-        self.reference, self.old, self.kept = (Snapshot(unet) for _ in range(3))
+        self.reference, self.old, self.average, self.kept = (Snapshot(unet) for _ in range(4))
         self.register_buffer("kept_at", torch.tensor(0))
         self.register_buffer("broken", torch.tensor(False))
 

@@ -25,8 +25,8 @@ class AlignLoop(LoopOptions, frozen=True):
     """Ten times as much for an adapter."""
     warmup: Size = 4
     weight_decay: Weight = 0.0
-    ema: Share = 0.0
-    """Must be 0: what draws the images is an average already."""
+    ema: Share = 0.8
+    """Decay of the moving average of the weights, which is what is checked and written; 0 = none."""
     validate_every: Annotated[int, Meta(ge=0)] = 0
     log_every: Count = 5
 
@@ -45,6 +45,9 @@ class AlignOptions(TrainingOptions, frozen=True, tag_field="method"):
     kl: Annotated[
         float, option("Weight of the squared distance to the old model's predictions.", group=ALIGNMENT, ge=0)
     ] = 1e-4
+    rehearsal: Annotated[
+        float, option("Weight of ordinary training on the reference's training images.", group=ALIGNMENT, ge=0)
+    ] = 1.0
     max_rise: Annotated[
         float, option("Stop where the Frechet distance has risen by more than this share.", group=ALIGNMENT, ge=0)
     ] = 0.1
@@ -59,8 +62,6 @@ class AlignOptions(TrainingOptions, frozen=True, tag_field="method"):
             raise ConfigError(
                 f"loop.batch_size = {self.loop.batch_size} does not hold whole groups of {self.group}; give a multiple"
             )
-        if self.loop.ema:
-            raise ConfigError("loop.ema: align checks the weights that it writes, and averages none; leave it at 0")
         if self.loop.sharded:
             raise ConfigError("loop.sharded: align keeps whole copies of the weights; leave it out")
 

@@ -29,12 +29,15 @@ class Standing:
 
 
 class Bound:
-    """Check a policy now and then, and keep the weights of the last check at which it was within the bound."""
+    """Check a policy now and then, and keep the weights of the last check at which it was within the bound.
+
+    What is checked and kept is the moving average of the weights.
+    """
 
     def __init__(
         self, policy: Policy, measure: Callable[[], Standing], max_rise: float, every: int, reporter: Reporter
     ) -> None:
-        """`measure` draws from the policy's weights as they are; `max_rise` is relative to the reference's distance."""
+        """`measure` draws from the weights that are in place; `max_rise` is relative to the reference's distance."""
         self._policy, self._measure, self._max_rise, self._every = policy, measure, max_rise, every
         self._reporter = reporter
         self._begun: Standing | None = None
@@ -55,14 +58,17 @@ class Bound:
 
     def check(self, done: int) -> Standing:
         """Measure the policy after `done` updates."""
-        begun, now = self.begun, self._measure()
+        begun = self.begun
+        with self._policy.average.in_place():
+            now = self._measure()
+            broken = now.frechet > (1 + self._max_rise) * begun.frechet
+            if not broken:
+                self._policy.kept.follow(0)
         self._last = done, now
-        broken = now.frechet > (1 + self._max_rise) * begun.frechet
         self._policy.broken.fill_(broken)
         if broken:
             self._warn(done, now)
         else:
-            self._policy.kept.follow(0)
             self._policy.kept_at.fill_(done)
         return now
 

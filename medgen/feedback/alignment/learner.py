@@ -26,18 +26,24 @@ from medgen.feedback.alignment.align_options import AlignOptions, DDPOOptions, D
 from medgen.feedback.alignment.bound import Bound, Standing
 from medgen.feedback.alignment.drawing import Chain, Space, draw
 from medgen.feedback.alignment.held_out import HeldOut
+from medgen.feedback.alignment.rehearsal import REAL
 from medgen.feedback.alignment.sources import Asked, condition_in
 from medgen.models.policy import Policy
 from medgen.nets.condition import Condition
 from medgen.nets.unet import UNet
 from medgen.reporting import Reporter
+from medgen.training.data.conditions import seen_condition
 from medgen.training.data.step import Batch, Step, mix
+from medgen.training.loop.ema import rising
 from medgen.training.loop.learner import Learner, Parts
+from medgen.training.loop.resume import below
 
 Reward = Callable[[Tensor, Sequence[int]], Tensor]
 """Images (B, C, H, W) in [-1, 1] and the numbers of what was asked of each -> how good they are, (B,)."""
 
 
+DROPOUT = 0.1
+"""Share of the real images that are learned from without their condition, which guidance leads away from."""
 Errors = tuple[Tensor, Tensor]
 """Mean error of the method, and mean squared distance of predictions to those of the reference; scalars."""
 
@@ -71,9 +77,11 @@ class Look:
 
 
 class AlignLearner(Learner):
-    """The loss of the chosen method, plus the squared distance of predictions to those of the reference."""
+    """The loss of the chosen method, plus the distance of predictions to the reference's, plus that of real images."""
 
     model: Policy
+    idle_weights = True  # the null condition, where no real images are learned from
+    averages = True
 
     def __init__(
         self,
@@ -99,7 +107,21 @@ class AlignLearner(Learner):
             lesson, parts = self._rated(batch) if "image" in batch else self._drawn(batch, step)
         found = self._chain_errors if isinstance(self.options, DDPOOptions) else self._level_errors
         errors, changes = (torch.stack(parts).mean() for parts in zip(*found(lesson, step), strict=True))
-        return errors + self.options.kl * changes, {**parts, "distance": changes.detach()}
+        loss, parts = errors + self.options.kl * changes, {**parts, "distance": changes.detach()}
+        if real := below(batch, REAL):
+            rehearsal = self._denoising(real, step)
+            loss, parts["rehearsal"] = loss + self.options.rehearsal * rehearsal, rehearsal.detach()
+        return loss, parts
+
+    def _denoising(self, real: Batch, step: Step) -> Tensor:
+        """The loss of ordinary training on real images: `image` (B, C, H, W), and the parts of their conditions."""
+        with torch.no_grad():
+            x0 = self.space.seen(real["image"])
+        schedule, noise = self.space.schedule, step.noise(x0)
+        t = step.own(schedule.sample_times(step.total, step.generator("time"))).to(x0.device)
+        condition = seen_condition({**real, "x": x0}, step, DROPOUT)
+        output = self.model.unet(schedule.add_noise(x0, noise, t), t, condition)
+        return diffusion_loss(output, self.space.objective, schedule, x0, noise, t).mean()
 
     def _rated(self, batch: Batch) -> tuple[Lesson, Parts]:
         x0 = self.space.seen(batch["image"])
@@ -210,6 +232,7 @@ class AlignLearner(Learner):
         """
         if self.reward is not None:
             self.model.old.follow(min(0.001 * done, 0.5))
+        self.model.average.follow(rising(self.options.loop.ema, done - 1))
         if not self.bound.due(done):
             return {}
         return self.bound.check(done).figures("checked")

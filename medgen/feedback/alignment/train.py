@@ -24,6 +24,7 @@ from medgen.feedback.alignment.held_out import HeldOut
 from medgen.feedback.alignment.judgement import Judgement, RawFile, asked_of, rated_sets, requests_of, reward_of
 from medgen.feedback.alignment.learner import AlignLearner, Reward
 from medgen.feedback.alignment.rated import RatedImages
+from medgen.feedback.alignment.rehearsal import Rehearsed, training_slices
 from medgen.feedback.alignment.sources import AskedGroups
 from medgen.models.adapters import KIND as ADAPTER
 from medgen.models.facts import AdapterFacts, DenoiserFacts
@@ -66,7 +67,7 @@ def align(run: Run, task: Task, options: AlignOptions) -> None:
         inputs: list[Identified] = [denoiser.model]
         if task.conditions is not None:
             inputs.append(RawFile.of(task.conditions, "conditions"))
-        source: AskedGroups | RatedImages
+        source: AskedGroups | RatedImages | Rehearsed
         reward: Reward | None = None
         if task.judgement.selector is not None:
             selector = _selector(task.judgement.selector, space, training, weak=options.weak)
@@ -75,6 +76,8 @@ def align(run: Run, task: Task, options: AlignOptions) -> None:
             source = AskedGroups(asked, options.group, options.seed)
         else:
             source = _rated(task.judgement, denoiser, options, training, stack, inputs)
+        if options.rehearsal:
+            source = _rehearsed(source, denoiser, options, training, stack)
         unet = trainable(denoiser.network, options)
         learner = AlignLearner(options, unet, space, reward, asked, held_out, training.reporter)
         fitted = training.fit(learner, options, BatchSources(source, None), inputs, vae)
@@ -124,6 +127,21 @@ def _selector(path: Path, space: Space, training: Training, *, weak: bool) -> Se
     )
     selector.check(made, {"image": np.empty((0, *space.shape))}, "the model")
     return selector
+
+
+def _rehearsed(
+    source: AskedGroups | RatedImages,
+    denoiser: Denoiser,
+    options: AlignOptions,
+    training: Training,
+    stack: contextlib.ExitStack,
+) -> AskedGroups | RatedImages | Rehearsed:
+    """The source with real images beside it, if the reference has any that are not held out."""
+    if not training_slices(training.stored):
+        training.reporter.warn("the reference has no real training images, so the model does not learn from any beside")
+        return source
+    theirs = stack.enter_context(requests_of(denoiser, training.run.source, None, options.seed, training.reporter))
+    return Rehearsed(source, training.stored, asked_of(theirs, denoiser.facts.mask_names).of, options.seed)
 
 
 def _rated(

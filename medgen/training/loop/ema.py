@@ -9,8 +9,13 @@ import torch
 from torch import Tensor, nn
 
 
+def rising(decay: float, step: int) -> float:
+    """The decay at `step` (from 0): (1 + step) / (10 + step) up to `decay`."""
+    return min(decay, (1 + step) / (10 + step))
+
+
 class MovingAverage:
-    """The average of a model's trainable weights; its decay rises as (1 + step) / (10 + step) up to `decay`."""
+    """The average of a model's trainable weights; its decay is `rising`."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -21,8 +26,7 @@ class MovingAverage:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Update the average with the weights after `step` (from 0)."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.average, self._live, 1 - decay)
+        torch._foreach_lerp_(self.average, self._live, 1 - rising(self.decay, step))
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:

@@ -37,6 +37,9 @@ class Learner(abc.ABC):
     idle_weights: bool = False
     """Whether a loss may leave some weights unused; several processes must then look for these at each step."""
 
+    averages: bool = False
+    """Whether it keeps the moving average of its weights itself, and gives the model these in the end."""
+
     @abc.abstractmethod
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, Parts]:
         """Scalar loss of a batch, and its parts; all randomness comes from `step`."""

@@ -75,7 +75,8 @@ class Loop:
         if learner.discriminator is not None:
             self._discriminator_loss = replicate(learner.discriminator, learner.discriminator_loss, self.world)
         self.optimizers = Optimizers(self._networks(), options, self.device, self.dtype)
-        self.average = MovingAverage(learner.model, options.ema) if options.ema else None
+        averaged = options.ema and not learner.averages
+        self.average = MovingAverage(learner.model, options.ema) if averaged else None
         self.total = options.batch_size * options.accumulate * self.world.size
 
     def run(self, begun: Progress) -> None:

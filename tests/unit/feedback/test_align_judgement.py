@@ -70,6 +70,7 @@ def test_ratings_alone_teach_a_model(folder: Path, tmp_path: Path) -> None:
     rate(folder / "alike.h5", tmp_path / "ratings.csv", np.linspace(-1, 1, 12), "anna", range(12))
     judgement = Judgement(None, tmp_path / "ratings.csv", [str(folder / "alike.h5")])
     align(run_in(folder, tmp_path / "out.safetensors", reporter), task(folder, judgement), options)
+    assert any("no real training images" in warning for warning in reporter.warnings)
     written = open_model(tmp_path / "out.safetensors", kind="denoiser")
     assert written.facts["updates"] == 2
     before = open_model(folder / "model.safetensors").weights()

@@ -1,0 +1,100 @@
+"""What keeps an aligned model close to real images: it goes on learning from them, and the average of its weights."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_align import NETWORK, Reporter, asked, bright, folder, options_of
+
+from medgen.artifacts.sets import open_set
+from medgen.feedback.alignment.align_options import NFTOptions
+from medgen.feedback.alignment.bound import Bound, Standing
+from medgen.feedback.alignment.held_out import HeldOut
+from medgen.feedback.alignment.learner import AlignLearner
+from medgen.feedback.alignment.rehearsal import Rehearsed
+from medgen.feedback.alignment.sources import AskedGroups
+from medgen.feedback.alignment.train import space_of, trainable
+from medgen.models.policy import Policy
+from medgen.models.trained import Denoiser
+from medgen.nets.condition import Condition
+from medgen.nets.unet import UNet
+from medgen.training.data.step import Step
+
+__all__ = ["folder"]  # a fixture
+
+
+def of(numbers: Sequence[int]) -> Condition:
+    return Condition(vector=torch.tensor([[number / 24] for number in numbers]))
+
+
+def test_each_sample_comes_with_a_real_image_of_the_training_split(folder: Path) -> None:
+    source = AskedGroups(asked(), 4, 0)
+    with open_set(folder / "real.h5", random_access=True) as stored:
+        rehearsed = Rehearsed(source, stored, of, 0)
+        batch = rehearsed.at(range(12))
+        numbers = [round(24 * float(value)) for value in batch["real_vector"]]
+        assert sorted(numbers) == list(range(0, 24, 2))  # each training image once; the others are held out
+        assert stored.header.intensity is not None
+        images = stored.header.intensity.normalized(stored.read("image", numbers))
+        assert np.array_equal(batch["real_image"].numpy(), images)
+        later = rehearsed.at(range(8, 12))
+        assert all(torch.equal(later[name], batch[name][8:]) for name in later)
+    assert torch.equal(batch["asked"], source.at(range(12))["asked"])
+
+
+@pytest.mark.parametrize("weight", [0.0, 20.0])
+def test_a_model_that_rehearses_draws_real_images_better_and_another_does_not(folder: Path, weight: float) -> None:
+    options = options_of(NFTOptions, rehearsal=weight)
+    denoiser = Denoiser.load(folder / "model.safetensors", torch.device("cpu"), "float32", tuned=False)
+    space = space_of(denoiser.facts, None)
+    with open_set(folder / "real.h5", random_access=True) as stored:
+        held_out = HeldOut(stored, space.facts, space.shape, torch.device("cpu"), print)
+        learner = AlignLearner(
+            options, trainable(denoiser.network, options), space, bright, asked(), held_out, Reporter()
+        )
+        source = Rehearsed(AskedGroups(asked(), 8, 0), stored, of, 0)
+        optimizer = torch.optim.Adam((one for one in learner.model.parameters() if one.requires_grad), lr=3e-3)
+        told = []
+        for _ in range(5):
+            step = Step(0, 0, 0, 16, 16)  # the same images, times and noise each time
+            loss, parts = learner.loss(source.at(step.positions), step)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            learner.model.old.follow(0)
+            told.append(float(parts["rehearsal"]))
+    assert (told[-1] < 0.97 * told[0]) == bool(weight)
+
+
+def test_the_average_of_the_weights_is_what_is_checked_and_kept() -> None:
+    policy = Policy(UNet(NETWORK))
+    weight = next(policy.unet.parameters())
+    with torch.no_grad():
+        weight.fill_(0.0)
+        policy.average.follow(0)
+        policy.kept.follow(0)
+        weight.fill_(1.0)
+    policy.average.follow(0.75)
+    measured: list[float] = []
+
+    def measure() -> Standing:
+        measured.append(weight.mean().item())
+        return Standing(1.0 if measured[-1] < 0.3 else 9.0, None)
+
+    bound = Bound(policy, measure, 0.1, 1, Reporter())
+    bound.check(1)
+    assert measured[-1] == pytest.approx(0.25)
+    assert weight.mean().item() == 1.0  # the training goes on from where it was
+    policy.average.follow(0.5)
+    bound.check(2)
+    assert bool(policy.broken)
+    assert measured[-1] == pytest.approx(0.625)
+    bound.settle(2)
+    assert weight.mean().item() == pytest.approx(0.25)
