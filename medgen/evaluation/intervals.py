@@ -128,8 +128,13 @@ def correlation_interval(value: float, redrawn: Values, cases: int) -> Interval 
     redrawn = redrawn[np.isfinite(redrawn)]
     if not np.isfinite(value) or len(redrawn) < 2 or cases < 2:
         return None
-    bent, spread = np.arctanh(np.clip(value, -ALMOST, ALMOST)), np.arctanh(np.clip(redrawn, -ALMOST, ALMOST))
-    width = stats.t.ppf(0.975, cases - 1) * spread.std(ddof=1)
+    if abs(value) >= ALMOST:
+        return {"value": value, "low": value, "high": value}
+    if (np.abs(redrawn) < ALMOST).all():
+        spread = np.arctanh(redrawn).std(ddof=1)
+    else:  # a resampled 1 has no finite transform; then the delta method gives its spread
+        spread = redrawn.std(ddof=1) / (1 - value**2)
+    bent, width = np.arctanh(value), stats.t.ppf(0.975, cases - 1) * spread
     return {"value": value, "low": float(np.tanh(bent - width)), "high": float(np.tanh(bent + width))}
 
 

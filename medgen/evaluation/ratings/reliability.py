@@ -45,9 +45,18 @@ def intraclass_correlation(answers: Values) -> float:
 
 
 def with_interval(figure: Callable[[Values], float], answers: Values, cases: Rows, seed: int) -> Interval | None:
-    """A figure of answers (N, K), with its interval from items redrawn by case (N,); None where it is not defined."""
+    """A figure of answers (N, K), with its interval from items redrawn by case (N,); None where it is not defined.
+
+    Where raters never differ, all redrawn items agree too. The interval then begins where they differ by one step in as
+    many cases as may well do so, though none of those seen does (Clopper and Pearson 1934).
+    """
     if len(answers) < FEWEST:
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
+        value, count = figure(answers), len(np.unique(cases))
+        if np.ptp(answers, axis=1).max() == 0 and np.isfinite(value):
+            unseen, steps = 1 - 0.025 ** (1 / count), np.diff(np.unique(answers))
+            low = 1 - unseen * float(steps.min()) ** 2 / (2 * float(answers.var()))
+            return {"value": value, "low": max(low, -1.0), "high": 1.0}
         redrawn = redraw(cases, lambda rows: figure(answers[rows]), seed=seed)
-        return correlation_interval(figure(answers), redrawn, len(np.unique(cases)))
+        return correlation_interval(value, redrawn, count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,24 @@ def test_intervals_hold_the_figure_and_shrink_with_items() -> None:
         assert found["low"] < found["value"] < found["high"]
         widths.append(found["high"] - found["low"])
     assert widths[1] < widths[0] / 2
+
+
+@pytest.mark.parametrize("figure", [weighted_kappa, intraclass_correlation])
+def test_raters_who_differ_once_or_never_have_a_narrow_interval(figure: Callable[..., float]) -> None:
+    """Many redrawn samples then agree wholly, and Fisher's transform of 1 is infinite."""
+    lows = []
+    for count in (10, 30, 100):
+        answers = np.repeat(np.resize([1.0, 2.0, 3.0, 4.0, 5.0], count)[:, None], 2, axis=1)
+        never = with_interval(figure, answers, np.arange(count), 0)
+        answers[0, 1] = 2.0
+        once = with_interval(figure, answers, np.arange(count), 0)
+        assert once is not None
+        assert never is not None
+        assert never["value"] == pytest.approx(never["high"])
+        assert 0.6 < once["low"] < once["value"] < once["high"] < 1
+        assert once["low"] < never["low"] < 1
+        lows.append(never["low"])
+    assert lows == sorted(lows)
 
 
 def test_raters_who_always_say_the_same_have_no_agreement() -> None:
