@@ -15,7 +15,7 @@ from medgen.artifacts.sharding import shard_of
 from medgen.artifacts.stored import StoredSet
 from medgen.config import did_you_mean
 from medgen.errors import DataError, UsageError
-from medgen.feedback.selector.describing import describe_case
+from medgen.feedback.selector.describing import SLICES, describe_some
 from medgen.models.selector import Selector
 from medgen.reporting import Advance, unseen
 
@@ -48,13 +48,13 @@ class Judge:
         refuse_shard(self.header, self.name)
 
     def least(self, cases: Iterable[Case], score: float) -> Iterator[Case]:
-        """The cases that score so much at least, one by one, with their score."""
-        return (case for case in self.judged(cases) if self.scores[-1] >= score)
+        """The cases that score so much at least, with their score, a few at a time."""
+        return (with_quality(case, own) for case, own in self.judged(cases) if own >= score)
 
     def ranked(self, stored: StoredSet, rank: Rank, field: str = "") -> Iterator[Case]:
         """The cases that `rank` chooses by the scores of all, and by their kinds in a field; in the set's order."""
         ids, kinds = [], []
-        for case in self.judged(stored):
+        for case, _ in self.judged(stored):
             ids.append(case.id)
             kinds.append(kind_of(case, field, self.header) if field else "")
         if field and not any(kinds):
@@ -64,24 +64,39 @@ class Judge:
             if row.id in chosen:
                 yield with_quality(stored.case(number), chosen[row.id])
 
-    def judged(self, cases: Iterable[Case]) -> Iterator[Case]:
+    def judged(self, cases: Iterable[Case]) -> Iterator[tuple[Case, float]]:
         """The cases with their score; those that cannot be judged are refused."""
-        for case in cases:
-            try:
-                score = self.score(case)
-            except DataError as error:
-                self.refused(case, error)
-                continue
-            self.scores.append(score)
-            self.advance(len(case))
-            yield with_quality(case, score)
+        for some in _a_few(cases):
+            for case, score in zip(some, self._scores(some), strict=True):
+                if isinstance(score, DataError):
+                    self.refused(case, score)
+                    continue
+                self.scores.append(score)
+                self.advance(len(case))
+                yield case, score
 
-    def score(self, case: Case) -> float:
-        """The rating to expect for a case, from 1 to 5."""
-        intensity = self.selector.check(self.header, case.arrays, self.name)
-        features = describe_case(case, intensity, self.selector.facts.parts, self.selector.describe)
-        scores = self.selector.judged(*(one[None] for one in features))
-        return round(float(self.selector.combined(scores, self.aspect)[0]), DIGITS)
+    def _scores(self, cases: Sequence[Case]) -> list[float | DataError]:
+        """The rating to expect for each case, from 1 to 5, or why it cannot be judged."""
+        try:
+            for case in cases:
+                intensity = self.selector.check(self.header, case.arrays, self.name)
+            described = describe_some(cases, intensity, self.selector.facts.parts, self.selector.describe)
+        except DataError as error:
+            return [error] if len(cases) == 1 else [score for case in cases for score in self._scores([case])]
+        scores = (self.selector.judged(*(one[None] for one in features)) for features in described)
+        return [round(float(self.selector.combined(one, self.aspect)[0]), DIGITS) for one in scores]
+
+
+def _a_few(cases: Iterable[Case]) -> Iterator[list[Case]]:
+    """The cases, as many at a time as have SLICES slices together, and one at least."""
+    some: list[Case] = []
+    for case in cases:
+        if some and sum(map(len, some)) + len(case) > SLICES:
+            yield some
+            some = []
+        some.append(case)
+    if some:
+        yield some
 
 
 def refuse_shard(header: SetHeader, name: str) -> None:

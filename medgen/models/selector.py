@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -47,10 +48,14 @@ class Describer:
         """Number of the last features that are about the regions asked for."""
         return REGION * (self.classes - 1 + bool(self.place))
 
+    @cached_property
+    def _features(self) -> FixedFeatures:
+        return FixedFeatures().to(self.device)
+
     @property
     def digest(self) -> str:
         """Of the VAE, or of the built-in features."""
-        return self.vae.model.digest if self.vae is not None else FixedFeatures().digest
+        return self.vae.model.digest if self.vae is not None else self._features.digest
 
     @torch.inference_mode()
     @exact_float32()
@@ -63,7 +68,7 @@ class Describer:
         images = images.to(self.device)
         padded = torch.cat([images, images[-1:].expand(-count % ROWS, *images.shape[1:])])
         if self.vae is None:
-            parts = [FixedFeatures().to(self.device).pooled(padded)[:count]]
+            parts = [self._features.pooled(padded)[:count]]
             if images.shape[1] > 1:
                 parts.append(F.adaptive_avg_pool2d(images, GRID).flatten(1))
         else:

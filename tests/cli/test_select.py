@@ -6,15 +6,20 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import spearmanr
 
+from medgen.artifacts.schema import Case
 from medgen.artifacts.sets import open_set
 from medgen.artifacts.stream import StreamWriter
 from medgen.cli.app import run
+from medgen.feedback.selection import Judge
+from medgen.models.selector import Describer, Selector
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "feedback"))
 from rated import rate, write_samples
@@ -121,6 +126,32 @@ def test_permuted_ratings_say_nothing(here: Done, rated: Path, tmp_path: Path) -
     assert here(*words, "--weak")[0] == 0
 
 
+def test_cases_are_judged_together_and_a_broken_one_alone(rated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    selector = Selector.load(rated / "selector.safetensors", torch.device("cpu"))
+    refused: list[str] = []
+    with open_set(rated / "samples.h5", random_access=True) as stored:
+        cases, header = [stored.case(number) for number in range(37)], stored.header
+
+        def scores(some: list[Case]) -> list[float]:
+            judge = Judge(selector, header, "set", "", lambda case, error: refused.append(f"{case.id}: {error}"))
+            return [score for _, score in judge.judged(some)]
+
+        alone = [score for case in cases for score in scores([case])]
+        calls = []
+        describe = Describer.__call__
+        monkeypatch.setattr(Describer, "__call__", lambda *given: calls.append(len(given[1])) or describe(*given))
+        assert scores(cases) == alone
+        assert calls == [16, 16, 5]
+        image = cases[20]["image"].astype(np.float32)
+        image[...] = np.nan
+        cases[20] = replace(cases[20], arrays={**cases[20].arrays, "image": image})
+        assert scores(cases) == [*alone[:20], *alone[21:]]
+        assert len(refused) == 1
+        assert refused[0].startswith(f"{cases[20].id}: case {cases[20].id}: the image")
+        several = replace(cases[0], arrays={k: np.concatenate([v[:]] * 20) for k, v in cases[0].arrays.items()})
+        assert scores([cases[1], several, cases[2]]) == pytest.approx([alone[1], alone[0], alone[2]], abs=1e-3)
+
+
 def test_ratings_of_another_set_are_refused(here: Done, rated: Path, tmp_path: Path) -> None:
     write_samples(tmp_path / "other.h5", 20, seed=5)
     model = tmp_path / "selector.safetensors"
@@ -133,7 +164,8 @@ def test_ratings_of_another_set_are_refused(here: Done, rated: Path, tmp_path: P
 def test_odd_ratings_are_told(here: Done, rated: Path, tmp_path: Path) -> None:
     rows = (rated / "ratings.csv").read_text().splitlines()[:13]
     elsewhere = rows[1].replace(rows[1][:16], "0" * 16)
-    again = f"{rows[1].rpartition(',')[0]},{6 - int(rows[1][-1])}"
+    *told, value, when = rows[1].split(",")
+    again = ",".join([*told, str(6 - int(value)), when])
     (tmp_path / "ratings.csv").write_text("\n".join([*rows, elsewhere, again, rows[2][:30]]))
     model = tmp_path / "selector.safetensors"
     words = ["train-selector", rated / "samples.h5", "--ratings", tmp_path / "ratings.csv", "-o", model]

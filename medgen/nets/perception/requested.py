@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from hashlib import blake2b
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +33,18 @@ class Requested:
     """One text an image."""
     modality: Sequence[str] | None = None
     """One name an image."""
+
+
+def joined(requests: Sequence[Requested]) -> Requested:
+    """Several requests with the same parts, one after the other."""
+    parts: dict[str, Any] = {}
+    for name in (field.name for field in fields(Requested)):
+        values = [part for one in requests if (part := getattr(one, name)) is not None]
+        if values:
+            parts[name] = (
+                torch.cat(values) if isinstance(values[0], Tensor) else [word for part in values for word in part]
+            )
+    return Requested(**parts)
 
 
 def request_features(requested: Requested, classes: int, count: int) -> Tensor:
