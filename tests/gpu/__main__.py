@@ -68,18 +68,23 @@ def main() -> None:
         return
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("no CUDA device is there; --tiny --device cpu shows that the parts run")
-    name, title, measure = PARTS[arguments.part]
-    device = torch.device(arguments.device)
+    size = TINY if arguments.tiny else FULL
+    sys.stdout.write(f"{write_page(arguments.part, torch.device(arguments.device), size, arguments.output)}\n")
+
+
+def write_page(part: str, device: torch.device, size: Size, output: Path) -> Path:
+    """Measure a part and write its page into the folder `output`, with what was measured before a failure."""
+    name, title, measure = PARTS[part]
     page, before = Page(title, device), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gpu-") as folder:
         try:
-            measure(page, Path(folder), TINY if arguments.tiny else FULL, device)
-        finally:  # what was measured before a failure is worth keeping
+            measure(page, Path(folder), size, device)
+        finally:
             page.say(f"{time.monotonic() - before:.0f} s in all.")
-            written = page.write(arguments.output, name)
+            written = page.write(output, name)
             for sheet in Path(folder).rglob("sheet.png"):
                 written.with_suffix(".png").write_bytes(sheet.read_bytes())
-            sys.stdout.write(f"{written}\n")
+    return written
 
 
 def _child(page: Page, command: list[str]) -> None:

@@ -62,11 +62,12 @@ def _train(
     """Steps that fit into a share of the minutes, by the speed of a short trial; trained then from the start."""
     trial, log = output.with_name(f"trial-{output.name}"), output.with_name(f"{command}.jsonl")
     short = 30 if size.minutes else 3
-    settings: list[object] = ["--device", device.type, "--set", f"loop.log_every={short // 3}"]
+    settings: list[object] = ["--device", device.type, "--set", f"loop.log_every={short // 3}", *size.quick]
     medgen(command, source, *common, *settings, "--set", "loop.warmup=0", "--steps", short, "--log", log, "-o", trial,
            device=device)  # fmt: skip
     loop = tomllib.loads(preset_text(str(common[1])))[command]["loop"]
-    rate = images_per_second(log) / (loop["batch_size"] * loop.get("accumulate", 1))
+    batch = int(size.quick[-1]) if size.quick else loop["batch_size"] * loop.get("accumulate", 1)
+    rate = images_per_second(log) / batch
     steps = max(int(rate * 60 * size.minutes * share), short)
     warmup = min(loop.get("warmup", 0), steps // 10)
     medgen(command, source, *common, *settings, "--set", f"loop.warmup={warmup}", "--steps", steps, "-o", output,

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from .__main__ import PARTS, ROOT
+from .__main__ import PARTS, ROOT, write_page
+from .work import TINY
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -31,18 +32,24 @@ def test_without_a_device_the_reason_is_told() -> None:
     assert "no CUDA device" in done.stderr
 
 
-@pytest.mark.parametrize("part", PARTS)
+def test_the_command_writes_a_page(tmp_path: Path) -> None:
+    done = run("1", "--tiny", "--device", DEVICE, "-o", tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (page,) = tmp_path.glob("*-tests.md")
+    assert done.stdout == f"{page}\n"
+    assert ("passed" if DEVICE == "cuda" else "skipped") in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("part", [part for part in PARTS if part != "1"])
 def test_each_part_writes_its_page(part: str, tmp_path: Path) -> None:
     name = PARTS[part][0]
     if name in ("networks", "commands"):
         pytest.importorskip("monai", reason="comes with the bench extra")
-    done = run(part, "--tiny", "--device", DEVICE, "-o", tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
-    (page,) = tmp_path.glob(f"*-{name}.md")
+    page = write_page(part, torch.device(DEVICE), TINY, tmp_path)
+    assert page.name.endswith(f"-{name}.md")
     text = page.read_text(encoding="utf-8")
     assert "torch" in text.splitlines()[2]
     words = {
-        "tests": "passed" if DEVICE == "cuda" else "skipped",
         "networks": "| VAE decode",
         "commands": "uncompressed",
         "presets": "dental-normalizer",
