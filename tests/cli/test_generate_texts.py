@@ -18,7 +18,8 @@ from medgen.artifacts.sets import create_set, open_set
 from medgen.cli.app import run
 from medgen.config import plain
 from medgen.diffusion.options import ScheduleConfig
-from medgen.errors import ConfigError
+from medgen.errors import ConfigError, DataError
+from medgen.inference.conditions.retrieval import Retrieval
 from medgen.models.facts import DenoiserFacts
 from medgen.models.text.wordpiece import train_vocabulary
 from medgen.nets.options import TextConfig, UNetConfig
@@ -105,6 +106,35 @@ def test_only_real_training_cases_lend_their_terms(here: Path) -> None:
     assert settings["retrieved"] == {"use": "terms", "cases": found["cases"]}
     with open_set(here / "set.h5") as stored:
         assert stored.provenance.id in {step.id for step in cases_provenance(here).steps}
+
+
+def test_what_contradicts_the_prompt_is_not_lent_nor_is_an_image_of_another_modality(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["right effusion. Large heart", "no effusion. Normal heart", "left effusion with fluid", "nodule", "nodule"]
+    header = SetHeader(kind="image", provenance=derive("preprocess", {}), intensity=GREY)
+    with create_set(here / "sides.h5", header) as writer:
+        for index, text in enumerate(texts):
+            image = np.full((1, 1, 8, 8), index, np.uint8)
+            writer.write(
+                Case(f"c{index}", {"image": image}, "train", text=(text,), modality=("XR" if index else "CT",))
+            )
+    asked = ("--retrieve", str(here / "sides.h5"))
+    for prompt, lent in (
+        ("right effusion", "right effusion; Large heart"),
+        ("left effusion", "left effusion; left effusion with fluid"),
+        ("right small effusion", "right small effusion; Large heart"),
+        ("normal effusion", "normal effusion; Normal heart"),
+        ("nodule", "nodule"),
+    ):
+        assert generate(here, "--prompt", prompt, *asked)[0][0].text == (lent,)
+    assert "the cases found lend no terms" in capsys.readouterr().err
+    with open_set(here / "sides.h5", random_access=True) as stored:
+        found = Retrieval(stored, "sides")
+        assert [hit.case for hit in found.nearest("right effusion")] == ["c0", "c1", "c2"]
+        assert [hit.case for hit in found.nearest("right effusion", " xr ")] == ["c1", "c2"]
+        with pytest.raises(DataError, match="of the modality 'CT' shares a word with the prompt 'nodule'"):
+            found.nearest("nodule", "CT")
 
 
 def cases_provenance(here: Path) -> Any:

@@ -132,6 +132,8 @@ class Asked:
                     confirmed = stack.enter_context(open_set(self.retrieve, random_access=True))
                     inputs.append(confirmed)
                     retrieved = self._retrieved(Retrieval(confirmed, str(self.retrieve)), texts)
+                    if retrieved.use == "terms" and retrieved.prompts == list(texts.texts):
+                        reporter.say("the cases found lend no terms: they say the same, or what would contradict it")
                     texts = replace(texts, texts=retrieved.prompts)
                 texts.inspect(reporter)
             yield Requests(len(order), vectors, masks, texts, negative, retrieved), inputs
@@ -139,7 +141,10 @@ class Asked:
     def _retrieved(self, retrieval: Retrieval, texts: AskedTexts) -> Retrieved:
         """The cases found for each text that a sample has."""
         used = set(texts.order)
-        hits = [retrieval.nearest(text) if row in used else () for row, text in enumerate(texts.texts)]
+        hits = [
+            retrieval.nearest(text, texts.modalities[row]) if row in used else ()
+            for row, text in enumerate(texts.texts)
+        ]
         strength = DEFAULT_STRENGTH if self.strength is None else self.strength
         use: Lent = "image" if self.retrieve_use == "image" else "terms"
         return Retrieved(retrieval, texts.texts, hits, texts.order, use, strength)

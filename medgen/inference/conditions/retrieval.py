@@ -6,9 +6,10 @@ A case is confirmed if its images are real and it may be trained on: what is hel
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
 from medgen.models.facts import check_intensity
+from medgen.models.text.prompts import key
 from medgen.models.trained import Denoiser, FrozenVAE
 from medgen.prompts.bm25 import BM25, words_of
 
@@ -29,6 +31,8 @@ DEFAULT_STRENGTH = 0.7
 AGREED = 2
 """Of these cases, those that must share a part of their texts before it is lent."""
 
+DENIALS = frozenset(("no", "not", "without", "never", "absent", "negative"))
+"""Words by which a text says the opposite of what its other words say."""
 _BETWEEN = re.compile(r"[.;,]\s+|\s*\n\s*")
 
 
@@ -55,31 +59,45 @@ class Retrieval:
         if not stored.has("text"):
             raise DataError(f"{name}: has no texts to find cases by; preprocess it from a table with a column 'text'")
         texts = stored.texts("text")
+        modalities = stored.texts("modality") if stored.has("modality") else [""] * len(texts)
         self._slices: list[int] = []
         self._cases: list[str] = []
+        self._modalities: list[str] = []
         for row in stored.cases:
             if row.split == "train" and not row.synthetic:
                 told = [index for index in range(row.start, row.start + row.count) if texts[index]]
                 self._slices += told
                 self._cases += [row.id] * len(told)
+                self._modalities += [key(modalities[index]) for index in told]
         if not self._slices:
             raise DataError(f"{name}: has no real case with a text in split 'train', which alone is searched")
         self._texts = [texts[index] for index in self._slices]
         self._index = BM25(self._texts)
 
-    def nearest(self, prompt: str, count: int = NEAREST) -> tuple[Hit, ...]:
-        """The slices nearest to a prompt, one of each case. DataError if no text shares a word with it."""
+    def nearest(self, prompt: str, modality: str = "", count: int = NEAREST) -> tuple[Hit, ...]:
+        """The slices nearest to a prompt, one of each case, and none of which the set says another modality.
+
+        DataError if no text of them shares a word with the prompt.
+        """
+        others = {"", key(modality)}
         hits: dict[str, Hit] = {}
         asked, found = count, 0
         while len(hits) < count and found < len(self._index):  # slices of one case share a text
             hits, ranked = {}, self._index.nearest(prompt, asked)
             for number, score in ranked:
+                if modality and self._modalities[number] not in others:
+                    continue
                 case = self._cases[number]
                 hits.setdefault(case, Hit(self._slices[number], case, score, self._texts[number]))
             asked, found = 4 * asked, len(self._index) if len(ranked) < asked else asked
         if not hits:
-            raise DataError(f"{self._name}: no case of split 'train' shares a word with the prompt '{prompt}'")
+            told = f" of the modality '{modality}'" if modality else ""
+            raise DataError(f"{self._name}: no case of split 'train'{told} shares a word with the prompt '{prompt}'")
         return tuple(hits.values())[:count]
+
+    def telling(self, word: str) -> bool:
+        """Whether a word tells texts apart: fewer than half of them have it."""
+        return self._index.weight(word) > math.log(2)
 
     def start(self, hits: Sequence[Hit], model: Denoiser, vae: FrozenVAE | None) -> Tensor:
         """The slices found as the network sees them, (B, c, h, w). DataError for a set that does not fit the model."""
@@ -99,18 +117,27 @@ class Retrieval:
         return seen.to(model.device)
 
 
-def with_terms(prompt: str, hits: Sequence[Hit]) -> str:
+def with_terms(prompt: str, hits: Sequence[Hit], telling: Callable[[str], bool]) -> str:
     """The prompt, and the parts of texts that most of the cases found share; of the nearest, where they share none.
 
-    Parts are lent whole: single words of "no effusion" would say the opposite. What the prompt says is not repeated.
+    Parts are lent whole: single words of "no effusion" would say the opposite. What the prompt says is not repeated,
+    nor is it contradicted.
     """
     parts = [{_plain(part): part for part in _parts(hit.text)} for hit in hits]
     counts = Counter(part for each in parts for part in each)
     shared = {part for part, count in counts.items() if count >= AGREED}
-    known = f" {_plain(prompt)} "
-    lent = {key: part for each in (parts if shared else parts[:1]) for key, part in each.items() if key}
-    chosen = [part for key, part in lent.items() if (key in shared or not shared) and f" {key} " not in known]
-    return "; ".join((prompt, *chosen))
+    known, said = f" {_plain(prompt)} ", _parts(prompt)
+    lent = {plain: part for each in (parts if shared else parts[:1]) for plain, part in each.items() if plain}
+    chosen = [part for plain, part in lent.items() if (plain in shared or not shared) and f" {plain} " not in known]
+    return "; ".join((prompt, *(part for part in chosen if not any(_otherwise(part, one, telling) for one in said))))
+
+
+def _otherwise(part: str, said: str, telling: Callable[[str], bool]) -> bool:
+    """Whether a part speaks of what is said already, and says it otherwise: it lacks a telling word, or denies it."""
+    theirs, ours = set(words_of(part)), set(words_of(said))
+    shared = ours & theirs - DENIALS
+    denied = bool(theirs & DENIALS) != bool(ours & DENIALS)
+    return (denied and bool(shared)) or (any(map(telling, shared)) and any(map(telling, ours - theirs)))
 
 
 def _parts(text: str) -> list[str]:
@@ -140,7 +167,9 @@ class Retrieved:
         """The prompts, with the terms lent to them."""
         if self.use == "image":
             return list(self.asked)
-        return [with_terms(text, hits) for text, hits in zip(self.asked, self.hits, strict=True)]
+        return [
+            with_terms(text, hits, self.retrieval.telling) for text, hits in zip(self.asked, self.hits, strict=True)
+        ]
 
     def start(self, indices: Sequence[int], model: Denoiser, vae: FrozenVAE | None) -> Tensor | None:
         """The images that these samples start from, as the network sees them (B, c, h, w); None if none are lent."""
