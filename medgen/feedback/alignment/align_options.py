@@ -16,6 +16,9 @@ ALIGNMENT = "Alignment"
 """Heading of the options below in the help."""
 
 
+Part = Annotated[float, Meta(ge=0, le=1)]
+
+
 class AlignLoop(LoopOptions, frozen=True):
     """Few, careful updates; each is made of new images."""
 
@@ -42,6 +45,9 @@ class AlignOptions(TrainingOptions, frozen=True, tag_field="method"):
     sampling_steps: Annotated[int, option("Steps from noise to data in drawing.", group=ALIGNMENT, ge=2)] = 6
     noise_levels: Count = 2
     """Noise levels at which each image is learned from in an update; of ddpo, steps of its chain."""
+    noise_range: tuple[Part, Part] = (0.0, 1.0)
+    """Least and greatest of these levels, as shares of the way from data to noise; ddpo has those of its chain. What is
+    decided early is the whole image, late the fine grain: between them lies how clearly a finding shows."""
     kl: Annotated[
         float, option("Weight of the squared distance to the old model's predictions.", group=ALIGNMENT, ge=0)
     ] = 1e-4
@@ -58,6 +64,9 @@ class AlignOptions(TrainingOptions, frozen=True, tag_field="method"):
     """Images that are drawn for each of them."""
 
     def __post_init__(self) -> None:
+        least, most = self.noise_range
+        if least >= most:
+            raise ConfigError(f"noise_range = {least:g}, {most:g}: the first must lie below the second")
         if self.loop.batch_size % self.group:
             raise ConfigError(
                 f"loop.batch_size = {self.loop.batch_size} does not hold whole groups of {self.group}; give a multiple"

@@ -153,7 +153,9 @@ class AlignLearner(Learner):
 
     def _look(self, lesson: Lesson, step: Step, level: int) -> Look:
         x0, schedule = lesson.x0, self.space.schedule
-        t = step.own(schedule.sample_times(step.total, step.generator(f"time {level}"))).to(x0.device)
+        least, most = self.options.noise_range
+        times = step.own(schedule.sample_times(step.total, step.generator(f"time {level}")))
+        t = (least * (schedule.steps - 1) + (most - least) * times).to(x0.device)
         noise = step.noise(x0, f"noise {level}")
         if isinstance(self.options, DPOOptions):  # both of a pair are compared under one noise
             winners, losers = pairs(lesson.advantage, lesson.size)

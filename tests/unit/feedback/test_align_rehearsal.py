@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from test_align import NETWORK, Reporter, asked, bright, folder, options_of
 
 from medgen.artifacts.sets import open_set
+from medgen.errors import ConfigError
 from medgen.feedback.alignment.align_options import NFTOptions
 from medgen.feedback.alignment.bound import Bound, Standing
 from medgen.feedback.alignment.held_out import HeldOut
@@ -49,16 +50,36 @@ def test_each_sample_comes_with_a_real_image_of_the_training_split(folder: Path)
     assert torch.equal(batch["asked"], source.at(range(12))["asked"])
 
 
-@pytest.mark.parametrize("weight", [0.0, 20.0])
-def test_a_model_that_rehearses_draws_real_images_better_and_another_does_not(folder: Path, weight: float) -> None:
-    options = options_of(NFTOptions, rehearsal=weight)
+def learner_of(folder: Path, options: NFTOptions) -> AlignLearner:
     denoiser = Denoiser.load(folder / "model.safetensors", torch.device("cpu"), "float32", tuned=False)
     space = space_of(denoiser.facts, None)
     with open_set(folder / "real.h5", random_access=True) as stored:
         held_out = HeldOut(stored, space.facts, space.shape, torch.device("cpu"), print)
-        learner = AlignLearner(
-            options, trainable(denoiser.network, options), space, bright, asked(), held_out, Reporter()
-        )
+    unet = trainable(denoiser.network, options)
+    return AlignLearner(options, unet, space, bright, asked(), held_out, Reporter())
+
+
+def test_images_are_learned_from_at_the_noise_levels_asked_for(folder: Path) -> None:
+    learner = learner_of(folder, options_of(NFTOptions, noise_range=(0.25, 0.5)))
+    seen: list[float] = []
+
+    def note(unet: UNet, given: tuple[torch.Tensor, ...]) -> None:
+        if torch.is_grad_enabled():
+            seen.extend(given[1].tolist())
+
+    learner.model.unet.register_forward_pre_hook(note)
+    learner.loss(AskedGroups(asked(), 8, 0).at(range(16)), Step(0, 0, 0, 16, 16))
+    assert len(seen) == 32
+    assert 0.25 * 999 <= min(seen) < 0.33 * 999
+    assert 0.42 * 999 < max(seen) <= 0.5 * 999
+    with pytest.raises(ConfigError, match="noise_range"):
+        options_of(NFTOptions, noise_range=(0.5, 0.5))
+
+
+@pytest.mark.parametrize("weight", [0.0, 20.0])
+def test_a_model_that_rehearses_draws_real_images_better_and_another_does_not(folder: Path, weight: float) -> None:
+    learner = learner_of(folder, options_of(NFTOptions, rehearsal=weight))
+    with open_set(folder / "real.h5", random_access=True) as stored:
         source = Rehearsed(AskedGroups(asked(), 8, 0), stored, of, 0)
         optimizer = torch.optim.Adam((one for one in learner.model.parameters() if one.requires_grad), lr=3e-3)
         told = []
