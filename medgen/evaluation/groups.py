@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import UsageError
+from medgen.models.text.prompts import distinct, spelled
 
 MOST_VALUES = 6
 """Different values of a vector field up to which each is a group; of more, thirds of the real images are."""
@@ -23,6 +24,9 @@ def groups(stored: StoredSet, real: StoredSet, field: str) -> dict[str, tuple[Ro
     Groups found on one side only have no slices on the other.
     """
     ours, theirs = (_values(one, field, what) for one, what in ((stored, "the set"), (real, "the reference")))
+    if field == "modality":
+        known = distinct(ours.tolist(), distinct(theirs.tolist()))
+        ours, theirs = (np.array(spelled(one.tolist(), known)) for one in (ours, theirs))
     name = str if ours.dtype.kind in "US" else _numbers(ours, theirs)
     mine, others = np.array([name(value) for value in ours]), np.array([name(value) for value in theirs])
     order = dict.fromkeys(name(value) for value in np.unique(np.concatenate([ours, theirs])))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from medgen.models.text.prompts import distinct, spelled
 from medgen.phantoms.captions import FIELDS, Caption
 
 Rows = npt.NDArray[np.int64]
@@ -54,20 +55,21 @@ class Reading:
     fields: tuple[str, ...]
     """Of captions; none where the texts are written otherwise."""
     words: tuple[str, ...]
-    modality: bool
-    """Whether the modality is told beside the text, and so is not read in it."""
+    modalities: tuple[str, ...] = ()
+    """Those that are told beside the texts, and so not read in them; empty if none is."""
 
     @classmethod
     def of(cls, real: Texts, samples: Texts) -> Reading:
         """As the real texts are written."""
         told = [Caption.read(text) for text in real.texts if text]
         captions = told and sum(one is not None for one in told) >= GRAMMATICAL * len(told)
-        modality = any(real.modalities) and any(samples.modalities)
-        return cls(FIELDS, (), modality) if captions else cls((), tuple(frequent_words(real)), modality)
+        told_beside = any(real.modalities) and any(samples.modalities)
+        known = distinct(samples.modalities, distinct(real.modalities)) if told_beside else ()
+        return cls(FIELDS, (), known) if captions else cls((), tuple(frequent_words(real)), known)
 
     def values(self, texts: Texts) -> dict[str, list[str]]:
         """What the texts (N,) answer to each question; "" where they do not."""
-        found = {MODALITY: list(texts.modalities)} if self.modality else {}
+        found = {MODALITY: spelled(texts.modalities, self.modalities)} if self.modalities else {}
         captions = [Caption.read(text) for text in texts.texts] if self.fields else []
         for name in self.fields:
             found.setdefault(name, _field(captions, name))

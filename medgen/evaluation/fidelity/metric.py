@@ -14,6 +14,7 @@ from medgen.evaluation.fidelity.figures import NEIGHBOURHOOD, Comparison, compar
 from medgen.evaluation.groups import groups
 from medgen.evaluation.inputs import Inputs, slice_names
 from medgen.evaluation.section import Distribution, Score, Section, Table, number
+from medgen.models.text.prompts import distinct
 
 TITLES = {
     "fid": "FID",
@@ -70,7 +71,7 @@ def measure(inputs: Inputs, options: FidelityOptions) -> Section:
 
 def _several(stored: StoredSet) -> bool:
     """Whether a set says of its images that they are of several modalities."""
-    return stored.has("modality") and len(set(stored.texts("modality")) - {""}) > 1
+    return stored.has("modality") and len(distinct(stored.texts("modality"))) > 1
 
 
 def _among(features: Features, slices: np.ndarray[Any, np.dtype[np.int64]]) -> Features:

@@ -76,10 +76,16 @@ def key(modality: str) -> str:
 def distinct(modalities: Iterable[str], known: Sequence[str] = ()) -> tuple[str, ...]:
     """The known modalities, then those new among `modalities`, in order; of several spellings, the first."""
     named = {key(name): name for name in known}
-    for name in sorted(set(modalities)):
+    for name in sorted({" ".join(name.split()) for name in modalities}):
         if key(name):
             named.setdefault(key(name), name)
     return tuple(named.values())
+
+
+def spelled(modalities: Iterable[str], known: Sequence[str]) -> list[str]:
+    """Each modality as `known` spells it; one that is not there as it is."""
+    names = {key(name): name for name in known}
+    return [names.get(key(name), name) for name in modalities]
 
 
 def prompts_of(network: UNetConfig, facts: DenoiserFacts, device: torch.device, place: str | None) -> Prompts | None:

@@ -182,6 +182,15 @@ def test_captions_are_asked_by_their_fields() -> None:
     assert found["side"].asked.tolist() == [0, 0, -1]
 
 
+def test_a_modality_is_one_in_all_its_spellings() -> None:
+    real = Texts(["a"] * 12, ["Fundus", " fundus", "OCT", "oct"] * 3, np.arange(12))
+    asked = Texts(["a"] * 3, ["FUNDUS", "Oct", "CT"], np.arange(3))
+    modality = named(attributes_of(real, asked))["modality"]
+    assert [modality.answers[number].strip().lower() for number in modality.asked[:2]] == ["fundus", "oct"]
+    assert (len(modality.answers), modality.asked[2], modality.strange) == (2, -1, 1)
+    assert modality.real.tolist() == [modality.asked[0]] * 2 + [modality.asked[1]] * 2 + modality.real[4:].tolist()
+
+
 def test_answers_that_few_cases_show_are_not_learned() -> None:
     left, rare = words("left", "blob"), words("right", "bar")
     assert "side" not in named(attributes_of(texts(*[left] * 9, *[rare] * 4), texts(left)))

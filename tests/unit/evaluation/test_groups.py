@@ -45,7 +45,11 @@ THEIRS = {"sizes": [0, 0.1, 0.2, 0.3], "modality": ["MR", "MR", "XR", "XR"], "la
 
 
 def test_texts_labels_and_splits_are_groups(tmp_path: Path) -> None:
-    assert found(tmp_path, "modality", OURS, THEIRS) == {"CT": ([0, 2, 3], []), "MR": ([1], [0, 1]), "XR": ([], [2, 3])}
+    for name, told in (("v", OURS["modality"]), ("w", ["CT", "mr", "ct", " Ct "])):  # the same, in other spellings
+        (tmp_path / name).mkdir()
+        assert found(tmp_path / name, "modality", OURS | {"modality": told}, THEIRS) == {
+            "CT": ([0, 2, 3], []), "MR": ([1], [0, 1]), "XR": ([], [2, 3])
+        }  # fmt: skip
     (tmp_path / "x").mkdir()
     assert found(tmp_path / "x", "label", OURS, THEIRS) == {"1": ([0, 1], [0, 3]), "2": ([2], [1, 2]), "10": ([3], [])}
     (tmp_path / "y").mkdir()
