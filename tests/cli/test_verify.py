@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,9 +15,10 @@ from scipy import ndimage
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import GENERATED, Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
+from medgen.artifacts.stored import StoredSet
 from medgen.cli.app import run
 from medgen.evaluation.conditioning.nodules import Spot
-from medgen.evaluation.conditioning.rule import NoduleRule
+from medgen.evaluation.conditioning.rule import Measured, NoduleRule
 from medgen.feedback.verification.nodules import NoduleCheck
 
 Done = Callable[..., tuple[int, str]]
@@ -99,6 +102,19 @@ def test_a_nodule_passes_where_it_was_asked_and_of_its_size() -> None:
     assert not check.finding([spot], np.zeros(4)).passes
     assert check.finding([], np.zeros(4)).passes
     assert not check.finding([], asked).passes
+
+
+def test_a_rule_tells_how_many_nodules_it_overlooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 40 nodules half are as faint as what is seen in healthy images, and so pass as none."""
+    strong, faint = (Spot(x=0.3, y=0.5, scale=0.1, contrast=contrast, size=0.1) for contrast in (800.0, 30.0))
+    asked = np.array([[1.0, 0.3, 0.5, 0.1]] * 40 + [[0.0] * 4] * 40)
+    known = Measured([[strong], [faint]] * 20 + [[faint]] * 40, asked, np.arange(80), np.full(80, 300.0))
+    monkeypatch.setattr("medgen.feedback.verification.nodules.observe", lambda stored, advance: known[np.arange(80)])
+    reference = SimpleNamespace(header=SimpleNamespace(vector_fields=("has_nodule", "x", "y", "size")))
+    check = NoduleCheck.learned(cast(StoredSet, reference), 0)
+    assert check.trust["empty_that_pass_as_empty"]["value"] == 1
+    assert check.trust["known_that_pass_as_empty"]["value"] == pytest.approx(0.5, abs=0.2)
+    assert "100 % without one pass as empty" in check.told()
 
 
 def test_generate_gives_up_what_no_try_verifies(here: Done, tiny: Path, tmp_path: Path) -> None:

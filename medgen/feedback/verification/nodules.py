@@ -13,7 +13,7 @@ from medgen.errors import DataError
 from medgen.evaluation.conditioning.declaration import FIELDS
 from medgen.evaluation.conditioning.metric import observe
 from medgen.evaluation.conditioning.nodules import Spot, find_spots
-from medgen.evaluation.conditioning.rule import NoduleRule, Vectors, calibrate
+from medgen.evaluation.conditioning.rule import Measured, NoduleRule, Vectors, calibrate
 from medgen.evaluation.conditioning.scores import sizes_found
 from medgen.evaluation.intervals import halves, share_interval
 from medgen.feedback.verification.findings import Finding
@@ -39,9 +39,30 @@ class NoduleCheck:
         fit, rest = halves(known.cases, random)
         if not (known.asked[fit, 0] > 0).any():
             return cls(NoduleRule(), {"rule": "built in"})
-        rule, tried = calibrate(known[fit], random), known[rest].with_nodule
-        _, fits, _ = sizes_found(tried, rule)
-        return cls(rule, {"rule": "fitted to the reference", "known_that_pass": share_interval(fits, tried.cases)})
+        rule, tried = calibrate(known[fit], random), known[rest]
+        _, fits, _ = sizes_found(tried.with_nodule, rule)
+        trust = {"rule": "fitted to the reference", "known_that_pass": share_interval(fits, tried.with_nodule.cases)}
+        return cls(rule, trust | cls(rule, {})._without_request(tried))
+
+    def _without_request(self, tried: Measured) -> dict[str, Any]:
+        """Shares of known images that pass as empty: of those without a nodule, and of those with one."""
+        passes = np.array([self.finding(spots, np.zeros(len(FIELDS))).passes for spots in tried.spots], bool)
+        sick = tried.asked[:, 0] > 0
+        return {
+            "empty_that_pass_as_empty": share_interval(passes[~sick], tried.cases[~sick]),
+            "known_that_pass_as_empty": share_interval(passes[sick], tried.cases[sick]),
+        }
+
+    def told(self) -> str:
+        """What the check is worth, for people."""
+        words = {
+            "known_that_pass": "with a nodule pass as asked",
+            "empty_that_pass_as_empty": "without one pass as empty",
+            "known_that_pass_as_empty": "with one pass as empty all the same",
+        }
+        shares = {name: self.trust.get(name) for name in words}
+        told = ", ".join(f"{100 * one['value']:.0f} % {words[name]}" for name, one in shares.items() if one)
+        return f"of real images that the rule has not seen, {told}" if told else ""
 
     def findings(self, case: Case, header: SetHeader) -> list[Finding]:
         """One finding a slice."""

@@ -154,6 +154,8 @@ class Verifier:
             check = NoduleCheck.learned(self.reference, self.seed, advance)
         if check.trust["rule"] == "built in":
             self.reporter.warn("--reference holds no known nodule; the built-in rule measures, tried on none")
+        else:
+            self.reporter.say(check.told())
         return check
 
     def _refuse_unlike(self, case: Case) -> None:
