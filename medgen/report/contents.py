@@ -70,6 +70,7 @@ def set_facts(file: str) -> dict[str, Any]:
         arrays: dict[str, str] = {}
         told = {name: Counter[str]() for name in TEXT_NAMES}  # of how many slices
         labels: Counter[int] = Counter()
+        scores: list[float] = []
         masks = MaskCounts(mask_names(reader.header))
         if isinstance(reader, StoredSet):
             for row in reader.cases:
@@ -80,6 +81,7 @@ def set_facts(file: str) -> dict[str, Any]:
             for name, counts in told.items():
                 counts.update(reader.texts(name) if reader.has(name) else ())
             labels.update(_numbers(reader.column("label")) if "label" in arrays else ())
+            scores += reader.column("quality").tolist() if "quality" in arrays else []
             for index in range(reader.slices if "mask" in arrays else 0):
                 masks.add(reader.read("mask", [index]))
         else:
@@ -91,6 +93,7 @@ def set_facts(file: str) -> dict[str, Any]:
                 for name, counts in told.items():
                     counts.update(getattr(case, name) or [""] * len(case))
                 labels.update(_numbers(case["label"]) if "label" in case.arrays else ())
+                scores += case["quality"].tolist() if "quality" in case.arrays else []
                 if "mask" in case.arrays:
                     masks.add(case["mask"])
         header, tail = reader.header, reader.tail
@@ -113,6 +116,9 @@ def set_facts(file: str) -> dict[str, Any]:
         if header.label_names:
             facts["label_names"] = list(header.label_names)
         facts |= _conditions(told, labels, header.label_names)
+        if scores:
+            figures = {"lowest": min(scores), "mean": sum(scores) / len(scores), "highest": max(scores)}
+            facts["quality"] = {name: round(figure, 4) for name, figure in figures.items()}
         if "mask" in arrays:
             facts["mask_classes"] = masks.facts()
         if header.vae_digest:

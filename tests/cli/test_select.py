@@ -19,6 +19,7 @@ from medgen.artifacts.sets import open_set
 from medgen.artifacts.stream import StreamWriter
 from medgen.cli.app import run
 from medgen.feedback.selection import Judge
+from medgen.imaging.labels.rows import read_rows
 from medgen.models.selector import Describer, Selector
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "feedback"))
@@ -72,6 +73,24 @@ def test_a_selector_keeps_the_better_half(here: Done, rated: Path, tmp_path: Pat
     status, told = here(*words, "--min-score", scores.min(), "-o", tmp_path / "same.h5")
     with open_set(best) as one, open_set(tmp_path / "same.h5") as other:
         assert [case.id for case in one] == [case.id for case in other]
+
+
+def test_scores_are_shown_by_info_and_exported(
+    here: Done, rated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = tmp_path / "best.h5"
+    words = ["select", rated / "samples.h5", "--selector", rated / "selector.safetensors", "--keep", "0.2"]
+    assert here(*words, "-o", best)[0] == 0
+    with open_set(best, random_access=True) as stored:
+        scores = stored.column("quality")
+    assert run(["info", "--json", str(best)]) == 0
+    told = json.loads(capsys.readouterr().out)["quality"]
+    assert [told[name] for name in ("lowest", "mean", "highest")] == pytest.approx(
+        [scores.min(), scores.mean(), scores.max()], abs=1e-3
+    )
+    assert here("export", best, "--to", "png", "-o", tmp_path / "best")[0] == 0
+    rows = read_rows(tmp_path / "best" / "conditions.csv").rows
+    assert [float(row["quality"]) for _, row in rows] == pytest.approx(scores.tolist(), abs=1e-3)
 
 
 def test_a_pipe_gives_the_bytes_of_a_file(

@@ -38,8 +38,9 @@ def export_cases(
     """Write the chosen cases into `folder`; returns the numbers of cases and slices.
 
     Each case is a file or folder named after its id. `conditions.csv` lists for each slice its file, case, split,
-    whether and how a model made it, and the conditions that the set holds. A mask is a separate file beside its image,
-    and `classes.json` names the classes. DataError if the set holds no images or no case is chosen.
+    whether and how a model made it, the conditions that the set holds, and the score if it was selected. A mask is a
+    separate file beside its image, and `classes.json` names the classes. DataError if the set holds no images or no
+    case is chosen.
     """
     if header.kind == "latent":
         raise DataError("a latent set holds no images; export the image set it was made from")
@@ -89,13 +90,15 @@ def _write(folder: Path, header: SetHeader, options: ExportOptions, name: str, c
 
 def _columns(header: SetHeader, case: Case) -> list[str]:
     vector = list(header.vector_fields) if "vector" in case.arrays else []
-    return vector + [name for name in ("label",) if name in case.arrays] + list(TEXT_NAMES)
+    return vector + [name for name in ("label", "quality") if name in case.arrays] + list(TEXT_NAMES)
 
 
 def _values(case: Case, index: int) -> list[Any]:
     values: list[Any] = [f"{value:.6g}" for value in case["vector"][index]] if "vector" in case.arrays else []
     if "label" in case.arrays:
         values.append(int(case["label"][index]))
+    if "quality" in case.arrays:
+        values.append(f"{case['quality'][index]:.5g}")
     return values + [(getattr(case, name) or [""] * len(case))[index] for name in TEXT_NAMES]
 
 
