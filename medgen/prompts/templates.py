@@ -60,7 +60,10 @@ class Template:
         return tuple(dict.fromkeys(name for part in self.parts for name in _names(part)))
 
     def filled(self, values: Mapping[str, str]) -> str:
-        """The sentence for these fields; "" if no part has its own. Values are stripped of the space around them."""
+        """The sentence for these fields; "" if no part has its own. Values are stripped of the space around them.
+
+        Of a field that is not among them nothing is known, so nothing is written in its place, unlike of an empty one.
+        """
         values = {name: value.strip() for name, value in values.items()}
         if not any(values.get(name) for name in self.fields):
             return ""
@@ -155,7 +158,13 @@ def _names(group: _Group) -> Iterator[str]:
 
 
 def _written(group: _Group, values: Mapping[str, str]) -> str | None:
-    """The text of the first choice whose fields are all there; None if there is none."""
+    """The text of the first choice whose fields are all there; None if there is none.
+
+    Nothing for a group with a field of which nothing is known: "without findings" would be made up.
+    """
+    needed = (piece.name for choice in group.choices for piece in choice if isinstance(piece, _Field))
+    if len(group.choices) > 1 and any(name not in values for name in needed):
+        return ""
     for choice in group.choices:
         pieces = [
             piece

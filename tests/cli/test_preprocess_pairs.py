@@ -237,6 +237,11 @@ def test_a_template_makes_texts_of_columns(folder: Path, capsys: pytest.CaptureF
         assert [case.text for case in cases] == texts
         assert header.provenance.steps[-1].config["template"]["name"] == name.rpartition(":")[2]
     assert "has no column number, size of the template 'caption'" in capsys.readouterr().err
+    rows = "path,modality,organ\npictures/0.png,OCT,eye\n"  # nobody said that there are no findings
+    (folder / "pairs.csv").write_text(rows)
+    arguments = ["preprocess", str(folder / "pairs.csv"), "--template", "caption", "-o", str(folder / "y.h5")]
+    assert run([*arguments, "--workers", "1"]) == 0
+    assert contents(folder / "y.h5")[1][0].text == ("OCT of the eye",)
     for name, status in ((f"{folder}/mine.toml:typo", 65), ("captoin", 78), (f"{folder}/no.toml:x", 66)):
         arguments = ["preprocess", str(folder / "pairs.csv"), "--template", name, "-o", str(folder / "x.h5")]
         assert run(arguments) == status

@@ -28,14 +28,14 @@ class AskedFields:
                 told = f"the template '{self.template.name}' has no field '{name}'"
                 hint = did_you_mean(name, self.template.fields, f"it has {', '.join(self.template.fields)}")
                 raise UsageError(f"{told}{hint}")
-        prompt = self.template.filled({"modality": modality or "", **self.values})
+        prompt = self.template.filled({**({"modality": modality} if modality else {}), **self.values})
         if not prompt:
             raise UsageError(f"the template '{self.template.name}' makes no prompt of these fields alone")
         return prompt
 
     def of_row(self, file: Path, number: int, row: Mapping[str, str]) -> str:
         """The prompt of a row of a table, whose cells come before the values given by options."""
-        prompt = self.template.filled({**self.values, **{name: cell for name, cell in row.items() if cell}})
+        prompt = self.template.filled({**row, **self.values, **{name: cell for name, cell in row.items() if cell}})
         if not prompt:
             raise DataError(f"{file}, row {number}: has nothing for the template '{self.template.name}'")
         return prompt

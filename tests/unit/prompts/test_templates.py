@@ -39,7 +39,8 @@ def test_groups_lie_in_each_other_and_have_alternatives() -> None:
     assert template.fields == ("x", "y", "z")
     assert template.filled({"x": "1", "y": "2", "z": "3"}) == "1 (y 2, z 3) / 3"
     assert template.filled({"x": "1", "y": "2"}) == "1 (y 2)"
-    assert template.filled({"x": "1", "z": "3"}) == "1, no y / 3"
+    assert template.filled({"x": "1", "y": "", "z": "3"}) == "1, no y / 3"
+    assert template.filled({"x": "1", "z": "3"}) == "1 / 3"  # of y nothing is known
     assert template.filled({"y": "2"}) == ""  # a part without its own field
 
 
