@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medgen.nets.blocks import Downsample, ResidualBlock, convolution
+from medgen.nets.blocks import convolution
 
-LEVELS = 3
-PATCH = 2
-"""Side of the patches that the finest level sees as one."""
+LEVELS = (1, 2, 4, 4)
+"""Width of each level, relative to the finest; each is half as large as the one before."""
 GROUP = 4
 """Channels that are normalised together; it divides the width."""
 CELLS = 4
 """Side of the grid on which the last features are averaged, so that it counts where something is."""
+AROUND, CONTRAST = 7, 5.0
+"""The network also sees how each pixel differs from the mean of so many by so many around it, and so much amplified:
+otherwise the norms, which follow an image's broad light and shade, leave little of a finding of one or two pixels."""
 NORM_EPS = 1e-5
 
 
@@ -25,21 +27,24 @@ class Classifier(nn.Module):
 
     def __init__(self, channels: int, answers: Sequence[int], width: int) -> None:
         super().__init__()
-        widths = [width * 2**level for level in range(LEVELS)]
-        layers: list[nn.Module] = [convolution(2, channels * PATCH**2, width), _block(width)]
-        for fine, coarse in pairwise(widths):
-            layers += [Downsample(2, fine), convolution(2, fine, coarse, kernel=1), _block(coarse)]
-        self.trunk = nn.Sequential(*layers, nn.GroupNorm(widths[-1] // GROUP, widths[-1], NORM_EPS), nn.SiLU())
-        self.heads = nn.ModuleList(nn.Linear(widths[-1] * CELLS**2, count) for count in answers)
+        layers: list[nn.Module] = []
+        before = 2 * channels
+        for level, after in enumerate(width * factor for factor in LEVELS):
+            if level:  # the maximum, so that what is small is not averaged away
+                layers.append(nn.MaxPool2d(2, ceil_mode=True))
+            layers += [convolution(2, before, after), nn.GroupNorm(after // GROUP, after, NORM_EPS), nn.SiLU()]
+            before = after
+        self.trunk = nn.Sequential(*layers)
+        self.heads = nn.ModuleList(nn.Linear(before * CELLS**2, count) for count in answers)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map images (B, C, H, W) in [-1, 1] to logits (B, answers) of each question."""
-        height, width = images.shape[-2:]
-        step = PATCH * 2 ** (LEVELS - 1)
-        x = F.pad(images, (0, -width % step, 0, -height % step), mode="replicate")
-        x = F.adaptive_avg_pool2d(self.trunk(F.pixel_unshuffle(x, PATCH)), CELLS).flatten(1)
+        x = self.trunk(torch.cat([images, CONTRAST * (images - _surroundings(images))], dim=1))
+        x = F.adaptive_avg_pool2d(x, CELLS).flatten(1)
         return [head(x) for head in self.heads]
 
 
-def _block(width: int) -> ResidualBlock:
-    return ResidualBlock(2, width, width, groups=width // GROUP, norm_eps=NORM_EPS)
+def _surroundings(images: Tensor) -> Tensor:
+    """The mean around each pixel, (B, C, H, W); the margin is repeated outwards."""
+    padding = AROUND // 2
+    return F.avg_pool2d(F.pad(images, (padding,) * 4, mode="replicate"), AROUND, stride=1)

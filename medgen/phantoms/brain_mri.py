@@ -49,12 +49,12 @@ class Tumour:
     oedema: float  # width relative to its radius
 
     @staticmethod
-    def draw(rng: np.random.Generator, width: float, length: float) -> Tumour:
+    def draw(rng: np.random.Generator, width: float, length: float, severity: tuple[float, float]) -> Tumour:
         """A random tumour in the white matter of either hemisphere of a brain with these half axes."""
         side = 1.0 if rng.random() < 0.5 else -1.0
         return Tumour(
             middle=(side * rng.uniform(0.42, 0.62) * width, rng.uniform(-0.5, 0.5) * length),
-            radius=0.5 * float(np.exp(rng.uniform(np.log(15.0), np.log(50.0)))),
+            radius=0.5 * float(np.exp(pictures.graded(rng, severity, np.log(15.0), np.log(50.0)))),
             waves=Harmonics.draw(rng, 0.09),
             core=rng.uniform(0.35, 0.7),
             oedema=rng.uniform(0.25, 0.9),
@@ -163,7 +163,9 @@ def draw(options: BrainMRIOptions, index: int) -> LabelledPicture:
     size = pictures.drawn_at(options.size)
     grid = Grid(size, FIELD / size)
     head = Head.draw(build, grid)
-    tumour = Tumour.draw(ill, head.width, head.length) if ill.random() >= options.healthy_fraction else None
+    tumour = None
+    if ill.random() >= options.healthy_fraction:
+        tumour = Tumour.draw(ill, head.width, head.length, options.severity)
     image = np.zeros((size, size), np.float32)
     parts = head.paint(image, tumour)
     image = pictures.shrink(_receive(noise, image, head.sway, grid.pixel), options.size)

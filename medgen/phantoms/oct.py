@@ -47,12 +47,12 @@ class Lesions:
     radii: tuple[float, ...]
 
     @staticmethod
-    def draw(rng: np.random.Generator, kind: str) -> Lesions:
+    def draw(rng: np.random.Generator, kind: str, severity: tuple[float, float]) -> Lesions:
         """Up to five that stand apart, or one detachment."""
         if kind == NORMAL:
             return Lesions(kind, (), ())
         low, high = RADII[kind]
-        typical = rng.uniform(low, high)
+        typical = pictures.graded(rng, severity, low, high)
         if kind == "detachment":
             return Lesions(kind, (rng.normal(0.0, 0.5),), (typical,))
         count = int(rng.integers(1, 6))
@@ -135,7 +135,8 @@ def draw(options: OCTOptions, index: int) -> LabelledPicture:
     size = pictures.drawn_at(options.size)
     places = (np.arange(size, dtype=np.float32) + 0.5) / np.float32(size) - np.float32(0.5)
     x, y = places[None, :] * np.float32(WIDTH), places[:, None] * np.float32(HEIGHT)
-    lesions = Lesions.draw(ill, NORMAL if ill.random() < options.healthy_fraction else str(ill.choice(options.lesions)))
+    kind = NORMAL if ill.random() < options.healthy_fraction else str(ill.choice(options.lesions))
+    lesions = Lesions.draw(ill, kind, options.severity)
     image = np.full((size, size), 0.05, np.float32)
     edges, masks = Retina.draw(build, x, y).paint(image, x, y, lesions)
     if lesions.kind == "cyst":

@@ -12,6 +12,7 @@ from medgen.errors import ConfigError, UsageError
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=20)]
+Rating = Annotated[float, msgspec.Meta(ge=1, le=5)]
 
 
 Lesion = Literal["caries", "periapical", "bone-loss", "fracture"]
@@ -19,6 +20,10 @@ RetinalLesion = Literal["microaneurysm", "haemorrhage", "exudate"]
 MacularLesion = Literal["druse", "cyst", "detachment"]
 ThoracicLesion = Literal["nodule", "consolidation", "effusion"]
 Polyp = Literal["sessile", "flat", "pedunculated"]
+
+SEVERITY = option(
+    "How large and how plain lesions are: 0 is hardly seen, 1 beyond doubt.", flag="--severity", metavar="LOW,HIGH"
+)
 
 
 def _check_range(name: str, limits: tuple[float, float]) -> None:
@@ -61,6 +66,10 @@ class ChestCTOptions(PhantomOptions, frozen=True):
         tuple[Positive, Positive],
         option("Smallest and largest nodule diameter, in mm.", flag="--nodule-diameter", metavar="LOW,HIGH"),
     ] = (6.0, 30.0)
+    texture: Annotated[
+        tuple[Rating, Rating],
+        option("Least and greatest texture: 1 is ground glass, 5 solid.", flag="--nodule-texture", metavar="LOW,HIGH"),
+    ] = (1.0, 5.0)
     healthy_fraction: Annotated[
         float, option("Share of cases without nodules or lesions.", metavar="F", ge=0, le=1)
     ] = 0.2
@@ -68,7 +77,7 @@ class ChestCTOptions(PhantomOptions, frozen=True):
 
     def __post_init__(self) -> None:
         """Ranges that contradict themselves are errors."""
-        for name in ("nodules", "diameter"):
+        for name in ("nodules", "diameter", "texture"):
             _check_range(name, getattr(self, name))
         if self.thick is not None and self.thick < self.thickness:
             raise ConfigError(f"thick: {self.thick:g} mm is less than the thickness of the first series")
@@ -99,7 +108,7 @@ class DentalOptions(PhantomOptions, frozen=True):
         "fracture",
     )
     count: tuple[Count, Count] = (1, 3)  # fewest and most lesions in a case that has any
-    severity: tuple[Fraction, Fraction] = (0.3, 1.0)  # how large and how dark: 0 barely seen, 1 beyond doubt
+    severity: Annotated[tuple[Fraction, Fraction], SEVERITY] = (0.3, 1.0)
 
     def __post_init__(self) -> None:
         """Ranges that contradict themselves are errors."""
@@ -117,20 +126,35 @@ class PictureOptions(PhantomOptions, frozen=True):
     ] = 0.2
 
 
-class FundusOptions(PictureOptions, frozen=True):
+class GradedOptions(PictureOptions, frozen=True):
+    """A square picture of lesions that are more or less severe."""
+
+    severity: Annotated[tuple[Fraction, Fraction], SEVERITY] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Ranges that contradict themselves are errors."""
+        _check_range("severity", self.severity)
+
+
+class FundusOptions(GradedOptions, frozen=True):
     """A photograph of the retina."""
 
     lesions: Annotated[
         tuple[RetinalLesion, ...], option("Kinds of lesions; a case has one of them.", metavar="A,B,...")
     ] = ("microaneurysm", "haemorrhage", "exudate")
+    centre: Annotated[
+        Literal["either", "macula", "disc"],
+        option("What photographs are centred on; the side is plain in macular ones."),
+    ] = "either"
     frames: Annotated[int, msgspec.Meta(ge=1)] = 2  # of a patient: right and left eye in turn
 
     def __post_init__(self) -> None:
         """Eyes that cannot be ill are healthy by their own option."""
+        super().__post_init__()
         _check_kinds(self.lesions)
 
 
-class OCTOptions(PictureOptions, frozen=True):
+class OCTOptions(GradedOptions, frozen=True):
     """A slice through the macula by optical coherence tomography."""
 
     lesions: Annotated[
@@ -139,14 +163,15 @@ class OCTOptions(PictureOptions, frozen=True):
 
     def __post_init__(self) -> None:
         """Likewise."""
+        super().__post_init__()
         _check_kinds(self.lesions)
 
 
-class BrainMRIOptions(PictureOptions, frozen=True):
+class BrainMRIOptions(GradedOptions, frozen=True):
     """An axial slice through the head; of lesions it knows the tumour alone."""
 
 
-class ChestXrayOptions(PictureOptions, frozen=True):
+class ChestXrayOptions(GradedOptions, frozen=True):
     """A chest X-ray from behind."""
 
     lesions: Annotated[
@@ -155,6 +180,7 @@ class ChestXrayOptions(PictureOptions, frozen=True):
 
     def __post_init__(self) -> None:
         """Likewise."""
+        super().__post_init__()
         _check_kinds(self.lesions)
 
 

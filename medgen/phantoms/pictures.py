@@ -60,6 +60,11 @@ class LabelledPicture:
         }
 
 
+def graded(rng: np.random.Generator, severity: tuple[float, float], mildest: float, worst: float) -> float:
+    """A measure of a lesion of random severity, between its values at severity 0 and 1."""
+    return mildest + (worst - mildest) * rng.uniform(*severity)
+
+
 def drawn_at(size: int) -> int:
     """Rows and columns to draw at, a multiple of those requested: edges and lines are then scaled down as by a lens."""
     return size * max(1, -(-LEAST // size))

@@ -21,9 +21,9 @@ class ProbeOptions(Options, frozen=True):
     """Longest side in pixels at which the probe sees images; larger ones are averaged down to it."""
     width: Annotated[int, Meta(ge=4, multiple_of=4)] = 16
     """Channels of its finest level."""
-    steps: Annotated[int, Meta(ge=10)] = 600
+    steps: Annotated[int, Meta(ge=10)] = 1000
     batch_size: Annotated[int, Meta(ge=1)] = 32
-    learning_rate: Annotated[float, Meta(gt=0)] = 3e-3
+    learning_rate: Annotated[float, Meta(gt=0)] = 1e-2
     """The highest rate; it rises over a tenth of the steps and then falls to 0."""
     held_out: Annotated[float, Meta(gt=0, lt=1)] = 0.25
     """Share of the reference's cases that the probe does not learn from and is tried on."""

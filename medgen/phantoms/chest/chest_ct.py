@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def write_case(options: ChestCTOptions, index: int, folder: Path) -> Rows:
     middle = build.uniform(-38.0, -8.0)
     ill = build.random() >= options.healthy_fraction
     wanted = int(build.integers(options.nodules[0], options.nodules[1] + 1)) if ill else 0
-    anatomy = add_nodules(build, anatomy, wanted, options.diameter, (middle - 0.5 * extent, middle + 0.5 * extent))
+    height = (middle - 0.5 * extent, middle + 0.5 * extent)
+    anatomy = add_nodules(build, anatomy, wanted, options.diameter, height, options.texture)
     pixel = round(anatomy.shapes.field_of_view(build.uniform(8.0, 40.0)) / options.size, 6)
     grid = Grid(options.size, pixel, build.normal(0.0, 4.0), 8.0 + build.normal(0.0, 4.0))
     table = np.round(build.uniform([-8.0, -190.0, -320.0], [8.0, -130.0, -60.0]), 1)  # anatomy -> patient coordinates
@@ -74,7 +76,7 @@ def write_case(options: ChestCTOptions, index: int, folder: Path) -> Rows:
     direction = (0, 0, 1, 0, 1, 0, 1, 0, 0)
     affine = affine_of((options.step, pixel, pixel), places[0].origin, direction)
     write_nifti(folder / "masks" / f"{name}.nii.gz", union, affine)
-    path, captions = f"dicom/{name}.zip", [_caption(anatomy, masks, level) for level in range(options.slices)]
+    path, captions = f"dicom/{name}.zip", [_caption(anatomy, masks, level, pixel) for level in range(options.slices)]
     return {
         "labels.csv": _labels(name, anatomy, masks, options.size),
         "nodules.csv": _nodules(name, anatomy, masks, table),
@@ -127,13 +129,14 @@ def _labels(name: str, anatomy: ChestAnatomy, masks: list[np.ndarray], size: int
     return rows
 
 
-def _caption(anatomy: ChestAnatomy, masks: list[np.ndarray], level: int) -> Caption:
-    """The caption of one slice; no side where both lungs have nodules in it."""
-    cut = [nodule for nodule, mask in zip(anatomy.nodules, masks, strict=True) if mask[level].any()]
+def _caption(anatomy: ChestAnatomy, masks: list[np.ndarray], level: int, pixel: float) -> Caption:
+    """The caption of one slice: sizes as it cuts the nodules, and no side where both lungs have nodules in it."""
+    areas = [float(mask[level].sum()) * pixel**2 for mask in masks]
+    cut = [nodule for nodule, area in zip(anatomy.nodules, areas, strict=True) if area]
     if not cut:
         return Caption("chest ct", "chest")
     sides = {"left" if nodule.centre[0] > 0 else "right" for nodule in cut}
-    size = size_word((nodule.diameter for nodule in cut), SIZES)
+    size = size_word((2.0 * math.sqrt(area / math.pi) for area in areas if area), SIZES)
     organ, side = ("lung", sides.pop()) if len(sides) == 1 else ("chest", "")
     return Caption("chest ct", organ, side, "nodule", size, len(cut))
 

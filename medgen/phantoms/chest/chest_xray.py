@@ -35,14 +35,16 @@ def draw(options: ChestXrayOptions, index: int) -> LabelledPicture:
         kind = str(ill.choice(options.lesions))
     if kind in DIAMETERS:
         count = int(ill.integers(1, 4)) if kind == "nodule" else 1
-        anatomy = add_nodules(ill, anatomy, count, DIAMETERS[kind], (-75.0, 70.0))
+        low, high = DIAMETERS[kind]
+        mildest, worst = (low + (high - low) * severity for severity in options.severity)
+        anatomy = add_nodules(ill, anatomy, count, (mildest, worst), (-75.0, 70.0))
         side = 1 if anatomy.nodules and anatomy.nodules[0].centre[0] > 0 else -1
         texture = 4.6 if kind == "nodule" else 2.4
         alike = (one for one in anatomy.nodules if one.centre[0] * side > 0)  # a caption names one side
         nodules = tuple(dataclasses.replace(one, texture=texture) for one in alike)
         anatomy = dataclasses.replace(anatomy, nodules=nodules)
     if kind == "effusion":
-        level = float(ill.uniform(20.0, 80.0))
+        level = pictures.graded(ill, options.severity, 20.0, 80.0)
     size = min(options.size, LARGEST)
     path, depths = _project(anatomy, size, side, level)
     if options.size > size:

@@ -18,10 +18,12 @@ def add_nodules(
     count: int,
     diameters: tuple[float, float],
     z_range: tuple[float, float],
+    textures: tuple[float, float] = (1.0, 5.0),
 ) -> ChestAnatomy:
     """The same chest with up to `count` nodules whose centres lie between the z of `z_range` (mm).
 
-    Most lie free in the lung, some touch the pleura and some sit on a vessel. They do not overlap.
+    Most lie free in the lung, some touch the pleura and some sit on a vessel. They do not overlap. Half of them are
+    solid, as far as the `textures` allow.
     """
     placed: list[Nodule] = []
     for _ in range(count):
@@ -31,7 +33,8 @@ def add_nodules(
             continue
         share = np.log(diameter / diameters[0]) / max(np.log(diameters[1] / diameters[0]), 1e-6)
         malignancy = _rating(0.75 * rng.uniform(1.0, 5.0) + 0.25 * (1.0 + 4.0 * share))
-        texture = _rating(rng.uniform(4.4, 5.1) if rng.random() < 0.5 else rng.uniform(1.0, 5.0))
+        texture = _rating(rng.uniform(4.4, 5.1) if rng.random() < 0.5 else rng.uniform(*textures))
+        texture = float(np.clip(texture, *textures))
         placed.append(Nodule.draw(rng, centre, diameter, malignancy, texture))
     return dataclasses.replace(anatomy, nodules=tuple(placed))
 

@@ -13,6 +13,7 @@ from medgen.phantoms.pictures import tint
 from medgen.phantoms.primitives import Floats, Grid, Harmonics, LatticeNoise, Tubes, coverage, superellipse
 
 PIGMENTS = ((0.84, 0.46, 0.23), (0.80, 0.34, 0.12), (0.74, 0.29, 0.09), (0.62, 0.26, 0.11))  # from fair to dark
+MACULAR = {"either": 0.6, "macula": 1.0, "disc": 0.0}  # share of the views that are centred on it
 SOFT = 0.03  # mm, the softest edge
 
 
@@ -26,9 +27,9 @@ class FundusView:
     fill: float  # radius of the circle relative to half the picture; above 1 its top and bottom are cut off
 
     @staticmethod
-    def draw(rng: np.random.Generator, disc: tuple[float, float]) -> FundusView:
+    def draw(rng: np.random.Generator, disc: tuple[float, float], centre: str = "either") -> FundusView:
         """A random view, centred on the macula, as for screening, or on the disc."""
-        macular = rng.random() < 0.6
+        macular = rng.random() < MACULAR[centre]
         x, y = (1.6, 0.0) if macular else disc
         return FundusView(
             x + rng.normal(0.0, 0.45),

@@ -72,12 +72,12 @@ def draw(options: FundusOptions, index: int) -> LabelledPicture:
     eye = Eye.draw(np.random.default_rng([options.seed, patient, int(right), 0]))
     ill = np.random.default_rng([options.seed, patient, int(right), 1])
     taking = np.random.default_rng([options.seed, index, 2])
-    view, camera = FundusView.draw(taking, eye.disc), Camera.draw(taking)
+    view, camera = FundusView.draw(taking, eye.disc, options.centre), Camera.draw(taking)
     lesions: list[FundusLesion] = []
     kind = NORMAL
     if ill.random() >= options.healthy_fraction:
         kind = str(ill.choice(options.lesions))
-        lesions = draw_lesions(ill, kind, view, eye.disc)
+        lesions = draw_lesions(ill, kind, view, eye.disc, options.severity)
     size = pictures.drawn_at(options.size)
     grid = view.grid(size)
     vessels = eye.vessels(view)

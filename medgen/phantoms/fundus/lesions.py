@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medgen.phantoms.fundus.eye import FundusView
-from medgen.phantoms.pictures import tint
+from medgen.phantoms.pictures import graded, tint
 from medgen.phantoms.primitives import Floats, Grid, Harmonics, Window, coverage, superellipse
 
 RADII = {"microaneurysm": (0.06, 0.12), "haemorrhage": (0.18, 0.60), "exudate": (0.06, 0.24)}  # mm
@@ -49,16 +49,16 @@ class FundusLesion:
 
 
 def draw_lesions(
-    rng: np.random.Generator, kind: str, view: FundusView, disc: tuple[float, float]
+    rng: np.random.Generator, kind: str, view: FundusView, disc: tuple[float, float], severity: tuple[float, float]
 ) -> list[FundusLesion]:
     """Lesions of one kind where they usually occur, in the view and off the disc; exudates lie in clusters."""
     low, high = NUMBERS[kind]
     wanted = int(np.clip(np.rint(low + rng.exponential(0.3) * (high - low)), low, high))
-    typical = rng.uniform(*RADII[kind])
+    typical = graded(rng, severity, *RADII[kind])
     middle = _place(rng, view, disc, (0.5 * view.x, view.y), 0.35 * view.radius)
     spread = rng.uniform(0.4, 0.9) if kind == "exudate" else 0.55 * view.radius
     flames = kind == "haemorrhage" and rng.random() < 0.4
-    strength = rng.uniform(0.4, 0.95)
+    strength = graded(rng, severity, 0.4, 0.95)
     found: list[FundusLesion] = []
     for _ in range(12 * wanted):
         x, y = _place(rng, view, disc, middle if kind == "exudate" else (view.x, view.y), spread)

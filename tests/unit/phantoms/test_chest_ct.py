@@ -231,7 +231,7 @@ def test_a_second_series_must_fit(bad: dict[str, float], words: str) -> None:
         ChestCTOptions(**bad)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("bad", [{"nodules": (3, 1)}, {"diameter": (30.0, 6.0)}])
+@pytest.mark.parametrize("bad", [{"nodules": (3, 1)}, {"diameter": (30.0, 6.0)}, {"texture": (5.0, 4.0)}])
 def test_ranges_upside_down_are_refused(bad: dict[str, tuple[float, float]]) -> None:
     with pytest.raises(ConfigError, match="smaller number first"):
         ChestCTOptions(**bad)  # type: ignore[arg-type]
@@ -262,3 +262,16 @@ def test_captions_say_of_each_slice_what_its_labels_and_nodules_say(tmp_path: Pa
             assert truth[7] == len(cut)
             sides.add(truth[4])
     assert sides == {"", "left", "right"}
+
+
+def test_a_caption_tells_the_size_at_which_its_slice_cuts_the_nodule(tmp_path: Path) -> None:
+    told: dict[str, list[float]] = {}
+    for index in range(2):
+        rows = make(tmp_path, index, replace(SMALL, nodules=(1, 1), texture=(4.0, 5.0)))
+        assert all(4.0 <= float(str(row[7])) <= 5.0 for row in rows["nodules.csv"])
+        mask = SimpleITK.ReadImage(str(tmp_path / f"masks/case-{index:04d}.nii.gz"))
+        areas = SimpleITK.GetArrayFromImage(mask).sum(axis=(1, 2)) * mask.GetSpacing()[0] ** 2
+        for row in rows["truth.csv"]:
+            if row[5]:
+                told.setdefault(str(row[6]), []).append(2.0 * (areas[int(str(row[1]))] / np.pi) ** 0.5)
+    assert max(told["medium"]) < 20.0 <= min(told["large"])

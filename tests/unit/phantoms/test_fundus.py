@@ -100,6 +100,13 @@ def test_the_disc_lies_nasally_which_is_right_in_a_right_eye() -> None:
     assert max(columns[1::2]) < 0.7
 
 
+def test_a_photograph_is_centred_on_what_is_asked() -> None:
+    for centre, least, most in (("macula", 0.6, 1.0), ("disc", 0.3, 0.7)):
+        options = FundusOptions(size=32, centre=centre)  # type: ignore[arg-type]
+        discs = [draw(options, 2 * index).labels == CLASSES.index("disc") for index in range(4)]
+        assert all(least < np.nonzero(disc)[1].mean() / 31 < most for disc in discs)
+
+
 def test_one_eye_at_any_size() -> None:
     small, large = (draw(msgspec.structs.replace(HEALTHY, size=size), 5).image for size in (64, 256))
     merged = large.reshape(64, 4, 64, 4, 3).mean(axis=(1, 3))

@@ -121,3 +121,16 @@ def test_no_kind_of_lesion_is_refused() -> None:
     for options in (ChestXrayOptions, OCTOptions):
         with pytest.raises(ConfigError, match="at least one kind"):
             options(lesions=())
+
+
+@pytest.mark.parametrize("kind", ["chest-xray", "oct", "brain-mri", "fundus"])
+def test_findings_are_as_severe_as_asked(kind: str) -> None:
+    module, options = importlib.import_module(MODULES[kind]), KINDS[kind]
+    areas = {}
+    for severity in ((0.0, 0.1), (0.9, 1.0)):
+        made = options(size=32, healthy_fraction=0.0, severity=severity)  # type: ignore[call-arg]
+        pictures = [module.draw(made, index) for index in range(3)]
+        areas[severity] = np.mean([finding.mask.mean() for one in pictures for finding in one.findings])
+    assert areas[0.9, 1.0] > 1.4 * areas[0.0, 0.1]
+    with pytest.raises(ConfigError, match=r"severity: 0\.9,0\.1 is not a range"):
+        options(severity=(0.9, 0.1))  # type: ignore[call-arg]
