@@ -36,6 +36,8 @@ class Condition:
     """(B, L) bool, False where words or tokens are padding; None = all are real."""
     pooled: Tensor | None = None
     """(B, pooled_width), of each text as a whole."""
+    direct: Tensor | None = None
+    """(B, time_width), what the words add to the embedding of the time; made from them, see `UNet.prepared`."""
     modality: Tensor | None = None
     """(B,) int64, numbered from 1; 0 = not said."""
     present: Tensor | None = None

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from medgen.errors import DataError
 from medgen.nets.blocks import zeroed
 
+POSITION_OCTAVES = 3
+"""Of the waves in which positions are told: the shortest is half as long as the image."""
+
 
 def sinusoidal_embedding(time: Tensor, width: int) -> Tensor:
     """Return cos and sin of `time` at width/2 frequencies from 1 down to 1/10000 (Vaswani et al. 2017, 3.5).
@@ -77,6 +80,24 @@ class VectorEmbedder(nn.Module):
         return torch.where(present[:, None], embedding, self.null.to(embedding.dtype))
 
 
+class PositionMap(nn.Module):
+    """Where each position lies, as features (cf. Liu et al. 2018): coordinates from edge to edge, and their waves.
+
+    Without it, a network of convolutions tells left from right by the padding at the margins alone.
+    """
+
+    def __init__(self, width: int, dims: int) -> None:
+        super().__init__()
+        self.weigh = nn.Linear(dims * (1 + 2 * POSITION_OCTAVES), width)
+
+    def forward(self, shape: tuple[int, ...]) -> Tensor:
+        """Features (1, width, *shape)."""
+        places = _places(shape, self.weigh.weight.device)
+        waves = with_octaves(places, POSITION_OCTAVES).to(self.weigh.weight.dtype)
+        out: Tensor = self.weigh(waves).T.unflatten(1, shape)[None]
+        return out
+
+
 class VectorMap(nn.Module):
     """A condition vector drawn onto the grid, for conditions that name positions.
 
@@ -98,8 +119,12 @@ class VectorMap(nn.Module):
         weights = weights.unflatten(1, (self.width, -1))  # (B, width, F)
         if present is not None:
             weights = weights * present[:, None, None]
-        axes = [(torch.arange(side, device=vector.device, dtype=torch.float32) + 0.5) / side for side in shape]
-        places = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1).T  # (P, dims), edge to edge in [0, 1]
-        waves = with_octaves(places, self.octaves).to(weights.dtype)  # (P, F)
+        waves = with_octaves(_places(shape, vector.device), self.octaves).to(weights.dtype)  # (P, F)
         out: Tensor = (weights @ waves.T).unflatten(2, shape)
         return out
+
+
+def _places(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """The middles of all positions, (P, dims), edge to edge in [0, 1]."""
+    axes = [(torch.arange(side, device=device, dtype=torch.float32) + 0.5) / side for side in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1).T

@@ -57,6 +57,9 @@ class TextConfig(Options, frozen=True):
     """Channels of one attention head."""
     causal: bool = False
     """A piece sees those before it only, as in CLIP."""
+    direct: bool = False
+    """Each piece also adds an embedding of its own to that of the time: what one word says, such as a side, is then not
+    thinned by the mean over the text."""
     activation: Literal["gelu", "quick_gelu"] = "gelu"
 
 
@@ -126,6 +129,8 @@ class UNetConfig(Options, frozen=True):
     """The outputs see the features of all levels on the way up, not of the finest alone."""
     heads: Annotated[tuple[str, ...], Meta(min_length=1)] = ("output",)
     """Names of the outputs, each with out_channels; the first is the default."""
+    positions: bool = False
+    """The network is told where each position lies, for images that are framed alike and conditions that name sides."""
     down_depth: bool = False
     """3-D only: halve depth between levels too."""
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0

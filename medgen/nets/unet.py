@@ -14,7 +14,7 @@ from medgen.errors import ConfigError, DataError
 from medgen.nets.attention import Context
 from medgen.nets.blocks import convolution, zeroed
 from medgen.nets.condition import NOTHING, Condition
-from medgen.nets.embedders import TimeEmbedder, VectorEmbedder, VectorMap
+from medgen.nets.embedders import PositionMap, TimeEmbedder, VectorEmbedder, VectorMap
 from medgen.nets.options import UNetConfig
 from medgen.nets.side.network import SideNetwork
 from medgen.nets.text.encoder import TextEncoder, TextStates
@@ -79,7 +79,7 @@ class UNet(nn.Module):
         if config.outside_text:
             self.text = OutsideEncoder(config.outside_text)
         elif config.text:
-            self.text = TextEncoder(config.text, config.context_width, config.pooled_width)
+            self.text = TextEncoder(config.text, config.context_width, config.pooled_width, config.time_width)
         self.modality = None
         if config.modalities:
             widths = (config.context_width, config.pooled_width)
@@ -97,6 +97,8 @@ class UNet(nn.Module):
             self.null_context = None
         # Heads may use different kinds of time (diffusion, flow), so each further head has its own time embedder.
         self.head_times = nn.ModuleList(TimeEmbedder(width, config.time_width) for _ in config.heads[1:])
+        self.positions = PositionMap(width, config.dims) if config.positions else None
+        self.middle_positions = PositionMap(config.widths[-1], config.dims) if config.positions else None
         self.down = DownPath(config)
         self.middle = Middle(config)
         self.side = SideNetwork(config, config.side) if config.side else None
@@ -139,7 +141,10 @@ class UNet(nn.Module):
         embedding = self._embed(x.shape[0], time, condition, self._head_index(head))
         tokens = self._tokens(x.shape[0], condition)
         skips = self.down(x, embedding, tokens, self._drawing(x, condition))
-        middle = self.middle(skips[-1], embedding, tokens)
+        coarsest = skips[-1]
+        if self.middle_positions is not None:
+            coarsest = coarsest + self.middle_positions(coarsest.shape[2:])
+        middle = self.middle(coarsest, embedding, tokens)
         return Encoded(embedding, tokens, condition.present, [*skips, middle])
 
     def answer(self, seen: Encoded, residuals: Sequence[Tensor] | None = None, *, head: str | None = None) -> Tensor:
@@ -165,14 +170,18 @@ class UNet(nn.Module):
             raise ConfigError("a condition vector was given to a network without one; train it with vector_size > 0")
         if self.pooled is not None:
             embedding = embedding + self.pooled(condition.pooled, condition.present, batch)
+        if condition.direct is not None:
+            direct, present = condition.direct.to(embedding.dtype), condition.present
+            embedding = embedding + (direct if present is None else direct * present[:, None])
         return F.silu(embedding)
 
     def _drawing(self, x: Tensor, condition: Condition) -> Tensor | None:
-        """The vector drawn onto the grid of x, (B, width, *S), if the network draws it."""
+        """Positions and the vector drawn onto the grid of x, (B or 1, width, *S), if the network draws them."""
+        drawing: Tensor | None = None if self.positions is None else self.positions(x.shape[2:])
         if self.vector_map is None or condition.vector is None:
-            return None
-        drawing: Tensor = self.vector_map(condition.vector, condition.present, x.shape[2:])
-        return drawing
+            return drawing
+        drawn: Tensor = self.vector_map(condition.vector, condition.present, x.shape[2:])
+        return drawn if drawing is None else drawing + drawn
 
     def _read(self, condition: Condition) -> Condition:
         """The condition with the words of its text encoded, and its modality fused with them."""
@@ -191,7 +200,8 @@ class UNet(nn.Module):
             if self.modality is None:
                 raise ConfigError("a modality was given to a network without any; train it with modalities > 0")
             states = self.modality(states, condition.modality)
-        return replace(condition, words=None, modality=None, tokens=states.tokens, pooled=states.pooled)
+        tokens, pooled, direct = states
+        return replace(condition, words=None, modality=None, tokens=tokens, pooled=pooled, direct=direct)
 
     def _tokens(self, batch: int, condition: Condition) -> Context | None:
         """Tokens (B, L, context_width) with the null token where there is no condition."""

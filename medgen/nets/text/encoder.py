@@ -15,6 +15,8 @@ from medgen.nets.blocks import zeroed
 from medgen.nets.options import TextConfig, count_heads
 
 WIDENING = 4
+DIRECT_SPREAD = 0.5
+"""Standard deviation of the direct embeddings at first; the sum over a text is then as large as the time's."""
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -32,6 +34,8 @@ class TextStates(NamedTuple):
     """(B, L, width), one state per word."""
     pooled: Tensor | None
     """(B, pooled width), of each text as a whole; None if the encoder makes none."""
+    direct: Tensor | None = None
+    """(B, time width), the sum of what each piece adds to the embedding of the time; None if they add nothing."""
 
 
 class TextBlock(nn.Module):
@@ -60,13 +64,17 @@ class TextBlock(nn.Module):
 class TextEncoder(nn.Module):
     """Embeddings of words and places, transformer blocks, and a projection of the mean state as the pooled vector."""
 
-    def __init__(self, config: TextConfig, width: int, pooled_width: int) -> None:
+    def __init__(self, config: TextConfig, width: int, pooled_width: int, time_width: int = 0) -> None:
         super().__init__()
         self.words = nn.Embedding(config.vocabulary, width)
         self.places = nn.Parameter(torch.randn(config.length, width) * 0.02)
         self.blocks = nn.ModuleList(TextBlock(config, width) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
         self.pool = nn.Linear(width, pooled_width) if pooled_width else None
+        self.direct = None
+        if config.direct:
+            self.direct = nn.Embedding(config.vocabulary, time_width)
+            nn.init.normal_(self.direct.weight, std=DIRECT_SPREAD)
 
     def forward(self, words: Tensor, real: Tensor | None = None) -> TextStates:
         """Read words (B, L), ids of pieces; real (B, L) bool, False = padding. DataError for more than `length`."""
@@ -77,7 +85,13 @@ class TextEncoder(nn.Module):
         for block in self.blocks:
             h = block(h, real)
         h = self.norm(h)
-        return TextStates(h, None if self.pool is None else self.pool(mean_state(h, real)))
+        pooled = None if self.pool is None else self.pool(mean_state(h, real))
+        return TextStates(h, pooled, None if self.direct is None else _summed(self.direct(words), real))
+
+
+def _summed(states: Tensor, real: Tensor | None) -> Tensor:
+    """The sum (B, width) of states (B, L, width) over the words that are not padding."""
+    return states.sum(1) if real is None else (states * real[:, :, None].to(states.dtype)).sum(1)
 
 
 def mean_state(states: Tensor, real: Tensor | None) -> Tensor:

@@ -55,8 +55,9 @@ class ModalityFusion(nn.Module):
         """Fuse the states of a batch of texts with its modalities (B,), numbered from 1, or `UNSAID`."""
         tokens = self._fused(states.tokens, self.tokens(modality)[:, None], self.mix_tokens)
         if states.pooled is None or self.pooled is None or self.mix_pooled is None:
-            return TextStates(tokens, states.pooled)
-        return TextStates(tokens, self._fused(states.pooled, self.pooled(modality), self.mix_pooled))
+            return states._replace(tokens=tokens)
+        pooled = self._fused(states.pooled, self.pooled(modality), self.mix_pooled)
+        return states._replace(tokens=tokens, pooled=pooled)
 
     def _fused(self, states: Tensor, embedding: Tensor, mix: nn.Linear) -> Tensor:
         if self.fusion == "product":

@@ -74,7 +74,7 @@ def rows_encoded(encoder: OutsideEncoder, words: Tensor, real: Tensor) -> TextSt
     missing = -len(words) % ROWS
     padded = [torch.cat([part, part[-1:].expand(missing, -1)]) if missing else part for part in (words, real)]
     with torch.inference_mode():
-        tokens, pooled = encoder(*padded)
+        tokens, pooled, _ = encoder(*padded)
     return TextStates(tokens[: len(words)], pooled[: len(words)])
 
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import torch
 
 from medgen.errors import DataError
-from medgen.nets.embedders import TimeEmbedder, VectorEmbedder, VectorMap, sinusoidal_embedding, with_octaves
+from medgen.nets.embedders import (
+    PositionMap,
+    TimeEmbedder,
+    VectorEmbedder,
+    VectorMap,
+    sinusoidal_embedding,
+    with_octaves,
+)
+from medgen.nets.options import UNetConfig
+from medgen.nets.unet import UNet
 
 
 @pytest.mark.parametrize("width", [32, 33, 128])
@@ -80,3 +90,29 @@ def test_one_linear_layer_can_mark_the_place_that_a_vector_names():
         torch.testing.assert_close(image[0], image[3])
     nothing = drawing(torch.tensor([[0.2]]), torch.tensor([False]), (4, 50))
     assert not nothing.any()
+
+
+def test_positions_are_coordinates_and_their_waves():
+    positions = PositionMap(5, 2)
+    told = positions((4, 6))
+    assert told.shape == (1, 5, 4, 6)
+    y, x = 1.5 / 4, 4.5 / 6
+    waves = with_octaves(torch.tensor([[y, x]]), 3)
+    torch.testing.assert_close(told[0, :, 1, 4], positions.weigh(waves)[0])
+
+
+def test_only_with_positions_is_the_middle_of_an_even_image_told_apart():
+    config = UNetConfig(
+        in_channels=1, out_channels=1, widths=(8,), blocks=1, attention=("none",), mid_attention="none", time_width=8,
+        groups=4,
+    )  # fmt: skip
+    for told in (False, True):
+        torch.manual_seed(0)
+        network = UNet(msgspec.structs.replace(config, positions=told)).eval()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+            row = network(torch.ones(1, 1, 64, 64), torch.tensor([3.0]))[
+                0, 0, 32, 28:36
+            ]  # no margin is seen from there
+        assert (float(row.max() - row.min()) > 1e-3) == told

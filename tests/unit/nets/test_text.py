@@ -34,10 +34,11 @@ def stirred(network: torch.nn.Module) -> torch.nn.Module:
     return network.eval()
 
 
-@pytest.fixture
-def unet() -> UNet:
+@pytest.fixture(params=[False, True], ids=["", "direct"])
+def unet(request: pytest.FixtureRequest) -> UNet:
     torch.manual_seed(0)
-    return stirred(UNet(READS))  # type: ignore[return-value]
+    text = msgspec.structs.replace(READS.text or TextConfig(), direct=request.param)
+    return stirred(UNet(msgspec.structs.replace(READS, text=text)))  # type: ignore[return-value]
 
 
 def longer(words: Tensor, by: int = 4) -> Tensor:
@@ -62,6 +63,17 @@ def test_padding_changes_nothing_and_every_word_counts(unet: UNet) -> None:
     assert changed[1].max() < 1e-5
     with pytest.raises(DataError, match="10 pieces"):
         unet(X, TIME, asked(longer(WORDS, 5)))
+
+
+def test_what_a_word_adds_directly_is_not_thinned_by_the_others() -> None:
+    text = msgspec.structs.replace(READS.text or TextConfig(), direct=True)
+    encoder = TextEncoder(text, 16, 12, 16)
+    assert encoder.direct is not None
+    rows = encoder.direct.weight
+    alone, among = encoder(WORDS[:, :1]).direct, encoder(WORDS, REAL).direct
+    torch.testing.assert_close(alone, rows[WORDS[:, 0]])
+    torch.testing.assert_close(among, torch.stack([rows[[2, 7, 9, 30, 3]].sum(0), rows[[2, 8, 3]].sum(0)]))
+    assert "text.direct.weight" not in UNet(READS).state_dict()
 
 
 def test_without_a_condition_no_word_or_modality_counts(unet: UNet) -> None:
