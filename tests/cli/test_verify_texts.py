@@ -104,6 +104,29 @@ def test_images_that_show_another_side_or_finding_do_not_pass(
     assert min(trust["recognised"], trust["rejected"]) >= 0.8
 
 
+def test_a_first_image_without_a_modality_leaves_that_of_others_to_be_judged(tmp_path: Path) -> None:
+    """What is asked of the probe must not depend on which image comes first: in another shard it is another one."""
+    random = np.random.default_rng(5)
+
+    def case(number: int, side: str, modality: str, split: str = "train") -> Case:
+        told = (modality,) if modality else ()
+        words = (f"an image of {('one', 'two')[number % 2]}",)
+        return Case(f"c-{number}", {"image": picture(random, side, "")}, split, text=words, modality=told)
+
+    sides = {"left": "photo", "right": "scan"}
+    for name, cases in (
+        ("real", [case(number, *list(sides.items())[number % 2]) for number in range(60)]),
+        ("samples", [case(100, "left", ""), case(101, "left", "photo"), case(103, "left", "scan")]),
+    ):
+        with create_set(tmp_path / f"{name}.h5", SetHeader("image", derive("make", {"name": name}), GREY)) as writer:
+            for one in cases:
+                writer.write(one)
+    _, report = verified(tmp_path / "real.h5", tmp_path / "samples.h5", tmp_path, "--keep-going")
+    asked = {one["case"]: [finding["differs"] for finding in one["findings"]] for one in report["cases"]}
+    assert "modality" in asked["c-103"][0], report
+    assert not asked["c-101"][0].get("modality")
+
+
 def test_a_pipe_is_verified_as_a_file_is(
     real: Path, tmp_path: Path, medgen: Callable[..., subprocess.CompletedProcess[bytes]]
 ) -> None:

@@ -71,8 +71,9 @@ class Reading:
         """What the texts (N,) answer to each question; "" where they do not."""
         found = {MODALITY: spelled(texts.modalities, self.modalities)} if self.modalities else {}
         captions = [Caption.read(text) for text in texts.texts] if self.fields else []
-        for name in self.fields:
-            found.setdefault(name, _field(captions, name))
+        for name in self.fields:  # where no modality is told beside a caption, its own counts
+            own = _field(captions, name)
+            found[name] = [told or said for told, said in zip(found.get(name, own), own, strict=True)]
         return found | {f"'{word}'": _presence(texts.texts, word) for word in self.words}
 
 

@@ -57,22 +57,22 @@ class TextCheck:
     def learned(
         cls,
         reference: StoredSet,
-        asked: Texts,
         options: ProbeOptions,
         seed: int,
         device: torch.device,
         progress: Progress,
     ) -> TextCheck:
-        """Learned from a part of the reference's cases, and tried on the others; `asked` are texts to verify.
+        """Learned from a part of the reference's cases, and tried on the others.
 
-        Captions are asked for modality, side and finding, other texts for modality and frequent words. DataError if the
-        probe tells nothing reliably.
+        Nothing is taken from the texts to verify, of which another shard would see others first. Captions are asked
+        for modality, side and finding, other texts for modality and frequent words. DataError if the probe tells
+        nothing reliably.
         """
         if not reference.has("text"):
             raise DataError("--reference: has no texts, by which a probe learns; give real images with texts")
         real = texts_of(reference)
         judged = (MODALITY, SIDE, FINDING)
-        attributes = [one for one in attributes_of(real, asked) if one.name in judged or one.name not in FIELDS]
+        attributes = [one for one in attributes_of(real, real) if one.name in judged or one.name not in FIELDS]
         if len(np.unique(real.cases)) < LEAST_CASES or not attributes:
             raise DataError(
                 f"--reference: a probe needs {LEAST_CASES} cases, and texts that differ in what they say; give more "
@@ -95,7 +95,7 @@ class TextCheck:
                 f"--reference: the probe tells {', '.join(trust)} of held-out real images too badly to judge others; "
                 "give more real images"
             )
-        return cls(probe, Reading.of(real, asked), tuple(attributes), reliable, options.side, {"texts": trust})
+        return cls(probe, Reading.of(real, real), tuple(attributes), reliable, options.side, {"texts": trust})
 
     def findings(self, case: Case, header: SetHeader) -> list[Finding]:
         """One finding a slice."""

@@ -20,7 +20,7 @@ from medgen.evaluation.segmentation.options import SegmenterOptions
 from medgen.feedback.verification.findings import Check, Finding
 from medgen.feedback.verification.masks import MaskCheck
 from medgen.feedback.verification.nodules import NoduleCheck
-from medgen.feedback.verification.texts import TextCheck, texts_in
+from medgen.feedback.verification.texts import TextCheck
 from medgen.inference.conditions.requests import Requests
 from medgen.inference.generate import Generator
 from medgen.reporting import Advance, Reporter, unseen
@@ -132,7 +132,7 @@ class Verifier:
         if kind not in self._checks:
             self._refuse_unlike(case)
             try:
-                made: Check | None = self._learn(kind, case)
+                made: Check | None = self._learn(kind)
             except DataError as error:
                 if kind != "text" or not self.measures:
                     raise
@@ -143,11 +143,10 @@ class Verifier:
                 self.reporter.detail(f"verified by {made.trust}")
         return self._checks[kind]
 
-    def _learn(self, kind: str, case: Case) -> Check:
+    def _learn(self, kind: str) -> Check:
         progress = self.reporter.progress
         if kind == "text":
-            asked = texts_in(case)
-            return TextCheck.learned(self.reference, asked, self.probe, self.seed, self.device, progress)
+            return TextCheck.learned(self.reference, self.probe, self.seed, self.device, progress)
         if kind == "mask":
             return MaskCheck.learned(self.reference, self.segmenter, self.seed, self.device, progress)
         with progress(self.reference.slices, "slices") as advance:
