@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from medgen.artifacts.model_file import open_model, save_model
 from medgen.artifacts.provenance import derive
@@ -27,7 +28,7 @@ from medgen.nets.unet import UNet
 from medgen.prompts.templates import load_template
 from medgen.prompts.variation import PromptVariation, Variation
 from medgen.training.data.slices import Slices
-from medgen.training.data.texts import reading_of
+from medgen.training.data.texts import reading_of, warning_of_cuts
 from medgen.training.learners.diffusion_options import DenoiserOptions
 
 GREY = Intensity(1.0, 0.0, "grey value", (0.0, 255.0))
@@ -232,6 +233,12 @@ def test_texts_are_varied_by_position_in_training_alone(here: Path) -> None:
             reading_of(stored, DenoiserOptions(network=UNetConfig()), None, torch.device("cpu"), "set", variation)
         slices = Slices(stored, "train", 0, prompts=prompts, variation=variation)
         plain_ones = Slices(stored, "train", 0, prompts=prompts)
+        told = "75% of the texts are too long for the network, and are cut; not read, for instance: '"
+        short = replace(config, text=TextConfig(vocabulary=400, length=5, head_width=8))
+        cut = reading_of(stored, DenoiserOptions(network=short), None, torch.device("cpu"), "set").prompts
+        assert cut is not None
+        assert warning_of_cuts(stored, cut) == f"{told}ray; large heart. No effusion'"
+        assert warning_of_cuts(stored, prompts) == ""
         batch, again = slices.at(range(4, 12)), slices.at(range(8, 12))
         texts = stored.texts("text", slices.sampler[range(4, 12)])
         expected = prompts.read([variation.at(text, 4 + row) for row, text in enumerate(texts)], [""] * 8)

@@ -24,6 +24,8 @@ from medgen.training.data.slices import rows_of
 
 BLOCK = 1 << 14
 """Texts in memory at once."""
+SHOWN = 60
+"""Letters of a text that are shown in a message."""
 
 
 class TextOptions(Protocol):
@@ -128,6 +130,21 @@ def reading_of(
     prompts = Prompts(reader, known)
     merges, padding = (old.merges, old.padding) if old and vocabulary else ((), "")
     return Reading(fitted_to_texts(network, prompts), prompts, (vocabulary, merges, padding), encoder, words)
+
+
+def warning_of_cuts(stored: StoredSet, prompts: Prompts) -> str:
+    """Which share of the training texts is not read to its end, and an example; "" if none. The first are looked at."""
+    texts = list(itertools.islice(training_texts(stored, "text"), BLOCK))
+    cuts = {text: prompts.reader.cut(text) for text in dict.fromkeys(texts)}
+    count = sum(bool(cuts[text]) for text in texts)
+    if not count:
+        return ""
+    example = next(filter(None, cuts.values()))
+    shown = example if len(example) <= SHOWN else f"{example[:SHOWN]}..."
+    return (
+        f"{max(count / len(texts), 0.01):.0%} of the texts are too long for the network, and are cut; "
+        f"not read, for instance: '{shown}'"
+    )
 
 
 def training_texts(stored: StoredSet, column: str) -> Iterator[str]:

@@ -25,7 +25,7 @@ from medgen.prompts.variation import Variation
 from medgen.training.data.conditions import seen_condition
 from medgen.training.data.slices import common_spacing, spacing_range, stored_type, vector_range
 from medgen.training.data.step import Batch, Step, seeded
-from medgen.training.data.texts import reading_of
+from medgen.training.data.texts import reading_of, warning_of_cuts
 from medgen.training.learners.diffusion_options import DenoiserOptions
 from medgen.training.learners.guidance_search import with_guidance
 from medgen.training.learners.guided import GuidedLearner
@@ -99,6 +99,8 @@ def train(training: Training, options: DenoiserOptions) -> None:
         options = as_base(options, init)
     variation = Variation(options.prompts, options.seed) if options.prompts else None
     reading = reading_of(training.stored, options, old, training.device, training.run.source, variation)
+    if reading.prompts and (warning := warning_of_cuts(training.stored, reading.prompts)):
+        training.reporter.warn(warning)
     check_fed(reading.network, ("vector", *(TEXT_PARTS if reading.prompts else ())), "denoiser")
     network = fitted_to_vectors(reading.network, header.vector_fields)
     network = replace(network, in_channels=shape[0], out_channels=shape[0])
