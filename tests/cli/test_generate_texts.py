@@ -233,7 +233,7 @@ def test_texts_are_varied_by_position_in_training_alone(here: Path) -> None:
             reading_of(stored, DenoiserOptions(network=UNetConfig()), None, torch.device("cpu"), "set", variation)
         slices = Slices(stored, "train", 0, prompts=prompts, variation=variation)
         plain_ones = Slices(stored, "train", 0, prompts=prompts)
-        told = "75% of the texts are too long for the network, and are cut; not read, for instance: '"
+        told = "60% of the texts are too long for the network, and are cut; not read, for instance: '"
         short = replace(config, text=TextConfig(vocabulary=400, length=5, head_width=8))
         cut = reading_of(stored, DenoiserOptions(network=short), None, torch.device("cpu"), "set").prompts
         assert cut is not None
