@@ -234,11 +234,11 @@ def test_texts_are_varied_by_position_in_training_alone(here: Path) -> None:
         slices = Slices(stored, "train", 0, prompts=prompts, variation=variation)
         plain_ones = Slices(stored, "train", 0, prompts=prompts)
         told = "60% of the texts are too long for the network, and are cut; not read, for instance: '"
-        short = replace(config, text=TextConfig(vocabulary=400, length=5, head_width=8))
-        cut = reading_of(stored, DenoiserOptions(network=short), None, torch.device("cpu"), "set").prompts
-        assert cut is not None
-        assert warning_of_cuts(stored, cut) == f"{told}ray; large heart. No effusion'"
-        assert warning_of_cuts(stored, prompts) == ""
+        for length, expected in ((5, f"{told}ray; large heart. No effusion'"), (64, "")):
+            other = replace(config, text=TextConfig(vocabulary=400, length=length, head_width=8))
+            cut = reading_of(stored, DenoiserOptions(network=other), None, torch.device("cpu"), "set").prompts
+            assert cut is not None
+            assert warning_of_cuts(stored, cut) == expected
         batch, again = slices.at(range(4, 12)), slices.at(range(8, 12))
         texts = stored.texts("text", slices.sampler[range(4, 12)])
         expected = prompts.read([variation.at(text, 4 + row) for row, text in enumerate(texts)], [""] * 8)
