@@ -59,7 +59,7 @@ class AlignOptions(TrainingOptions, frozen=True, tag_field="method"):
     ] = 0.1
     weak: Annotated[bool, option("Follow a selector that says nothing, too.", group=ALIGNMENT)] = False
     check_every: Count = 10
-    """Updates between measurements of the Frechet distance."""
+    """Updates between measurements of the Frechet distance; in the warm-up there are none."""
     check_images: Annotated[int, Meta(ge=2)] = 192
     """Images that are drawn for each of them."""
 

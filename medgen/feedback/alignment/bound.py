@@ -35,11 +35,19 @@ class Bound:
     """
 
     def __init__(
-        self, policy: Policy, measure: Callable[[], Standing], max_rise: float, every: int, reporter: Reporter
+        self,
+        policy: Policy,
+        measure: Callable[[], Standing],
+        max_rise: float,
+        every: int,
+        reporter: Reporter,
+        rising: int = 0,
     ) -> None:
-        """`measure` draws from the weights that are in place; `max_rise` is relative to the reference's distance."""
+        """Check after each `every` updates but the first `rising`, of the warm-up, after which the distance falls back.
+
+        `measure` draws from the weights that are in place; `max_rise` is relative to the reference's distance."""
         self._policy, self._measure, self._max_rise, self._every = policy, measure, max_rise, every
-        self._reporter = reporter
+        self._reporter, self._rising = reporter, rising
         self._begun: Standing | None = None
         self._last: tuple[int, Standing] | None = None
 
@@ -54,7 +62,7 @@ class Bound:
 
     def due(self, done: int) -> bool:
         """Whether to check after this many updates."""
-        return done % self._every == 0
+        return done % self._every == 0 and done > self._rising
 
     def check(self, done: int) -> Standing:
         """Measure the policy after `done` updates."""

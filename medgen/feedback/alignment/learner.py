@@ -34,7 +34,7 @@ from medgen.nets.unet import UNet
 from medgen.reporting import Reporter
 from medgen.training.data.conditions import seen_condition
 from medgen.training.data.step import Batch, Step, mix
-from medgen.training.loop.ema import rising
+from medgen.training.loop.ema import rising as rising_decay
 from medgen.training.loop.learner import Learner, Parts
 from medgen.training.loop.resume import below
 
@@ -96,7 +96,8 @@ class AlignLearner(Learner):
         """Align `unet`, and check it on what is `asked` and `held_out`; `reward` is None where images come rated."""
         self.options, self.space, self.reward = options, space, reward
         self.model = Policy(unet)
-        self.bound = Bound(self.model, self._standing, options.max_rise, options.check_every, reporter)
+        every, rising = options.check_every, options.loop.rising
+        self.bound = Bound(self.model, self._standing, options.max_rise, every, reporter, rising)
         self.figures: dict[str, float] = {}
         """Of the weights that it ends with, and of those it began with."""
         self._asked, self._held_out = asked, held_out
@@ -234,7 +235,7 @@ class AlignLearner(Learner):
         """
         if self.reward is not None:
             self.model.old.follow(min(0.001 * done, 0.5))
-        self.model.average.follow(rising(self.options.loop.ema, done - 1))
+        self.model.average.follow(rising_decay(self.options.loop.ema, done - 1))
         if not self.bound.due(done):
             return {}
         return self.bound.check(done).figures("checked")

@@ -119,3 +119,8 @@ def test_the_average_of_the_weights_is_what_is_checked_and_kept() -> None:
     assert measured[-1] == pytest.approx(0.625)
     bound.settle(2)
     assert weight.mean().item() == pytest.approx(0.25)
+
+
+def test_a_policy_is_not_checked_in_its_warm_up() -> None:
+    bound = Bound(Policy(UNet(NETWORK)), lambda: Standing(1.0, None), 0.1, 4, Reporter(), 8)
+    assert [done for done in range(1, 17) if bound.due(done)] == [12, 16]
