@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from medgen.evaluation.inputs import Inputs
 from medgen.evaluation.intervals import mean_interval, share_interval
-from medgen.evaluation.ratings.reliability import intraclass_correlation, weighted_kappa, with_interval
+from medgen.evaluation.ratings.reliability import FEWEST, intraclass_correlation, weighted_kappa, with_interval
 from medgen.evaluation.section import Section, Table, interval, number, percent
 from medgen.imaging.labels.answers import Answers, match
 from medgen.imaging.labels.ratings import REAL
@@ -70,7 +70,9 @@ def _mean(answers: Answers, rater: int, seed: int) -> dict[str, Any]:
     rows = answers.rater == rater
     values = answers.value[rows]
     mean = mean_interval(values, answers.case[rows], within=(1.0, 5.0), seed=seed) if len(values) else None
-    return {"ratings": len(values), "comparisons": int((answers.judge == rater).sum()), "mean": mean}
+    always = float(values[0]) if len(values) >= FEWEST and np.ptp(values) == 0 else None
+    compared = int((answers.judge == rater).sum())
+    return {"ratings": len(values), "comparisons": compared, "mean": mean, "always": always}
 
 
 def _agreement(one: str, other: str, given: dict[str, dict[int, float]], seed: int) -> dict[str, Any]:
@@ -166,6 +168,12 @@ def _warnings(inputs: Inputs, result: dict[str, Any]) -> list[str]:
         told.append("the last line of --ratings is cut short, as after a crash; it was left out")
     if inputs.ratings is not None and inputs.ratings.replaced:
         told.append(f"{inputs.ratings.replaced} ratings were given again by the same rater; the last one counts")
+    told += [
+        f"{name}: {rater} rated every image {one['always']:g}, so that agreement with {rater} is 0, whatever others say"
+        for name, aspect in result["aspects"].items()
+        for rater, one in aspect["raters"].items()
+        if one["always"] is not None and len(aspect["raters"]) > 1
+    ]
     if result["of_other_sets"]:
         told.append(
             f"{result['of_other_sets']} ratings are about other sets; if these hold the real images, give --reference"

@@ -99,13 +99,14 @@ def write(path: Path, count: int, synthetic: str) -> str:
         return set_name(stored.tail.digest)
 
 
-def test_evaluate_ratings(tmp_path: Path) -> None:
+def test_evaluate_ratings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made, real = write(tmp_path / "made.h5", 20, GENERATED), write(tmp_path / "real.h5", 10, "")
     with RatingsFile(tmp_path / "r.csv") as file:
         for index in range(20):
             grade = index % 5 + 1
             file.add(Rating(made, "anna", f"generated-{index}", "", "realism", grade))
             file.add(Rating(made, "bo", f"generated-{index}", "", "realism", min(grade + 1, 5)))
+            file.add(Rating(made, "cleo", f"generated-{index}", "", "realism", 3.0))
             file.add(Rating(made, "anna", f"generated-{index}", "", REAL, float(index < 5)))
         for index in range(10):
             file.add(Rating(real, "anna", f"real-{index}", "", REAL, float(index < 8)))
@@ -113,6 +114,8 @@ def test_evaluate_ratings(tmp_path: Path) -> None:
     words = ["evaluate", tmp_path / "made.h5", "--reference", tmp_path / "real.h5", "--ratings", tmp_path / "r.csv"]
     assert run([str(word) for word in [*words, "--metrics", "ratings", "-q", "-o", tmp_path / "out.json"]]) == 0
     found = json.loads((tmp_path / "out.json").read_text())["sets"][0]["ratings"]
+    assert [one["always"] for one in found["aspects"]["realism"]["raters"].values()] == [None, None, 3]
+    assert "cleo rated every image 3" in capsys.readouterr().err
     pair = found["aspects"]["realism"]["pairs"][0]
     assert pair["cases"] == 20
     assert pair["weighted_kappa"]["low"] < pair["weighted_kappa"]["value"] < 1
