@@ -54,11 +54,17 @@ class CsvFile:
 
     def rows(self) -> Iterator[tuple[int, dict[str, str] | str]]:
         """Each row with the line it begins at: its cells by column, or the reason why it cannot be read."""
-        reader = csv.reader(self._lines, delimiter=self.separator, strict=True, skipinitialspace=True)
+        reader = csv.reader(self._lines, delimiter=self.separator, strict=True)
         while True:
             first = self._lines.number + 1
+            self._lines.kept.clear()
             try:
                 cells = next(reader)
+                if any(cell.startswith(" ") and cell.lstrip(" ").startswith('"') for cell in cells):
+                    # A quote after a space quotes, too; spaces before other cells may tell that nothing shields these.
+                    cells = next(
+                        csv.reader(self._lines.kept, delimiter=self.separator, strict=True, skipinitialspace=True)
+                    )
             except StopIteration:
                 return
             except (csv.Error, _Unreadable) as error:
@@ -124,6 +130,8 @@ class _Lines:
         self._stream = stream
         self._encoding = encoding
         self.number = 0  # of the line read last
+        self.kept: list[str] = []
+        """Lines read since its user cleared this."""
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -143,6 +151,7 @@ class _Lines:
                 f"not UTF-8 (byte 0x{byte:02x} after '{line[max(0, found.start() - 12) : found.start()]}'); save the "
                 "table as UTF-8, or name its encoding, such as --encoding cp1252"
             )
+        self.kept.append(line)
         return line
 
     def of_header(self) -> str:
