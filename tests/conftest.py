@@ -143,7 +143,7 @@ def medgen() -> Callable[..., subprocess.CompletedProcess[bytes]]:
             return run_forked(words, **settings)
         settings["env"] = {**os.environ, **options.get("env", {})}
         command = [sys.executable, "-m", "medgen.cli.app", *words]
-        return subprocess.run(command, check=False, capture_output=True, **settings)
+        return subprocess.run(command, check=False, **{"capture_output": True, **settings})
 
     return run
 
