@@ -76,6 +76,15 @@ def test_images_are_learned_from_at_the_noise_levels_asked_for(folder: Path) -> 
         options_of(NFTOptions, noise_range=(0.5, 0.5))
 
 
+def test_several_processes_expect_the_weights_that_no_loss_uses(folder: Path) -> None:
+    learner = learner_of(folder, options_of(NFTOptions))
+    loss, _ = learner.loss(AskedGroups(asked(), 8, 0).at(range(16)), Step(0, 0, 0, 16, 16))
+    torch.autograd.backward(loss)
+    idle = [name for name, weight in learner.model.named_parameters() if weight.requires_grad and weight.grad is None]
+    assert idle  # the null condition's
+    assert learner.idle_weights
+
+
 @pytest.mark.parametrize("weight", [0.0, 20.0])
 def test_a_model_that_rehearses_draws_real_images_better_and_another_does_not(folder: Path, weight: float) -> None:
     learner = learner_of(folder, options_of(NFTOptions, rehearsal=weight))
