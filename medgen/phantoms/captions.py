@@ -55,7 +55,7 @@ class Caption:
         return (self.modality, self.organ, self.side, self.finding, self.size, self.number)
 
 
-IRREGULAR = {"druse": "drusen"}
+IRREGULAR = {"druse": "drusen", "naevus": "naevi"}
 
 
 def plural(noun: str) -> str:

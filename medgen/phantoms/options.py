@@ -16,7 +16,7 @@ Rating = Annotated[float, msgspec.Meta(ge=1, le=5)]
 
 
 Lesion = Literal["caries", "periapical", "bone-loss", "fracture"]
-RetinalLesion = Literal["microaneurysm", "haemorrhage", "exudate"]
+RetinalLesion = Literal["microaneurysm", "haemorrhage", "exudate", "scar", "naevus"]
 MacularLesion = Literal["druse", "cyst", "detachment"]
 ThoracicLesion = Literal["nodule", "consolidation", "effusion"]
 Polyp = Literal["sessile", "flat", "pedunculated"]

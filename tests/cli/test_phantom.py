@@ -241,7 +241,7 @@ def test_a_dental_folder_goes_straight_into_preprocess(medgen: Run, tmp_path: Pa
 @pytest.mark.parametrize(
     ("kind", "channels", "patients", "classes"),
     [
-        ("fundus", 3, 4, ("background", "disc", "vessel", "microaneurysm", "haemorrhage", "exudate")),
+        ("fundus", 3, 4, ("background", "disc", "vessel", "microaneurysm", "haemorrhage", "exudate", "scar", "naevus")),
         ("endoscopy", 3, 2, ("background", "polyp")),
         ("oct", 1, 4, ("background", "retina", "druse", "cyst", "detachment")),
     ],

@@ -17,7 +17,7 @@ from medgen.phantoms.pictures import NORMAL, LabelledPicture, Rows, ShownFinding
 from medgen.phantoms.primitives import Floats, Grid
 
 TABLES, FOLDERS = pictures.TABLES, pictures.FOLDERS
-CLASSES = ("background", "disc", "vessel", "microaneurysm", "haemorrhage", "exudate")
+CLASSES = ("background", "disc", "vessel", "microaneurysm", "haemorrhage", "exudate", "scar", "naevus")
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,9 @@ def test_every_vessel_comes_from_the_disc(size: int) -> None:
         assert 0.02 < vessels.mean() < 0.3
 
 
-@pytest.mark.parametrize(("kind", "sign"), [("microaneurysm", -1), ("haemorrhage", -1), ("exudate", 1)])
+@pytest.mark.parametrize(
+    ("kind", "sign"), [("microaneurysm", -1), ("haemorrhage", -1), ("exudate", 1), ("scar", 1), ("naevus", -1)]
+)
 def test_a_lesion_changes_its_mask_and_nothing_else(kind: str, sign: int) -> None:
     """The healthy photograph of the same seed is the same eye, exposure and noise."""
     options = msgspec.structs.replace(SMALL, size=160, lesions=(kind,))
