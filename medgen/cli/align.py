@@ -58,7 +58,9 @@ def command(
 
     With --selector it draws new images for each condition, has them scored, and moves towards the better ones of each
     condition and away from the others. With --ratings it learns from the rated images alone. It stops, and goes back
-    to its last good weights, when its images move away from real ones: scores that rise meanwhile are reward hacking.
+    to its last good weights, when its images move away from real ones: scores that rise meanwhile may be reward
+    hacking. The images that are compared show what the held-out real ones do; the distance of those for --conditions
+    is told beside it.
 
     Stopped at any moment, the same command goes on from the state in OUTPUT.resume.
 

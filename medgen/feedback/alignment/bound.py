@@ -14,18 +14,22 @@ class Standing:
     """How far a policy has come, and what it costs."""
 
     frechet: float
-    """Distance to held-out real images, in the built-in features."""
+    """Distance to held-out real images, in the built-in features, of images of what those show."""
     score: float | None
     """Mean score of its images, where they are scored."""
+    frechet_asked: float | None = None
+    """Distance of the images that are scored, where they show something else."""
 
     def told(self) -> str:
-        """Both in words."""
+        """All of it in words."""
         score = "" if self.score is None else f"mean score {self.score:.3g}, "
-        return f"{score}Frechet distance {self.frechet:.4g}"
+        asked = "" if self.frechet_asked is None else f" ({self.frechet_asked:.4g} for the conditions asked)"
+        return f"{score}Frechet distance {self.frechet:.4g}{asked}"
 
     def figures(self, when: str) -> dict[str, float]:
-        """Both by name."""
-        return {f"frechet_{when}": self.frechet} | ({} if self.score is None else {f"score_{when}": self.score})
+        """All of it by name."""
+        every = {"frechet": self.frechet, "frechet_asked": self.frechet_asked, "score": self.score}
+        return {f"{name}_{when}": value for name, value in every.items() if value is not None}
 
 
 class Bound:
@@ -88,6 +92,7 @@ class Bound:
         self._policy.kept.restore()
         now = self._last[1] if self._last and self._last[0] == kept_at else self._measure()
         self._reporter.say(f"after {kept_at} updates: {now.told()}")
+        self._warn_of_asked(now)
         return {**self.begun.figures("before"), **now.figures("after"), "updates": kept_at}
 
     def _warn(self, done: int, now: Standing) -> None:
@@ -96,7 +101,19 @@ class Bound:
         told = f"after {done} updates the Frechet distance has risen by {rise}"
         if now.score is not None and begun.score is not None and now.score > begun.score:
             told += (
-                f" while the mean score rose from {begun.score:.3g} to {now.score:.3g}: reward hacking, images that "
-                "please the selector and look less real"
+                f" while the mean score rose from {begun.score:.3g} to {now.score:.3g}: the images please the selector "
+                "more and look less real, which may be reward hacking"
             )
         self._reporter.warn(f"{told}; it stops, and the weights after {int(self._policy.kept_at)} updates are written")
+
+    def _warn_of_asked(self, now: Standing) -> None:
+        """Say where images of the conditions asked have moved away from real ones, which does not stop the policy.
+
+        Those show other things than the real ones do, and the better they show it, the farther from these they are.
+        """
+        before, after = self.begun.frechet_asked, now.frechet_asked
+        if before is not None and after is not None and after > (1 + self._max_rise) * before:
+            self._reporter.warn(
+                f"images of the conditions asked are farther from the real ones, from {before:.4g} to {after:.4g}: "
+                "they may show more clearly what was asked, or look less real; look at some of them"
+            )

@@ -42,6 +42,8 @@ class HeldOut:
         if not held_out:
             warn("the reference has no split besides 'train', so the Frechet distance is to images that may be known")
         slices = [index for row in held_out or rows for index in range(row.start, row.start + row.count)]
+        self.slices = slices
+        """Their places in the reference."""
         if len(slices) < 2:
             raise DataError(f"the reference has {len(slices)} real images to compare with; give more")
         self._extractor = builtin_extractor(device)

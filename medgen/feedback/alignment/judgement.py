@@ -27,6 +27,7 @@ from medgen.inference.conditions.requests import Requests
 from medgen.models.condition import PARTS
 from medgen.models.selector import Selector
 from medgen.models.trained import Denoiser
+from medgen.nets.condition import Condition
 from medgen.nets.perception.requested import Requested
 from medgen.reporting import Reporter
 
@@ -81,7 +82,11 @@ def takes_conditions(denoiser: Denoiser) -> bool:
 
 def asked_of(requests: Requests, mask_names: Sequence[str]) -> Asked:
     """The requests as conditions of the network."""
-    return Asked(requests.count, lambda numbers: requests.condition(numbers, requests.arrays(numbers), mask_names))
+
+    def of(numbers: Sequence[int]) -> Condition:
+        return requests.condition(numbers, requests.arrays(numbers), mask_names)
+
+    return Asked(range(requests.count), of)
 
 
 def reward_of(selector: Selector, requests: Requests) -> Reward:

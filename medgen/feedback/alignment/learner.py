@@ -89,18 +89,23 @@ class AlignLearner(Learner):
         unet: UNet,
         space: Space,
         reward: Reward | None,
-        asked: Asked,
+        real: Asked,
+        asked: Asked | None,
         held_out: HeldOut,
         reporter: Reporter,
     ) -> None:
-        """Align `unet`, and check it on what is `asked` and `held_out`; `reward` is None where images come rated."""
+        """Align `unet`; `reward` is None where images come rated.
+
+        In checks, images of what the `real` held-out ones show are compared with these, and those of what is `asked`
+        are scored; None = that is the same.
+        """
         self.options, self.space, self.reward = options, space, reward
         self.model = Policy(unet)
         every, rising = options.check_every, options.loop.rising
         self.bound = Bound(self.model, self._standing, options.max_rise, every, reporter, rising)
         self.figures: dict[str, float] = {}
         """Of the weights that it ends with, and of those it began with."""
-        self._asked, self._held_out = asked, held_out
+        self._real, self._asked, self._held_out = real, asked, held_out
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, Parts]:
         """Mean loss over the images drawn for the conditions of the batch, or over the rated images in it."""
@@ -245,20 +250,28 @@ class AlignLearner(Learner):
         self.figures = self.bound.settle(done)
         return self.figures
 
-    @torch.no_grad()
     def _standing(self) -> Standing:
         """Measure images of the network as it is; the same conditions and noise at each call."""
-        numbers, size = self._asked.spread(self.options.check_images), self.options.loop.batch_size
+        distance = self._held_out.distance
+        images, score = self._shown(self._real, scored=self._asked is None)
+        if self._asked is None:
+            return Standing(distance(images), score)
+        of_asked, score = self._shown(self._asked)
+        return Standing(distance(images), score, distance(of_asked))
+
+    @torch.no_grad()
+    def _shown(self, asked: Asked, *, scored: bool = True) -> tuple[list[Tensor], float | None]:
+        """Batches of images (B, C, H, W) for the conditions, and their mean score where a selector scores them."""
+        numbers, size = asked.spread(self.options.check_images), self.options.loop.batch_size
         device = next(self.model.parameters()).device
         images, scores = [], []
         for start in range(0, len(numbers), size):
             indices = range(start, min(start + size, len(numbers)))
             chosen = [numbers[index] for index in indices]
-            condition = self._asked.of(chosen).to(device)
+            condition = asked.of(chosen).to(device)
             noise = NoiseStream(mix(self.options.seed, "check"), indices, self.space.facts.shape, device)
             drawn = draw(self.model.unet, condition, self.space, self.options.drawing, noise)
             images.append(self.space.images(drawn.states[-1]))
-            if self.reward is not None:
+            if scored and self.reward is not None:
                 scores.append(self._scored(images[-1], chosen))
-        score = float(torch.cat(scores).double().mean()) if scores else None
-        return Standing(self._held_out.distance(images), score)
+        return images, float(torch.cat(scores).double().mean()) if scores else None

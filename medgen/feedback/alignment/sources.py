@@ -29,16 +29,17 @@ def condition_in(batch: Batch) -> Condition:
 
 @dataclass(frozen=True)
 class Asked:
-    """Conditions that may be asked of the model: `count` of them; `of` says what they are."""
+    """Conditions that may be asked of the model: their numbers; `of` says what they are."""
 
-    count: int
+    numbers: Sequence[int]
     of: ConditionsOf = lambda numbers: NOTHING
 
     def spread(self, count: int) -> list[int]:
         """Numbers of `count` conditions, evenly spread over all of them, or in turn if there are fewer."""
-        if count >= self.count:
-            return [index % self.count for index in range(count)]
-        return [index * self.count // count for index in range(count)]
+        total = len(self.numbers)
+        if count >= total:
+            return [self.numbers[index % total] for index in range(count)]
+        return [self.numbers[index * total // count] for index in range(count)]
 
 
 class AskedGroups:
@@ -46,10 +47,10 @@ class AskedGroups:
 
     def __init__(self, asked: Asked, group: int, seed: int) -> None:
         self.asked, self._group = asked, group
-        self._sampler = Sampler(np.arange(asked.count), seed, group=np.ones(asked.count, dtype=bool))
+        self._sampler = Sampler(np.array(asked.numbers), seed, group=np.ones(len(asked.numbers), dtype=bool))
 
     def __len__(self) -> int:
-        return self.asked.count
+        return len(self.asked.numbers)
 
     def at(self, positions: Sequence[int]) -> Batch:
         """The conditions at these positions, in parts, and their numbers: `asked` (B,)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from medgen.artifacts.sets import open_set
 from medgen.config import convert
 from medgen.diffusion.options import Objective, ScheduleConfig
 from medgen.diffusion.schedules import Schedule
-from medgen.errors import ConfigError, UsageError
+from medgen.errors import ConfigError, DataError, UsageError
 from medgen.feedback.alignment.align_options import AlignOptions, DDPOOptions, DPOOptions
 from medgen.feedback.alignment.drawing import Space
 from medgen.feedback.alignment.held_out import HeldOut
@@ -25,7 +25,7 @@ from medgen.feedback.alignment.judgement import Judgement, RawFile, asked_of, ra
 from medgen.feedback.alignment.learner import AlignLearner, Reward
 from medgen.feedback.alignment.rated import RatedImages
 from medgen.feedback.alignment.rehearsal import Rehearsed, training_slices
-from medgen.feedback.alignment.sources import AskedGroups
+from medgen.feedback.alignment.sources import Asked, AskedGroups
 from medgen.models.adapters import KIND as ADAPTER
 from medgen.models.facts import AdapterFacts, DenoiserFacts
 from medgen.models.selector import Selector
@@ -76,10 +76,13 @@ def align(run: Run, task: Task, options: AlignOptions) -> None:
             source = AskedGroups(asked, options.group, options.seed)
         else:
             source = _rated(task.judgement, denoiser, options, training, stack, inputs)
-        if options.rehearsal:
-            source = _rehearsed(source, denoiser, options, training, stack)
+        theirs = asked if task.conditions is None else _theirs(denoiser, options, training, stack)
+        if options.rehearsal and theirs is not None:
+            source = _rehearsed(source, theirs, options, training)
+        real = asked if theirs is None else replace(theirs, numbers=held_out.slices)
+        others = None if theirs in (None, asked) else asked
         unet = trainable(denoiser.network, options)
-        learner = AlignLearner(options, unet, space, reward, asked, held_out, training.reporter)
+        learner = AlignLearner(options, unet, space, reward, real, others, held_out, training.reporter)
         fitted = training.fit(learner, options, BatchSources(source, None), inputs, vae)
         write(training, fitted, learner, denoiser, options)
 
@@ -130,18 +133,27 @@ def _selector(path: Path, space: Space, training: Training, *, weak: bool) -> Se
 
 
 def _rehearsed(
-    source: AskedGroups | RatedImages,
-    denoiser: Denoiser,
-    options: AlignOptions,
-    training: Training,
-    stack: contextlib.ExitStack,
+    source: AskedGroups | RatedImages, theirs: Asked, options: AlignOptions, training: Training
 ) -> AskedGroups | RatedImages | Rehearsed:
     """The source with real images beside it, if the reference has any that are not held out."""
     if not training_slices(training.stored):
         training.reporter.warn("the reference has no real training images, so the model does not learn from any beside")
         return source
-    theirs = stack.enter_context(requests_of(denoiser, training.run.source, None, options.seed, training.reporter))
-    return Rehearsed(source, training.stored, asked_of(theirs, denoiser.facts.mask_names).of, options.seed)
+    return Rehearsed(source, training.stored, theirs.of, options.seed)
+
+
+def _theirs(denoiser: Denoiser, options: AlignOptions, training: Training, stack: contextlib.ExitStack) -> Asked | None:
+    """What the images of the reference show; None, with a warning, if it does not tell."""
+    reporter = training.reporter
+    try:
+        requests = stack.enter_context(requests_of(denoiser, training.run.source, None, options.seed, reporter))
+    except DataError as error:
+        reporter.warn(
+            f"the reference does not say what its images show, as the model's conditions do ({error}): they are "
+            "compared with images of the conditions asked, and none of them is learned from"
+        )
+        return None
+    return asked_of(requests, denoiser.facts.mask_names)
 
 
 def _rated(

@@ -109,7 +109,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def asked() -> Asked:
-    return Asked(4, lambda numbers: Condition(vector=torch.tensor([[number / 4] for number in numbers])))
+    return Asked(range(4), lambda numbers: Condition(vector=torch.tensor([[number / 4] for number in numbers])))
 
 
 def bright(images: Tensor, numbers: Sequence[int]) -> Tensor:
@@ -125,8 +125,9 @@ def aligned(
         denoiser = Denoiser.load(folder / model, training.device, "float32", tuned=False)
         space = space_of(denoiser.facts, None)
         held_out = HeldOut(training.stored, space.facts, space.shape, training.device, training.reporter.warn)
+        assert list(held_out.slices) == list(range(1, 24, 2))
         unet = trainable(denoiser.network, options)
-        learner = AlignLearner(options, unet, space, reward, asked(), held_out, training.reporter)
+        learner = AlignLearner(options, unet, space, reward, asked(), None, held_out, training.reporter)
         source = AskedGroups(asked(), options.group, options.seed)
         fitted = training.fit(learner, options, BatchSources(source, None), [denoiser.model])
         write(training, fitted, learner, denoiser, options)

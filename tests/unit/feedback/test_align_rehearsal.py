@@ -20,7 +20,7 @@ from medgen.feedback.alignment.bound import Bound, Standing
 from medgen.feedback.alignment.held_out import HeldOut
 from medgen.feedback.alignment.learner import AlignLearner
 from medgen.feedback.alignment.rehearsal import Rehearsed
-from medgen.feedback.alignment.sources import AskedGroups
+from medgen.feedback.alignment.sources import Asked, AskedGroups
 from medgen.feedback.alignment.train import space_of, trainable
 from medgen.models.policy import Policy
 from medgen.models.trained import Denoiser
@@ -50,13 +50,15 @@ def test_each_sample_comes_with_a_real_image_of_the_training_split(folder: Path)
     assert torch.equal(batch["asked"], source.at(range(12))["asked"])
 
 
-def learner_of(folder: Path, options: NFTOptions) -> AlignLearner:
+def learner_of(
+    folder: Path, options: NFTOptions, real: Asked | None = None, others: Asked | None = None
+) -> AlignLearner:
     denoiser = Denoiser.load(folder / "model.safetensors", torch.device("cpu"), "float32", tuned=False)
     space = space_of(denoiser.facts, None)
     with open_set(folder / "real.h5", random_access=True) as stored:
         held_out = HeldOut(stored, space.facts, space.shape, torch.device("cpu"), print)
     unet = trainable(denoiser.network, options)
-    return AlignLearner(options, unet, space, bright, asked(), held_out, Reporter())
+    return AlignLearner(options, unet, space, bright, real or asked(), others, held_out, Reporter())
 
 
 def test_images_are_learned_from_at_the_noise_levels_asked_for(folder: Path) -> None:
@@ -133,3 +135,25 @@ def test_the_average_of_the_weights_is_what_is_checked_and_kept() -> None:
 def test_a_policy_is_not_checked_in_its_warm_up() -> None:
     bound = Bound(Policy(UNet(NETWORK)), lambda: Standing(1.0, None), 0.1, 4, Reporter(), 8)
     assert [done for done in range(1, 17) if bound.due(done)] == [12, 16]
+
+
+def test_distances_are_of_images_of_what_the_real_ones_show_and_scores_of_those_asked_for(folder: Path) -> None:
+    options = options_of(NFTOptions, check_images=4)
+    real = Asked(range(1, 24, 2), of)
+
+    def standing(real: Asked, others: Asked | None) -> Standing:
+        return learner_of(folder, options, real, others).bound.begun
+
+    both, theirs, others = standing(real, asked()), standing(real, None), standing(asked(), None)
+    assert (both.frechet, both.frechet_asked, both.score) == (theirs.frechet, others.frechet, others.score)
+    assert theirs.frechet != others.frechet
+    assert both.figures("before").keys() == {"frechet_before", "frechet_asked_before", "score_before"}
+
+
+def test_damage_to_what_was_asked_for_is_told_though_it_does_not_stop() -> None:
+    told = [Standing(1.0, 2.0, 5.0), Standing(1.0, 3.0, 9.0)]
+    reporter = Reporter()
+    bound = Bound(Policy(UNet(NETWORK)), lambda: told.pop(0), 0.1, 4, reporter)
+    assert bound.settle(4)["updates"] == 4
+    assert len(reporter.warnings) == 1
+    assert "from 5 to 9" in reporter.warnings[0]
