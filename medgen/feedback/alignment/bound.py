@@ -35,7 +35,8 @@ class Standing:
 class Bound:
     """Check a policy now and then, and keep the weights of the last check at which it was within the bound.
 
-    What is checked and kept is the moving average of the weights.
+    What is checked and kept is the moving average of the weights. One check beyond the bound may be a passing state, so
+    that the second in a row ends the alignment.
     """
 
     def __init__(
@@ -69,19 +70,16 @@ class Bound:
         return done % self._every == 0 and done > self._rising
 
     def check(self, done: int) -> Standing:
-        """Measure the policy after `done` updates."""
+        """Measure the policy after `done` updates; it is broken where the check before was beyond the bound, too."""
         begun = self.begun
         with self._policy.average.in_place():
             now = self._measure()
-            broken = now.frechet > (1 + self._max_rise) * begun.frechet
-            if not broken:
+            beyond = now.frechet > (1 + self._max_rise) * begun.frechet
+            if not beyond:
                 self._policy.kept.follow(0)
-        self._last = done, now
-        self._policy.broken.fill_(broken)
-        if broken:
-            self._warn(done, now)
-        else:
-            self._policy.kept_at.fill_(done)
+                self._policy.kept_at.fill_(done)
+        self._last, previous = (done, now), done - self._every
+        self._policy.broken.fill_(beyond and self.due(previous) and int(self._policy.kept_at) < previous)
         return now
 
     def settle(self, done: int) -> dict[str, float]:
@@ -89,6 +87,8 @@ class Bound:
         if self._last is None or self._last[0] != done:
             self.check(done)
         kept_at = int(self._policy.kept_at)
+        if self._last and kept_at < done:
+            self._warn(done, self._last[1])
         self._policy.kept.restore()
         now = self._last[1] if self._last and self._last[0] == kept_at else self._measure()
         self._reporter.say(f"after {kept_at} updates: {now.told()}")
@@ -104,7 +104,7 @@ class Bound:
                 f" while the mean score rose from {begun.score:.3g} to {now.score:.3g}: the images please the selector "
                 "more and look less real, which may be reward hacking"
             )
-        self._reporter.warn(f"{told}; it stops, and the weights after {int(self._policy.kept_at)} updates are written")
+        self._reporter.warn(f"{told}; the weights after {int(self._policy.kept_at)} updates are written")
 
     def _warn_of_asked(self, now: Standing) -> None:
         """Say where images of the conditions asked have moved away from real ones, which does not stop the policy.

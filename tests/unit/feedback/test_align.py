@@ -155,7 +155,7 @@ def test_another_objective_and_a_reward_turned_round(folder: Path, tmp_path: Pat
     assert found.figures["score_after"] > found.figures["score_before"]
 
 
-def test_it_stops_at_the_bound_and_says_that_it_was_hacked(folder: Path, tmp_path: Path) -> None:
+def test_it_stops_at_the_bound_and_says_that_it_may_be_hacked(folder: Path, tmp_path: Path) -> None:
     reporter = Reporter()
     options = options_of(NFTOptions, max_rise=0.0, check_every=2)
     learner = aligned(folder, tmp_path / "out.safetensors", options, reporter=reporter)

@@ -77,6 +77,31 @@ def test_ratings_alone_teach_a_model(folder: Path, tmp_path: Path) -> None:
     assert any(not torch.equal(before[name], tensor) for name, tensor in written.weights().items())
 
 
+def test_real_images_that_do_not_say_what_they_show_are_compared_with_what_was_asked(
+    folder: Path, tmp_path: Path
+) -> None:
+    with open_set(folder / "real.h5") as stored:
+        header = msgspec.structs.replace(stored.header, vector_fields=())
+        with create_set(tmp_path / "silent.h5", header) as writer:
+            for case in stored:
+                writer.write(replace(case, arrays={"image": case["image"]}))
+    (tmp_path / "conditions.csv").write_text("x\n0.25\n0.75\n")
+    rate(folder / "alike.h5", tmp_path / "ratings.csv", np.linspace(-1, 1, 12), "anna", range(12))
+    judgement = Judgement(None, tmp_path / "ratings.csv", [str(folder / "alike.h5")])
+    figures = []
+    for name in (folder / "real.h5", tmp_path / "silent.h5"):
+        reporter = Reporter()
+        run = Run("align", str(name), tmp_path / f"{name.stem}.safetensors", torch.device("cpu"), reporter)
+        given = replace(task(folder, judgement), conditions=tmp_path / "conditions.csv")
+        align(run, given, stepped(options_of(DPOOptions)))
+        silent = any("does not say what its images show" in warning for warning in reporter.warnings)
+        figures.append((silent, open_model(run.output, kind="denoiser").facts))
+    (told, ours), (silent, theirs) = figures
+    assert (told, silent) == (False, True)
+    assert "frechet_asked_before" not in theirs
+    assert theirs["frechet_before"] == ours["frechet_asked_before"] != ours["frechet_before"]
+
+
 def test_images_that_were_each_asked_for_something_else_teach_nothing(folder: Path, tmp_path: Path) -> None:
     judgement = Judgement(None, folder / "ratings.csv", [str(folder / "samples.h5")])
     with pytest.raises(DataError, match="no two images of one condition"):

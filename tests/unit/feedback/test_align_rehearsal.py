@@ -126,9 +126,11 @@ def test_the_average_of_the_weights_is_what_is_checked_and_kept() -> None:
     assert weight.mean().item() == 1.0  # the training goes on from where it was
     policy.average.follow(0.5)
     bound.check(2)
-    assert bool(policy.broken)
+    assert not bool(policy.broken)
     assert measured[-1] == pytest.approx(0.625)
-    bound.settle(2)
+    bound.check(3)
+    assert bool(policy.broken)
+    bound.settle(3)
     assert weight.mean().item() == pytest.approx(0.25)
 
 
@@ -157,3 +159,19 @@ def test_damage_to_what_was_asked_for_is_told_though_it_does_not_stop() -> None:
     assert bound.settle(4)["updates"] == 4
     assert len(reporter.warnings) == 1
     assert "from 5 to 9" in reporter.warnings[0]
+
+
+def test_one_check_beyond_the_bound_is_let_pass_and_the_second_in_a_row_ends_it() -> None:
+    told = [Standing(distance, None) for distance in (1.0, 2.0, 1.0, 2.0, 2.0, 1.05)]
+    reporter = Reporter()
+    policy = Policy(UNet(NETWORK))
+    bound = Bound(policy, lambda: told.pop(0), 0.1, 4, reporter, 8)
+    ended = []
+    for done in (12, 16, 20, 24):
+        bound.check(done)
+        ended.append(bool(policy.broken))
+    assert ended == [False, False, False, True]
+    assert bound.settle(24)["updates"] == 16
+    assert len(reporter.warnings) == 1
+    assert "after 24 updates" in reporter.warnings[0]
+    assert "the weights after 16 updates" in reporter.warnings[0]
