@@ -87,7 +87,7 @@ def test_help_loads_nothing_heavy() -> None:
     ("words", "expected"),
     [
         ("medgen extr", ["extract-latents"]),
-        ("medgen phantom --nod", ["--nodules", "--nodule-diameter"]),
+        ("medgen phantom --nod", ["--nodules", "--nodule-diameter", "--nodule-texture"]),
         ("medgen generate m --sampler d", ["dpm-solver++", "ddim", "ddpm"]),
     ],
 )
