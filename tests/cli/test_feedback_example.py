@@ -23,7 +23,7 @@ def test_only_what_follows_from_a_deleted_file_is_made_again(tmp_path: Path) -> 
     for number in (1, 2, 3):
         names += [f"samples-{number}.h5", f"ratings-{number}.csv", f"selector-{number}.safetensors"]
         names += [f"pool-{number}.h5", f"selected-{number}.h5", f"model-{number}.safetensors", f"aligned-{number}.h5"]
-    for age, name in enumerate([*names, "truth.json", "frechet.json"]):
+    for age, name in enumerate([*names, "alone.h5", "like-0.h5", "like-3.h5", "truth.json", "frechet.json"]):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
