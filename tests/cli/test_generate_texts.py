@@ -22,7 +22,7 @@ from medgen.diffusion.options import ScheduleConfig
 from medgen.errors import ConfigError, DataError
 from medgen.inference.conditions.retrieval import Retrieval
 from medgen.models.facts import DenoiserFacts
-from medgen.models.text.wordpiece import train_vocabulary
+from medgen.models.text.wordpiece import plain_words, train_vocabulary
 from medgen.nets.options import TextConfig, UNetConfig
 from medgen.nets.unet import UNet
 from medgen.prompts.templates import load_template
@@ -49,7 +49,7 @@ def write_texts(path: Path, side: int = 8) -> Path:
 
 def write_reader(path: Path) -> Path:
     """A denoiser of 1 x 8 x 8 images with random weights that reads texts."""
-    vocabulary = train_vocabulary(TEXTS, 400)
+    vocabulary = train_vocabulary(TEXTS, 400, set(plain_words(" ".join(TEXTS))))
     config = UNetConfig(
         in_channels=1, out_channels=1, widths=(8, 8), blocks=1, attention=("none", "full"), head_width=8, time_width=8,
         groups=4, context_width=8, text=TextConfig(vocabulary=len(vocabulary), length=32, layers=1, head_width=8),

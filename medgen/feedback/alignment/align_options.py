@@ -55,7 +55,8 @@ class AlignOptions(TrainingOptions, frozen=True, tag_field="method"):
         float, option("Weight of ordinary training on the reference's training images.", group=ALIGNMENT, ge=0)
     ] = 1.0
     max_rise: Annotated[
-        float, option("Keep no weights at which the Frechet distance has risen by more.", group=ALIGNMENT, ge=0)
+        float,
+        option("Keep no weights whose Frechet distance has risen by more than this share.", group=ALIGNMENT, ge=0),
     ] = 0.1
     weak: Annotated[bool, option("Follow a selector that says nothing, too.", group=ALIGNMENT)] = False
     check_every: Count = 10

@@ -12,7 +12,7 @@ import re
 import string
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -95,8 +95,11 @@ class WordPieces:
         return found
 
 
-def train_vocabulary(texts: Iterable[str], size: int) -> tuple[str, ...]:
-    """The vocabulary of some texts, at most `size` pieces; DataError if that is too few for their letters."""
+def train_vocabulary(texts: Iterable[str], size: int, shared: Container[str]) -> tuple[str, ...]:
+    """The vocabulary of some texts, at most `size` pieces; DataError if that is too few for their letters.
+
+    Words that are not `shared` have no pieces but their letters: a name would be one of the model's pieces.
+    """
     counts = Counter(_plain(found[0]) for text in texts for found in _words(text))
     letters = Counter[str]()
     for word, count in counts.items():
@@ -109,7 +112,8 @@ def train_vocabulary(texts: Iterable[str], size: int) -> tuple[str, ...]:
         raise DataError(
             f"letters of the captions alone are {len(start)} pieces, more than text.vocabulary = {size}; enlarge it"
         )
-    return tuple(_joined(start, counts, size))
+    open_words = Counter({word: count for word, count in counts.items() if word in shared})
+    return tuple(_joined(start, open_words, size))
 
 
 def plain_words(text: str) -> list[str]:
@@ -117,12 +121,19 @@ def plain_words(text: str) -> list[str]:
     return [_plain(found[0]) for found in _words(text) if found[0].isalnum()]
 
 
-def familiar_words(texts: Iterable[str]) -> tuple[str, ...]:
-    """The words that occur at least twice in some texts, at most the `FAMILIAR` commonest, in order of the alphabet.
+def familiar_words(told: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """The words that two owners have at least, at most the `FAMILIAR` commonest, in order of the alphabet.
 
-    What occurs once is hardly learned, and may be a name that no model should tell.
+    `told`: a text and its owner, the case or patient that it is about. What is said of one alone is hardly learned, and
+    may be a name that no model should tell, however many slices repeat it.
     """
-    counts = Counter(word for text in texts for word in plain_words(text))
+    counts: Counter[str] = Counter()
+    last: dict[str, str] = {}  # owner of each word, so that a word of one owner is counted once, in any order
+    for owner, text in told:
+        for word in plain_words(text):
+            if last.get(word) != owner:
+                last[word] = owner
+                counts[word] += 1
     commonest = sorted((word for word, count in counts.items() if count > 1), key=lambda word: (-counts[word], word))
     return tuple(sorted(commonest[:FAMILIAR]))
 

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import ConfigError, DataError
+from medgen.imaging.cases.identity import patient_in
 from medgen.models.condition import fitted_to_texts
 from medgen.models.facts import DenoiserFacts, TextEncoderFacts
 from medgen.models.text.pretrained import Pretrained, load_pretrained
@@ -115,16 +116,17 @@ def reading_of(
         network = replace(network, text=None, outside_text=outside, context_width=encoder.config.width)
     elif network.text:
         text = network.text
+        synonyms = variation.synonyms if variation else ()  # each as if two cases had it
+        others = ((owner, one) for one in synonyms for owner in ("", " "))
+        shared = familiar_words(itertools.chain(_owned_texts(stored), others))
         if not vocabulary:
             texts = training_texts(stored, "text")
             shown = texts if variation is None else (variation.at(one, place) for place, one in enumerate(texts))
-            vocabulary = train_vocabulary(shown, text.vocabulary)
+            vocabulary = train_vocabulary(shown, text.vocabulary, set(shared))
         reader = reader_of(text, old) if old and old.vocabulary else WordPieces(vocabulary, text.length)
         network = replace(network, text=replace(text, vocabulary=len(vocabulary)))
         if old is None or old.words:
-            synonyms = 2 * variation.synonyms if variation else ()  # each as if two captions had it
-            found = familiar_words(itertools.chain(training_texts(stored, "text"), synonyms))
-            words = tuple(sorted({*found, *(old.words if old else ())}))
+            words = tuple(sorted({*shared, *(old.words if old else ())}))
     else:
         raise ConfigError("network.outside_text: is filled in where --text-encoder is given; leave it out")
     prompts = Prompts(reader, known)
@@ -145,6 +147,12 @@ def warning_of_cuts(stored: StoredSet, prompts: Prompts) -> str:
         f"{max(count / len(texts), 0.01):.0%} of the texts are too long for the network, and are cut; "
         f"not read, for instance: '{shown}'"
     )
+
+
+def _owned_texts(stored: StoredSet) -> Iterator[tuple[str, str]]:
+    """The texts of the training split with their patient, or else their case, one per slice, in order."""
+    owners = (patient_in(row.id) or row.id for row in rows_of(stored, "train") for _ in range(row.count))
+    return zip(owners, training_texts(stored, "text"), strict=True)
 
 
 def training_texts(stored: StoredSet, column: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from medgen.errors import DataError
 from medgen.models.text.prompts import Prompts
-from medgen.models.text.wordpiece import INSIDE, MARKS, WordPieces, familiar_words, train_vocabulary
+from medgen.models.text.wordpiece import INSIDE, MARKS, WordPieces, familiar_words, plain_words, train_vocabulary
 
 CAPTIONS = [
     f"{modality} of the {side} {organ} with {number} {finding}"
@@ -18,7 +18,8 @@ CAPTIONS = [
     for number in ("one", "two", "three")
     for finding in ("haemorrhages", "nodules", "drusen")
 ]
-VOCABULARY = train_vocabulary(CAPTIONS, 400)
+WORDS = set(plain_words(" ".join(CAPTIONS)))
+VOCABULARY = train_vocabulary(CAPTIONS, 400, WORDS)
 
 
 def spelled(reader: WordPieces, text: str) -> list[str]:
@@ -38,23 +39,33 @@ def test_frequent_words_are_one_piece_and_no_word_is_lost() -> None:
 
 
 def test_words_that_hardly_any_caption_had_are_told_apart_from_those_that_are_not_read() -> None:
-    words = familiar_words([*CAPTIONS, "Effusion once", "three drüsen"])
+    told = [*enumerate(CAPTIONS), ("a", "Effusion once, of Smith"), ("b", "three drüsen"), ("a", "Smith, once more")]
+    words = familiar_words((str(owner), text) for owner, text in told)
     assert words == tuple(sorted({word for text in CAPTIONS for word in re.findall(r"\w+", text.lower())}))
     prompts = Prompts(WordPieces(VOCABULARY, 16), (), frozenset(words))
     assert prompts.strange("FUNDUS of the left ey, once; œdème: 7 haemorrhages, 7 drusen") == ["ey", "once", "7"]
     assert Prompts(WordPieces(VOCABULARY, 16)).strange("ey") == []  # a model that does not say
 
 
+def test_a_word_that_is_not_shared_is_no_piece_of_the_vocabulary() -> None:
+    told = [*CAPTIONS, *["two drusen of Hans Sørensen"] * 9]
+    vocabulary, letters = train_vocabulary(told, 400, WORDS), {"ø", INSIDE + "ø"}
+    assert letters <= set(vocabulary)  # so that the word can be read
+    assert not {"hans", "##ans", "##rensen"} & set(vocabulary)
+    assert not any("ø" in piece for piece in set(vocabulary) - letters)
+    assert "sørensen" in train_vocabulary(told, 400, {*WORDS, "sørensen"})
+
+
 def test_the_vocabulary_depends_on_the_captions_alone_not_on_their_order() -> None:
     shuffled = random.Random(0).sample(CAPTIONS, len(CAPTIONS))
-    assert train_vocabulary(shuffled, 400) == VOCABULARY
+    assert train_vocabulary(shuffled, 400, WORDS) == VOCABULARY
     assert VOCABULARY[:4] == MARKS
     assert len(set(VOCABULARY)) == len(VOCABULARY) <= 400
-    small = train_vocabulary(CAPTIONS, 130)
+    small = train_vocabulary(CAPTIONS, 130, WORDS)
     assert len(small) == 130
     assert small == VOCABULARY[:130]
     with pytest.raises(DataError, match=r"text\.vocabulary = 100"):
-        train_vocabulary(CAPTIONS, 100)
+        train_vocabulary(CAPTIONS, 100, WORDS)
 
 
 def test_words_are_split_as_by_the_library_tokenizers() -> None:
