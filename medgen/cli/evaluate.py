@@ -16,7 +16,7 @@ from medgen.evaluation.options import METRICS_SAID, EvaluateOptions
 if TYPE_CHECKING:
     from medgen.cli.console import Console
     from medgen.evaluation.comparison import Pair
-    from medgen.evaluation.evaluation import Evaluated
+    from medgen.evaluation.results import Evaluated
 
 
 COMPARED = "What it is compared with"
@@ -140,21 +140,11 @@ def command(
 
     """
     options = given.resolve(EvaluateOptions)
-    import contextlib
     import json
 
     from medgen.artifacts.outputs.whole import atomic_file, check_output
     from medgen.errors import SomeItemsFailed
-    from medgen.evaluation.comparability import check_comparable
-    from medgen.evaluation.compared import TRAINING, ImagesToOpen, check_real, open_all, wanted
-    from medgen.evaluation.comparison import as_json as comparison_json
-    from medgen.evaluation.comparison import compare
-    from medgen.evaluation.evaluation import Material, as_json, evaluate, provenance_of
-    from medgen.evaluation.features.extractors import open_extractor
-    from medgen.evaluation.features.features import FeatureBank
-    from medgen.evaluation.inputs import Inputs, Reconstructor
-    from medgen.evaluation.pairing import MEASURED, REFERENCE, THICK, Side, pairing_of
-    from medgen.imaging.labels.ratings import read_ratings
+    from medgen.evaluation.evaluate import Task, evaluation
     from medgen.inference.anomaly.comparable_maps import ComparableMaps
     from medgen.nets.compute import resolve_device
 
@@ -164,79 +154,32 @@ def command(
     for path in (console.page, pairs_png):
         if path is not None:
             check_output(path, force=force)
-    target = resolve_device(device)
-    rated = None if answers is None else read_ratings(answers)
-    with contextlib.ExitStack() as stack:
-        reconstructor, autoencoder = None, None
-        if vae is not None:
-            from medgen.models.trained import FrozenVAE
-
-            autoencoder = FrozenVAE.load(vae, target, "float32")  # figures must not depend on the processor
-            reconstructor = Reconstructor(autoencoder.reconstruct, autoencoder.model.digest)
-        opened = open_all(
-            stack,
-            [
-                *(ImagesToOpen(MEASURED, source, split) for source in sources or ["-"]),
-                *wanted(THICK, thick, None),
-                *wanted(TRAINING, training, training_split),
-                *wanted(REFERENCE, reference, reference_split),
-            ],
-            console,
-            options.reading,
-            autoencoder.facts.intensity if autoencoder else None,
-            listed(names),
-        )
-        measured = [one for one in opened if one.part == MEASURED]
-        if len(measured) > 1:
-            pairs_of = zip(measured, sources or (), strict=True)
-            console.say("; ".join(f"{one.name} is {source}" for one, source in pairs_of))
-        others = {one.part: one for one in opened if one.part != MEASURED}
-        if REFERENCE in others and not synthetic_reference:
-            check_real(others[REFERENCE])
-        for other in (others[part] for part in (REFERENCE, TRAINING) if part in others):
-            for one in measured:
-                for warning in check_comparable(one.name, one.stored, other.name, other.stored):
-                    console.warn(warning)
-        materials = [Material(one.part, one.name, one.stored) for one in opened]
-        if vae is not None and autoencoder is not None:
-            materials.append(Material("VAE", "VAE", autoencoder.model))
-        bank = FeatureBank(open_extractor(options.features, options.torchscript, target))
-        sides = [Side(one.part, one.images.stored.cases, one.images.files) for one in opened if one.part != TRAINING]
-        pairing = pairing_of(options.pair_by, sides)
-        results = []
-        against = {part: one.stored for part, one in others.items()}
-        for one in measured:
-            inputs = Inputs(
-                one.stored,
-                bank,
-                console.progress,
-                reference=against.get(REFERENCE),
-                training=against.get(TRAINING),
-                thick=against.get(THICK),
-                vae=reconstructor,
-                maps=ComparableMaps.like(one.stored.header),
-                ratings=rated,
-                whole=one.images.stored,
-                pairing=pairing,
-                seed=options.seed,
-                device=target,
-            )
-            results.append(evaluate(one.name, inputs, options))
-        pairs = compare(results, options.seed)
-        _print(console, results, pairs)
-        provenance = provenance_of(options, materials)
-        numbers = as_json(results, options, provenance, comparison_json(pairs) if pairs else None)
+    task = Task(
+        sources or ["-"],
+        listed(names),
+        split,
+        reference=reference,
+        reference_split=reference_split,
+        synthetic_reference=synthetic_reference,
+        thick=thick,
+        training=training,
+        training_split=training_split,
+        vae=vae,
+        ratings=answers,
+    )
+    with evaluation(task, options, console, resolve_device(device), ComparableMaps.like) as found:
+        _print(console, found.results, found.pairs)
         if console.page is not None:
             from medgen.report.evaluation_page import report
 
             with atomic_file(console.page, force=force) as temporary:
-                temporary.write_text(report(results, pairs, materials, provenance, numbers), encoding="utf-8")
+                temporary.write_text(report(found), encoding="utf-8")
         if pairs_png is not None:
             from medgen.report.pairs_sheet import pairs_sheet
 
             with atomic_file(pairs_png, force=force) as temporary:
-                temporary.write_bytes(pairs_sheet(results))
-    text = json.dumps(numbers, indent=2, allow_nan=False) + "\n"
+                temporary.write_bytes(pairs_sheet(found.results))
+    text = json.dumps(found.numbers, indent=2, allow_nan=False) + "\n"
     if output == "-":
         typer.echo(text, nl=False)
     else:

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medgen.artifacts.stored import StoredSet
-from medgen.evaluation.evaluation import Evaluated
 from medgen.evaluation.intervals import mean_interval
+from medgen.evaluation.results import Evaluated
 from medgen.evaluation.section import Distribution, Score, Table, interval, number
 
 Values = npt.NDArray[np.float64]

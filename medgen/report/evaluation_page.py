@@ -11,8 +11,9 @@ from medgen.artifacts.provenance import Provenance, ProvenanceStep
 from medgen.artifacts.stored import StoredSet
 from medgen.evaluation import comparison
 from medgen.evaluation.comparison import Pair
-from medgen.evaluation.evaluation import Evaluated, Material
+from medgen.evaluation.evaluate import Evaluation
 from medgen.evaluation.registry import METRICS
+from medgen.evaluation.results import Evaluated, Material
 from medgen.evaluation.section import Gallery, Section, Table
 from medgen.report.examples import examples
 from medgen.report.html import counted, figures, flattened, render
@@ -32,28 +33,23 @@ class Chapter:
     warnings: Sequence[str] = ()
 
 
-def report(
-    evaluated: Sequence[Evaluated],
-    pairs: Sequence[Pair],
-    materials: Sequence[Material],
-    provenance: Provenance,
-    numbers: Mapping[str, Any],
-) -> str:
-    """The page: `materials` are all inputs read, `numbers` the result of `as_json`, `provenance` ends in this page."""
+def report(evaluation: Evaluation) -> str:
+    """The page of an evaluation whose sets are still open."""
+    evaluated, materials, numbers = evaluation.results, evaluation.materials, evaluation.numbers
     names = [one.name for one in evaluated]
     reference = next((one for one in materials if one.role == "reference"), None)
     title = " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
     title = title[:1].upper() + title[1:]
     chapters = [Chapter("material", "Material", [("table_of_words", _material(materials))])]
-    if pairs:
-        chapters.append(Chapter("comparison", "Sample by sample", _comparison(pairs, evaluated)))
+    if evaluation.pairs:
+        chapters.append(Chapter("comparison", "Sample by sample", _comparison(evaluation.pairs, evaluated)))
     for metric in METRICS:
         found = [(one.name, section) for one in evaluated for section in one.sections if section.name == metric]
         if found:
             chapters.append(Chapter(metric, found[0][1].title, _metric(found), warnings_of(found)))
     if galleries := _examples(evaluated, reference):
         chapters.append(Chapter("examples", "Examples", [("gallery", one) for one in galleries]))
-    chapters.append(Chapter("provenance", "Provenance", _provenance(materials, provenance)))
+    chapters.append(Chapter("provenance", "Provenance", _provenance(materials, evaluation.provenance)))
     chapters.append(Chapter("settings", "Settings and numbers", _settings(numbers)))
     glance = _glance(evaluated)
     return render(
@@ -63,7 +59,7 @@ def report(
         glance=glance if len(glance.rows) > 1 or len(names) > 1 else None,
         chapters=chapters,
         version=numbers["version"],
-        id=provenance.id,
+        id=evaluation.provenance.id,
     )
 
 

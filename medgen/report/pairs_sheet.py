@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medgen.errors import UsageError
-from medgen.evaluation.evaluation import Evaluated
+from medgen.evaluation.results import Evaluated
 from medgen.evaluation.section import Panel
 from medgen.imaging.pictures.contact_sheet import Tile, draw_sheet
 

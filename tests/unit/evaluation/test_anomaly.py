@@ -17,7 +17,7 @@ from medgen.errors import DataError
 from medgen.evaluation.anomaly.declaration import ANOMALY, AnomalyEvaluationOptions
 from medgen.evaluation.anomaly.metric import measure
 from medgen.evaluation.anomaly.sources import normal_rows
-from medgen.evaluation.evaluation import choose
+from medgen.evaluation.evaluate import choose
 from medgen.evaluation.inputs import Inputs, Reconstructor
 from medgen.inference.anomaly.calibration import calibrate
 from medgen.inference.anomaly.comparable_maps import ComparableMaps

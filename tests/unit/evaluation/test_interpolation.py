@@ -18,7 +18,7 @@ from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.diffusion.slice_profile import cubic_matrix, linear_matrix, profile_matrix
 from medgen.errors import DataError, UsageError
-from medgen.evaluation.evaluation import choose
+from medgen.evaluation.evaluate import choose
 from medgen.evaluation.features.extractors import builtin_extractor
 from medgen.evaluation.features.features import FeatureBank
 from medgen.evaluation.inputs import Inputs, Reconstructor

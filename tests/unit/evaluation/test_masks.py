@@ -13,7 +13,7 @@ import pytest
 
 from medgen.artifacts.sets import open_set
 from medgen.errors import DataError, UsageError
-from medgen.evaluation.evaluation import choose
+from medgen.evaluation.evaluate import choose
 from medgen.evaluation.features.extractors import builtin_extractor
 from medgen.evaluation.features.features import FeatureBank
 from medgen.evaluation.inputs import Inputs

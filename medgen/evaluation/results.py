@@ -1,4 +1,4 @@
-"""Choosing and running the metrics on one or several sets, and collecting what they find."""
+"""What an evaluation gives: the findings on each set, every number as JSON, and the provenance."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from medgen import __version__
 from medgen.artifacts.provenance import Identified, Provenance, derive
 from medgen.artifacts.stored import StoredSet
 from medgen.artifacts.synthetic import counted
-from medgen.config import did_you_mean, plain
-from medgen.errors import UsageError
+from medgen.config import plain
 from medgen.evaluation.inputs import Inputs
 from medgen.evaluation.options import SharedOptions
 from medgen.evaluation.registry import METRICS
@@ -46,31 +45,6 @@ class Evaluated:
     name: str
     inputs: Inputs
     sections: list[Section]
-
-
-def choose(names: Sequence[str] | None, inputs: Inputs) -> list[str]:
-    """The metrics to run: those named, or all whose needs are met; UsageError with the remedy if there are none."""
-    lacking = {name: metric.lacking(inputs) for name, metric in METRICS.items()}
-    if names is None:
-        unasked = [one for one in METRICS.values() if one.unasked(inputs)]
-        chosen = [one for one in unasked if not lacking[one.name]]
-        if not chosen:
-            raise UsageError(f"nothing to measure: {'; '.join(f'{one.name} {lacking[one.name]}' for one in unasked)}")
-        alone = [one for one in chosen if one.alone]
-        return [one.name for one in alone[:1] or chosen]
-    for name in names:
-        if name not in METRICS:
-            hint = did_you_mean(name, METRICS, f"metrics: {', '.join(METRICS)}")
-            raise UsageError(f"--metrics: no metric '{name}'{hint}")
-        if lacking[name]:
-            raise UsageError(f"{name} {lacking[name]}")
-    return list(names)
-
-
-def evaluate(name: str, inputs: Inputs, options: SharedOptions) -> Evaluated:
-    """Run the chosen metrics on one set."""
-    chosen = [METRICS[metric] for metric in choose(options.metrics, inputs)]
-    return Evaluated(name, inputs, [metric.measure(inputs, options.of(metric)) for metric in chosen])
 
 
 def provenance_of(options: SharedOptions, materials: Sequence[Material]) -> Provenance:
