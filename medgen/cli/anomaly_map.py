@@ -62,9 +62,9 @@ def command(
     from medgen.artifacts.provenance import Identified, derive
     from medgen.artifacts.sets import open_set
     from medgen.config import plain
-    from medgen.errors import DataError, UsageError
+    from medgen.errors import UsageError
     from medgen.inference.anomaly.calibration import calibrate
-    from medgen.inference.anomaly.maps import map_cases, map_header, normal_maps, pairs
+    from medgen.inference.anomaly.maps import map_cases, map_header, normal_maps, pairs, shared_intensity
 
     if [source, normalized, calibrate_by].count("-") > 1:
         raise UsageError("only one set can come from standard input; name the files of the others")
@@ -72,12 +72,7 @@ def command(
     with ExitStack() as stack:
         images = stack.enter_context(open_set(source))
         made = stack.enter_context(open_set(normalized))
-        if images.header.kind != "image" or made.header.kind != "image":
-            kinds = f"'{images.header.kind}' and '{made.header.kind}'"
-            raise DataError(f"the sets are of kinds {kinds}; anomaly-map needs images and their normal versions")
-        intensity = images.header.intensity
-        if intensity is None or made.header.intensity != intensity:
-            raise DataError("the two sets do not agree in what their values mean; normalize that very set")
+        intensity = shared_intensity(images.header, made.header)
         inputs: list[Identified] = [images, made]
         calibration = None
         if calibrate_by is not None:

@@ -73,9 +73,7 @@ def _export_adapter(source: str, output: Path, console: Console, *, force: bool)
     from medgen.models.peft_folder import write_peft_folder
 
     adapter = Adapter.open(source)
-    changes = {
-        name: change._replace(scale=adapter.strength * change.scale) for name, change in adapter.changes().items()
-    }
+    changes = adapter.at_strength()
     with atomic_folder(output, force=force) as folder:
         write_peft_folder(folder, changes)
     console.say(f"{len(changes)} layers as peft in {output}")

@@ -79,10 +79,7 @@ def command(
     maker.console.say(f"{tail.slices} slices of {tail.cases} cases{told}")
     outliers = find_outliers(encoder.summaries, options.outliers)
     for outlier in outliers[:NAMED]:
-        maker.console.warn(
-            f"case {outlier.case} is an outlier: the {outlier.measure} of its latents, {outlier.value:.3g}, lies "
-            f"{outlier.deviations:.0f} robust deviations from the median; look at it before training on it"
-        )
+        maker.console.warn(outlier.warning())
     if len(outliers) > NAMED:
         maker.console.warn(f"{len(outliers) - NAMED} more outliers are in the report")
     maker.finish(

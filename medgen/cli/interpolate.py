@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,11 +14,6 @@ from medgen.inference.interpolate_options import InterpolateOptions
 
 if TYPE_CHECKING:
     from medgen.artifacts.provenance import Identified
-    from medgen.artifacts.schema import Case
-    from medgen.artifacts.sets import SetReader
-    from medgen.cli.console import Console
-    from medgen.models.trained import Interpolator
-    from medgen.reporting import Advance
 
 SPLINE = ("spacing", "thickness", "profile", "consistency", "split")
 """Settings that matter without a model."""
@@ -63,8 +56,16 @@ def command(
 
     from medgen.artifacts.provenance import derive
     from medgen.config import plain
-    from medgen.errors import DataError, UsageError
-    from medgen.inference.interpolate import Interpolation, Spline, check_images, interpolated_header, model_intensity
+    from medgen.errors import UsageError
+    from medgen.inference.interpolate import (
+        Interpolation,
+        Spline,
+        check_images,
+        interpolate,
+        interpolated_header,
+        model_intensity,
+    )
+    from medgen.inference.thick_images import open_thick
     from medgen.models.trained import FrozenVAE, Interpolator
     from medgen.nets.compute import resolve_device
 
@@ -81,7 +82,8 @@ def command(
         settled = maker.precision(options.precision, target)
         denoiser = Interpolator.load(model, target, settled, ema=options.ema)
         autoencoder = FrozenVAE.load(vae, target, settled)
-    with _opened(source, denoiser, maker.console, options) as reader:
+    facts = denoiser.facts if denoiser else None
+    with open_thick(source, facts, options, maker.console) as reader:
         settings = plain(options)
         del settings["batch_size"], settings["reading"]
         if split:
@@ -99,41 +101,11 @@ def command(
         provenance = derive("interpolate", settings, seed=options.seed if denoiser else None, inputs=inputs)
         header = interpolated_header(reader.header, options, provenance, model=denoiser is not None)
 
-        def thin(advance: Advance) -> Iterator[Case]:
-            for case in maker.take(reader.on_disk()):
-                if split in (None, case.split):
-                    try:
-                        yield interpolation.case(case, advance)
-                    except DataError as error:
-                        maker.leave_out(case, error)
-
         with maker.console.progress(None, "slices") as advance:
             nothing = "no case was interpolated ({left_out} left out)"
-            done = maker.write(thin(advance), header, inputs, nothing=nothing)
+            chosen = (case for case in maker.take(reader.on_disk()) if split in (None, case.split))
+            thin = interpolate(chosen, interpolation, maker.leave_out, advance)
+            done = maker.write(thin, header, inputs, nothing=nothing)
     way = options.told() if denoiser else "by a cubic spline"
     maker.console.say(f"{done.slices} thin slices of {done.cases} cases, {way}")
     maker.finish(cases=done.cases, slices=done.slices)
-
-
-@contextmanager
-def _opened(
-    source: str, denoiser: Interpolator | None, console: Console, options: InterpolateOptions
-) -> Iterator[SetReader]:
-    """The set at `source`; image files are preprocessed to the size of the model, and its window or the one given."""
-    from medgen.artifacts.sets import open_set
-    from medgen.imaging.cases.options import PreprocessOptions
-    from medgen.imaging.image_source import fitting, is_set, open_images, refuse_for_sets
-
-    reading = options.reading
-    if is_set(source):
-        refuse_for_sets(reading)
-        with open_set(source) as reader:
-            yield reader
-        return
-    window = ",".join(map(repr, options.window)) if options.window else "auto"
-    settings = PreprocessOptions.of(reading, window=window, split_name="test", min_slices=max(2, reading.min_slices))
-    if denoiser is not None:
-        facts = denoiser.facts
-        settings = fitting(settings, None if options.window else facts.intensity, (0, *facts.plane))
-    with open_images(source, console, settings) as images:
-        yield images.stored

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from medgen.diffusion.thin_grid import blended, network_input, window_starts
 from medgen.errors import DataError, UsageError
 from medgen.inference.generate import objective_of
 from medgen.inference.interpolate_options import InterpolateOptions
+from medgen.inference.slices import Refused
 from medgen.inference.sliding import Sliding
 from medgen.inference.thin_volume import ThinVolume, combine, slabs, volume_of
 from medgen.models.trained import FrozenVAE, Interpolator
@@ -209,6 +210,20 @@ class Spline:
         matrix = volume.cubic if self.options.consistency == "none" else volume.spline
         images = (volume.interpolated(matrix[slice(*ends)])[None] for ends in slabs(len(volume)))
         return volume.filled(images, advance)
+
+
+def interpolate(
+    cases: Iterable[Case],
+    interpolation: Interpolation | Spline,
+    refused: Refused,
+    advance: Advance = unseen,
+) -> Iterator[Case]:
+    """Thin cases from thick ones; a case that cannot be interpolated goes to `refused`, with the reason."""
+    for case in cases:
+        try:
+            yield interpolation.case(case, advance)
+        except DataError as error:
+            refused(case, error)
 
 
 def _volume(case: Case, intensity: Intensity, options: InterpolateOptions) -> ThinVolume:

@@ -32,6 +32,13 @@ class Outlier(NamedTuple):
     value: float
     deviations: float
 
+    def warning(self) -> str:
+        """The outlier in one sentence, with what to do."""
+        return (
+            f"case {self.case} is an outlier: the {self.measure} of its latents, {self.value:.3g}, lies "
+            f"{self.deviations:.0f} robust deviations from the median; look at it before training on it"
+        )
+
 
 def summarize(case: str, latents: Array, space: LatentSpace) -> Summary:
     """The summary of unscaled latents (D, c, h, w)."""

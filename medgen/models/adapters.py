@@ -68,6 +68,10 @@ class Adapter:
             raise DataError(f"{self.path}: does not hold the two matrices of each layer; train the adapter again")
         return {name: Change(weights[name + DOWN], weights[name + UP], scale) for name in names}
 
+    def at_strength(self) -> dict[str, Change]:
+        """The changes of layers by their names, scaled by the strength."""
+        return {name: change._replace(scale=self.strength * change.scale) for name, change in self.changes().items()}
+
 
 def open_adapters(given: Iterable[str], reporter: Reporter) -> list[Adapter]:
     """The adapters `FILE[:STRENGTH]`; a warning for each that does not say to which model it belongs."""

@@ -28,6 +28,16 @@ CALIBRATED_NOTE = "calibrated"
 """Key of the one that says how normal maps were summed up, where maps are deviations from these."""
 
 
+def shared_intensity(images: SetHeader, normalized: SetHeader) -> Intensity:
+    """What the values of both sets mean; DataError unless both hold images and agree in that."""
+    if images.kind != "image" or normalized.kind != "image":
+        kinds = f"'{images.kind}' and '{normalized.kind}'"
+        raise DataError(f"the sets are of kinds {kinds}; anomaly-map needs images and their normal versions")
+    if images.intensity is None or normalized.intensity != images.intensity:
+        raise DataError("the two sets do not agree in what their values mean; normalize that very set")
+    return images.intensity
+
+
 def pairs(images: Iterable[Case], normalized: Iterable[Case]) -> Iterator[tuple[Case, Case]]:
     """Each original with its normalized case, both read once and in order; `images` may hold more cases.
 
