@@ -14,11 +14,14 @@ outlasts the time slices of other processes: each synchronisation of two threads
 
 
 def share_processors() -> None:
-    """Make OpenMP, before torch loads it, start no more threads than may run, and let others run while they wait.
+    """Start no more threads of OpenMP than may run, which let others run while they wait, and none of OpenBLAS.
 
-    Threads beyond a container's quota are stopped for most of each tenth of a second. Values that the user has set in
-    the environment (OMP_NUM_THREADS, OMP_WAIT_POLICY, GOMP_SPINCOUNT) are kept.
+    Call it before torch, numpy and scipy load them. Threads beyond a container's quota are stopped for most of each
+    tenth of a second. The matrices of numpy and scipy are small here, and there are thousands of them: beside other
+    processes, waiting for OpenBLAS's threads would take most of the time. Large ones are torch's. Values that the user
+    has set in the environment (OMP_NUM_THREADS, OMP_WAIT_POLICY, GOMP_SPINCOUNT, OPENBLAS_NUM_THREADS) are kept.
     """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
     if processors() < _allowed():

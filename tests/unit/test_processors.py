@@ -21,6 +21,10 @@ try:
     main()
 except SystemExit:
     pass
+import os
+import numpy
+numpy.ones((600, 600)) @ numpy.ones((600, 600))
+print("threads beside this one:", len(os.listdir("/proc/self/task")) - 1)
 import torch
 torch.ones(1 << 20).add_(1)
 """
@@ -80,22 +84,23 @@ def test_what_the_user_set_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processors, "cpu_quota", lambda: 1.0)
     monkeypatch.setattr(processors, "_allowed", lambda: 8)
     for chosen in (
-        {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "active"},
-        {"OMP_NUM_THREADS": "3", "GOMP_SPINCOUNT": "9"},
+        {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "active", "OPENBLAS_NUM_THREADS": "2"},
+        {"OMP_NUM_THREADS": "3", "GOMP_SPINCOUNT": "9", "OPENBLAS_NUM_THREADS": "8"},
     ):
         monkeypatch.setattr(os, "environ", dict(chosen))
         processors.share_processors()
         assert os.environ == chosen
 
 
-def test_torch_is_told_in_time() -> None:
+def test_torch_and_numpy_are_told_in_time() -> None:
     environment = {
-        name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OPENBLAS_NUM_THREADS")
     }
-    done = subprocess.run(
-        [sys.executable, "-c", TOLD], env={**environment, "OMP_DISPLAY_ENV": "verbose"}, capture_output=True, text=True,
-        check=True,
-    )  # fmt: skip
+    environment |= {"OMP_DISPLAY_ENV": "verbose", "OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", TOLD], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("threads beside this one: 0\n")
     if "GOMP_SPINCOUNT" not in done.stderr:
         pytest.skip("torch is built with another OpenMP")
     assert f"GOMP_SPINCOUNT = '{processors.SPINS}'" in done.stderr
