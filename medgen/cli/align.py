@@ -60,7 +60,12 @@ def command(
     condition and away from the others. With --ratings it learns from the rated images alone. It stops, and goes back
     to its last good weights, when its images move away from real ones: scores that rise meanwhile may be reward
     hacking. The images that are compared show what the held-out real ones do; the distance of those for --conditions
-    is told beside it.
+    is told beside it. Alignments in a row share one bound, relative to the model that was not aligned yet, as long as
+    reference and checks are the same.
+
+    With --verify, each check also measures how many images show what was asked (nodule, mask or text), as select
+    --verify does. What that needs is learned from --reference once, in about half a minute for 1000 slices. Fewer such
+    images while the scores rise are reward hacking, and said to be: belief up, truth down.
 
     Stopped at any moment, the same command goes on from the state in OUTPUT.resume.
 

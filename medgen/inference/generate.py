@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -89,25 +89,30 @@ class Generator:
 
         Sample i depends on the seed and i, not on the batch.
         """
-        spacing = self.denoiser.facts.spacing or (1.0, 1.0, 1.0)
         for start in range(0, len(indices), self.options.batch_size):
             batch = indices[start : start + self.options.batch_size]
             asked = requests.arrays(batch)
             condition = requests.condition(batch, asked, self.denoiser.facts.mask_names)
             lent = requests.retrieved.start(batch, self.denoiser, self.vae) if requests.retrieved else None
             begin = None if lent is None or requests.retrieved is None else (lent, requests.retrieved.strength)
-            images = self._stored(self.images(batch, condition, requests.unwanted(condition), begin))
-            arrays, texts = {"image": images} | asked, requests.told(batch)
-            for row, index in enumerate(batch):
-                yield Case(
-                    f"sample-{index:06d}",
-                    {name: values[row : row + 1] for name, values in arrays.items()},
-                    text=tuple(texts.get("text", ())[row : row + 1]),
-                    modality=tuple(texts.get("modality", ())[row : row + 1]),
-                    split=self.options.split_name or NO_SPLIT,
-                    spacing=spacing,
-                    synthetic=GENERATED,
-                )
+            images = self.images(batch, condition, requests.unwanted(condition), begin)
+            yield from self.shown(images, batch, asked, requests.told(batch))
+
+    def shown(
+        self, images: Tensor, indices: Sequence[int], asked: Mapping[str, Array], texts: Mapping[str, Sequence[str]]
+    ) -> Iterator[Case]:
+        """Images (B, C, H, W) of these indices as cases, one each, with what was asked: arrays (B, ...) and texts."""
+        arrays = {"image": self._stored(images), **asked}
+        for row, index in enumerate(indices):
+            yield Case(
+                f"sample-{index:06d}",
+                {name: values[row : row + 1] for name, values in arrays.items()},
+                text=tuple(texts.get("text", ())[row : row + 1]),
+                modality=tuple(texts.get("modality", ())[row : row + 1]),
+                split=self.options.split_name or NO_SPLIT,
+                spacing=self.denoiser.facts.spacing or (1.0, 1.0, 1.0),
+                synthetic=GENERATED,
+            )
 
     def images(
         self,

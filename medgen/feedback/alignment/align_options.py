@@ -59,6 +59,9 @@ class AlignOptions(TrainingOptions, frozen=True, tag_field="method"):
         option("Keep no weights whose Frechet distance has risen by more than this share.", group=ALIGNMENT, ge=0),
     ] = 0.1
     weak: Annotated[bool, option("Follow a selector that says nothing, too.", group=ALIGNMENT)] = False
+    verify: Annotated[bool, option("Measure at each check how many images show what was asked.", group=ALIGNMENT)] = (
+        False
+    )
     check_every: Count = 10
     """Updates between measurements of the Frechet distance; none in the warm-up. Two beyond the bound in a row
     end the alignment."""

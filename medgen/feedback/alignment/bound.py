@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from medgen.models.policy import Policy
 from medgen.reporting import Reporter
+
+CHANCE = 0.025
+"""Of a false alarm that fewer images show what was asked."""
 
 
 @dataclass(frozen=True)
@@ -19,17 +23,49 @@ class Standing:
     """Mean score of its images, where they are scored."""
     frechet_asked: float | None = None
     """Distance of the images that are scored, where they show something else."""
+    shows: Sequence[bool | None] = ()
+    """Whether each of the images that are scored shows what was asked, where that is verified; None: not judged."""
+
+    @property
+    def verified(self) -> float | None:
+        """The share of them that do."""
+        judged = [shows for shows in self.shows if shows is not None]
+        return sum(judged) / len(judged) if judged else None
 
     def told(self) -> str:
         """All of it in words."""
         score = "" if self.score is None else f"mean score {self.score:.3g}, "
+        verified = "" if self.verified is None else f"{self.verified:.0%} show what was asked, "
         asked = "" if self.frechet_asked is None else f" ({self.frechet_asked:.4g} for the conditions asked)"
-        return f"{score}Frechet distance {self.frechet:.4g}{asked}"
+        return f"{score}{verified}Frechet distance {self.frechet:.4g}{asked}"
 
     def figures(self, when: str) -> dict[str, float]:
         """All of it by name."""
-        every = {"frechet": self.frechet, "frechet_asked": self.frechet_asked, "score": self.score}
+        every = {
+            "frechet": self.frechet,
+            "frechet_asked": self.frechet_asked,
+            "score": self.score,
+            "verified": self.verified,
+        }
         return {f"{name}_{when}": value for name, value in every.items() if value is not None}
+
+    def rose(self, now: Standing) -> str:
+        """In words, from which mean score to which it has risen; empty if it has not."""
+        if self.score is None or now.score is None or now.score <= self.score:
+            return ""
+        return f"the mean score rose from {self.score:.3g} to {now.score:.3g}"
+
+
+def fewer(before: Sequence[bool | None], now: Sequence[bool | None]) -> bool:
+    """Whether fewer of the same requests are shown now, by more than chance.
+
+    That is McNemar's test (1947), exact: of the images that changed, so many were lost as would be in 1 of 40 cases at
+    most if gains and losses were equally likely. Both sequences are in the order of the requests.
+    """
+    lost = sum(one is True and other is False for one, other in zip(before, now, strict=True))
+    changed = lost + sum(one is False and other is True for one, other in zip(before, now, strict=True))
+    as_many = sum(math.comb(changed, count) for count in range(lost, changed + 1))
+    return as_many / (1 << changed) <= CHANCE
 
 
 class Bound:
@@ -47,12 +83,16 @@ class Bound:
         every: int,
         reporter: Reporter,
         rising: int = 0,
+        first: float | None = None,
     ) -> None:
         """Check after each `every` updates but the first `rising`, of the warm-up, after which the distance falls back.
 
-        `measure` draws from the weights that are in place; `max_rise` is relative to the reference's distance."""
+        `measure` draws from the weights that are in place. `max_rise` is relative to the distance `first`, which the
+        model had before it was ever aligned; None: to that of the reference.
+        """
         self._policy, self._measure, self._max_rise, self._every = policy, measure, max_rise, every
         self._reporter, self._rising = reporter, rising
+        self._first = first
         self._begun: Standing | None = None
         self._last: tuple[int, Standing] | None = None
 
@@ -63,7 +103,15 @@ class Bound:
             with self._policy.reference.in_place():
                 self._begun = self._measure()
             self._reporter.say(f"before: {self._begun.told()}")
+            if self._first is not None:
+                self._reporter.say(f"the bound holds since the first alignment, before which it was {self._first:.4g}")
         return self._begun
+
+    @property
+    def first(self) -> float:
+        """The distance that the bound is relative to."""
+        begun = self.begun.frechet
+        return begun if self._first is None else self._first
 
     def due(self, done: int) -> bool:
         """Whether to check after this many updates."""
@@ -71,10 +119,10 @@ class Bound:
 
     def check(self, done: int) -> Standing:
         """Measure the policy after `done` updates; it is broken where the check before was beyond the bound, too."""
-        begun = self.begun
+        first = self.first
         with self._policy.average.in_place():
             now = self._measure()
-            beyond = now.frechet > (1 + self._max_rise) * begun.frechet
+            beyond = not now.frechet <= (1 + self._max_rise) * first  # so is one that is not a number
             if not beyond:
                 self._policy.kept.follow(0)
                 self._policy.kept_at.fill_(done)
@@ -93,18 +141,33 @@ class Bound:
         now = self._last[1] if self._last and self._last[0] == kept_at else self._measure()
         self._reporter.say(f"after {kept_at} updates: {now.told()}")
         self._warn_of_asked(now)
-        return {**self.begun.figures("before"), **now.figures("after"), "updates": kept_at}
+        self._warn_of_truth(now)
+        figures = {**self.begun.figures("before"), **now.figures("after")}
+        return {**figures, "frechet_first": self.first, "updates": kept_at}
 
     def _warn(self, done: int, now: Standing) -> None:
-        begun = self.begun
-        rise = f"{now.frechet / begun.frechet - 1:.0%}" if begun.frechet else f"to {now.frechet:.3g}"
+        rise = f"{now.frechet / self.first - 1:.0%}" if self.first else f"to {now.frechet:.3g}"
         told = f"after {done} updates the Frechet distance has risen by {rise}"
-        if now.score is not None and begun.score is not None and now.score > begun.score:
+        if self._first is not None:
+            told += " since the first alignment"
+        if rose := self.begun.rose(now):
             told += (
-                f" while the mean score rose from {begun.score:.3g} to {now.score:.3g}: the images please the selector "
-                "more and look less real, which may be reward hacking"
+                f" while {rose}: the images please the selector more and look less real, which may be reward hacking"
             )
         self._reporter.warn(f"{told}; the weights after {int(self._policy.kept_at)} updates are written")
+
+    def _warn_of_truth(self, now: Standing) -> None:
+        """Say where fewer images show what was asked, which does not stop the policy."""
+        begun = self.begun
+        if begun.verified is None or now.verified is None or not fewer(begun.shows, now.shows):
+            return
+        told = f"fewer images show what was asked, {now.verified:.0%} after {begun.verified:.0%}"
+        if rose := begun.rose(now):
+            told += (
+                f", while {rose}: this is reward hacking (belief up, truth down); have images of this model rated, "
+                "and train the selector on them, too"
+            )
+        self._reporter.warn(told)
 
     def _warn_of_asked(self, now: Standing) -> None:
         """Say where images of the conditions asked have moved away from real ones, which does not stop the policy.

@@ -41,6 +41,11 @@ from medgen.training.loop.resume import below
 Reward = Callable[[Tensor, Sequence[int]], Tensor]
 """Images (B, C, H, W) in [-1, 1] and the numbers of what was asked of each -> how good they are, (B,)."""
 
+Shown = Sequence[tuple[Tensor, Sequence[int]]]
+"""Images and numbers as those of `Reward`, in batches."""
+Verdict = Callable[[Shown], Sequence[bool | None]]
+"""Whether each image shows what was asked of it; None where that cannot be judged."""
+
 
 DROPOUT = 0.1
 """Share of the real images that are learned from without their condition, which guidance leads away from."""
@@ -93,19 +98,21 @@ class AlignLearner(Learner):
         asked: Asked | None,
         held_out: HeldOut,
         reporter: Reporter,
+        verdict: Verdict | None = None,
+        first: float | None = None,
     ) -> None:
         """Align `unet`; `reward` is None where images come rated.
 
         In checks, images of what the `real` held-out ones show are compared with these, and those of what is `asked`
-        are scored; None = that is the same.
+        are scored, and verified where there is a `verdict`; None = that is the same. `first` is as in `Bound`.
         """
         self.options, self.space, self.reward = options, space, reward
         self.model = Policy(unet)
         every, rising = options.check_every, options.loop.rising
-        self.bound = Bound(self.model, self._standing, options.max_rise, every, reporter, rising)
+        self.bound = Bound(self.model, self._standing, options.max_rise, every, reporter, rising, first)
         self.figures: dict[str, float] = {}
         """Of the weights that it ends with, and of those it began with."""
-        self._real, self._asked, self._held_out = real, asked, held_out
+        self._real, self._asked, self._held_out, self._verdict = real, asked, held_out, verdict
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, Parts]:
         """Mean loss over the images drawn for the conditions of the batch, or over the rated images in it."""
@@ -228,6 +235,10 @@ class AlignLearner(Learner):
             found.append((errors.mean(), (output - reference).square().mean()))
         return found
 
+    def begun(self) -> None:
+        """Measure where the model stands, so that what cannot be measured is refused before the first update."""
+        _ = self.bound.begun
+
     @property
     def ended(self) -> bool:
         """Whether a check has found the policy beyond the bound."""
@@ -251,27 +262,32 @@ class AlignLearner(Learner):
         return self.figures
 
     def _standing(self) -> Standing:
-        """Measure images of the network as it is; the same conditions and noise at each call."""
-        distance = self._held_out.distance
-        images, score = self._shown(self._real, scored=self._asked is None)
-        if self._asked is None:
-            return Standing(distance(images), score)
-        of_asked, score = self._shown(self._asked)
-        return Standing(distance(images), score, distance(of_asked))
+        """Measure images of the network as it is; the same conditions and noise at each call, in each alignment."""
+        asked = self._asked or self._real
+        shown = self._shown(asked)
+        score = None
+        if self.reward is not None:
+            score = float(torch.cat([self._scored(*batch) for batch in shown]).double().mean())
+        shows = () if self._verdict is None else self._verdict(shown)
+        distance = self._distance(shown)
+        if asked is self._real:
+            return Standing(distance, score, None, shows)
+        return Standing(self._distance(self._shown(self._real)), score, distance, shows)
+
+    def _distance(self, shown: Shown) -> float:
+        return self._held_out.distance([images for images, _ in shown])
 
     @torch.no_grad()
-    def _shown(self, asked: Asked, *, scored: bool = True) -> tuple[list[Tensor], float | None]:
-        """Batches of images (B, C, H, W) for the conditions, and their mean score where a selector scores them."""
+    def _shown(self, asked: Asked) -> Shown:
+        """Images for the conditions, with the numbers of these."""
         numbers, size = asked.spread(self.options.check_images), self.options.loop.batch_size
         device = next(self.model.parameters()).device
-        images, scores = [], []
+        shown: list[tuple[Tensor, Sequence[int]]] = []
         for start in range(0, len(numbers), size):
             indices = range(start, min(start + size, len(numbers)))
             chosen = [numbers[index] for index in indices]
             condition = asked.of(chosen).to(device)
-            noise = NoiseStream(mix(self.options.seed, "check"), indices, self.space.facts.shape, device)
+            noise = NoiseStream(mix(0, "check"), indices, self.space.facts.shape, device)
             drawn = draw(self.model.unet, condition, self.space, self.options.drawing, noise)
-            images.append(self.space.images(drawn.states[-1]))
-            if scored and self.reward is not None:
-                scores.append(self._scored(images[-1], chosen))
-        return images, float(torch.cat(scores).double().mean()) if scores else None
+            shown.append((self.space.images(drawn.states[-1]), chosen))
+        return shown

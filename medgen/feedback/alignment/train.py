@@ -19,6 +19,7 @@ from medgen.diffusion.options import Objective, ScheduleConfig
 from medgen.diffusion.schedules import Schedule
 from medgen.errors import ConfigError, DataError, UsageError
 from medgen.feedback.alignment.align_options import AlignOptions, DDPOOptions, DPOOptions
+from medgen.feedback.alignment.chain import first_distance
 from medgen.feedback.alignment.drawing import Space
 from medgen.feedback.alignment.held_out import HeldOut
 from medgen.feedback.alignment.judgement import Judgement, RawFile, asked_of, rated_sets, requests_of, reward_of
@@ -26,6 +27,7 @@ from medgen.feedback.alignment.learner import AlignLearner, Reward
 from medgen.feedback.alignment.rated import RatedImages
 from medgen.feedback.alignment.rehearsal import Rehearsed, training_slices
 from medgen.feedback.alignment.sources import Asked, AskedGroups
+from medgen.feedback.alignment.truth import Truth
 from medgen.models.adapters import KIND as ADAPTER
 from medgen.models.facts import AdapterFacts, DenoiserFacts
 from medgen.models.selector import Selector
@@ -81,9 +83,13 @@ def align(run: Run, task: Task, options: AlignOptions) -> None:
             source = _rehearsed(source, theirs, options, training)
         real = asked if theirs is None else replace(theirs, numbers=held_out.slices)
         others = None if theirs in (None, asked) else asked
+        truth = Truth.by(training, denoiser, vae, requests) if options.verify else None
+        first = None if theirs is None else first_distance(denoiser.model, training.stored, options)
         unet = trainable(denoiser.network, options)
-        learner = AlignLearner(options, unet, space, reward, real, others, held_out, training.reporter)
+        learner = AlignLearner(options, unet, space, reward, real, others, held_out, training.reporter, truth, first)
         fitted = training.fit(learner, options, BatchSources(source, None), inputs, vae)
+        if truth is not None:
+            truth.report(training.reporter)
         write(training, fitted, learner, denoiser, options)
 
 

@@ -50,19 +50,29 @@ class Verifier:
         """Whether a check was learned."""
         return any(check is not None for check in self._checks.values())
 
+    @property
+    def trust(self) -> list[dict[str, Any]]:
+        """What each check that was learned is itself worth."""
+        return [check.trust for check in self._checks.values() if check is not None]
+
     def passing(self, cases: Iterable[Case], refused: Refused, advance: Advance = unseen) -> Iterator[Case]:
         """The cases that show what they were asked to; those that cannot be measured are `refused`."""
         for case in cases:
-            try:
-                passes = self.passes(case)
-            except DataError as error:
-                if not self.measures:
-                    raise
-                refused(case, error)
-                continue
-            advance(len(case))
+            passes = self.judged(case, refused)
+            if passes is not None:
+                advance(len(case))
             if passes:
                 yield case
+
+    def judged(self, case: Case, refused: Refused, number: int = 0) -> bool | None:
+        """What `passes` says; None for a case that cannot be measured, which is `refused`, where others can be."""
+        try:
+            return self.passes(case, number)
+        except DataError as error:
+            if not self.measures:
+                raise
+            refused(case, error)
+            return None
 
     def passes(self, case: Case, number: int = 0) -> bool:
         """Whether each slice shows what it was asked to, in the try with this number; `told` then says how far.
@@ -87,13 +97,12 @@ class Verifier:
         """What was found, for the report."""
         passed = sum(one["passes"] for one in self.told)
         acceptance = passed / len(self.told) if self.told else None
-        trust = [one.trust for one in self._checks.values() if one is not None]
         return {
             "measured": len(self.told),
             "passed": passed,
             "acceptance": acceptance,
             "not_judged": self._not_judged(),
-            "checks": trust,
+            "checks": self.trust,
             "cases": self.told,
         }
 
@@ -120,7 +129,7 @@ class Verifier:
         if not any(kinds.values()):
             raise DataError(
                 f"nothing to verify: case {case.id} has neither a mask, nor a text, nor a vector with "
-                f"{', '.join(FIELDS)}; generate with --mask, --prompt, --vector or --like"
+                f"{', '.join(FIELDS)}; ask for one of these, or do without verifying"
             )
         return [kind for kind, asked in kinds.items() if asked]
 
@@ -185,12 +194,8 @@ def verified(
             again, last = replace(generator, options=options), number == tries - 1
             failed = []
             for index, case in zip(waiting, again.cases(waiting, requests), strict=True):
-                try:
-                    passes = verifier.passes(case, number + 1)
-                except DataError as error:
-                    if not verifier.measures:
-                        raise
-                    refused(case, error)
+                passes = verifier.judged(case, refused, number + 1)
+                if passes is None:
                     continue
                 if passes:
                     done[index] = case

@@ -52,6 +52,10 @@ class Learner(abc.ABC):
         """Scalar loss of the discriminator; called after `loss` with the same batch, in training only."""
         raise NotImplementedError
 
+    def begun(self) -> None:
+        """Take note of the model before the first update, or where a stopped training goes on; an error ends it."""
+        return
+
     @property
     def ended(self) -> bool:
         """Whether the training should end before its last step."""

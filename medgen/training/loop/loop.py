@@ -94,6 +94,7 @@ class Loop:
             for network in self._networks():
                 network.compile()
         self.learner.model.train()
+        self.learner.begun()
         done, saved = begun.step, time.monotonic()
         self._told = begun.step, saved
         with (

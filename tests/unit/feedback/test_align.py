@@ -29,7 +29,7 @@ from medgen.feedback.alignment.align_options import (
     RWROptions,
 )
 from medgen.feedback.alignment.held_out import HeldOut
-from medgen.feedback.alignment.learner import AlignLearner, Reward
+from medgen.feedback.alignment.learner import AlignLearner, Reward, Shown, Verdict
 from medgen.feedback.alignment.sources import Asked, AskedGroups
 from medgen.feedback.alignment.train import space_of, trainable, write
 from medgen.models.facts import DenoiserFacts
@@ -116,9 +116,14 @@ def bright(images: Tensor, numbers: Sequence[int]) -> Tensor:
     return images.mean((1, 2, 3))
 
 
+def brightish(shown: Shown) -> list[bool | None]:
+    """Whether each image is brighter in its first pixel than in the next."""
+    return [bool(first > second) for images, _ in shown for first, second in images[:, 0, 0, :2]]
+
+
 def aligned(
     folder: Path, output: Path, options: AlignOptions, reward: Reward = bright, reporter: Reporter | None = None,
-    model: str = "model.safetensors",
+    model: str = "model.safetensors", verdict: Verdict | None = None,
 ) -> AlignLearner:  # fmt: skip
     run = Run("align", str(folder / "real.h5"), output, torch.device("cpu"), reporter or Reporter())
     with start(run, options) as training:
@@ -127,7 +132,7 @@ def aligned(
         held_out = HeldOut(training.stored, space.facts, space.shape, training.device, training.reporter.warn)
         assert list(held_out.slices) == list(range(1, 24, 2))
         unet = trainable(denoiser.network, options)
-        learner = AlignLearner(options, unet, space, reward, asked(), None, held_out, training.reporter)
+        learner = AlignLearner(options, unet, space, reward, asked(), None, held_out, training.reporter, verdict)
         source = AskedGroups(asked(), options.group, options.seed)
         fitted = training.fit(learner, options, BatchSources(source, None), [denoiser.model])
         write(training, fitted, learner, denoiser, options)
@@ -172,7 +177,8 @@ def test_it_stops_at_the_bound_and_says_that_it_may_be_hacked(folder: Path, tmp_
 def test_a_killed_alignment_goes_on_to_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     loop = msgspec.structs.replace(LOOP, steps=4, save_every=2)
     options = options_of(NFTOptions, loop=loop, check_every=2)
-    aligned(folder, tmp_path / "whole.safetensors", options)
+    aligned(folder, tmp_path / "whole.safetensors", options, verdict=brightish)
+    assert 0 < open_model(tmp_path / "whole.safetensors").facts["verified_after"] < 1
     calls = []
 
     def breaks(images: Tensor, numbers: Sequence[int]) -> Tensor:
@@ -182,9 +188,9 @@ def test_a_killed_alignment_goes_on_to_the_same_bytes(folder: Path, tmp_path: Pa
         return bright(images, numbers)
 
     with pytest.raises(RuntimeError, match="killed"):
-        aligned(folder, tmp_path / "resumed.safetensors", options, breaks)
+        aligned(folder, tmp_path / "resumed.safetensors", options, breaks, verdict=brightish)
     assert (tmp_path / "resumed.safetensors.resume").exists()
-    aligned(folder, tmp_path / "resumed.safetensors", options)
+    aligned(folder, tmp_path / "resumed.safetensors", options, verdict=brightish)
     assert (tmp_path / "whole.safetensors").read_bytes() == (tmp_path / "resumed.safetensors").read_bytes()
 
 

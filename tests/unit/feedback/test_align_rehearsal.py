@@ -18,7 +18,7 @@ from medgen.errors import ConfigError
 from medgen.feedback.alignment.align_options import NFTOptions
 from medgen.feedback.alignment.bound import Bound, Standing
 from medgen.feedback.alignment.held_out import HeldOut
-from medgen.feedback.alignment.learner import AlignLearner
+from medgen.feedback.alignment.learner import AlignLearner, Verdict
 from medgen.feedback.alignment.rehearsal import Rehearsed
 from medgen.feedback.alignment.sources import Asked, AskedGroups
 from medgen.feedback.alignment.train import space_of, trainable
@@ -51,14 +51,18 @@ def test_each_sample_comes_with_a_real_image_of_the_training_split(folder: Path)
 
 
 def learner_of(
-    folder: Path, options: NFTOptions, real: Asked | None = None, others: Asked | None = None
+    folder: Path,
+    options: NFTOptions,
+    real: Asked | None = None,
+    others: Asked | None = None,
+    verdict: Verdict | None = None,
 ) -> AlignLearner:
     denoiser = Denoiser.load(folder / "model.safetensors", torch.device("cpu"), "float32", tuned=False)
     space = space_of(denoiser.facts, None)
     with open_set(folder / "real.h5", random_access=True) as stored:
         held_out = HeldOut(stored, space.facts, space.shape, torch.device("cpu"), print)
     unet = trainable(denoiser.network, options)
-    return AlignLearner(options, unet, space, bright, real or asked(), others, held_out, Reporter())
+    return AlignLearner(options, unet, space, bright, real or asked(), others, held_out, Reporter(), verdict)
 
 
 def test_images_are_learned_from_at_the_noise_levels_asked_for(folder: Path) -> None:
