@@ -14,7 +14,11 @@ from medgen.nets.unet import UNet
 
 
 class Snapshot(nn.Module):
-    """A copy of a network's trainable weights, which can take their place; it is not trained."""
+    """A copy of a network's trainable weights, which can take their place; it is not trained.
+
+    Unlike the moving average of a training, it changes places by swapping storages, so that a loss can look at it
+    between a forward pass and its gradient; the weights must not be sharded.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -15,7 +15,11 @@ def rising(decay: float, step: int) -> float:
 
 
 class MovingAverage:
-    """The average of a model's trainable weights; its decay is `rising`."""
+    """The average of a model's trainable weights; its decay is `rising`.
+
+    It changes places with them by copying, not by swapping storages as a policy's snapshot does: FSDP gathers sharded
+    weights from views that it took of them at the start, and a swap would not reach these.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
