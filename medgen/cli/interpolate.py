@@ -60,12 +60,12 @@ def command(
     from medgen.inference.interpolate import (
         Interpolation,
         Spline,
-        check_images,
         interpolate,
         interpolated_header,
         model_intensity,
     )
     from medgen.inference.thick_images import open_thick
+    from medgen.models.facts import check_images
     from medgen.models.trained import FrozenVAE, Interpolator
     from medgen.nets.compute import resolve_device
 
@@ -91,7 +91,7 @@ def command(
         inputs: list[Identified] = [reader]
         interpolation: Interpolation | Spline
         if denoiser is None or autoencoder is None:
-            interpolation = Spline(options, check_images(reader.header))
+            interpolation = Spline(options, check_images(reader.header, "interpolate"))
             settings = {name: settings[name] for name in SPLINE if name in settings}
         else:
             intensity = model_intensity(reader.header, denoiser, options.window)

@@ -49,16 +49,14 @@ def command(
 
     from medgen.artifacts.provenance import derive
     from medgen.artifacts.sets import open_set
-    from medgen.errors import DataError
     from medgen.inference.normalize import normalize, normalized_header
-    from medgen.models.facts import check_intensity
+    from medgen.models.facts import check_images, check_intensity
     from medgen.read_ahead import read_ahead
 
     maker = SetMaker.of(context, output, force=force, shard=shard, keep_going=keep_going)
     version = _version(options, model, vae, device, maker)
     with open_set(source) as reader:
-        if reader.header.kind != "image":
-            raise DataError(f"the input is a set of kind '{reader.header.kind}'; normalize needs images")
+        check_images(reader.header, "normalize")
         intensity = check_intensity(reader.header, version.parts[0].facts)
         inputs = [reader, *(network.model for network in version.parts)]
         settings = options.settings() | {"precision": maker.settled(*version.parts)}

@@ -15,12 +15,12 @@ from medgen.artifacts.schema import SetHeader
 from medgen.config import did_you_mean
 from medgen.errors import UsageError
 from medgen.evaluation.comparability import check_comparable
-from medgen.evaluation.compared import TRAINING, ImagesToOpen, Opened, check_real, open_all, wanted
 from medgen.evaluation.comparison import Pair, compare
 from medgen.evaluation.comparison import as_json as comparison_json
 from medgen.evaluation.features.extractors import open_extractor
 from medgen.evaluation.features.features import FeatureBank
 from medgen.evaluation.inputs import Inputs, MapMaker, Reconstructor
+from medgen.evaluation.opening import TRAINING, ImagesToOpen, Opened, check_real, open_all, wanted
 from medgen.evaluation.options import SharedOptions
 from medgen.evaluation.pairing import MEASURED, REFERENCE, THICK, Side, pairing_of
 from medgen.evaluation.registry import METRICS

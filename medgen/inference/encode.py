@@ -15,7 +15,7 @@ from medgen.errors import DataError
 from medgen.inference.encode_options import EncodeOptions
 from medgen.inference.outliers import Summary, summarize
 from medgen.inference.slices import Refused, grouped, slice_keys, slice_noise
-from medgen.models.facts import VAEFacts, check_intensity
+from medgen.models.facts import VAEFacts, check_images, check_intensity
 from medgen.models.trained import FrozenVAE
 
 
@@ -98,8 +98,7 @@ def check_image(case: Case, vae: FrozenVAE) -> None:
 
 def check_window(images: SetHeader, facts: VAEFacts) -> Intensity:
     """The intensity of a set's images; DataError for a set of another kind, or with a window other than the VAE's."""
-    if images.kind != "image" or images.intensity is None:
-        raise DataError(f"the input is a set of kind '{images.kind}'; extract-latents needs images")
+    check_images(images, "extract-latents")
     return check_intensity(images, facts)
 
 

@@ -28,6 +28,7 @@ from medgen.inference.interpolate_options import InterpolateOptions
 from medgen.inference.slices import Refused
 from medgen.inference.sliding import Sliding
 from medgen.inference.thin_volume import ThinVolume, combine, slabs, volume_of
+from medgen.models.facts import check_images
 from medgen.models.trained import FrozenVAE, Interpolator
 from medgen.nets.condition import Condition
 from medgen.reporting import Advance, unseen
@@ -235,16 +236,9 @@ def _volume(case: Case, intensity: Intensity, options: InterpolateOptions) -> Th
     return volume_of(case, intensity, options.spacing, options.thickness, options.profile)
 
 
-def check_images(images: SetHeader) -> Intensity:
-    """The intensity of an image set; DataError if it is none."""
-    if images.kind != "image" or images.intensity is None:
-        raise DataError(f"the input is a set of kind '{images.kind}'; interpolate needs images")
-    return images.intensity
-
-
 def model_intensity(images: SetHeader, denoiser: Interpolator, window: tuple[float, float] | None) -> Intensity:
     """The intensity of a set, with the model's window; DataError where its values mean something else."""
-    ours, theirs = check_images(images), denoiser.facts.intensity
+    ours, theirs = check_images(images, "interpolate"), denoiser.facts.intensity
     if window is None and ours.unit != theirs.unit:
         raise DataError(
             f"the set's values are in {ours.unit}, the model was trained on {theirs.unit}; to try it anyway, say "

@@ -175,17 +175,28 @@ class SelectorFacts(Facts, frozen=True, kw_only=True):
         return self.overall.says
 
 
+def check_images(images: SetHeader, command: str) -> Intensity:
+    """The intensity of the set that `command` reads; DataError unless it holds images and states it."""
+    if images.kind != "image":
+        raise DataError(f"the input is a set of kind '{images.kind}'; {command} needs images")
+    return _intensity(images)
+
+
 def check_intensity(images: SetHeader, facts: VAEFacts | DenoiserFacts | NormalizerFacts) -> Intensity:
     """The intensity of an image set; DataError if its window or unit is not that of the model's images."""
-    ours, theirs = images.intensity, facts.intensity
-    if ours is None:
-        raise DataError("the set does not say what its image values mean (no intensity); preprocess it again")
+    ours, theirs = _intensity(images), facts.intensity
     if theirs is not None and (ours.unit, ours.window) != (theirs.unit, theirs.window):
         raise DataError(
             f"the set has window {_window(ours)} and the model was trained on {_window(theirs)}; "
             "preprocess with the model's window"
         )
     return ours
+
+
+def _intensity(images: SetHeader) -> Intensity:
+    if images.intensity is None:
+        raise DataError("the set does not say what its image values mean (no intensity); preprocess it again")
+    return images.intensity
 
 
 def _window(intensity: Intensity) -> str:

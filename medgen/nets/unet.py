@@ -19,7 +19,7 @@ from medgen.nets.options import UNetConfig
 from medgen.nets.side.network import SideNetwork
 from medgen.nets.text.encoder import TextEncoder, TextStates
 from medgen.nets.text.modality import ModalityFusion
-from medgen.nets.text.outside import OutsideEncoder
+from medgen.nets.text.pretrained import OutsideEncoder
 from medgen.nets.unet_trunk import DownPath, Middle, UpPath
 
 __all__ = ["UNet", "UNetConfig"]

@@ -28,17 +28,6 @@ from rated import rate, write_samples
 Done = Callable[..., tuple[int, str]]
 
 
-@pytest.fixture
-def here(capsys: pytest.CaptureFixture[str]) -> Done:
-    """Run a command line in this process, which need not load torch again: its exit status, and what it says."""
-
-    def command(*words: object) -> tuple[int, str]:
-        status = run([str(word) for word in words])
-        return status, capsys.readouterr().err
-
-    return command
-
-
 @pytest.fixture(scope="session")
 def rated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a rated set samples.h5, ratings.csv, quality.npy, and the selector learned from 60 ratings."""

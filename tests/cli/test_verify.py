@@ -16,24 +16,12 @@ from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import GENERATED, Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.artifacts.stored import StoredSet
-from medgen.cli.app import run
 from medgen.evaluation.conditioning.nodules import Spot
 from medgen.evaluation.conditioning.rule import Measured, NoduleRule
 from medgen.feedback.verification.nodules import NoduleCheck
 
 Done = Callable[..., tuple[int, str]]
 SIDE = 32
-
-
-@pytest.fixture
-def here(capsys: pytest.CaptureFixture[str]) -> Done:
-    """Run a command line in this process: its exit status, and what it says."""
-
-    def command(*words: object) -> tuple[int, str]:
-        status = run([str(word) for word in words])
-        return status, capsys.readouterr().err
-
-    return command
 
 
 def write_pairs(path: Path, count: int, *, wrong: int = 0, seed: int = 0) -> Path:

@@ -17,7 +17,7 @@ from medgen.evaluation.agreement.attributes import Rows
 from medgen.evaluation.intervals import mean_interval
 from medgen.evaluation.section import Table, interval, number
 from medgen.nets.compute import exact_float32
-from medgen.nets.text.outside import transformers
+from medgen.nets.text.pretrained import transformers
 from medgen.reporting import Advance, unseen
 
 BATCH = 32

@@ -1,7 +1,8 @@
 """Do samples show what they were asked to show: a nodule at (x, y), of that size, or none.
 
-The measuring rule (see `nodules`, `ruler`) makes errors too. So every result is reported with two others: `ceiling`,
-the same measurement on reference images with known nodules, and `chance`, the measurement against shuffled conditions.
+The measuring rule (see `nodules`, `spot_width`) makes errors too. So every result is reported with two others:
+`ceiling`, the same measurement on reference images with known nodules, and `chance`, the measurement against shuffled
+conditions.
 """
 
 from __future__ import annotations

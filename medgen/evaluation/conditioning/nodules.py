@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from medgen.evaluation.conditioning.ruler import OUTSIDE_AIR, at_half_maximum
+from medgen.evaluation.conditioning.spot_width import OUTSIDE_AIR, at_half_maximum
 
 Image = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]

@@ -18,7 +18,7 @@ from medgen.evaluation.conditioning.rule import (
     calibrate,
 )
 from medgen.evaluation.intervals import halves, share_interval
-from medgen.evaluation.rates import correlation, mean_of_results, median
+from medgen.evaluation.statistics import correlation, mean_of_results, median
 
 LIKE = 1.25
 """Factor within which a known nodule is as large as one that was asked for."""

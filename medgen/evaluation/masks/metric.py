@@ -29,7 +29,7 @@ from medgen.evaluation.segmentation.overlap import (
     summary,
 )
 from medgen.evaluation.segmentation.pairs import Pairs, read_pairs
-from medgen.evaluation.segmentation.real import Real, check_alike, real_pairs
+from medgen.evaluation.segmentation.real_pairs import Real, check_alike, real_pairs
 from medgen.evaluation.segmentation.segmenting import segment, train
 from medgen.nets.segmenter import Segmenter
 

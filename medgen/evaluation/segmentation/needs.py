@@ -27,7 +27,7 @@ def _has_real_masks(inputs: Inputs) -> bool:
 
 
 def _has_real_pairs(inputs: Inputs) -> bool:
-    from medgen.evaluation.segmentation.real import real_pairs
+    from medgen.evaluation.segmentation.real_pairs import real_pairs
 
     return real_pairs(inputs) is not None
 

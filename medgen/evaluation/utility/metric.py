@@ -23,7 +23,7 @@ from medgen.evaluation.pictures import label_picture, picture
 from medgen.evaluation.section import Distribution, Gallery, Panel, Score, Section, Table, interval, percent
 from medgen.evaluation.segmentation.overlap import Agreement, agreement_of
 from medgen.evaluation.segmentation.pairs import Pairs, read_pairs
-from medgen.evaluation.segmentation.real import Real, check_alike, real_pairs
+from medgen.evaluation.segmentation.real_pairs import Real, check_alike, real_pairs
 from medgen.evaluation.segmentation.segmenting import segment, train
 from medgen.evaluation.utility.arms import ARMS, COPIES, FIRST, MIXED, REAL, Pool, pool
 from medgen.evaluation.utility.declaration import UtilityOptions

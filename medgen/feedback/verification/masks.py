@@ -16,7 +16,7 @@ from medgen.errors import DataError
 from medgen.evaluation.segmentation.options import SegmenterOptions
 from medgen.evaluation.segmentation.overlap import agreement, agreement_of
 from medgen.evaluation.segmentation.pairs import read_pairs, seen_size
-from medgen.evaluation.segmentation.real import pairs_in
+from medgen.evaluation.segmentation.real_pairs import pairs_in
 from medgen.evaluation.segmentation.segmenting import segment, train
 from medgen.feedback.verification.findings import Finding
 from medgen.nets.segmenter import Segmenter

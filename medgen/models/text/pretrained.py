@@ -17,7 +17,7 @@ from medgen.artifacts.provenance import Provenance, derive, fingerprint
 from medgen.artifacts.tensors.file import tensor_bytes
 from medgen.errors import DataError, InputMissingError, UnavailableError
 from medgen.nets.options import OutsideTextConfig
-from medgen.nets.text.outside import CLIP, OutsideEncoder, rows_encoded, transformers
+from medgen.nets.text.pretrained import CLIP, OutsideEncoder, rows_encoded, transformers
 
 KEPT = 256 << 20
 """Bytes of states of captions that are kept, the latest used."""

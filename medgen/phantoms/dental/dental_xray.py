@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from medgen.imaging.writing.png import save_png
+from medgen.phantoms.dental.dentition import Dentition
 from medgen.phantoms.dental.files import Maker, image_file
 from medgen.phantoms.dental.jaws import Jaws
 from medgen.phantoms.dental.lesions import Lesion, add_lesion
 from medgen.phantoms.dental.painting import paint_tooth
-from medgen.phantoms.dental.rows import Dentition
 from medgen.phantoms.dental.view import Attenuations, Positioning
 from medgen.phantoms.options import DentalOptions
 from medgen.phantoms.pictures import BOX_FIELDS, NORMAL, Rows, box

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from medgen.phantoms.dental.rows import Dentition, jaw_of
+from medgen.phantoms.dental.dentition import Dentition, jaw_of
 from medgen.phantoms.dental.teeth import Tooth, maps_of
 from medgen.phantoms.dental.view import Attenuations
 from medgen.phantoms.outlines import Outline

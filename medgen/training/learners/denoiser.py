@@ -13,7 +13,7 @@ from medgen.artifacts.schema import Intensity
 from medgen.diffusion.objectives import diffusion_loss
 from medgen.diffusion.options import Objective
 from medgen.diffusion.schedules import Schedule
-from medgen.errors import DataError, UsageError
+from medgen.errors import UsageError
 from medgen.models.condition import check_fed, fitted_to_vectors
 from medgen.models.facts import DenoiserFacts
 from medgen.models.text.prompts import PARTS as TEXT_PARTS
@@ -85,12 +85,8 @@ def vae_for_pictures(training: Training, options: DenoiserOptions) -> FrozenVAE 
 
 def train(training: Training, options: DenoiserOptions) -> None:
     """Train on the latent or image set of `training` and write the model."""
-    header, arrays = training.stored.header, training.stored.arrays()
-    if header.kind not in ("latent", "image"):
-        raise DataError(
-            f"{training.run.source}: is a set of kind '{header.kind}'; train-diffusion needs latents or images"
-        )
-    shape, dtype = arrays[header.kind]  # (C, H, W)
+    header = training.stored.header
+    space, shape, dtype = training.latents_or_images()  # shape (C, H, W)
     init = read_model(Path(options.init), "denoiser", UNetConfig) if options.init else None
     old = DenoiserFacts.read(init.facts, str(init.path)) if init else None
     if init and old and old.merges:
@@ -109,7 +105,7 @@ def train(training: Training, options: DenoiserOptions) -> None:
     learner.clip = (-1.0, 1.0) if header.kind == "image" else None
     learner.vae = vae_for_pictures(training, options)
     facts = DenoiserFacts(
-        space=header.kind,
+        space=space,
         shape=shape,
         schedule=msgspec.to_builtins(options.schedule),
         objective=options.objective,

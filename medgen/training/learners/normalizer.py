@@ -129,12 +129,8 @@ def flow_path(schedule: ScheduleConfig) -> ScheduleConfig:
 
 def train(training: Training, options: NormalizerOptions) -> None:
     """Train on the normal cases of the latent or image set of `training` and write the model."""
-    header, arrays = training.stored.header, training.stored.arrays()
-    if header.kind not in ("latent", "image"):
-        raise DataError(
-            f"{training.run.source}: is a set of kind '{header.kind}'; train-diffusion needs latents or images"
-        )
-    shape, dtype = arrays[header.kind]  # (C, H, W)
+    header = training.stored.header
+    space, shape, dtype = training.latents_or_images()  # shape (C, H, W)
     init = read_model(Path(options.init), "normalizer", UNetConfig) if options.init else None
     if options.lora:
         options = as_base(options, init)
@@ -148,7 +144,7 @@ def train(training: Training, options: NormalizerOptions) -> None:
         vae.network.compile()
     learner = NormalizerLearner(options, vae.images if vae else lambda x: x)
     facts = NormalizerFacts(
-        space=header.kind,
+        space=space,
         shape=shape,
         schedule=msgspec.to_builtins(options.schedule),
         objective=options.objective,

@@ -7,9 +7,10 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
+import numpy as np
 import torch
 from msgspec.structs import replace
 from torch import Tensor
@@ -21,7 +22,7 @@ from medgen.artifacts.provenance import Identified, Provenance, all_digests, der
 from medgen.artifacts.sets import open_set
 from medgen.artifacts.stored import StoredSet
 from medgen.config import Options, plain
-from medgen.errors import UsageError
+from medgen.errors import DataError, UsageError
 from medgen.models.facts import Facts
 from medgen.models.opening import open_vae
 from medgen.models.precision import Choice, choose
@@ -81,6 +82,13 @@ class Training:
     world: World
     device: torch.device
     reporter: Reporter
+
+    def latents_or_images(self) -> tuple[Literal["latent", "image"], tuple[int, ...], np.dtype[Any]]:
+        """What the set holds, with the shape (C, H, W) and type of its slices; DataError for a set of another kind."""
+        kind = self.stored.header.kind
+        if kind not in ("latent", "image"):
+            raise DataError(f"{self.run.source}: is a set of kind '{kind}'; train-diffusion needs latents or images")
+        return kind, *self.stored.arrays()[kind]
 
     def slices(
         self,

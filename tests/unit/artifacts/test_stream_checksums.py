@@ -11,20 +11,10 @@ import numpy as np
 import pytest
 
 from medgen.artifacts.schema import Case
-from medgen.artifacts.sets import open_set
-from medgen.artifacts.stream import StreamReader, StreamWriter
+from medgen.artifacts.stream import StreamReader
 from medgen.cli.app import run
 from medgen.errors import DataError
-
-
-def stream_of(path: Path) -> bytes:
-    buffer = io.BytesIO()
-    with open_set(path) as reader:
-        writer = StreamWriter(buffer, reader.header)
-        for case in reader:
-            writer.write(case)
-        writer.finish(writer.digest.tail(reader.tail.inputs))
-    return buffer.getvalue()
+from tests.unit.artifacts.test_sets import as_stream
 
 
 def blobs(stream: bytes) -> Iterator[bytes]:
@@ -63,7 +53,7 @@ def read(stream: bytes) -> list[Case]:
 
 @pytest.fixture
 def stream(make_set: Callable[..., Path]) -> bytes:
-    return stream_of(make_set(count=3, size=4))
+    return as_stream(make_set(count=3, size=4))
 
 
 def test_no_flipped_bit_passes(stream: bytes) -> None:

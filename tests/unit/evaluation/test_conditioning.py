@@ -14,7 +14,7 @@ from medgen.evaluation.conditioning.metric import observe
 from medgen.evaluation.conditioning.nodules import Spot
 from medgen.evaluation.conditioning.rule import Measured, NoduleRule, best_cut, calibrate, hits
 from medgen.evaluation.conditioning.scores import evaluate, rates_of_like, score, weights_of_like
-from medgen.evaluation.rates import correlation, mean_of_results
+from medgen.evaluation.statistics import correlation, mean_of_results
 
 
 def made(count: int = 200, found: float = 1.0, seed: int = 0, noise: float = 0.005) -> Measured:

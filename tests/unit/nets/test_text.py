@@ -12,7 +12,7 @@ from medgen.nets.condition import Condition
 from medgen.nets.options import OutsideTextConfig, TextConfig, UNetConfig
 from medgen.nets.text.encoder import TextEncoder
 from medgen.nets.text.modality import UNSAID, ModalityFusion, with_new_modalities
-from medgen.nets.text.outside import OutsideEncoder, rows_encoded
+from medgen.nets.text.pretrained import OutsideEncoder, rows_encoded
 from medgen.nets.unet import UNet
 
 READS = UNetConfig(

@@ -15,8 +15,8 @@ from scipy import ndimage
 
 from medgen.errors import ConfigError
 from medgen.phantoms.dental.dental_xray import FOLDERS, LABEL_FIELDS, LESION_FIELDS, draw, write_case
+from medgen.phantoms.dental.dentition import Dentition
 from medgen.phantoms.dental.files import MAKERS, image_file
-from medgen.phantoms.dental.rows import Dentition
 from medgen.phantoms.dental.teeth import maps_of
 from medgen.phantoms.options import DentalOptions
 from medgen.phantoms.pictures import Rows

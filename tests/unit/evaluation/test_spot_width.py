@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medgen.evaluation.conditioning.ruler import OUTSIDE_AIR, at_half_maximum, crossings, weighted_median
+from medgen.evaluation.conditioning.spot_width import OUTSIDE_AIR, at_half_maximum, crossings, weighted_median
 
 LUNG = -850.0
 
