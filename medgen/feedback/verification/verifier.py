@@ -215,12 +215,6 @@ def seed_of(seed: int, number: int) -> int:
     return int.from_bytes(blake2b(f"{seed}/{number}".encode(), digest_size=6).digest(), "little")
 
 
-def passed_by_try(told: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """How many samples passed in each try."""
-    counts = Counter(one["try"] for one in told if one["passes"])
-    return {str(number): counts[number] for number in sorted(counts)}
-
-
 def _plain(finding: Finding) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.to_builtins(finding)
     return plain

@@ -19,8 +19,6 @@ from medgen.imaging.reading.slices import SliceFacts, Vector3
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-LABEL_MAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
-SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
 OFF_SLICE = 0.1
 """Of the distance between slices: what lies farther from each of them lies between two."""
 

@@ -36,7 +36,7 @@ def write_case(folder: Path, name: str, case: Case, header: SetHeader) -> list[s
 
     DataError if the slices are unevenly spaced, which an affine matrix cannot express.
     """
-    check_even(case, "NIfTI")
+    check_even(case)
     intensity = header.intensity or Intensity()
     affine = affine_of(case.spacing, case.origin, case.direction)
     placed = UNPLACED not in case.flaws

@@ -100,7 +100,7 @@ class NnUNetFolder:
         return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
 
     def _write_volumes(self, case: Case, labels: npt.NDArray[np.uint8], image: str, label: str) -> None:
-        check_even(case, "NIfTI")
+        check_even(case)
         affine = affine_of(case.spacing, case.origin, case.direction)
         placed = UNPLACED not in case.flaws
         for channel, voxels in enumerate(case["image"].swapaxes(0, 1)):

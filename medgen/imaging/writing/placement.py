@@ -24,9 +24,9 @@ def slice_places(case: Case) -> Positions | None:
     return case.slice_origins
 
 
-def check_even(case: Case, name: str) -> None:
-    """DataError unless the slices of a case are on an even grid, the only kind that the format `name` can express."""
+def check_even(case: Case) -> None:
+    """DataError unless the slices of a case are on an even grid, the only kind that NIfTI can express."""
     if case.uneven in ("", UNPLACED):
         return
     remedy = "preprocess with --mend, or export DICOM" if case.mendable else "export DICOM"
-    raise DataError(f"case {case.id}: {case.uneven}, which {name} cannot hold; {remedy}")
+    raise DataError(f"case {case.id}: {case.uneven}, which NIfTI cannot hold; {remedy}")

@@ -51,10 +51,6 @@ PLACE_FIELDS = ("x", "y", "size")
 """Fields of vectors that speak of places in the image."""
 
 
-OF_TEXTS = ("prompt", "prompts", "fields", "modality", "negative_prompt", "retrieve")
-"""Options that speak of texts."""
-
-
 @dataclass(frozen=True)
 class Asked:
     """The command line's values as typed; None: not given."""

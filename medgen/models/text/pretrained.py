@@ -63,8 +63,8 @@ class Pretrained:
         return network.to(device).eval().requires_grad_(False)
 
 
-def load_pretrained(place: str, length: int, tokenizer: str = "") -> Pretrained:
-    """The encoder in a folder or on the hub, to read at most `length` pieces; its tokenizer may lie elsewhere.
+def load_pretrained(place: str, length: int) -> Pretrained:
+    """The encoder in a folder or on the hub, with its tokenizer, to read at most `length` pieces.
 
     Raises InputMissingError if there is none, DataError if it cannot be used.
     """
@@ -74,7 +74,7 @@ def load_pretrained(place: str, length: int, tokenizer: str = "") -> Pretrained:
     try:
         settings = library.AutoConfig.from_pretrained(place, **given)
         clip = settings.model_type in CLIP
-        words = (library.CLIPTokenizer if clip else library.AutoTokenizer).from_pretrained(tokenizer or place, **given)
+        words = (library.CLIPTokenizer if clip else library.AutoTokenizer).from_pretrained(place, **given)
         kind = library.CLIPTextModel if clip else library.AutoModel
         extra = {} if clip or settings.model_type == "distilbert" else {"add_pooling_layer": False}
         found = kind.from_pretrained(place, use_safetensors=True, dtype=torch.float32, **given, **extra)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from torch import nn
 
@@ -34,23 +34,6 @@ def layers_of(network: nn.Module, parts: Iterable[str]) -> list[str]:
     return [name for name in layers if name in chosen]
 
 
-def named_layers(network: nn.Module, ends: Sequence[str]) -> list[str]:
-    """Names of the layers that end in one of `ends` as a whole word, such as q_proj; for networks of other libraries.
-
-    ConfigError for an end that no layer has.
-    """
-    layers = layers_in(network)
-    for end in ends:
-        if not any(_ends(name, end) for name in layers):
-            tails = ", ".join(sorted({name.rpartition(".")[2] for name in layers}))
-            raise ConfigError(f"the network has no layer '{end}' to adapt; its layers end in {tails}")
-    return [name for name in layers if any(_ends(name, end) for end in ends)]
-
-
 def layers_in(network: nn.Module) -> list[str]:
     """Names of all layers that can be adapted."""
     return [name for name, part in network.named_modules() if isinstance(part, LAYERS) and ".lora." not in name]
-
-
-def _ends(name: str, end: str) -> bool:
-    return name == end or name.endswith(f".{end}")

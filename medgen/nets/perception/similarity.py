@@ -13,31 +13,25 @@ from medgen.errors import DataError
 from medgen.nets.compute import exact_float32
 
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, 3.2; finest scale first
+WINDOW, SIGMA = 11, 1.5
+"""Side and standard deviation of the Gaussian window in pixels (Wang et al. 2004, section III B)."""
 
 
-def ssim(a: Tensor, b: Tensor, data_range: float, *, window: int = 11, sigma: float = 1.5) -> Tensor:
+def ssim(a: Tensor, b: Tensor, data_range: float) -> Tensor:
     """Structural similarity (Wang et al. 2004, eq. 13) of a and b (B, C, [D,] H, W), one value per sample (B,).
 
     Means, variances and the covariance are taken under a Gaussian window that lies wholly inside the image.
     DataError if the image is smaller than the window.
     """
-    return ssim_map(a, b, data_range, window=window, sigma=sigma).flatten(1).mean(1)
+    return ssim_map(a, b, data_range).flatten(1).mean(1)
 
 
-def ssim_map(a: Tensor, b: Tensor, data_range: float, *, window: int = 11, sigma: float = 1.5) -> Tensor:
-    """The same at each place of the window: (B, C, [D',] H', W'), shorter by window - 1 along each axis."""
-    return _ssim_and_contrast(a, b, data_range, window, sigma)[0]
+def ssim_map(a: Tensor, b: Tensor, data_range: float) -> Tensor:
+    """The same at each place of the window: (B, C, [D',] H', W'), shorter by 10 along each axis."""
+    return _ssim_and_contrast(a, b, data_range)[0]
 
 
-def ms_ssim(
-    a: Tensor,
-    b: Tensor,
-    data_range: float,
-    *,
-    window: int = 11,
-    sigma: float = 1.5,
-    weights: Sequence[float] = MS_SSIM_WEIGHTS,
-) -> Tensor:
+def ms_ssim(a: Tensor, b: Tensor, data_range: float, *, weights: Sequence[float] = MS_SSIM_WEIGHTS) -> Tensor:
     """Multi-scale structural similarity (Wang et al. 2003, eq. 7) of a and b (B, C, [D,] H, W): one per sample (B,).
 
     There are as many scales as `weights`, finest first, each half as large as the one before: `scales_that_fit` says
@@ -47,42 +41,40 @@ def ms_ssim(
     for scale in range(len(weights)):
         if scale:
             a, b = _halve(a), _halve(b)
-        similarity, contrast = _ssim_and_contrast(a, b, data_range, window, sigma)
+        similarity, contrast = _ssim_and_contrast(a, b, data_range)
         last = scale == len(weights) - 1
         channels.append((similarity if last else contrast).flatten(2).mean(2).relu())
     powers = torch.tensor(weights, dtype=channels[0].dtype, device=a.device)
     return torch.stack(channels).pow(powers.view(-1, 1, 1)).prod(0).mean(1)
 
 
-def scales_that_fit(side: int, window: int = 11) -> int:
+def scales_that_fit(side: int) -> int:
     """How many scales an image with this shortest side allows, at most five; the coarsest must exceed the window."""
-    return max(0, min(len(MS_SSIM_WEIGHTS), math.floor(math.log2(max(side, 1) / (window - 1)) - 1e-9) + 1))
+    return max(0, min(len(MS_SSIM_WEIGHTS), math.floor(math.log2(max(side, 1) / (WINDOW - 1)) - 1e-9) + 1))
 
 
 @exact_float32()  # variances are small differences of large numbers
-def _ssim_and_contrast(a: Tensor, b: Tensor, data_range: float, window: int, sigma: float) -> tuple[Tensor, Tensor]:
+def _ssim_and_contrast(a: Tensor, b: Tensor, data_range: float) -> tuple[Tensor, Tensor]:
     """Maps (B, C, *S') of the whole index and of its contrast-structure part."""
     if a.shape != b.shape or a.ndim not in (4, 5):
         raise DataError(f"images of shapes {tuple(a.shape)} and {tuple(b.shape)}: expected two equal (B, C, [D,] H, W)")
-    if min(a.shape[2:]) < window:
+    if min(a.shape[2:]) < WINDOW:
         sides = " x ".join(map(str, a.shape[2:]))
-        raise DataError(
-            f"images of {sides} are smaller than the SSIM window of {window}; use larger images or a smaller window"
-        )
+        raise DataError(f"images of {sides} are smaller than the SSIM window of {WINDOW}; use larger images")
     stability = ((0.01 * data_range) ** 2, (0.03 * data_range) ** 2)
     dtype = torch.promote_types(a.dtype, torch.float32)
     a, b = a.to(dtype), b.to(dtype)
-    blurred = _blur(torch.cat([a, b, a * a + b * b, a * b]), window, sigma)
+    blurred = _blur(torch.cat([a, b, a * a + b * b, a * b]))
     mean_a, mean_b, squares, product = blurred.chunk(4)
     means, mean_squares = mean_a * mean_b, mean_a.square() + mean_b.square()
     contrast = (2 * (product - means) + stability[1]) / (squares - mean_squares + stability[1])
     return (2 * means + stability[0]) / (mean_squares + stability[0]) * contrast, contrast
 
 
-def _blur(x: Tensor, window: int, sigma: float) -> Tensor:
+def _blur(x: Tensor) -> Tensor:
     """Gaussian filter (B, C, *S) along every axis of space, without padding."""
-    offsets = torch.arange(window, dtype=x.dtype, device=x.device) - (window - 1) / 2
-    kernel = torch.softmax(-offsets.square() / (2 * sigma**2), dim=0)
+    offsets = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - (WINDOW - 1) / 2
+    kernel = torch.softmax(-offsets.square() / (2 * SIGMA**2), dim=0)
     for axis in range(2, x.ndim):
         x = _convolve(x, kernel, axis)
     return x

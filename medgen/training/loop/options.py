@@ -101,8 +101,6 @@ class OfSlices(Protocol):
 
 IRRELEVANT = ("checkpoint", "validate_every", "sample_every", "log_every", "save_every", "save_minutes")
 """Options of the loop that do not touch the weights it ends with."""
-ELSEWHERE = ("init", "vae", "text_encoder", "seed")
-"""Options that the provenance holds elsewhere: paths, as the inputs that they name."""
 
 
 def decisive(options: TrainingOptions, precisions: Mapping[str, str], processes: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from medgen.errors import ConfigError
 from medgen.nets.blocks import Upsample
 from medgen.nets.condition import Condition
 from medgen.nets.lora.low_rank import DOWN, UP, Change, LowRank, adapt, changes_of, of_changes, strength
-from medgen.nets.lora.parts import layers_of, named_layers
+from medgen.nets.lora.parts import layers_of
 from medgen.nets.options import LoraConfig, UNetConfig
 from medgen.nets.unet import UNet
 
@@ -114,14 +114,6 @@ def test_a_part_that_the_network_lacks_is_refused() -> None:
     plain = UNet(UNetConfig(widths=(32,), attention=("none",), mid_attention="none"))
     with pytest.raises(ConfigError, match="no attention to adapt; it has output, all"):
         layers_of(plain, ["attention"])
-
-
-def test_networks_of_others_by_the_ends_of_their_names() -> None:
-    network = nn.ModuleDict({"q_proj": nn.Linear(2, 2), "deep": nn.ModuleDict({"q_proj": nn.Linear(2, 2)})})
-    network["seq_proj"] = nn.Linear(2, 2)
-    assert named_layers(network, ["q_proj"]) == ["q_proj", "deep.q_proj"]
-    with pytest.raises(ConfigError, match=r"no layer 'k_proj' to adapt; its layers end in q_proj, seq_proj"):
-        named_layers(network, ["k_proj"])
 
 
 def test_a_second_adapter_on_the_same_layer_is_refused(unet: UNet) -> None:

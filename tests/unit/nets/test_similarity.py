@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import pytorch_msssim
 import torch
@@ -81,4 +80,3 @@ def test_images_below_the_window_are_refused() -> None:
         ssim(*pair(1, 1, 10, 30), 1.0)
     with pytest.raises(DataError, match="two equal"):
         ssim(torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 17), 1.0)
-    assert np.isfinite(float(ssim(*pair(1, 1, 10, 30), 1.0, window=7)))
