@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from medgen.artifacts.hdf5.plain import TABLE, is_full, read_errors
+from medgen.artifacts.hdf5.plain import TABLE, Seen, is_full, read_errors
 from medgen.artifacts.hdf5.texts import ENDS, FACTS, column_names, count_texts, read_fact, read_texts
 from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import LATER_FACTS, SLICE_FACTS, TEXT_NAMES, Array, Case, ContentDigest, SetHeader, Tail
@@ -72,7 +72,9 @@ class StoredSet:
     def __init__(self, file: h5py.File, name: str) -> None:
         self._file = file
         self._name = name
-        with self._read_errors():
+        # Of one that was written here, and has no name any more, nobody else knows.
+        self._guard = read_errors(name, Seen.of(file) if file.mode == "r" else None)
+        with self._guard:
             header, tail = (read_fact(file, fact) for fact in FACTS)
             if header is None:
                 raise DataError(f"{name}: an HDF5 file, but not a medgen set")
@@ -112,7 +114,7 @@ class StoredSet:
 
     def arrays(self) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         """Shape of a slice and type, for every array by name."""
-        with self._read_errors():
+        with self._guard:
             return {
                 name: (dataset.shape[1:], dataset.dtype)
                 for name, dataset in self._file.items()
@@ -121,7 +123,7 @@ class StoredSet:
 
     def read(self, name: str, indices: Sequence[int] | Array, plane: tuple[slice, ...] = ()) -> Array:
         """Slices of one array, or their part `plane` (of the last axes), in the order asked: (len(indices), ...)."""
-        with self._read_errors():
+        with self._guard:
             dataset = self._dataset(name)
             # A loop of single reads: h5py's fancy indexing of chunked data is 250 x slower.
             rows = [dataset[(int(self._places[index]), ..., *plane)] for index in indices]
@@ -129,12 +131,12 @@ class StoredSet:
 
     def column(self, name: str) -> Array:
         """A whole small array (vector, label) at once."""
-        with self._read_errors():
+        with self._guard:
             return np.asarray(self._dataset(name)[...])[self._places]
 
     def texts(self, name: str, indices: Sequence[int] | Array | None = None) -> list[str]:
         """A text column (`text`, `modality`), one entry per slice, or only those of some slices, in the order asked."""
-        with self._read_errors():
+        with self._guard:
             column = self._dataset(name).name
             if indices is None:
                 found = read_texts(self._file, column)
@@ -153,8 +155,8 @@ class StoredSet:
         row = self.cases[index]
         begin = int(self._places[row.start])  # a case is contiguous in the file
         facts: dict[str, Any] = {name: getattr(row, name) for name in LATER_FACTS}
-        arrays = {name: _Rows(self._file[name], begin, row.count, self._name) for name in self.arrays()}
-        with self._read_errors():
+        arrays = {name: _Rows(self._file[name], begin, row.count, self._guard) for name in self.arrays()}
+        with self._guard:
             for name in TEXT_NAMES:
                 if name in self._file:
                     values = tuple(read_texts(self._file, name, begin, begin + row.count))
@@ -208,7 +210,7 @@ class StoredSet:
     def _read_rows(self) -> list[CaseRow]:
         if TABLE not in self._file:
             return []
-        with self._read_errors():
+        with self._guard:
             group = self._file[TABLE]
             words = column_names(group)
             table = {
@@ -219,9 +221,6 @@ class StoredSet:
                 table["synthetic"] = [synthetic_in_old_set(self.header, one) for one in table["id"]]
             return [_row(table, columns, i) for i in range(len(table["id"]))]
 
-    def _read_errors(self) -> read_errors:
-        return read_errors(self._name)
-
 
 @dataclass(frozen=True)
 class _Rows:
@@ -230,7 +229,7 @@ class _Rows:
     dataset: h5py.Dataset
     start: int
     count: int
-    name: str  # of the set
+    guard: read_errors
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -250,7 +249,7 @@ class _Rows:
 
     def __getitem__(self, rows: slice) -> Array:
         first, last, step = rows.indices(self.count)
-        with read_errors(self.name):
+        with self.guard:
             read: Array = self.dataset[self.start + first : self.start + max(first, last) : step]
         return read
 

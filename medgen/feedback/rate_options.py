@@ -30,8 +30,8 @@ class RateOptions(Options, frozen=True):
     seed: Annotated[int, SEED] = 0
 
     def __post_init__(self) -> None:
-        if not self.rater.isprintable():
-            raise UsageError("--rater: a name is one line of printable characters")
+        if not self.rater.isprintable() or self.rater != self.rater.strip():
+            raise UsageError("--rater: a name is one line of printable characters, without spaces around it")
         if not self.aspects or len(set(self.aspects)) < len(self.aspects):
             raise UsageError("--aspects: name at least one, each once")
         if REAL in self.aspects:

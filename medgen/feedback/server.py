@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from medgen.errors import MedgenError, UnavailableError, UsageError
+from medgen.errors import MedgenError, StorageError, UnavailableError, UsageError
 from medgen.feedback.session import Session
 
 HOST = "127.0.0.1"
@@ -60,7 +60,7 @@ class RatingServer(ThreadingHTTPServer):
         """Lets the first who brings it in; empty from then on."""
         self.files = {path: _page_file(name) for path, (name, _) in FILES.items()}
         self.failure: Exception | None = None
-        """Why a rating could not be written; the page says so too."""
+        """Why a rating could not be written, or an image not read; the page says so too."""
         try:
             super().__init__((HOST, port), _Handler)
         except OSError as error:
@@ -162,7 +162,8 @@ class _Handler(BaseHTTPRequestHandler):
             if self.path == "/rate":
                 said = msgspec.json.decode(body, type=_Rate)
                 told = self.server.session.rate(said.position, said.aspect, said.value)
-                self.server.failure = None  # what could not be written before can be now
+                if isinstance(self.server.failure, StorageError):
+                    self.server.failure = None  # what could not be written before can be now
                 self._send_json(told)
             elif self.path == "/undo":
                 msgspec.json.decode(body, type=_Undo)

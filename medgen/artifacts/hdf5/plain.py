@@ -52,19 +52,54 @@ def open_hdf5(path: Path, name: str) -> h5py.File:
 _OF_DAMAGE = (OSError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
 
 
+LATER = 2.0
+"""Seconds by which the time of a changed file differs; less may come from rounding by a file system."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An open file as it was when it was opened; a file moved to its name does not change it, one copied over it does.
+
+    HDF5 would not notice: what was cut off a file it reads as zeros, whose checksum fits, and another set of the same
+    size as if it were the first.
+    """
+
+    descriptor: int
+    size: int
+    time: float
+    """Of the last change, in seconds."""
+
+    @classmethod
+    def of(cls, file: h5py.File) -> Seen:
+        """The file as it is now."""
+        descriptor = int(file.id.get_vfd_handle())
+        now = os.fstat(descriptor)
+        return cls(descriptor, now.st_size, now.st_mtime)
+
+    def changed(self) -> bool:
+        """Whether it was written to since."""
+        now = os.fstat(self.descriptor)
+        return now.st_size != self.size or abs(now.st_mtime - self.time) > LATER
+
+
 @dataclass
 class read_errors:  # noqa: N801 (used like a function)
-    """Turn what HDF5 raises for failed checksums (OSError) and damaged tables (many types) into a DataError."""
+    """Turn what HDF5 raises for failed checksums (OSError) and damaged tables (many types) into a DataError.
+
+    So is a file that is no longer as it was `seen`.
+    """
 
     name: str
+    seen: Seen | None = None
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(
-            error, OSError | LookupError | ValueError | TypeError | AttributeError | RuntimeError | MemoryError
-        ):
+        failed = isinstance(error, _OF_DAMAGE)
+        if (failed or error is None) and self.seen is not None and self.seen.changed():
+            raise DataError(f"{self.name}: was changed while it was read; run the command again") from error
+        if failed:
             raise DataError(f"{self.name}: damaged: HDF5 cannot read it or a checksum fails ({error})") from error
 
 

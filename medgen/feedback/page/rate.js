@@ -254,8 +254,11 @@ function tell() {
   }));
 }
 
+// An image that could not be read is not rated.
+const visible = () => shown && views.every((view) => view.figure.dataset.drawn);
+
 async function rate(value) {
-  if (busy || !shown) return;
+  if (busy || !visible()) return;
   busy = true;
   try {
     const name = start.aspects[aspect];

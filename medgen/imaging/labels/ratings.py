@@ -23,6 +23,7 @@ import hashlib
 import io
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -202,8 +203,13 @@ class RatingsFile:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+        if not stat.S_ISREG(os.fstat(self._file).st_mode):
+            os.close(self._file)
+            raise OutputError(f"{path}: is not a file that ratings can be kept in; give another one")
         self.repaired = False
         """Whether half a line, which a crash had left, was removed."""
+        self._size = 0
+        """Of the file when we wrote to it last."""
         with self._locked():
             data = self._content()
             self.ratings = parse_ratings(data, str(path))
@@ -214,6 +220,7 @@ class RatingsFile:
                 self._append(COLUMNS)
             elif not self.repaired and not data.endswith(b"\n"):
                 self._write(b"\n")
+            self._size = os.fstat(self._file).st_size
 
     def __enter__(self) -> Self:
         return self
@@ -227,7 +234,17 @@ class RatingsFile:
         text = "" if rating.value is None else f"{rating.value:g}"
         cells = dict(zip(COLUMNS, (*rating.key, text, rating.when), strict=True))
         with self._locked():
+            self._check_kept()
             self._append([cells.get(name, "") for name in self.ratings.columns])
+
+    def _check_kept(self) -> None:
+        """StorageError if the file that we hold has lost its name, to another one or to none, or what was in it."""
+        ours = os.fstat(self._file)
+        with contextlib.suppress(OSError):
+            if os.path.samestat(ours, self._path.stat()) and ours.st_size >= self._size:
+                return
+        told = "the file was deleted, replaced or cut off while it was in use; end medgen rate, and start it again"
+        raise StorageError(f"{self._path}: the rating was not written: {told}")
 
     def _append(self, row: Sequence[str]) -> None:
         line = io.StringIO(newline="")
@@ -245,6 +262,7 @@ class RatingsFile:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, before)
             raise StorageError(f"{self._path}: the rating was not written: {error.strerror or error}") from None
+        self._size = before + written
 
     def _content(self) -> bytes:
         with open(self._file, "rb", closefd=False) as file:

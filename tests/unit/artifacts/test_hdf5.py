@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -201,3 +202,39 @@ def test_sets_of_medgen_0_1_are_held_to_their_digest(tmp_path: Path, age: Callab
         list(reader.on_disk())
     assert run(["merge", str(path), "-o", str(tmp_path / "out.h5")]) == 65
     assert not (tmp_path / "out.h5").exists()
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 3)
+
+
+def copied_over(path: Path) -> None:
+    """Another set of the same shape, copied over it a while after it was opened."""
+    path.write_bytes(path.with_name("other.h5").read_bytes())
+    os.utime(path, (path.stat().st_atime, path.stat().st_mtime + 60))
+
+
+@pytest.mark.parametrize("change", [cut, copied_over])
+def test_a_set_changed_while_it_is_read_is_told(change: Callable[[Path], None], tmp_path: Path) -> None:
+    """HDF5 would give zeros, or the pixels of the other set."""
+    path, _ = write(tmp_path / "set.h5"), write(tmp_path / "other.h5")
+    with open_set(path, random_access=True) as stored:
+        case = stored.view(3)
+        change(path)
+        reads: list[Callable[[], Any]] = [
+            lambda: stored.read("image", [7]),
+            lambda: case.stack("image")[0:1],
+            lambda: stored.texts("text", [7]),
+        ]
+        for read in reads:
+            with pytest.raises(DataError, match=r"set\.h5: was changed while it was read"):
+                read()
+
+
+def test_a_set_that_another_replaces_is_read_on(tmp_path: Path) -> None:
+    path, _ = write(tmp_path / "set.h5"), write(tmp_path / "other.h5")
+    before = snapshot(path)
+    with open_set(path, random_access=True) as stored:
+        path.with_name("other.h5").rename(path)
+        arrays = {name: stored.read(name, range(stored.slices)).tobytes() for name in stored.arrays()}
+    assert arrays == before[3]

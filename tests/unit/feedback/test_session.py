@@ -214,3 +214,9 @@ def test_a_rater_has_a_name_of_one_line() -> None:
 def test_aspects_are_named_once_and_real_is_not_theirs(aspects: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match="--aspects"):
         options(aspects=aspects)
+
+
+@pytest.mark.parametrize("name", [" anna", "anna ", "  ", "two\nlines", "an\u200bna"])
+def test_names_of_raters_that_look_alike_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="--rater: a name is"):
+        options(rater=name)

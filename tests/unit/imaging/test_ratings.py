@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -197,3 +198,36 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
     read = read_ratings(tmp_path / "r.csv")
     assert [key[2] for key in read.values] == ["fits"]
     assert not read.half_line
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def saved_anew(path: Path) -> None:
+    """As editors and spreadsheets save: a new file under the old name."""
+    path.with_suffix(".new").write_bytes(path.read_bytes())
+    path.with_suffix(".new").replace(path)
+
+
+@pytest.mark.parametrize("change", [Path.unlink, emptied, saved_anew])
+def test_nothing_is_written_to_a_file_that_nobody_will_find(change: Callable[[Path], None], tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    with RatingsFile(path) as file:
+        file.add(rating("a", 1))
+        change(path)
+        before = path.read_bytes() if path.exists() else None
+        for _ in range(2):
+            with pytest.raises(StorageError, match=r"r\.csv: the rating was not written: the file was deleted, repl"):
+                file.add(rating("b", 2))
+        assert (path.read_bytes() if path.exists() else None) == before
+    with RatingsFile(path) as file:
+        file.add(rating("b", 2))
+    assert rating("b").key in read_ratings(path).values
+
+
+def test_ratings_are_kept_in_files_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for place in (tmp_path / "fifo", Path("/dev/null")):
+        with pytest.raises(OutputError, match="is not a file that ratings can be kept in"):
+            RatingsFile(place)
