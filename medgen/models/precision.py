@@ -1,6 +1,6 @@
 """The precision at which a network runs: as asked for, or, for "auto" on a CPU, as a short measurement decides.
 
-Processors with bfloat16 instructions may still be slower in it, and small networks can go either way. So the parts of
+Processors with bfloat16 instructions may still be slower in it, and small networks can go either way. So the blocks of
 the network at hand are timed in both precisions, as they are used: forward, and for training backward too. If no
 precision is asked for, the layout of images and the kernels of upsampling and attention are chosen likewise for
 inference.
@@ -20,11 +20,10 @@ from torch import Tensor, nn
 from medgen.errors import ConfigError
 from medgen.models.timing import Clock, Times, in_turns
 from medgen.nets.attention import Context, SelfAttention
-from medgen.nets.blocks import Upsample
-from medgen.nets.compute import autocast
+from medgen.nets.compute import autocast, channels_last
 from medgen.nets.kernels import DEFAULT, Kernels, use_kernels
 from medgen.nets.options import Precision, UNetConfig, VAEConfig
-from medgen.nets.units import Input, samples
+from medgen.nets.units import Input, block_samples, upsampling_samples
 
 LEAD = 1.25
 """How many times as fast bfloat16 must be to be chosen: less may be noise, or is not worth its rounding."""
@@ -76,10 +75,10 @@ def computes_bfloat16() -> bool:
 
 
 def measure(network: Network, training: bool, clock: Clock = time.process_time) -> Times:
-    """Time the parts of a network in float32 and in bfloat16."""
+    """Time blocks of a network in float32 and in bfloat16."""
     both = (
         (_pass(*part, torch.float32, training, DEFAULT), _pass(*part, torch.bfloat16, training, DEFAULT))
-        for part in _parts(network)
+        for part in _built(block_samples(network))
     )
     return in_turns(both, clock)
 
@@ -97,8 +96,7 @@ def choose_kernels(network: Network, dtype: torch.dtype, clock: Clock = time.pro
         other = kernels._replace(**{name: not getattr(kernels, name)})
         both = (
             (_pass(*part, dtype, False, kernels), _pass(*part, dtype, False, other))
-            for part in _parts(network)
-            if _concerns(name, part[0], dtype)
+            for part in _concerned(name, network, dtype)
         )
         if in_turns(both, clock).lead >= KERNEL_LEAD:
             kernels = other
@@ -111,9 +109,11 @@ def measured_kernels(network: Network, dtype: torch.dtype) -> Kernels:
     return choose_kernels(network, dtype)
 
 
-def _parts(network: Network) -> Iterator[tuple[nn.Module, tuple[Input, ...]]]:
-    """Parts of the network, each built when it is asked for; torch's random numbers stay as they are."""
-    parts = samples(network)
+Parts = Iterator[tuple[nn.Module, tuple[Input, ...]]]
+
+
+def _built(parts: Parts) -> Parts:
+    """The parts, each built when it is asked for; torch's random numbers stay as they are."""
     while True:
         with torch.random.fork_rng(devices=[]):
             part = next(parts, None)
@@ -122,13 +122,14 @@ def _parts(network: Network) -> Iterator[tuple[nn.Module, tuple[Input, ...]]]:
         yield part
 
 
-def _concerns(name: str, part: nn.Module, dtype: torch.dtype) -> bool:
-    """Whether the kernel choice called `name` affects this part."""
-    if name == "channels_last":
-        return any(isinstance(module, nn.Conv2d) for module in part.modules())
+def _concerned(name: str, network: Network, dtype: torch.dtype) -> Parts:
+    """The parts of the network that the kernel choice called `name` affects."""
     if name == "fused_upsampling":
-        return isinstance(part, Upsample)
-    return dtype == torch.bfloat16 and any(isinstance(module, SelfAttention) for module in part.modules())
+        yield from _built(upsampling_samples(network))
+    elif network.dims == 2 if name == "channels_last" else dtype == torch.bfloat16:
+        for part, inputs in _built(block_samples(network)):
+            if name == "channels_last" or any(isinstance(module, SelfAttention) for module in part.modules()):
+                yield part, inputs
 
 
 def _pass(
@@ -147,6 +148,8 @@ def _pass(
         return there_and_back
     part.to(dtype).eval().requires_grad_(False)
     use_kernels(part, kernels)
+    if kernels.channels_last:  # as the parts before it hand it on
+        values = [_changed(value, channels_last) for value in values]
     return torch.inference_mode()(lambda: part(*values))
 
 

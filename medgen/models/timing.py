@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
+
+import torch
 
 ROUNDS = 3
 """How often each pass is timed; the shortest time counts, since others on the machine can only lengthen it."""
@@ -13,7 +16,7 @@ LONG = 0.02
 """Seconds of a pass that is timed once: nothing short disturbs it much."""
 HOPELESS = 3.0
 """How many times as slow the second way must be to need no further timing."""
-ENOUGH = 0.1
+ENOUGH = 0.02
 """Processor seconds of the first way after which further passes are not timed: the costliest come first."""
 
 Clock = Callable[[], float]
@@ -35,8 +38,25 @@ class Times(NamedTuple):
 def in_turns(passes: Iterable[tuple[Pass, Pass]], clock: Clock = time.process_time) -> Times:
     """Time passes, each of them both ways in turn, until they have taken long enough to tell.
 
-    The clock counts the processor time of this process, not the time it waits for a processor that others use too.
+    They run in one thread, and the clock counts its processor time, not the time it waits for a processor that others
+    use too. Threads would wait for each other as well, busily: on a loaded machine that hides which way is faster.
     """
+    with one_thread():
+        return _in_turns(passes, clock)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute in one thread, and then in as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _in_turns(passes: Iterable[tuple[Pass, Pass]], clock: Clock) -> Times:
     sums = [0.0, 0.0]
     for both in passes:
         best = [math.inf, math.inf]

@@ -18,7 +18,10 @@ from medgen.nets.unet_trunk import Unit
 UNET_SIDE, VAE_SIDE = 32, 64
 """Of the finest level: latents, and a part of an image."""
 WORK = 2**23
-"""Multiplications per tap of a convolution there: small networks get as many rows as this needs, up to 2."""
+"""Multiplications per tap of a convolution in a block: small networks get as many rows as this needs, up to 2, and wide
+ones a part of the image, so that it is at most four times as many."""
+UPSAMPLED_ROWS = 2
+"""Of a batch for upsampling, whose kernels differ in what they do once for all rows."""
 DEPTH = 4
 TOKENS = 16
 """Length of a context."""
@@ -44,19 +47,32 @@ def recompute_units(network: nn.Module) -> None:
         unit.forward = partial(checkpoint, unit.forward, use_reentrant=False)
 
 
-def samples(config: UNetConfig | VAEConfig) -> Iterator[tuple[nn.Module, tuple[Input, ...]]]:
-    """A block of each level, finest first, and its upsampling, with random weights and arguments for a call."""
-    side = (UNET_SIDE if isinstance(config, UNetConfig) else VAE_SIDE) // (config.dims - 1)
-    depth = (DEPTH,) if config.dims == 3 else ()
-    rows = min(max(WORK // (config.widths[0] ** 2 * side**2 * math.prod(depth)), 1), 2)
+def block_samples(config: UNetConfig | VAEConfig) -> Iterator[tuple[nn.Module, tuple[Input, ...]]]:
+    """A block of each level, finest first, with random weights and arguments for a call."""
+    side, depth = _finest(config)
+    row = config.widths[0] ** 2 * math.prod(depth)
+    while row * side**2 > 4 * WORK:
+        side //= 2
+    rows = min(max(WORK // (row * side**2), 1), 2)
     for level, width in enumerate(config.widths):
-        sides = [max(side >> level, 1)] * 2
-        x = torch.randn(rows, width, *depth, *sides)
+        x = torch.randn(rows, width, *depth, *[max(side >> level, 1)] * 2)
         if isinstance(config, VAEConfig):
             yield ResidualBlock(config.dims, width, width, groups=config.groups, norm_eps=config.norm_eps), (x, None)
         else:
             context = Context(torch.randn(rows, TOKENS, config.context_width)) if config.context_width else None
             embedding = torch.randn(rows, config.time_width)
             yield Unit(config, width, width, config.levels_down[level]), (x, embedding, context)
-        if level > 0:
-            yield Upsample(config.dims, width, depth=isinstance(config, UNetConfig) and config.down_depth), (x,)
+
+
+def upsampling_samples(config: UNetConfig | VAEConfig) -> Iterator[tuple[nn.Module, tuple[Input, ...]]]:
+    """The upsampling of each level to the one above, finest first, with random weights and an argument for a call."""
+    side, depth = _finest(config)
+    for level, width in list(enumerate(config.widths))[1:]:
+        x = torch.randn(UPSAMPLED_ROWS, width, *depth, *[max(side >> level, 1)] * 2)
+        yield Upsample(config.dims, width, depth=isinstance(config, UNetConfig) and config.down_depth), (x,)
+
+
+def _finest(config: UNetConfig | VAEConfig) -> tuple[int, tuple[int, ...]]:
+    """Side of the finest level, and the depth of volumes."""
+    side = (UNET_SIDE if isinstance(config, UNetConfig) else VAE_SIDE) // (config.dims - 1)
+    return side, (DEPTH,) if config.dims == 3 else ()
