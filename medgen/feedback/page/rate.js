@@ -136,7 +136,9 @@ class View {
     const w = width * scale, h = height * scale * stretch;
     context.drawImage(picture, (this.canvas.width - w) / 2 + this.x * ratio, (this.canvas.height - h) / 2 + this.y * ratio, w, h);
     const level = (this.low + this.high) / 2, round = (value) => Number(value.toPrecision(4));
-    const place = this.facts.slices > 1 ? `slice ${slice + 1} of ${this.facts.slices} · ` : "";
+    const channels = this.facts.shape[0];
+    const place = (this.facts.slices > 1 ? `slice ${slice + 1} of ${this.facts.slices} · ` : "")
+      + (channels === 1 || channels === 3 ? "" : `channel 1 of ${channels} · `);
     this.caption.textContent = `${place}level ${round(level)} width ${round(this.high - this.low)} ${this.facts.unit}`;
     this.figure.dataset.drawn = this.item.position;
     afterPaint(() => this.fetchAround(slice));
@@ -187,6 +189,7 @@ async function show(position) {
   aspect = start.aspects.findIndex((name) => !(name in item.given));
   if (aspect < 0) aspect = 0;
   tell();
+  byId("condition").scrollTop = 0;
   await Promise.all(views.map((view) => view.draw()));
   afterPaint(() => fetchAhead(position).catch(() => {}));
 }
@@ -215,6 +218,7 @@ function pairs(list, entries) {
     const term = document.createElement("dt"), text = document.createElement("dd");
     term.textContent = name;
     text.textContent = value;
+    text.dir = "auto";  // some languages run from right to left
     return [term, text];
   }));
 }
@@ -226,8 +230,16 @@ function choices(name) {
   return [1, 2, 3, 4, 5].map((value) => [String(value), String(value), value]);
 }
 
+// What the image was asked to show; of two images, each part on which they differ for both.
+function asked([left, right]) {
+  if (!right) return left.condition;
+  const [ours, theirs] = [left, right].map((facts) => new Map(facts.condition));
+  return [...new Set([...ours.keys(), ...theirs.keys()])].flatMap((name) => ours.get(name) === theirs.get(name)
+    ? [[name, ours.get(name)]] : [[`${name}, left`, ours.get(name) ?? "-"], [`${name}, right`, theirs.get(name) ?? "-"]]);
+}
+
 function tell() {
-  pairs(byId("condition"), shown.sides[0].condition);
+  pairs(byId("condition"), asked(shown.sides));
   byId("aspects").replaceChildren(...start.aspects.map((name, number) => {
     const box = document.createElement("section");
     box.className = "aspect";
@@ -244,6 +256,7 @@ function tell() {
     }
     return box;
   }));
+  byId("aspects").children[aspect].scrollIntoView({ block: "nearest" });
   const ct = shown.sides[0].unit === "HU" ? Object.entries(start.windows) : [];
   byId("windows").replaceChildren(...ct.map(([name, [low, high]]) => {
     const button = document.createElement("button");
