@@ -28,7 +28,7 @@ def command(
         str | None,
         typer.Option(
             metavar="P,G,L",
-            help="Of the differences in pixels, gradients and Laplacians.  "
+            help="Weights of the differences in pixels, gradients and Laplacians.  "
             f"[default: {','.join(f'{getattr(AnomalyOptions(), name):g}' for name in WEIGHTS)}]",
             rich_help_panel=MAPS,
         ),

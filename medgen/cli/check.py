@@ -14,13 +14,15 @@ def command(
     context: typer.Context,
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE...", help="Sets, models, states of trainings; - is a set on standard input."),
+        typer.Argument(
+            metavar="FILE...", help="Sets, models, saved states of trainings; - is a set on standard input."
+        ),
     ],
 ) -> None:
     """Verify that sets and models are whole and undamaged.
 
-    States of trainings too. Every value is read, checksums and digests are recomputed, and weights must be finite. Exit
-    65 if any file fails; each one is named.
+    It also takes the saved states of trainings. Every value is read, checksums and digests are recomputed, and weights
+    must be finite. Exit 65 if any file fails; each one is named.
 
     Examples:
       medgen check images.h5 vae.safetensors model.safetensors

@@ -117,7 +117,7 @@ class Command(TyperCommand):
 
 def _common(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell more.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing report.")] = False,
     report: Annotated[str | None, typer.Option("--report")] = None,

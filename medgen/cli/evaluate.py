@@ -43,16 +43,14 @@ def command(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(
-            "--split", metavar="NAME", help="Only that split of what is measured, such as test.  [default: all]"
-        ),
+        typer.Option("--split", metavar="NAME", help="Measure only this split, such as test.  [default: all]"),
     ] = None,
     reference: Annotated[
         Path | None,
         typer.Option(
             "--reference",
             metavar="SET",
-            help="Real images, or those that the set should equal.",
+            help="Real images, or the images that the set should equal.",
             rich_help_panel=COMPARED,
         ),
     ] = None,
@@ -61,7 +59,7 @@ def command(
         typer.Option(
             "--reference-split",
             metavar="NAME",
-            help="Only that split of --reference, such as test.  [default: all]",
+            help="Only this split of --reference, such as test.  [default: all]",
             rich_help_panel=COMPARED,
         ),
     ] = None,
@@ -92,7 +90,7 @@ def command(
         typer.Option(
             "--training",
             metavar="SET",
-            help="The images that were learned from, to find copies of them.",
+            help="The images that the generator was trained on, to find copies of them.",
             rich_help_panel=COMPARED,
         ),
     ] = None,
@@ -101,7 +99,7 @@ def command(
         typer.Option(
             "--training-split",
             metavar="NAME",
-            help="Only that split of --training.  [default: train, or all]",
+            help="Only this split of --training.  [default: train, or all]",
             rich_help_panel=COMPARED,
         ),
     ] = None,
@@ -110,13 +108,13 @@ def command(
         typer.Option(
             "--ratings",
             metavar="FILE.csv",
-            help="What experts said of the set, from rate.",
+            help="Experts' ratings of the set, from rate.",
             rich_help_panel=COMPARED,
         ),
     ] = None,
     pairs_png: Annotated[
         Path | None,
-        typer.Option("--pairs", metavar="FILE.png", help="Draw the samples closest to training images beside these."),
+        typer.Option("--pairs", metavar="FILE.png", help="Draw the samples closest to training images next to these."),
     ] = None,
     output: Annotated[
         str,
@@ -131,7 +129,7 @@ def command(
 
     {metrics}
 
-    Files are read as preprocess reads them, to the size and window of the sets beside them.
+    Files are read as preprocess reads them, at the size and window of the sets they are compared with.
 
     Examples:
       medgen evaluate samples.h5 --reference images.h5 --reference-split test -o figures.json

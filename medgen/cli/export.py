@@ -30,9 +30,10 @@ def command(
     """Write a set as files, an adapter for peft, or a model for diffusers.
 
     A case is a file or folder named after its id; conditions.csv lists the slices with their conditions. DICOM is
-    marked as derived, gets new UIDs, and bears no patient; images that a model made are marked as synthetic. Masks lie
-    beside their images, as CASE_mask and in DICOM as segmentations; classes.json names their values. For nnU-Net cases
-    of the test split go to imagesTs, all others to imagesTr. A model goes to diffusers if it began as Stable Diffusion.
+    marked as derived, gets new UIDs, and names no patient; images that a model made are marked as synthetic. Masks are
+    written next to their images as CASE_mask, in DICOM as segmentations; classes.json names their values. For nnU-Net,
+    cases of the test split go to imagesTs, all others to imagesTr. A model can go to diffusers if it was tuned from
+    Stable Diffusion.
 
     Examples:
       medgen export samples.h5 --to dicom -o samples/

@@ -19,7 +19,7 @@ NAMED = 10  # outliers that are named one by one
 def command(
     context: typer.Context,
     given: Given,
-    vae: Annotated[Path, typer.Option(metavar="PLACE", help="The VAE: a file of train-vae, or a diffusers folder.")],
+    vae: Annotated[Path, typer.Option(metavar="PLACE", help="The VAE: a file from train-vae, or a diffusers folder.")],
     source: InputSet = "-",
     output: OutputSet = "-",
     device: Device = "auto",
@@ -29,9 +29,9 @@ def command(
 ) -> None:
     """Encode an image set into a latent set.
 
-    It goes case by case, in constant memory. Everything but the images is carried over. The latents are stored as the
-    VAE gives them; scale and shift stand in the set's header. The VAE of a diffusers folder (Stable Diffusion's,
-    for one) takes a grey image as one of equal channels.
+    It works case by case, in constant memory. Everything but the images is carried over. The latents are stored as the
+    VAE gives them; the set's header holds scale and shift. The VAE of a diffusers folder, such as Stable Diffusion's,
+    takes a grey image as three equal channels.
 
     Examples:
       medgen extract-latents images.h5 --vae vae.safetensors -o latents.h5

@@ -34,7 +34,9 @@ LAYERS: dict[str, Any] = {
     ],
     "config": Annotated[
         Path | None,
-        typer.Option(metavar="FILE.toml", help="Options by table, one table a command.", rich_help_panel=CONFIGURATION),
+        typer.Option(
+            metavar="FILE.toml", help="Options in tables, one table a command.", rich_help_panel=CONFIGURATION
+        ),
     ],
     "set": Annotated[
         list[str] | None,

@@ -28,12 +28,12 @@ def command(
     model: Annotated[
         Path,
         typer.Argument(
-            metavar="MODEL", help="The diffusion model, from train-diffusion, or a folder of Stable Diffusion."
+            metavar="MODEL", help="The diffusion model, from train-diffusion, or a Stable Diffusion folder."
         ),
     ],
     vae: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The VAE that decodes the model's latents; a folder MODEL has its own."),
+        typer.Option(metavar="FILE", help="The VAE that decodes the model's latents; a diffusers folder has its own."),
     ] = None,
     count: Annotated[
         int | None,
@@ -44,7 +44,7 @@ def command(
         str | None,
         typer.Option(
             metavar="NAME=VALUE,...",
-            help="One condition for all; fields not named are 0.",
+            help="One condition for all samples; fields not named are 0.",
             rich_help_panel=CONDITIONS,
         ),
     ] = None,
@@ -52,7 +52,7 @@ def command(
         Path | None,
         typer.Option(
             metavar="FILE.csv",
-            help="A row a sample: columns by field name, text, modality, mask (a file).",
+            help="One row a sample; columns: fields of the vector, text, modality, mask (a file).",
             rich_help_panel=CONDITIONS,
         ),
     ] = None,
@@ -76,7 +76,7 @@ def command(
         bool,
         typer.Option(
             "--mask-augment",
-            help="New masks from those given: resized, moved, turned, bent; mirrored if the model was trained so.",
+            help="Make new masks from those given: resized, shifted, rotated, bent; mirrored if the training was.",
             rich_help_panel=CONDITIONS,
         ),
     ] = False,
@@ -92,7 +92,7 @@ def command(
         Path | None,
         typer.Option(
             metavar="MODEL",
-            help="Lead away from what this weaker model says, not from no condition (autoguidance).",
+            help="Guide away from this weaker model's prediction instead of the unconditional one (autoguidance).",
             rich_help_panel=SAMPLING,
         ),
     ] = None,
@@ -104,21 +104,21 @@ def command(
     prompts: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="A prompt a line, one sample each; - is standard input.", rich_help_panel=CONDITIONS
+            metavar="FILE", help="One prompt a line, one sample each; - is standard input.", rich_help_panel=CONDITIONS
         ),
     ] = None,
     modality: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Of prompts given by option.  [default: not said]",
+            help="Modality of the prompts given by option.  [default: none]",
             rich_help_panel=CONDITIONS,
         ),
     ] = None,
     findings: Annotated[str | None, _report_part("What the images should show, as in a report.")] = None,
-    impression: Annotated[str | None, _report_part("What it means.")] = None,
-    technique: Annotated[str | None, _report_part("How they are taken.")] = None,
-    history: Annotated[str | None, _report_part("What is known before.")] = None,
+    impression: Annotated[str | None, _report_part("What the findings mean.")] = None,
+    technique: Annotated[str | None, _report_part("How the images are taken.")] = None,
+    history: Annotated[str | None, _report_part("What is known of the patient.")] = None,
     field: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=TEXT", help="Any field of the template; repeatable.", rich_help_panel=CONDITIONS),
@@ -127,7 +127,7 @@ def command(
         str | None,
         typer.Option(
             metavar="[FILE.toml:]NAME",
-            help="Make prompts of fields, or of the columns of --conditions; see presets --prompts.  "
+            help="Make prompts from fields, or from the columns of --conditions; see presets --prompts.  "
             "[default: report, caption]",
             rich_help_panel=CONDITIONS,
         ),
@@ -136,7 +136,7 @@ def command(
         Path | None,
         typer.Option(
             metavar="SET",
-            help="Find the real training cases whose texts are nearest to the prompt (BM25).",
+            help="Find the real training cases whose texts are closest to the prompt (BM25).",
             rich_help_panel=CONDITIONS,
         ),
     ] = None,
@@ -144,7 +144,7 @@ def command(
         str | None,
         typer.Option(
             metavar="terms|image",
-            help="They lend the prompt their terms, or the nearest its image as the start.  [default: terms]",
+            help="Add their terms to the prompt, or start from the closest case's image.  [default: terms]",
             rich_help_panel=CONDITIONS,
         ),
     ] = None,
@@ -152,7 +152,7 @@ def command(
         float | None,
         typer.Option(
             metavar="S",
-            help="Share of the schedule at which sampling starts from the image, above 0 to 1.  [default: 0.7]",
+            help="How far the image is noised, as a share of the schedule: above 0, up to 1.  [default: 0.7]",
             rich_help_panel=CONDITIONS,
         ),
     ] = None,
@@ -170,17 +170,19 @@ def command(
     ] = None,
     until: Annotated[
         Literal["verified"] | None,
-        typer.Option(help="Draw anew with other seeds what does not show what was asked.", rich_help_panel=VERIFYING),
+        typer.Option(
+            help="Redraw, with other seeds, samples that do not show what was asked for.", rich_help_panel=VERIFYING
+        ),
     ] = None,
     tries: Annotated[
         int,
-        typer.Option(min=1, metavar="N", help="With --until: draws of a sample at most.", rich_help_panel=VERIFYING),
+        typer.Option(min=1, metavar="N", help="With --until: most draws of one sample.", rich_help_panel=VERIFYING),
     ] = 4,
     reference: Annotated[
         Path | None,
         typer.Option(
             metavar="SET",
-            help="With --until: real images, by which is measured, as in select --verify.",
+            help="With --until: real images to learn the measurement from, as in select --verify.",
             rich_help_panel=VERIFYING,
         ),
     ] = None,
@@ -190,9 +192,9 @@ def command(
 ) -> None:
     """Sample images under chosen conditions.
 
-    The images are in the stored values of the training images (HU for CT). Sample i depends on the seed and i alone:
-    the same at any batch size and shard count. Samples are marked as generated and belong to no split, so that no
-    training takes them in unasked.
+    The images have the stored values of the training images (HU for CT). Sample i depends only on the seed and i: it is
+    the same at any batch size and shard count. Samples are marked as generated and belong to no split, so nothing
+    trains on them by accident.
 
     Examples:
       medgen generate model.safetensors --vae vae.safetensors --vector has_nodule=1,x=0.4 -n 8 | medgen preview -o s.png

@@ -16,9 +16,9 @@ def command(
     ] = "-",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Tell what a set or model holds and where it came from.
+    """Show what a set or model holds and where it came from.
 
-    The network is not loaded, and of a set on disk only tables and masks are read; a stream is read to its end.
+    The network is not loaded. Of a set on disk, only tables and masks are read; a stream is read to its end.
 
     Examples:
       medgen info model.safetensors

@@ -43,9 +43,9 @@ def command(
 ) -> None:
     """Make thin slices of thick ones, at any smaller spacing.
 
-    Files are preprocessed on the way, to the size of the model's slices, and in values to --window or that of the
-    model. Averaged over the profile of the thick slices, the result gives them back. Values outside the model's window
-    are interpolated, and without a model all.
+    Files are preprocessed on the way, to the size of the model's slices and to --window or the model's window. Averaged
+    over the profile of the thick slices, the result reproduces them. Values outside the model's window, and without a
+    model all values, are interpolated by a spline.
 
     Examples:
       medgen interpolate thick.h5 --model model.safetensors --vae vae.safetensors --spacing 1 -o thin.h5

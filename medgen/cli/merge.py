@@ -20,16 +20,16 @@ def command(
     ] = False,
     drop_duplicates: Annotated[
         bool,
-        typer.Option("--drop-duplicates", help="Of cases of several sets that show the same pixels keep the first."),
+        typer.Option("--drop-duplicates", help="Of cases with the same pixels in several sets, keep the first."),
     ] = False,
     force: Force = False,
 ) -> None:
     """Join shards or sets into one.
 
-    They are the shards of one command, or sets of one kind. Shards may come in any order; all must be there, and the
-    result equals the unsharded one byte for byte. Each case stays what it is: real, generated, or altered by a model;
-    to mix them takes --allow-mixed. Samples of several runs have the same ids; later ones get a hyphen and the first
-    digits of their set's id in the provenance, which `info` tells.
+    The inputs are the shards of one command, or sets of one kind. Shards may come in any order; all must be there, and
+    the result equals the unsharded one byte for byte. Each case stays marked as real, generated, or altered by a model;
+    mixing these takes --allow-mixed. Samples of several runs have the same ids: to later ones, merge appends a hyphen
+    and the first digits of their set's id in the provenance, which `info` shows.
 
     Examples:
       medgen merge part-0.h5 part-1.h5 part-2.h5 -o whole.h5

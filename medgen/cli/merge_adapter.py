@@ -15,15 +15,15 @@ def command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model that the adapters belong to.")],
     adapters: Annotated[
         list[str],
-        typer.Argument(metavar="ADAPTER[:STRENGTH]...", help="Files, or folders of peft; strength 1 is full."),
+        typer.Argument(metavar="ADAPTER[:STRENGTH]...", help="Files, or peft folders; strength 1 is full."),
     ],
     output: OutputFile,
     force: Force = False,
 ) -> None:
     """Write a model with its adapters in it.
 
-    Samples of it equal those of generate with the same adapters. The result is a model of its own:
-    adapters of the old model do not belong to it.
+    Its samples equal those of generate with the same adapters. The result is a model of its own: adapters of the old
+    model do not belong to it.
 
     Examples:
       medgen merge-adapter model.safetensors knee.safetensors -o knee-model.safetensors

@@ -24,7 +24,7 @@ def command(
     output: OutputSet = "-",
     model: Annotated[Path | None, typer.Option(metavar="FILE", help="The normalizer, from train-diffusion.")] = None,
     vae: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The VAE that makes and decodes the model's latents.")
+        Path | None, typer.Option(metavar="FILE", help="The VAE that encodes and decodes the model's latents.")
     ] = None,
     device: Device = "auto",
     shard: Shard = None,
@@ -33,9 +33,10 @@ def command(
 ) -> None:
     """Make the nearest normal version of every image.
 
-    The image is noised part of the way and led back by a model that knows normal images only, case by case, in constant
-    memory. Ids, labels, masks and geometry are carried over. The noise of a slice depends on the seed, the case and the
-    slice alone: the same at any batch size and shard count. Compare with the original by 'medgen anomaly-map'.
+    Each image is noised part of the way and denoised by a model that knows only normal images, case by case, in
+    constant memory. Ids, labels, masks and geometry are carried over. The noise of a slice depends only on the seed,
+    the case and the slice: it is the same at any batch size and shard count. 'medgen anomaly-map' compares the result
+    with the original.
 
     Examples:
       medgen normalize images.h5 --model normalizer.safetensors --vae vae.safetensors -o normal.h5

@@ -27,7 +27,7 @@ Adapters = Annotated[
     typer.Option(
         "--adapter",
         metavar="FILE[:STRENGTH]",
-        help="An adapter of MODEL, from train-diffusion --lora or of peft; 1 is full strength; repeatable.",
+        help="An adapter of MODEL, from train-diffusion --lora or from peft; 1 is full strength; repeatable.",
     ),
 ]
 KeepGoing = Annotated[
@@ -35,14 +35,14 @@ KeepGoing = Annotated[
 ]
 Reference = Annotated[
     Path | None,
-    typer.Option("--reference", metavar="SET", help="Real images, from which the measuring is learned."),
+    typer.Option("--reference", metavar="SET", help="Real images that the measurement is learned from."),
 ]
 Shard = Annotated[
     str | None,
     typer.Option(
         "--shard",
         metavar="I/N",
-        help="Do part I of N (from 0); a bare N takes I from JOB_COMPLETION_INDEX.  [default: all]",
+        help="Do part I of N (I from 0); N alone takes I from JOB_COMPLETION_INDEX.  [default: all]",
         rich_help_panel=COMPUTING,
     ),
 ]
@@ -54,10 +54,10 @@ TensorBoard = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="Write the same for TensorBoard.", rich_help_panel=TRAINING),
 ]
-CONTINUING = "Going on"
+CONTINUING = "Continuing"
 Fresh = Annotated[
     bool,
-    typer.Option("--fresh", help="Start over even if a stopped training could go on.", rich_help_panel=CONTINUING),
+    typer.Option("--fresh", help="Start over even if a stopped training could continue.", rich_help_panel=CONTINUING),
 ]
 
 ContinueWith = Annotated[
@@ -65,14 +65,14 @@ ContinueWith = Annotated[
     typer.Option(
         "--continue-with",
         metavar="KEY=VALUE",
-        help="Go on from OUTPUT.resume with another value from there: an option of the loop, or processes; repeatable.",
+        help="Continue from OUTPUT.resume with a changed option of the loop, or of processes; repeatable.",
         rich_help_panel=CONTINUING,
     ),
 ]
 Finish = Annotated[
     bool,
     typer.Option(
-        "--finish", help="Train no further: write the model as OUTPUT.resume has it.", rich_help_panel=CONTINUING
+        "--finish", help="Train no further, and write the model as it is in OUTPUT.resume.", rich_help_panel=CONTINUING
     ),
 ]
 

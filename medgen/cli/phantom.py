@@ -24,13 +24,13 @@ def command(
 ) -> None:
     """Make procedural images with known truth, as a hospital would hand them over.
 
-    chest-ct: dicom/ (series in ZIPs), labels.csv (a row a slice with a nodule), nodules.csv (mm), masks/ (NIfTI),
-    captions.csv and truth.csv (a row a slice: its caption, and what that says word by word).
-    dental: dicom/ (panoramic X-rays), labels.csv (a row a case), lesions.csv (a row a lesion), masks/ (PNG).
-    All others: images/ and masks/ (PNG; classes.csv names the values of masks), labels.csv (a row an image, with
-    patient and caption), truth.csv (what the caption says), findings.csv (a row a finding).
+    chest-ct: dicom/ (series in ZIPs), labels.csv (one row a slice with a nodule), nodules.csv (mm), masks/ (NIfTI),
+    captions.csv and truth.csv (one row a slice: its caption, and what the caption says, field by field).
+    dental: dicom/ (panoramic X-rays), labels.csv (one row a case), lesions.csv (one row a lesion), masks/ (PNG).
+    All others: images/ and masks/ (PNG; classes.csv names the values of masks), labels.csv (one row an image, with
+    patient and caption), truth.csv (what the caption says), findings.csv (one row a finding).
     The same seed gives the same bytes, and case i does not depend on N. A chest is the same in slices of any thickness
-    as long as they cover the same extent; of all other kinds a healthy case is the ill one of the same seed without its
+    that cover the same extent. For all other kinds, a healthy case is the diseased one of the same seed without its
     lesions.
 
     Examples:

@@ -24,7 +24,9 @@ def command(
     labels: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.csv", help="Rows by case, path, series; columns make the vector.", rich_help_panel=LABELS
+            metavar="FILE.csv",
+            help="Table of labels: rows by case, path or series; columns give the vector.",
+            rich_help_panel=LABELS,
         ),
     ] = None,
     lidc_xml: Annotated[
@@ -44,13 +46,13 @@ def command(
 ) -> None:
     """Turn DICOM, NIfTI or PNG/JPG files, folders and ZIPs into an image set.
 
-    Slices are sorted into series and ordered by position. What shows no patient (reports, plans, segmentations, masks
-    by their name) is passed over unless it is named itself. A set has one scale; --series chooses between several. No
-    name, id, date or UID of a patient reaches the set: cases are called after their pixels, and with a secret in
-    MEDGEN_ID_KEY after a keyed hash of their patient too. Splits are by patient and do not change when data is added.
-    Masks become label maps with named classes. Each image needs a mask, by --masks or a column 'mask' of the labels,
-    unless its label is 'normal' or masks are optional. A CSV of path and text is read row by row, in constant memory,
-    and each row that cannot be used is named by its number.
+    Slices are sorted into series and ordered by position. Files that show no patient (reports, plans, segmentations,
+    files named like masks) are skipped unless you name them. A set has one intensity scale; --series chooses between
+    several. No name, id, date or UID of a patient reaches the set: case ids come from the pixels, and with a secret in
+    MEDGEN_ID_KEY also from a keyed hash of the patient. Splits are by patient and do not change when data is added.
+    Masks become label maps with named classes. Each image needs a mask, from --masks or a column 'mask' of the labels,
+    unless its label is 'normal' or masks are optional. A CSV of path and text is read row by row, in constant memory;
+    each row that cannot be used is named by its number.
 
     Examples:
       medgen preprocess phantoms/dicom --labels phantoms/labels.csv --size 128 --window lung -o images.h5

@@ -11,12 +11,14 @@ from medgen.errors import UsageError
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The preset to print; none lists all.")] = None,
-    prompts: Annotated[bool, typer.Option("--prompts", help="Print the templates of prompts.")] = False,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="The preset to print; without it, all are listed.")
+    ] = None,
+    prompts: Annotated[bool, typer.Option("--prompts", help="Print the prompt templates.")] = False,
 ) -> None:
     """List the presets, or print one.
 
-    It is printed as TOML, ready to be edited and given to --config; templates of prompts are given to --template of
+    A preset is printed as TOML, ready to be edited and passed to --config. Prompt templates are passed to --template of
     generate and preprocess.
 
     Examples:

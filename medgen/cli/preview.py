@@ -24,9 +24,9 @@ def command(
 ) -> None:
     """Draw a labelled contact sheet of a set.
 
-    The sheet is a PNG. Images are shown in the set's window, latents by their first channels as colours. Of stacks,
-    slices with findings come first; else they are spread evenly. Of anomaly maps six tiles a slice: original, normal
-    version, differences in pixels, gradients and Laplacians, and the map.
+    The sheet is a PNG. Images are shown in the set's window, latents with their first channels as colours. From stacks,
+    slices with findings come first; otherwise slices are spread evenly. An anomaly map has six tiles a slice: original,
+    normal version, differences in pixels, gradients and Laplacians, and the map.
 
     Examples:
       medgen preview images.h5 -o sheet.png

@@ -18,19 +18,21 @@ def command(
     given: Given,
     source: InputSet = "-",
     ratings: Annotated[
-        Path | None, typer.Option("--ratings", metavar="FILE.csv", help="Where ratings are kept; they are added to it.")
+        Path | None,
+        typer.Option("--ratings", metavar="FILE.csv", help="The file of ratings; new ones are added to it."),
     ] = None,
     real: Annotated[
-        Path | None, typer.Option("--real", metavar="SET", help="Mix in real images, and ask of each if it is real.")
+        Path | None,
+        typer.Option("--real", metavar="SET", help="Mix in real images, and ask whether each image is real."),
     ] = None,
 ) -> None:
     """Let experts rate images in the browser.
 
-    Prints the address of a page on this machine. Images are rated by keyboard; each rating is on the disk before the
-    next image is shown. Ctrl-C ends the page; the same command goes on where the rater stopped.
+    It prints the address of a page on this machine. Images are rated by keyboard, and each rating is on disk before the
+    next image is shown. Ctrl-C ends the page; the same command continues where the rater stopped.
 
-    With --real, real images are mixed in, each with as many slices as those to rate. Whether an image is real is asked
-    first; only then the page tells what it was asked to show.
+    With --real, real images are mixed in, each with as many slices as those to rate. The page first asks whether an
+    image is real, and only then shows what was asked of it.
 
     Examples:
       medgen rate samples.h5 --ratings ratings.csv --rater anna

@@ -25,34 +25,33 @@ def command(
         Path | None, typer.Option("--selector", metavar="FILE", help="The selector that judges, from train-selector.")
     ] = None,
     vae: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The VAE by whose latents the selector judges.")
+        Path | None, typer.Option(metavar="FILE", help="The VAE whose latents the selector judges by.")
     ] = None,
     per: Annotated[
         tuple[str, int] | None,
         typer.Option(
-            metavar="FIELD N", help="The best N of each modality, text, label or value of a vector field, by its name."
+            metavar="FIELD N", help="Keep the best N of each modality, text, label, or value of the named vector field."
         ),
     ] = None,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Keep the images that show what they were asked to show.")
-    ] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Keep the images that show what was asked for.")] = False,
     reference: Reference = None,
     output: OutputSet = "-",
     device: Device = "auto",
     keep_going: KeepGoing = False,
     force: Force = False,
 ) -> None:
-    """Keep the best images of a set, or those that show what was asked.
+    """Keep the best images of a set, or those that show what was asked for.
 
-    A filter in a pipe, in constant memory. --min-score passes each case on at once. --keep and --per rank all cases, so
-    a pipe is first stored in a temporary file. Without these, all cases are kept. Each keeps its score, from 1 to 5.
+    It is a filter for pipes, in constant memory. --min-score passes each case on at once. --keep and --per rank all
+    cases, so a pipe is first stored in a temporary file. Without these, all cases are kept. Each case stores its score,
+    from 1 to 5.
 
-    With --verify, select measures what images show: the place and size of nodules by a rule fitted to those of
-    --reference, masks by a segmenter that learned from its pairs, modality, side and finding of texts by a probe that
-    learned from its images and texts. A nodule passes where it was asked for, within a factor 2 of its size; a mask
-    with the Dice that 9 of 10 real pairs reach; a text if the probe sees all that it says. What the probe cannot tell
-    of 4 in 5 real images held out is not judged, and is named. --report says for each image what differs, and by how
-    much. To keep the best of those that pass, give two selects in a pipe.
+    With --verify, select measures what images show: position and size of nodules by a rule fitted to the nodules of
+    --reference, masks by a segmenter trained on its pairs, and modality, side and finding of texts by a probe trained
+    on its images and texts. A nodule passes if it is where it was asked for, within a factor 2 of its size; a mask if
+    it has the Dice that 9 of 10 real pairs reach; a text if the probe sees all that it says. What the probe does not
+    recognise in 4 of 5 held-out real images is not judged, and is named. --report says for each image what differs,
+    and by how much. To keep the best of the images that pass, put two selects in a pipe.
 
     Examples:
       medgen generate model.safetensors -n 64 | medgen select --selector selector.safetensors --min-score 4 -o best.h5

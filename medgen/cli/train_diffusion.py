@@ -37,11 +37,11 @@ def command(
 ) -> None:
     """Train the diffusion model on a latent (or image) set.
 
-    It learns under the set's condition vectors, if there are any, and under its texts and modalities if the network
-    has a text encoder, as in the preset text-to-image.
+    The model is conditioned on the set's vectors, if there are any, and on its texts and modalities if the network has
+    a text encoder, as in the preset text-to-image.
 
-    Stopped at any moment, the same command goes on from the state in OUTPUT.resume. With --continue-with
-    loop.learning_rate=1e-4, say, it goes on at another rate; with --finish it makes a model of what there is.
+    If it is stopped at any moment, the same command continues from the state in OUTPUT.resume. With --continue-with
+    loop.learning_rate=1e-4, for example, it continues at another rate; with --finish it writes the model as it stands.
 
     Examples:
       medgen train-diffusion latents.h5 --preset lidc-nodule -o model.safetensors

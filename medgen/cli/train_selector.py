@@ -33,9 +33,9 @@ def command(
     """Learn from ratings how good an image is.
 
     50 to 200 ratings, comparisons or both, are enough, and it takes seconds. The selector judges an image by its
-    features and by what it was asked to show. A rater counts by how reliable the answers are. How well the selector
-    predicts ratings of cases that it has not seen is told with an interval; below a correlation of 0.2, or where it
-    might be 0, the selector says nothing, and select refuses it.
+    features and by what it was asked to show. Raters are weighted by how reliable their answers are. The command
+    reports, with an interval, how well the selector predicts ratings of unseen cases. Below a correlation of 0.2, or
+    where it might be 0, the selector's scores mean nothing, and select refuses it.
 
     Examples:
       medgen train-selector samples.h5 --ratings ratings.csv -o selector.safetensors

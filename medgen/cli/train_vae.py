@@ -37,8 +37,8 @@ def command(
 ) -> None:
     """Train the autoencoder that compresses images to latents.
 
-    Stopped at any moment, the same command goes on from the state in OUTPUT.resume. With --continue-with
-    loop.learning_rate=1e-4, say, it goes on at another rate; with --finish it makes a model of what there is.
+    If it is stopped at any moment, the same command continues from the state in OUTPUT.resume. With --continue-with
+    loop.learning_rate=1e-4, for example, it continues at another rate; with --finish it writes the model as it stands.
 
     Examples:
       medgen train-vae images.h5 --preset lidc-nodule -o vae.safetensors

@@ -23,7 +23,7 @@ eq. 5); atan(sigma / alpha); or t itself, to one step before the data (Lin et al
 Times = Spacing | tuple[float, ...]
 """A spacing, or the falling times themselves."""
 TIMES = option(
-    "What is equal between steps; or the falling times themselves, from noise (large) to data (0).",
+    "What the steps are equal in; or the times themselves, falling from noise (large) to data (0).",
     metavar="log-snr|karras|angle|trailing|T,T,...",
     group=SAMPLING,
     instead_of=("steps", "flow_steps"),
@@ -73,7 +73,7 @@ def check(objective: Objective, config: ScheduleConfig) -> None:
 class SamplingOptions(Options, frozen=True):
     """How to get from noise to data, for every command that samples."""
 
-    sampler: Annotated[SamplerName, option("How a step is made.", group=SAMPLING)] = "unipc"
+    sampler: Annotated[SamplerName, option("How each step is computed.", group=SAMPLING)] = "unipc"
     steps: Annotated[int, option("Steps from noise to data.", group=SAMPLING, ge=1)] = 20
     """Each step calls the network once; with `heun`, all but the last call it twice."""
     times: Annotated[Times, TIMES] = "log-snr"

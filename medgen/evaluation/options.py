@@ -22,7 +22,7 @@ class SharedOptions(Options, frozen=True):
     metrics: (
         Annotated[
             tuple[str, ...],
-            option(f"Of {', '.join(METRICS)}.", metavar="A,B,...", default="all that the inputs allow"),
+            option(f"What to measure: {', '.join(METRICS)}.", metavar="A,B,...", default="all that the inputs allow"),
         ]
         | None
     ) = None
@@ -37,8 +37,8 @@ class SharedOptions(Options, frozen=True):
     pair_by: Annotated[
         str,
         option(
-            "Which cases belong together: those of one case id, patient or path, or of a row (columns set, reference, "
-            "thick).",
+            "Which cases belong together: those with the same case id, patient or path, or in the same row of a CSV "
+            "(columns set, reference, thick).",
             metavar="case|patient|path|FILE.csv",
             default="case, else frame of reference",
         ),

@@ -17,22 +17,22 @@ class SelectOptions(Options, frozen=True):
     keep: (
         Annotated[
             float,
-            option("The best share of all cases; the set is first read to its end.", metavar="SHARE", gt=0, le=1),
+            option("Keep the best share of all cases; the whole set is read first.", metavar="SHARE", gt=0, le=1),
         ]
         | None
     ) = None
     min_score: (
-        Annotated[float, option("Cases that score so much at least, from 1 to 5.", metavar="X", ge=1, le=5)] | None
+        Annotated[float, option("Keep cases with at least this score, from 1 to 5.", metavar="X", ge=1, le=5)] | None
     ) = None
     aspect: Annotated[
-        str, option("Score by one aspect that was rated.", metavar="NAME", default="all that the selector can tell")
+        str, option("Score by one of the rated aspects.", metavar="NAME", default="all that the selector can judge")
     ] = ""
     segmenter: SegmenterOptions = MasksOptions().segmenter
     """Of --verify, for masks."""
     probe: ProbeOptions = ProbeOptions()
     """Of --verify, for texts."""
-    seed: Annotated[int, option("Seed of what --verify learns.", ge=0)] = 0
-    weak: Annotated[bool, option("Take a selector that says nothing.")] = False
+    seed: Annotated[int, option("Seed of the networks that --verify trains.", ge=0)] = 0
+    weak: Annotated[bool, option("Use a selector even if its scores mean nothing.")] = False
 
     def __post_init__(self) -> None:
         if self.keep is not None and self.min_score is not None:

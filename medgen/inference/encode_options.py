@@ -14,7 +14,7 @@ from medgen.nets.options import Precision
 class EncodeOptions(Options, frozen=True):
     """How `extract-latents` encodes. Batch size and read-ahead do not change the result beyond rounding."""
 
-    sample: Annotated[bool, option("A draw from the posterior, or its mean.", flag="--sample/--mean")] = False
+    sample: Annotated[bool, option("Sample the posterior, or take its mean.", flag="--sample/--mean")] = False
     split: (
         Annotated[str, option("Only the cases of this split (train, val, test).", metavar="NAME", default="all")] | None
     ) = None

@@ -24,7 +24,7 @@ class GenerateOptions(SamplingOptions, frozen=True):
                 "Scale of guidance; 1 is none.",
                 metavar="S",
                 group=SAMPLING,
-                default=f"what its training found best, or {DEFAULT_GUIDANCE:g}",
+                default=f"the best found in training, or {DEFAULT_GUIDANCE:g}",
                 ge=0,
             ),
         ]
@@ -33,13 +33,13 @@ class GenerateOptions(SamplingOptions, frozen=True):
     guidance_shape: Annotated[
         GuidanceShape,
         option(
-            "How that scale goes from noise to data; or two shares of noise between which there is guidance.",
+            "How the scale changes from noise to data; or two noise levels between which guidance is on.",
             metavar="constant|linear|cosine|interval|LOW,HIGH",
             group=SAMPLING,
         ),
     ] = "constant"
     guidance_rescale: Annotated[
-        float, option("Against over-exposure by guidance.", metavar="PHI", group=SAMPLING, ge=0, le=1)
+        float, option("Rescaling against over-exposure by guidance.", metavar="PHI", group=SAMPLING, ge=0, le=1)
     ] = 0.0
     seed: Annotated[int, SEED] = 0
     ema: Annotated[bool, EMA] = True

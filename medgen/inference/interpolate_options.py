@@ -18,19 +18,23 @@ Consistency = Literal["end", "steps", "none"]
 class InterpolateOptions(SamplingOptions, frozen=True):
     """How `interpolate` samples. Lengths in mm; the batch size does not change the result beyond rounding."""
 
-    spacing: Annotated[float, option("Distance of the thin slices; needed.", metavar="MM", gt=0)] | None = None
+    spacing: Annotated[float, option("Distance between thin slices; required.", metavar="MM", gt=0)] | None = None
     samples: Annotated[
         int, option("Store the mean of N samples, and with two or more their spread.", group=SAMPLING, ge=1)
     ] = 1
     consistency: Annotated[
-        Consistency, option("Make averages over the profile equal the input: at the end, at each step too, or not.")
+        Consistency,
+        option("Make averages over the profile equal the input: at the end, also at each step, or not at all."),
     ] = "end"
     profile: Annotated[ProfileShape, option("Slice profile of the thick slices.")] = "box"
     thickness: (
         Annotated[
             float,
             option(
-                "Of the thick slices, where the input does not state it.", metavar="MM", default="their distance", gt=0
+                "Thickness of the thick slices, where the input does not state it.",
+                metavar="MM",
+                default="their distance",
+                gt=0,
             ),
         ]
         | None
@@ -39,7 +43,7 @@ class InterpolateOptions(SamplingOptions, frozen=True):
         Annotated[
             tuple[float, float],
             option(
-                "What the model sees of values it was not trained on.",
+                "Window that the model sees, where values differ from its training images.",
                 metavar="LOW,HIGH",
                 default="that of the model",
             ),

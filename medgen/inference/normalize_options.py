@@ -21,16 +21,16 @@ class NormalizeOptions(SamplingOptions, frozen=True):
 
     method: Annotated[
         Literal["diffusion", "flow", "both", "vae"],
-        option("Head that leads back; both: the mean of their latents; vae: encode and decode only (a baseline)."),
+        option("Head that denoises; both: the mean of their latents; vae: encode and decode only (a baseline)."),
     ] = "both"
     noise_level: Annotated[
-        float, option("Share of noise to lead back from.", metavar="F", group=SAMPLING, gt=0, lt=1)
+        float, option("Share of noise to denoise from.", metavar="F", group=SAMPLING, gt=0, lt=1)
     ] = 0.4
     """sigma / (alpha + sigma): gives both heads the same signal-to-noise ratio."""
     times: Annotated[Times, TIMES] = "trailing"
     """As in all sampling; from a noise level this low the path is nearly straight in t itself."""
     steps: Annotated[int, option("Steps of the diffusion head.", group=SAMPLING, ge=1)] = 10
-    flow_steps: Annotated[int, option("Steps of the flow head, whose way is straighter.", group=SAMPLING, ge=1)] = 4
+    flow_steps: Annotated[int, option("Steps of the flow head, whose path is straighter.", group=SAMPLING, ge=1)] = 4
     draws: Annotated[int, option("Draws of noise whose results are averaged, as latents.", group=SAMPLING, ge=1)] = 1
     splits: Annotated[
         tuple[Literal["train", "val", "test"], ...],

@@ -7,4 +7,4 @@ from medgen.config import option
 COMPUTING = "Computing"
 """Heading of these options in the help of commands."""
 EMA = option("Averaged weights, or the last.", group=COMPUTING)
-PRECISION = option("Of the networks.", group=COMPUTING)
+PRECISION = option("Precision of the networks.", group=COMPUTING)

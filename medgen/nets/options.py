@@ -197,7 +197,7 @@ class LoraConfig(Options, frozen=True):
     parts: Annotated[
         tuple[LoraPart, ...],
         option(
-            "Keep the model as it is, and train an adapter (LoRA) on these parts of it: "
+            "Keep the model frozen, and train an adapter (LoRA) on these parts of it: "
             "attention, cross-attention, middle-attention, output, text or all.",
             flag="--lora",
             metavar="PART,...",
@@ -206,11 +206,13 @@ class LoraConfig(Options, frozen=True):
         ),
         Meta(min_length=1),
     ] = ("attention",)
-    rank: Annotated[int, option("Rank of the change of a layer.", flag="--lora-rank", group=ADAPTER, ge=1)] = 8
+    rank: Annotated[int, option("Rank of the change to each layer.", flag="--lora-rank", group=ADAPTER, ge=1)] = 8
     alpha: (
         Annotated[
             float,
-            option("A change counts alpha / rank times.", flag="--lora-alpha", group=ADAPTER, default="the rank", gt=0),
+            option(
+                "Each change is scaled by alpha / rank.", flag="--lora-alpha", group=ADAPTER, default="the rank", gt=0
+            ),
         ]
         | None
     ) = None

@@ -22,7 +22,7 @@ ThoracicLesion = Literal["nodule", "consolidation", "effusion"]
 Polyp = Literal["sessile", "flat", "pedunculated"]
 
 SEVERITY = option(
-    "How large and how plain lesions are: 0 is hardly seen, 1 beyond doubt.", flag="--severity", metavar="LOW,HIGH"
+    "How large and how clear lesions are: 0 is hardly visible, 1 is obvious.", flag="--severity", metavar="LOW,HIGH"
 )
 
 
@@ -97,7 +97,9 @@ class DentalOptions(PhantomOptions, frozen=True):
     """A panoramic X-ray."""
 
     size: Annotated[int, option("Rows; a full view has twice as many columns.", metavar="PIXELS", ge=32, le=2048)] = 512
-    view: Annotated[Literal["full", "half"], option("Both jaws from joint to joint, or one side, square.")] = "full"
+    view: Annotated[
+        Literal["full", "half"], option("Both jaws from joint to joint, or one side as a square image.")
+    ] = "full"
     healthy_fraction: Annotated[
         float, option("Share of cases without nodules or lesions.", metavar="F", ge=0, le=1)
     ] = 0.5
@@ -144,7 +146,7 @@ class FundusOptions(GradedOptions, frozen=True):
     ] = ("microaneurysm", "haemorrhage", "exudate")
     centre: Annotated[
         Literal["either", "macula", "disc"],
-        option("What photographs are centred on; the side is plain in macular ones."),
+        option("What photographs are centred on; macula-centred ones show the side clearly."),
     ] = "either"
     frames: Annotated[int, msgspec.Meta(ge=1)] = 2  # of a patient: right and left eye in turn
 

@@ -49,10 +49,10 @@ def _has_text(inputs: Inputs) -> bool:
 
 AGREEMENT = Metric(
     "agreement",
-    "Agreement asks whether each image shows what its text says. A small classifier learns from images and texts of "
-    "--reference to tell modality, organ, side, finding, size and number (of texts that are written otherwise: which "
-    "frequent words they hold); it is asked about the images, and about real images that were held out. --clip adds "
-    "the likeness of image and text to a model of both. And it says how alike the images of one text are.",
+    "Agreement asks whether each image shows what its text says. A small classifier learns modality, organ, side, "
+    "finding, size and number (or, from texts without these fields, frequent words) from the images and texts of "
+    "--reference. It then judges the images, and held-out real images for comparison. --clip adds the similarity of "
+    "image and text in a joint model of both. Agreement also reports how alike the images of one text are.",
     (Need(_has_text, "needs images with texts: generate them with --prompt or --prompts"),),
     AgreementOptions,
     files=("clip",),

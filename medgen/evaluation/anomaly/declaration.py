@@ -33,8 +33,8 @@ class AnomalyEvaluationOptions(Options, frozen=True):
 
 ANOMALY = Metric(
     "anomaly",
-    "Anomaly compares the maps and scores of anomaly-map with masks and labels, beside what --vae and the nearest "
-    "image of --training would find; its threshold is fitted on the normal images of the validation split, or of a "
+    "Anomaly compares the maps and scores of anomaly-map with masks and labels. Its baselines are --vae and the "
+    "nearest image of --training. The threshold is fitted on the normal images of the validation split, or of a "
     "--reference of maps.",
     (
         Need(lambda inputs: inputs.stored.header.kind == "map", "needs anomaly maps: make them with anomaly-map"),

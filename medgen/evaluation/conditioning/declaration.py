@@ -19,8 +19,8 @@ def _in_hounsfield_units(inputs: Inputs) -> bool:
 
 CONDITIONING = Metric(
     "conditioning",
-    "Conditioning asks whether each sample shows the nodule its vector asks for; its measuring rule is fitted to one "
-    "half of --reference and tried on the other.",
+    "Conditioning asks whether each sample shows the nodule its vector asks for. The rule that measures nodules is "
+    "fitted to one half of --reference and tested on the other.",
     (
         Need(
             lambda inputs: set(FIELDS) <= set(inputs.stored.header.vector_fields),

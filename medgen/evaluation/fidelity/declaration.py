@@ -32,8 +32,8 @@ class FidelityOptions(Options, frozen=True):
 
 FIDELITY = Metric(
     "fidelity",
-    "Fidelity is how far the images lie from those of --reference in features, beside how far real ones lie from each "
-    "other.",
+    "Fidelity is the distance of the images from those of --reference in feature space, next to the distance of real "
+    "images from each other.",
     (Need(lambda inputs: inputs.reference is not None, "needs real images: give --reference SET"),),
     FidelityOptions,
 )

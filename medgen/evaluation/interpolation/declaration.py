@@ -21,8 +21,8 @@ class InterpolationOptions(Options, frozen=True):
 
 INTERPOLATION = Metric(
     "interpolation",
-    "Interpolation compares thin slices made of --thick with those of --reference, place by place in mm, beside linear "
-    "and cubic interpolation and what --vae leaves of the truth.",
+    "Interpolation compares thin slices made from --thick with those of --reference, position by position in mm, next "
+    "to linear and cubic interpolation and to the truth reconstructed by --vae.",
     (
         Need(
             lambda inputs: inputs.thick is not None,

@@ -22,9 +22,9 @@ class MasksOptions(Options, frozen=True):
 
 MASKS = Metric(
     "masks",
-    "Masks asks whether each image obeys its mask: a small segmenter learns from the real pairs of --training, or of "
-    "the train split of --reference, and looks for the masks in the images, beside what it finds in real images that "
-    "were held out (val and test).",
+    "Masks asks whether each image matches its mask. A small segmenter learns from the real pairs of --training, or of "
+    "the train split of --reference. It then segments the images, and held-out real images (val and test) for "
+    "comparison.",
     PAIRS,
     MasksOptions,
     unasked=generated,

@@ -27,7 +27,7 @@ class MemorizationOptions(Options, frozen=True):
 
 MEMORIZATION = Metric(
     "memorization",
-    "Memorization finds copies: samples nearer to an image of --training than any of --reference, which was held out.",
+    "Memorization finds copies: samples closer to an image of --training than any held-out image of --reference is.",
     (
         Need(lambda inputs: inputs.training is not None, "needs what the generator learned from: give --training SET"),
         Need(

@@ -19,8 +19,8 @@ def _about_the_set(inputs: Inputs) -> bool:
 
 RATINGS = Metric(
     "ratings",
-    "Ratings tells how far the raters of --ratings agree with each other about the set, and how well they tell real "
-    "images from synthetic ones (of real images that were mixed in, give the set as --reference).",
+    "Ratings measures how far the raters of --ratings agree with each other about the set, and how well they tell real "
+    "images from synthetic ones (give the set of the real images that were mixed in as --reference).",
     (
         Need(lambda inputs: inputs.ratings is not None, "needs ratings: give --ratings FILE.csv, from medgen rate"),
         Need(_about_the_set, "needs ratings that are about the set; those of the file are about others"),

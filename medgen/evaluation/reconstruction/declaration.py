@@ -37,8 +37,8 @@ def _paired(inputs: Inputs) -> bool:
 
 RECONSTRUCTION = Metric(
     "reconstruction",
-    "Reconstruction compares images pair by pair: with the cases of equal id in --reference, or with what --vae makes "
-    "of them.",
+    "Reconstruction compares images pair by pair: with the cases of the same id in --reference, or with their "
+    "reconstruction by --vae.",
     (Need(_paired, "needs pairs: give --vae, or a --reference that holds the same cases"),),
     ReconstructionOptions,
     files=("lpips",),

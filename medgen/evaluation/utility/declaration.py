@@ -33,9 +33,9 @@ class UtilityOptions(Options, frozen=True):
 
 UTILITY = Metric(
     "utility",
-    "Utility asks whether the images help to train a segmenter: on the same real pairs alone, mixed with them, after "
-    "them, and mixed with copies of the real pairs, in equal numbers of steps and over several seeds, it compares the "
-    "Dice on real pairs that were held out (val and test). It takes minutes, so it must be named in --metrics.",
+    "Utility asks whether the images help to train a segmenter. It trains on the real pairs alone, mixed with the "
+    "images, after the images, and mixed with copies of the real pairs, for equal numbers of steps and over several "
+    "seeds. It compares the Dice on held-out real pairs (val and test). It takes minutes, so --metrics must name it.",
     PAIRS,
     UtilityOptions,
     unasked=lambda inputs: False,

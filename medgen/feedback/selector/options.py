@@ -13,7 +13,7 @@ class SelectorOptions(Options, frozen=True):
     aspects: (
         Annotated[
             tuple[str, ...],
-            option("Learn these aspects alone.", metavar="NAME,...", default="all that were rated"),
+            option("Learn only these aspects.", metavar="NAME,...", default="all that were rated"),
         ]
         | None
     ) = None

@@ -33,19 +33,21 @@ class SourceOptions(Options, frozen=True):
         bool, option("Pad to --size, or stretch.", flag="--keep-aspect/--stretch", group=GEOMETRY)
     ] = True
     mend: Annotated[
-        bool, option("Resample slices that stand unevenly (gantry tilt, gaps) onto an even grid.", group=GEOMETRY)
+        bool, option("Resample unevenly spaced slices (gantry tilt, gaps) onto an even grid.", group=GEOMETRY)
     ] = False
     channels: Annotated[Literal["auto", "1", "3"], option("Grey or colour.", group=VALUES)] = "auto"
     modality: Annotated[
         str,
-        option("What NIfTI, PNG and JPG files show, such as CT.", metavar="NAME", group=VALUES, default="as they tell"),
+        option(
+            "What NIfTI, PNG and JPG files show, such as CT.", metavar="NAME", group=VALUES, default="as they state"
+        ),
     ] = ""
     mask_background: Annotated[bool, option("Set everything outside the lungs to -1000 HU.", group=VALUES)] = False
     series: Annotated[
         tuple[str, ...],
         option("Only these modalities; repeatable.", metavar="MODALITY", group=CHOICE, default="all", repeat=True),
     ] = ()
-    min_slices: Annotated[int, option("Pass over shorter stacks, such as localizers.", group=CHOICE, ge=1)] = 1
+    min_slices: Annotated[int, option("Skip shorter stacks, such as localizers.", group=CHOICE, ge=1)] = 1
     keep_going: Annotated[bool, option("Leave out what fails, name each, and exit 1 at the end.")] = False
     workers: Annotated[int, option("Reading processes; 0: one a core.", ge=0)] = 0
 
@@ -78,30 +80,30 @@ class ReadingOptions(SourceOptions, frozen=True):
 class PreprocessOptions(ReadingOptions, frozen=True):
     """How files become an image set."""
 
-    drop_duplicates: Annotated[
-        bool, option("Of cases that show exactly the same pixels keep the first.", group=CHOICE)
-    ] = False
+    drop_duplicates: Annotated[bool, option("Of cases with exactly the same pixels, keep the first.", group=CHOICE)] = (
+        False
+    )
     vector_fields: Annotated[
         tuple[str, ...],
-        option("Columns of --labels that make the vector.", metavar="A,B,C", group=LABELS, default="those of nodules"),
+        option("Columns of --labels that form the vector.", metavar="A,B,C", group=LABELS, default="those of nodules"),
     ] = ()
     mask_classes: Annotated[
         str,
         option(
-            "Values of masks by class; names alone for SEG, RTSTRUCT and values in order; or a JSON or CSV file.",
+            "Values of masks by class; names alone for SEG, RTSTRUCT or consecutive values; or a JSON or CSV file.",
             metavar="NAME=VALUE,...",
             group=LABELS,
             default="as the masks say",
         ),
     ] = ""
     masks_optional: Annotated[
-        bool, option("Images without a mask, and empty masks, are negatives, whatever their label.", group=LABELS)
+        bool, option("Take images without a mask, and empty masks, as negatives, whatever their label.", group=LABELS)
     ] = False
     template: (
         Annotated[
             str,
             option(
-                "Make each text from the columns of the table by this template (medgen presets --prompts).",
+                "Make each text from the table's columns with this template (see medgen presets --prompts).",
                 metavar="[FILE.toml:]NAME",
                 group=LABELS,
                 default="the column text",
@@ -112,18 +114,23 @@ class PreprocessOptions(ReadingOptions, frozen=True):
     encoding: (
         Annotated[
             str,
-            option("Encoding of the table.", metavar="NAME", group=LABELS, default="UTF-8, or UTF-16 by its mark"),
+            option(
+                "Encoding of the table.",
+                metavar="NAME",
+                group=LABELS,
+                default="UTF-8, or UTF-16 with a byte order mark",
+            ),
         ]
         | None
     ) = None
     healthy_slices: (
         Annotated[
             int,
-            option("Keep at most N slices without a finding a case.", group=LABELS, default="all", ge=0),
+            option("Keep at most N slices without a finding per case.", group=LABELS, default="all", ge=0),
         ]
         | None
     ) = None
-    lidc_readers: Annotated[int, option("Least number of readers for a nodule.", group=LABELS, ge=1)] = 1
+    lidc_readers: Annotated[int, option("Fewest readers that must have marked a nodule.", group=LABELS, ge=1)] = 1
     split_fractions: Annotated[
         str, option("Shares of train, val, test, by patient.", metavar="A,B,C", group=SPLITS)
     ] = "0.8,0.1,0.1"
@@ -133,7 +140,9 @@ class PreprocessOptions(ReadingOptions, frozen=True):
     ] = ""
     train_only: Annotated[
         str,
-        option("Only these may train: patients with another label go to val and test.", metavar="LABEL", group=SPLITS),
+        option(
+            "Train only on this label: patients with another one go to val and test.", metavar="LABEL", group=SPLITS
+        ),
     ] = ""
 
     @staticmethod

@@ -15,4 +15,4 @@ class ExportOptions(Options, frozen=True):
         None
     )
     limit: Annotated[int, option("At most N cases.", default="all", ge=1)] | None = None
-    bits: Annotated[Literal[8, 16], option("Of PNG: 8 shows the window, 16 keeps stored values.")] = 8
+    bits: Annotated[Literal[8, 16], option("Bits of PNG files: 8 shows the window, 16 keeps stored values.")] = 8

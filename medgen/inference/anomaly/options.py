@@ -40,17 +40,17 @@ class AnomalyOptions(Options, frozen=True):
     laplacian: Weight = 0.3
     blur: Annotated[
         float,
-        option("Sigma of a Gaussian over both images beforehand; 0: none.", metavar="PIXELS", group=MAPS, ge=0),
+        option("Sigma of a Gaussian blur of both images beforehand; 0: none.", metavar="PIXELS", group=MAPS, ge=0),
     ] = 0.0
     """Removes noise, keeps spots."""
     smoothing: Annotated[
-        float, option("Sigma of a Gaussian over the maps; 0: none.", metavar="PIXELS", group=MAPS, ge=0)
+        float, option("Sigma of a Gaussian blur of the maps; 0: none.", metavar="PIXELS", group=MAPS, ge=0)
     ] = 0.0
     foreground: (
         Annotated[
             float,
             option(
-                "Leave out what is below this share of the window.",
+                "Leave out pixels below this share of the window.",
                 metavar="F",
                 group=MAPS,
                 default="all counts",
@@ -64,12 +64,12 @@ class AnomalyOptions(Options, frozen=True):
     score: Annotated[
         Literal["top", "quantile", "mean"],
         option(
-            "Score of a slice: the mean of the highest pixels of its map, their lowest, or the mean of all.",
+            "Score of a slice: the mean of its highest map pixels, the lowest of these, or the mean of all pixels.",
             group=SCORES,
         ),
     ] = "top"
     score_share: Annotated[
-        float, option("Share of (foreground) pixels that are the highest.", metavar="F", group=SCORES, gt=0, le=1)
+        float, option("Share of (foreground) pixels that count as the highest.", metavar="F", group=SCORES, gt=0, le=1)
     ] = 0.01
     calibration: CalibrationOptions = CalibrationOptions()
 

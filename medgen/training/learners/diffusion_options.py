@@ -17,16 +17,16 @@ from medgen.training.learners.siamese_options import SiameseLosses
 from medgen.training.loop.options import TrainingOptions
 
 DROPOUT = option(
-    "Share of samples trained without their condition; guidance needs it above 0.", metavar="P", ge=0, le=1
+    "Share of samples trained without their condition; guidance needs more than 0.", metavar="P", ge=0, le=1
 )
-SEARCH = option("End by a search for the scale of guidance that suits the model best.")
+SEARCH = option("End with a search for the model's best guidance scale.")
 PARTS = option(
-    "Train these parts of --init alone: attention, cross-attention, middle-attention, output.",
+    "Train only these parts of --init: attention, cross-attention, middle-attention, output.",
     flag="--train-parts",
     metavar="PART,...",
 )
 THROUGH = option(
-    "The VAE, for learners that look through it; the denoiser's pictures are decoded by it.", metavar="FILE"
+    "The VAE, for learners that need one; for the denoiser it decodes the pictures of --sample-every.", metavar="FILE"
 )
 
 
@@ -42,7 +42,7 @@ class TrainDiffusionOptions(TrainingOptions, frozen=True, tag_field="learner"):
         Annotated[
             str,
             option(
-                "Begin from this model of the same kind and shape, or from a folder of Stable Diffusion.",
+                "Start from this model of the same kind and shape, or from a Stable Diffusion folder.",
                 metavar="MODEL",
             ),
         ]
@@ -82,7 +82,7 @@ class DenoiserOptions(SliceDiffusionOptions, frozen=True, tag="denoiser"):
         Annotated[
             str,
             option(
-                "Read texts by this encoder of transformers (BERT's family, CLIP), a folder or a name on the hub.",
+                "Read texts with this transformers encoder (BERT's family, CLIP): a folder or a name on the hub.",
                 metavar="PLACE",
                 default="one trained along",
             ),
@@ -91,7 +91,7 @@ class DenoiserOptions(SliceDiffusionOptions, frozen=True, tag="denoiser"):
     ) = None
     text_tuning: Annotated[
         Literal["frozen", "lora", "all"],
-        option("Keep that encoder as it is, or train low-rank changes of its layers (LoRA) or all of it along."),
+        option("Keep that encoder frozen, or train low-rank changes to its layers (LoRA) or all of it too."),
     ] = "frozen"
     text_length: Annotated[int, Meta(ge=4)] = 77
     """Pieces of a text that it reads at most, with its marks."""

@@ -42,10 +42,10 @@ class TrainVAEOptions(TrainingOptions, frozen=True):
     losses: VAELosses = VAELosses()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     decoder_only: Annotated[
-        bool | Literal["with-init"], option("Train only what comes after the latent (with --init).")
+        bool | Literal["with-init"], option("Train only the part after the latent (with --init).")
     ] = False
     """with-init: where there is an encoder to keep."""
-    init: Annotated[str, option("Begin from this VAE: a model file, or a diffusers folder.", metavar="VAE")] | None = (
+    init: Annotated[str, option("Start from this VAE: a model file, or a diffusers folder.", metavar="VAE")] | None = (
         None
     )
     crop: Size = 0

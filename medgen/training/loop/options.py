@@ -24,12 +24,12 @@ Share = Annotated[float, Meta(ge=0, lt=1)]
 class LoopOptions(Options, frozen=True):
     """How the weights are updated; a step is one update, on batch_size * accumulate * processes samples."""
 
-    steps: Annotated[int, option("Updates of the weights.", group=TRAINING, ge=1)] = 10_000
+    steps: Annotated[int, option("Number of weight updates.", group=TRAINING, ge=1)] = 10_000
     batch_size: Annotated[int, option("Samples at once, in each process.", group=TRAINING, ge=1)] = 8
     accumulate: Count = 1
     """Batches whose gradients are added up before an update."""
     optimizer: Literal["adamw", "adam"] = "adamw"
-    learning_rate: Annotated[float, option("Size of an update.", metavar="R", group=TRAINING, gt=0)] = 1e-4
+    learning_rate: Annotated[float, option("Learning rate.", metavar="R", group=TRAINING, gt=0)] = 1e-4
     weight_decay: Weight = 0.01
     betas: tuple[Share, Share] = (0.9, 0.999)
     warmup: Size = 0
@@ -54,9 +54,7 @@ class LoopOptions(Options, frozen=True):
     validation_samples: Count = 256
     sample_every: Annotated[
         int,
-        option(
-            "Steps between sheets of pictures in OUTPUT.samples.", metavar="N", group=TRAINING, default="none", ge=0
-        ),
+        option("Steps between contact sheets in OUTPUT.samples.", metavar="N", group=TRAINING, default="none", ge=0),
     ] = 0
     """0 = none. What the samples are asked to show, and their noise, stay the same."""
     log_every: Count = 50
