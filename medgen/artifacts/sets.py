@@ -16,11 +16,9 @@ from medgen.artifacts.outputs.whole import atomic_file, storage_errors
 from medgen.artifacts.provenance import Identified, all_digests
 from medgen.artifacts.schema import SetHeader
 from medgen.artifacts.stored import StoredSet
-from medgen.artifacts.stream import StreamReader, StreamWriter
+from medgen.artifacts.stream import HDF5_MAGIC, StreamReader, StreamWriter
 from medgen.artifacts.writer import SetWriter
 from medgen.errors import DataError, InputMissingError, UsageError
-
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 SetReader = StreamReader | StoredSet
 
@@ -52,7 +50,7 @@ def open_set(source: str | Path, *, random_access: bool = False, name: str = "")
         else:
             file = stack.enter_context(_open_file(Path(source)))
             beginning = file.read(8)
-            if beginning == _HDF5_MAGIC:
+            if beginning == HDF5_MAGIC:
                 reader = StoredSet(stack.enter_context(open_hdf5(Path(source), name)), name)
             elif len(beginning) < 8:
                 raise DataError(f"{source}: not a medgen set: the file is {'empty' if not beginning else 'too short'}")

@@ -29,6 +29,8 @@ from medgen.artifacts.tensors.layout import KEY, TensorEntry, head
 from medgen.artifacts.writer import SetWriter
 from medgen.errors import DataError
 
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+"""How sets on disk begin."""
 _DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "I16": np.int16,
     "I8": np.int8, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "BOOL": np.bool_,
@@ -157,7 +159,10 @@ class StreamReader:
         self, beginning: bytes = b"", read: _ReadStack | None = None
     ) -> tuple[dict[str, Any], dict[str, Stack]]:
         self._checksum = zlib.crc32(beginning, self._checksum)
-        length = int.from_bytes(beginning + self._exactly(8 - len(beginning)), "little")
+        beginning += self._exactly(8 - len(beginning))
+        if beginning == HDF5_MAGIC:
+            raise DataError(f"{self._name}: an HDF5 set, which no pipe can carry; give the name of its file instead")
+        length = int.from_bytes(beginning, "little")
         if not 2 <= length <= _LONGEST_HEADER:
             raise DataError(f"{self._name}: not a medgen set (neither HDF5 nor a stream of safetensors blobs)")
         try:

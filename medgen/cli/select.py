@@ -123,7 +123,10 @@ def _by_scores(
         for name in ("segmenter", "probe", "seed"):
             del settings[name]
         header = selected_header(judge, derive("select", settings, inputs=inputs))
-        nothing = "no case was kept: {left_out} could not be judged, and no other scores so much; lower --min-score"
+        unjudged = "{left_out} could not be judged"
+        nothing = f"no case was kept: {unjudged}; --report FILE.json says why"
+        if options.min_score is not None:
+            nothing = f"no case was kept: none scores {options.min_score:g} or more ({unjudged}); lower --min-score"
         done = maker.write(cases, header, inputs, nothing=nothing)
     maker.console.say(f"kept {done.cases} of {len(judge.scores)} cases")
     maker.finish(cases=len(judge.scores), kept=done.cases, scores=judge.scores)

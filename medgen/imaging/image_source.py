@@ -15,6 +15,7 @@ from medgen.artifacts.outputs.partial import partial_folder
 from medgen.artifacts.schema import Intensity
 from medgen.artifacts.sets import open_set
 from medgen.artifacts.stored import StoredSet
+from medgen.artifacts.stream import HDF5_MAGIC
 from medgen.errors import UsageError
 from medgen.imaging.cases.options import PreprocessOptions, ReadingOptions, SourceOptions
 from medgen.imaging.cases.planning import SourceInputs
@@ -24,7 +25,6 @@ from medgen.reporting import Reporter
 
 Reading = TypeVar("Reading", bound=ReadingOptions)
 
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _SET_SUFFIXES = (".h5", ".hdf5")
 
 
@@ -49,7 +49,7 @@ def is_set(source: str | Path) -> bool:
     with path.open("rb") as file:
         beginning = file.read(9)
     # A stream begins with the length of its JSON: 8 bytes, little end first, of which the last three are 0.
-    return beginning.startswith(_HDF5_MAGIC) or (beginning[5:8] == b"\0\0\0" and beginning[8:] == b"{")
+    return beginning.startswith(HDF5_MAGIC) or (beginning[5:8] == b"\0\0\0" and beginning[8:] == b"{")
 
 
 def refuse_for_sets(reading: SourceOptions) -> None:

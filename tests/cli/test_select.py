@@ -59,6 +59,9 @@ def test_a_selector_keeps_the_better_half(here: Done, rated: Path, tmp_path: Pat
         assert spearmanr(scores, kept).statistic > 0.5
         assert scores.min() >= 1
         assert scores.max() <= 5
+    status, told = here(*words, "--min-score", 5, "-o", tmp_path / "none.h5")
+    assert (status, "none scores 5 or more (0 could not be judged); lower --min-score" in told) == (65, True)
+    assert not (tmp_path / "none.h5").exists()
     status, told = here(*words, "--min-score", scores.min(), "-o", tmp_path / "same.h5")
     with open_set(best) as one, open_set(tmp_path / "same.h5") as other:
         assert [case.id for case in one] == [case.id for case in other]
