@@ -21,6 +21,7 @@ from medgen.cli.app import run
 from medgen.feedback.selection import Judge
 from medgen.imaging.labels.rows import read_rows
 from medgen.models.selector import Describer, Selector
+from tests.conftest import write_vae
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "feedback"))
 from rated import rate, write_samples
@@ -119,6 +120,28 @@ def test_a_set_of_another_size_is_refused(here: Done, rated: Path, tmp_path: Pat
     assert "64 x 64" in told
     assert "32 x 32" in told
     assert not out.exists()
+
+
+def test_a_selector_judges_by_the_latents_of_its_own_vae(here: Done, tmp_path: Path) -> None:
+    for number, name in enumerate(("vae", "other")):
+        write_vae(tmp_path / name, seed=number)
+    samples, ratings, selector = tmp_path / "samples.h5", tmp_path / "ratings.csv", tmp_path / "selector.safetensors"
+    rate(samples, ratings, write_samples(samples, 24), "anna", range(24))
+    words = ["train-selector", samples, "--ratings", ratings, "--vae", tmp_path / "vae", "-o", selector]
+    assert here(*words)[0] == 0
+    words = ["select", samples, "--selector", selector, "--weak", "--keep", "0.5", "-o", tmp_path / "out.h5"]
+    for more, status, told in (
+        ((), 2, "judges by the latents of a VAE; give it with --vae"),
+        (("--vae", tmp_path / "other"), 65, "judges by features of another VAE"),
+        (("--vae", tmp_path / "vae"), 0, "kept 12 of 24 cases"),
+    ):
+        ended, said = here(*words, *more)
+        assert (ended, told in said) == (status, True), said
+    soft = tmp_path / "soft.h5"
+    rate(soft, tmp_path / "soft.csv", write_samples(soft, 24, window=(-160.0, 240.0)), "anna", range(24))
+    words = ["train-selector", soft, "--ratings", tmp_path / "soft.csv", "--vae", tmp_path / "vae", "-o", selector]
+    status, told = here(*words, "--force")
+    assert (status, "the model was trained on [-1000, 400] HU" in told) == (65, True)
 
 
 def test_permuted_ratings_say_nothing(here: Done, rated: Path, tmp_path: Path) -> None:

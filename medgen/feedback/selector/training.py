@@ -20,7 +20,7 @@ from medgen.feedback.selector.learning import Learned, learn, scorer_of
 from medgen.feedback.selector.options import SelectorOptions
 from medgen.imaging.labels.answers import Answers, match
 from medgen.imaging.labels.ratings import REAL, Ratings
-from medgen.models.facts import TRUST_FLOOR, SelectorFacts
+from medgen.models.facts import TRUST_FLOOR, SelectorFacts, check_intensity
 from medgen.models.selector import Describer
 from medgen.models.trained import FrozenVAE
 from medgen.nets.perception.requested import PLACE
@@ -53,6 +53,8 @@ def train_selector(
     shape, intensity = sets[0].arrays()["image"][0], header.intensity
     if intensity is None or len(shape) != 3:
         raise DataError(f"{names[0]}: does not say what its image values mean; preprocess it again")
+    if vae is not None:
+        check_intensity(header, vae.facts)
     classes = mask_names(header) if "mask" in parts else ()
     fields = tuple(header.vector_fields) if "vector" in parts else ()
     place = set(PLACE) <= set(fields)

@@ -17,7 +17,9 @@ SIDE = 32
 Values = npt.NDArray[np.float64]
 
 
-def write_samples(path: Path, count: int, *, side: int = SIDE, seed: int = 0) -> Values:
+def write_samples(
+    path: Path, count: int, *, side: int = SIDE, seed: int = 0, window: tuple[float, float] = (-1000.0, 400.0)
+) -> Values:
     """A set of discs, sharp to blurred and clean to noisy; their hidden quality (count,), mean 0 and spread 1.
 
     The vector says where the disc was asked for; half of what counts is whether it is there.
@@ -26,7 +28,7 @@ def write_samples(path: Path, count: int, *, side: int = SIDE, seed: int = 0) ->
     header = SetHeader(
         kind="image",
         provenance=derive("generate", {"count": count}, seed=seed, sources="source-test"),
-        intensity=Intensity(),
+        intensity=Intensity(window=window),
         vector_fields=("x",),
     )
     blur, noise = random.uniform(0.3, 3.0, count), random.uniform(5, 200, count)
