@@ -66,7 +66,7 @@ class RatingServer(ThreadingHTTPServer):
         except OSError as error:
             taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
             why = f"port {port} is in use or not allowed; give another --port, or --port 0 for any free one"
-            raise UnavailableError(why if taken else f"no page can be served: {error.strerror}") from None
+            raise UnavailableError(why if taken else f"the page cannot be served: {error.strerror}") from None
         # Browsers keep the cookies of a host, whatever the port: that of another page must not replace ours.
         self.cookie = f"medgen-{self.server_address[1]}={secrets.token_urlsafe(32)}"
 
@@ -221,7 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _number(text: str) -> int:
     if not _NUMBER.fullmatch(text):
-        raise UsageError(f"'{text[:20]}' is not a number of an image or slice")
+        raise UsageError(f"'{text[:20]}' is not the number of an image or slice")
     return int(text)
 
 

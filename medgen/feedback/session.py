@@ -245,8 +245,8 @@ class Session:
         alike = [index for index in deep if round(real.stretch(index), 2) in looks]
         if not alike:
             raise DataError(
-                "--real: each of its cases has fewer slices or other pixels than those to rate; preprocess both alike, "
-                "or all can tell which is real"
+                "--real: each of its cases has fewer slices or other pixels than those to rate; preprocess both "
+                "the same way, or anyone can tell which is real"
             )
         items = make_queue(len(ours.depths), len(alike), self.options)
         items = [replace(item, case=alike[item.case]) if item.real else item for item in items]
@@ -274,7 +274,9 @@ class Session:
         if ours.arrays()["image"][0] != theirs.arrays()["image"][0]:
             raise DataError(
                 f"--real: its images are {theirs.arrays()['image'][0]}, those to rate {ours.arrays()['image'][0]}; "
-                "preprocess them to one size, or all can tell which is real"
+                "preprocess both to one size, or anyone can tell which is real"
             )
         if ours.header.intensity != theirs.header.intensity:
-            raise DataError("--real: its window or scale differs; preprocess both alike, or all can tell which is real")
+            raise DataError(
+                "--real: its window or scale differs; preprocess both the same way, or anyone can tell which is real"
+            )

@@ -21,7 +21,7 @@ from medgen.models.trained import FrozenVAE
 
 @dataclass
 class SetEncoder:
-    """Turns image cases into latent cases; afterwards it knows which lie far from the rest."""
+    """Turns image cases into latent cases, and collects a summary of each for finding outliers."""
 
     vae: FrozenVAE
     intensity: Intensity  # of the images

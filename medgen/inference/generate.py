@@ -43,7 +43,7 @@ class Generator:
 
     @property
     def guidance(self) -> float:
-        """The scale: the one asked for, else the model's own, else the default."""
+        """The guidance scale: the one asked for, else the model's own, else the default; 1 is none."""
         own = self.denoiser.facts.guidance if self.guided_as_trained else self.options.guidance
         return DEFAULT_GUIDANCE if own is None else own
 
@@ -53,7 +53,7 @@ class Generator:
         return self.options.guidance is None and self.denoiser.facts.guidance is not None
 
     def without_effect(self, requests: Requests) -> Iterator[str]:
-        """A warning if guidance is asked for, and its scale is 1 at every step."""
+        """A warning if guidance was asked for but its scale is 1 at every step."""
         schedule = self._schedule()
         times, _ = steps_of(schedule, objective_of(self.denoiser.facts.objective), self.options)
         scale = scale_over_time(self.guidance, self.options.guidance_shape, schedule)
@@ -73,7 +73,7 @@ class Generator:
             )
 
     def header(self, provenance: Provenance, requests: Requests) -> SetHeader:
-        """The header of the generated set; its intensity takes the images back to physical values."""
+        """The header of the generated set; its intensity maps the images back to physical values."""
         facts = self.denoiser.facts
         return SetHeader(
             kind="image",
@@ -101,7 +101,7 @@ class Generator:
     def shown(
         self, images: Tensor, indices: Sequence[int], asked: Mapping[str, Array], texts: Mapping[str, Sequence[str]]
     ) -> Iterator[Case]:
-        """Images (B, C, H, W) of these indices as cases, one each, with what was asked: arrays (B, ...) and texts."""
+        """Images (B, C, H, W) in [-1, 1] as one case each, with their requests: arrays (B, ...) and texts by name."""
         arrays = {"image": self._stored(images), **asked}
         for row, index in enumerate(indices):
             yield Case(
@@ -123,8 +123,9 @@ class Generator:
     ) -> Tensor:
         """Samples of `indices`, as images (B, C, H, W) roughly in [-1, 1]; DataError for NaN.
 
-        Guidance leads to the `condition` of the batch, away from an `unwanted` one or, by default, from none. Sampling
-        begins with noise, or with what the network sees of images (B, c, h, w), noised to a share of the schedule.
+        Guidance leads towards the `condition` of the batch, away from `unwanted` or, by default, from the null
+        condition. Sampling starts from noise, or from `begin`: network inputs (B, c, h, w) of images, and the share of
+        the schedule to which they are noised.
         """
         options, facts = self.options, self.denoiser.facts
         schedule = self._schedule()
@@ -183,17 +184,17 @@ SHARED = (
 
 
 def check_weaker(weaker: Denoiser, denoiser: Denoiser) -> None:
-    """DataError that names everything in which a network's outputs or conditions are not those of the denoiser."""
+    """DataError naming every way in which the weaker model's outputs or conditions differ from the denoiser's."""
     unlike = [name for name in SHARED if getattr(weaker.facts, name) != getattr(denoiser.facts, name)]
     if unlike:
         raise DataError(
-            f"{weaker.model.path}: cannot guide {denoiser.model.path}, since they differ in {', '.join(unlike)}; give "
-            "a model of the same data, diffusion and conditions"
+            f"{weaker.model.path}: cannot guide {denoiser.model.path}, because they differ in {', '.join(unlike)}; "
+            "give a model of the same data, diffusion and conditions"
         )
 
 
 def objective_of(name: str) -> Objective:
-    """The objective called `name` in a model's facts."""
+    """The objective called `name` in a model's facts; DataError for an unknown one."""
     try:
         objective: Objective = msgspec.convert(name, Objective)
     except msgspec.ValidationError:

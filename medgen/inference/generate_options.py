@@ -54,5 +54,5 @@ class GenerateOptions(SamplingOptions, frozen=True):
         super().__post_init__()
         if isinstance(self.guidance_shape, tuple) and not 0 <= self.guidance_shape[0] < self.guidance_shape[1] <= 1:
             raise ConfigError(
-                "guidance_shape: shares of noise are two rising numbers from 0 (data) to 1 (noise), as 0.2, 0.8"
+                "guidance_shape: noise levels are two rising numbers from 0 (data) to 1 (noise), such as 0.2, 0.8"
             )

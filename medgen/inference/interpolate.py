@@ -38,7 +38,7 @@ ENCODED = 4
 
 
 class GuessedSlices(NamedTuple):
-    """What is known of thin slices before the model is asked, in network units."""
+    """The spline's thin slices, before the model is run, in network units."""
 
     images: Tensor
     """(n, C, H, W), interpolated by the spline."""
@@ -49,7 +49,7 @@ class GuessedSlices(NamedTuple):
 
 
 class Guess:
-    """The guess of a volume, slice by slice: encoded and decoded once, however many samples and windows use it."""
+    """The guess of a volume by the spline, encoded and decoded once however many samples and windows use it."""
 
     def __init__(
         self, volume: ThinVolume, encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor]
@@ -237,7 +237,7 @@ def _volume(case: Case, intensity: Intensity, options: InterpolateOptions) -> Th
 
 
 def model_intensity(images: SetHeader, denoiser: Interpolator, window: tuple[float, float] | None) -> Intensity:
-    """The intensity of a set, with the model's window; DataError where its values mean something else."""
+    """The intensity of a set, with the model's window; DataError if its unit is another and no window is given."""
     ours, theirs = check_images(images, "interpolate"), denoiser.facts.intensity
     if window is None and ours.unit != theirs.unit:
         raise DataError(

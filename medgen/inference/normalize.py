@@ -32,10 +32,10 @@ class Version(Protocol):
 
     @property
     def parts(self) -> tuple[FrozenVAE | NormalizerNetwork, ...]:
-        """The networks it is made of; the facts of the first say what its images mean."""
+        """Its networks; the facts of the first say what image values mean."""
 
     def check(self, case: Case) -> None:
-        """DataError naming the case whose images do not fit."""
+        """DataError naming the case if its images do not fit."""
 
     def __call__(self, images: Tensor, keys: list[str]) -> Tensor:
         """Normal versions of images (B, C, H, W) in [-1, 1], of the same shape; noise depends on each image's key."""
@@ -130,7 +130,7 @@ class VAEReconstruction:
         return (self.vae,)
 
     def check(self, case: Case) -> None:
-        """DataError naming the case whose images the VAE cannot take."""
+        """DataError naming the case if the VAE cannot take its images."""
         check_image(case, self.vae)
 
     def __call__(self, images: Tensor, keys: list[str]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Cases whose latents are unlike those of the rest: wrong anatomy, wrong window, or a VAE that fails on them."""
+"""Cases whose latents are unlike the others: wrong anatomy, wrong window, or a VAE that fails on them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from medgen.artifacts.latent_space import LatentSpace
 from medgen.artifacts.schema import Array
 
 FEWEST = 20
-"""Cases below which the spread of the rest is too uncertain to name anybody."""
+"""Cases below which the spread is too uncertain to call any case an outlier."""
 GAUSSIAN = 1.4826
 """Standard deviation of a Gaussian / its median absolute deviation (Rousseeuw & Croux 1993)."""
 MEASURES = ("mean", "standard deviation", "largest value")
@@ -47,7 +47,10 @@ def summarize(case: str, latents: Array, space: LatentSpace) -> Summary:
 
 
 def find_outliers(summaries: Sequence[Summary], threshold: float) -> list[Outlier]:
-    """Cases more than `threshold` robust deviations from the median in any measure; the farthest first."""
+    """Cases more than `threshold` robust deviations from the median in any measure, the farthest first.
+
+    A robust deviation is 1.4826 median absolute deviations. None for fewer than `FEWEST` cases, or a threshold of 0.
+    """
     if len(summaries) < FEWEST or threshold == 0:
         return []
     values = np.array([summary.values for summary in summaries])  # (N, 3)

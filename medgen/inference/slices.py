@@ -12,9 +12,9 @@ from medgen.diffusion.noise import sample_noise
 from medgen.errors import DataError
 
 Refused = Callable[[Case, DataError], None]
-"""Is told which case stays out, and why."""
+"""Called with each case that is left out, and why."""
 GROUP = 4
-"""Batches that are collected before the network runs: the last of them may be small, and costs little among four."""
+"""Batches collected before the network runs: the last may be small, which costs little among four."""
 
 
 def grouped(
@@ -45,11 +45,11 @@ def grouped(
 
 
 def slice_keys(cases: Sequence[Case]) -> list[str]:
-    """A name for each slice of some cases, in order: its case and its position in it."""
+    """A key for each slice of some cases, in order: the case's id and the slice's index."""
     return [f"{case.id}/{index}" for case in cases for index in range(len(case))]
 
 
 def slice_noise(seed: int, keys: Sequence[str], shape: Sequence[int], stream: int = 0) -> Tensor:
-    """Noise (len(keys), *shape) that depends on seed, case and slice alone, so that shards and batches agree."""
+    """Noise (len(keys), *shape) that depends only on seed, key and stream, so that shards and batches agree."""
     digests = [hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys]
     return sample_noise(seed, [int.from_bytes(digest, "little") for digest in digests], shape, stream)

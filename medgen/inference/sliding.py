@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Sliding:
-    """Slices along axis `dim` of slabs, which are made only when needed; forgotten slices are freed."""
+    """Slices along axis `dim` of slabs that are made on demand; forgotten slices are freed."""
 
     def __init__(self, slabs: Iterable[Tensor], dim: int = 0) -> None:
         self._slabs, self._dim = iter(slabs), dim
@@ -17,7 +17,7 @@ class Sliding:
         self._start = self._stop = 0
 
     def read(self, first: int, last: int) -> Tensor:
-        """Slices [first, last), at least one; IndexError where some were forgotten."""
+        """Slices [first, last), at least one; IndexError if some were forgotten."""
         if first < self._start:
             raise IndexError(f"slice {first} was forgotten; the first that is held is {self._start}")
         parts = [] if self._held is None else [self._held]

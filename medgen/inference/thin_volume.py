@@ -76,12 +76,12 @@ class ThinVolume:
 
     @cached_property
     def places(self) -> Tensor:
-        """(2, N): the network's input about each position."""
+        """(2, N): the network's input about each position; see `diffusion/thin_grid.py`."""
         return places(self.thin, self.thick, self.thickness, self.spacing)
 
     @cached_property
     def scales(self) -> Tensor:
-        """(3,): the network's input about the lengths."""
+        """(3,): the network's input about the lengths; see `diffusion/thin_grid.py`."""
         return scales(self.spacing, self.case.spacing[0], self.thickness)
 
     def __len__(self) -> int:
@@ -187,10 +187,10 @@ def volume_of(
         remedy = "preprocess with --mend" if case.mendable else "it cannot be mended"
         raise DataError(f"case {case.id}: {case.uneven}: its slices cannot be interpolated; {remedy}")
     if not (np.isfinite(source) and source > 0):
-        raise DataError(f"case {case.id}: does not state the distance of its slices; preprocess a source that does")
+        raise DataError(f"case {case.id}: does not state its slice distance; preprocess a source that does")
     if spacing > source * (1 - EVEN):
         raise DataError(
-            f"case {case.id}: its slices are {source:g} mm apart, which {spacing:g} mm would not refine; "
+            f"case {case.id}: its slices are {source:g} mm apart, and {spacing:g} mm would not refine them; "
             "give a smaller --spacing"
         )
     return ThinVolume(case, intensity, spacing, case.thickness or thickness or source, profile)

@@ -97,5 +97,5 @@ def _scale(config: Mapping[str, Any], name: str, rank: int, path: Path) -> float
     alphas = config.get("alpha_pattern") or {}
     alpha = next((alphas[key] for key in alphas if re.match(rf"(.*\.)?({key})$", name)), config.get("lora_alpha"))
     if not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise DataError(f"{path / CONFIG}: lora_alpha = {alpha} is no number; save the adapter again")
+        raise DataError(f"{path / CONFIG}: lora_alpha = {alpha} is not a number; save the adapter again")
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)

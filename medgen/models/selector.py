@@ -101,7 +101,7 @@ class Selector:
         scorer = _Scorer.load(path, device, "float32", tuned=False)
         facts = scorer.facts
         if vae is not None and not facts.vae_digest:
-            raise UsageError(f"{path} judges by built-in features, not by latents; leave --vae out")
+            raise UsageError(f"{path} judges by built-in features, not by latents; leave out --vae")
         if vae is None and facts.vae_digest:
             raise UsageError(f"{path} judges by the latents of a VAE; give it with --vae")
         describe = Describer(vae, max(len(facts.mask_names), 1), device, facts.vector_fields if facts.place else ())
@@ -111,7 +111,7 @@ class Selector:
         if not facts.says and not weak:
             raise DataError(
                 f"{path}: says nothing: its scores do not follow ratings that it had not seen ({facts.overall}); "
-                "collect more ratings and train it again, or take it as it is with --weak"
+                "collect more ratings and train it again, or use it as it is with --weak"
             )
         return cls(scorer, describe)
 
@@ -133,14 +133,14 @@ class Selector:
         shape = arrays["image"].shape[1:]
         if shape != facts.shape:
             raise DataError(
-                f"{name}: its images are {_size(shape)}, those that {self.model.path} learned from are "
-                f"{_size(facts.shape)}; preprocess or generate both alike, or train another selector"
+                f"{name}: its images are {_size(shape)}, but {self.model.path} learned from images of "
+                f"{_size(facts.shape)}; preprocess or generate both the same way, or train another selector"
             )
         ours, theirs = header.intensity, facts.intensity
         if (ours.unit, ours.window) != (theirs.unit, theirs.window):
             raise DataError(
                 f"{name}: its window is {ours.window} {ours.unit}, that of the rated images {theirs.window} "
-                f"{theirs.unit}; preprocess both alike, or train another selector"
+                f"{theirs.unit}; preprocess both the same way, or train another selector"
             )
         if "vector" in facts.parts and header.vector_fields != facts.vector_fields:
             raise DataError(f"{name}: its vector fields are not those that {self.model.path} learned from")
@@ -182,7 +182,7 @@ class Selector:
         """The parts that the selector learned from; DataError if one is missing."""
         parts = {name: getattr(requested, name) for name in self.facts.parts}
         if missing := [name for name, part in parts.items() if part is None]:
-            raise DataError(f"{self.model.path} judges images by their {missing[0]} too, and there is none here")
+            raise DataError(f"{self.model.path} also judges images by their {missing[0]}, and there is none here")
         return Requested(**parts)
 
 
@@ -198,7 +198,7 @@ def requested_of(case: Case, parts: Sequence[str], slices: slice) -> Requested:
         else:
             values = getattr(case, name)[slices]
             if name == "text" and not values:
-                raise DataError(f"case {case.id}: has no text, and the selector judges how images agree with theirs")
+                raise DataError(f"case {case.id}: has no text, but the selector judges agreement with texts")
             found[name] = list(values) if values else [""] * len(range(*slices.indices(len(case))))
     return Requested(**found)  # type: ignore[arg-type]
 

@@ -141,7 +141,7 @@ class FrozenVAE(Trained[VAE, VAEFacts]):
             )
         if self.facts.latent_space != latents.latent_space:
             raise DataError(
-                f"{holder}: scales its latents differently from their VAE {self.model.path} says; extract them again"
+                f"{holder}: scales its latents differently from its VAE {self.model.path}; extract them again"
             )
 
 
@@ -199,7 +199,7 @@ def check_pair(model: Denoiser | NormalizerNetwork, vae: FrozenVAE | None) -> No
     """Raise unless a model's latents are those of the VAE: UsageError for a VAE too many or missing, else DataError."""
     if model.facts.space == "image":
         if vae is not None:
-            raise UsageError("the model works on images, not latents; leave --vae out")
+            raise UsageError("the model works on images, not latents; leave out --vae")
         return
     if vae is None:
         raise UsageError("the model works on latents; give the VAE that decodes them with --vae")

@@ -1,4 +1,4 @@
-"""Okapi BM25: which texts are about what a query is about (Robertson and Zaragoza 2009)."""
+"""Okapi BM25: ranks texts by how well they match a query (Robertson and Zaragoza 2009, section 3)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 K1 = 1.2
+"""Saturation: how much repeating a word in a text raises the score."""
 B = 0.75
+"""How far scores are normalised by text length: 0 not at all, 1 fully."""
 
 _WORD = re.compile(r"\w+(?:[-'’]\w+)*")
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, regardless of case; a word with hyphens is one."""
+    """The words of a text, case-folded; a hyphenated word is one word."""
     return _WORD.findall(text.casefold())
 
 
 class BM25:
-    """An index of texts: eight bytes for each different word of each of them."""
+    """An index of texts; it takes eight bytes for each distinct word of each text."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts_with: dict[str, array[int]] = defaultdict(lambda: array("I"))
@@ -39,14 +41,14 @@ class BM25:
         return len(self._lengths)
 
     def weight(self, word: str) -> float:
-        """How telling a word is: ln(1 + (N - n + 0.5) / (n + 0.5)) for a word in n of N texts; never negative."""
+        """The inverse document frequency ln(1 + (N - n + 0.5) / (n + 0.5)) of a word in n of N texts; at least 0."""
         n = len(self._texts_with.get(word, ()))
         return math.log(1 + (len(self) - n + 0.5) / (n + 0.5))
 
     def nearest(self, query: str, count: int) -> list[tuple[int, float]]:
-        """The numbers and scores of at most `count` texts that share a word with the query, the best first.
+        """Indices and scores (above 0) of at most `count` texts that share a word with the query, best first.
 
-        Of texts with the same score, the first comes first.
+        Texts with the same score keep their order.
         """
         scores: dict[int, float] = defaultdict(float)
         for word in sorted(set(words_of(query)) & self._texts_with.keys()):

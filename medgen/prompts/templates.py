@@ -1,4 +1,4 @@
-"""Templates: from fields, such as modality, organ and finding, to one sentence. `templates.toml` tells their form."""
+"""Templates turn fields, such as modality, organ and finding, into a prompt. `templates.toml` explains their syntax."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STOPS = (".", ";", ":", "!", "?")
 
 
 class TemplateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A table of the file."""
+    """One template as a table of a TOML file."""
 
     parts: tuple[str, ...]
     join: str = " "
@@ -34,24 +34,24 @@ class _Field:
 
 @dataclass(frozen=True)
 class _Group:
-    """What is written if all of it is there: the first such choice, or nothing."""
+    """Writes the first choice whose fields are all given, or nothing."""
 
     choices: tuple[tuple[str | _Field | _Group, ...], ...]
 
 
 @dataclass(frozen=True)
 class Template:
-    """A prompt in parts, each with fields."""
+    """A prompt made of parts, which contain fields."""
 
     name: str
     texts: tuple[str, ...]
-    """The parts as they are written in the file."""
+    """The parts as written in the file."""
     parts: tuple[_Group, ...]
     join: str = " "
 
     @property
     def described(self) -> dict[str, object]:
-        """For the provenance, which does not tell files."""
+        """The template for the provenance, which names no files."""
         return {"name": self.name, "parts": list(self.texts), "join": self.join}
 
     @property
@@ -60,9 +60,9 @@ class Template:
         return tuple(dict.fromkeys(name for part in self.parts for name in _names(part)))
 
     def filled(self, values: Mapping[str, str]) -> str:
-        """The sentence for these fields; "" if no part has its own. Values are stripped of the space around them.
+        """The prompt for these values by field name, stripped of surrounding space; "" if none of the fields has one.
 
-        Of a field that is not among them nothing is known, so nothing is written in its place, unlike of an empty one.
+        A missing field is unknown, so nothing is written for it; an empty one may have a wording of its own.
         """
         values = {name: value.strip() for name, value in values.items()}
         if not any(values.get(name) for name in self.fields):
@@ -72,14 +72,14 @@ class Template:
 
 
 def builtin_templates() -> str:
-    """The text of the file of templates in the package."""
+    """The text of the template file in the package."""
     return resources.files("medgen.prompts").joinpath("templates.toml").read_text(encoding="utf-8")
 
 
 def load_template(named: str) -> Template:
-    """A template by `NAME`, of those in the package, or by `FILE.toml:NAME`.
+    """The template `NAME` of the package, or `FILE.toml:NAME`.
 
-    InputMissingError for a file that is missing, ConfigError for one that is not well formed or has no such template.
+    InputMissingError for a missing file; ConfigError for one that is malformed or lacks the template.
     """
     file, separator, name = named.rpartition(":")
     if not separator and named.lower().endswith(".toml"):
@@ -97,8 +97,8 @@ def load_template(named: str) -> Template:
     if not name and len(tables) == 1:
         name = next(iter(tables))
     if name not in tables:
-        told = f"no template '{name}'" if name else f"several templates; say which, such as {file}:NAME"
-        hint = did_you_mean(name, tables, f"it has {', '.join(tables) or 'none'}")
+        told = f"no template '{name}'" if name else f"holds several templates; name one, such as {file}:NAME"
+        hint = did_you_mean(name, tables, f"templates: {', '.join(tables) or 'none'}")
         raise ConfigError(f"{where}: {told}{hint}")
     try:
         table = msgspec.convert(tables[name], TemplateTable)
@@ -108,7 +108,7 @@ def load_template(named: str) -> Template:
 
 
 def parse_template(name: str, parts: Sequence[str], join: str = " ", where: str = "") -> Template:
-    """A template from the texts of its parts; ConfigError for brackets that do not fit, and where there is no field."""
+    """A template from the texts of its parts; ConfigError for unbalanced brackets, or if no part has a field."""
     told = f"{where}, template '{name}'".removeprefix(", ")
     template = Template(name, tuple(parts), tuple(_parsed(part, told) for part in parts), join)
     if not template.fields:
@@ -120,7 +120,7 @@ def _parsed(text: str, told: str) -> _Group:
     tokens = _TOKEN.finditer(text)
     group, closed = _group(tokens, text, told)
     if closed:
-        raise ConfigError(f"{told}: a ] too many in '{text}'")
+        raise ConfigError(f"{told}: one ] too many in '{text}'")
     if len(group.choices) > 1:
         raise ConfigError(f"{told}: a | outside of [ ] in '{text}'")
     return group
@@ -143,7 +143,7 @@ def _group(tokens: Iterator[re.Match[str]], text: str, told: str) -> tuple[_Grou
         elif token.group(1) is not None and re.fullmatch(r"\w[\w -]*", token.group(1)):
             choices[-1].append(_Field(token.group(1).lower()))
         elif token.group()[0] in "{}":
-            raise ConfigError(f"{told}: '{token.group()}' in '{text}' is no field; write {{name}}")
+            raise ConfigError(f"{told}: '{token.group()}' in '{text}' is not a field; write {{name}}")
         else:
             choices[-1].append(token.group())
     return _Group(tuple(map(tuple, choices))), False

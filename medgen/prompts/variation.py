@@ -1,4 +1,4 @@
-"""Varied prompts for training: parts in another order or left out, words by their synonyms; a draw for each position.
+"""Varied prompts for training: parts are shuffled or left out, and words replaced by synonyms, at random per sample.
 
 A model that saw each caption in one form alone learns the form. Every draw is a pure function of the seed and the
 position in the training, so that a resumed run equals an uninterrupted one.
@@ -25,16 +25,16 @@ _BETWEEN = re.compile(r"(?<=[.;!?])\s+(?=[^\W_])|\s*\n\s*")
 
 
 class PromptVariation(Options, frozen=True):
-    """How often the texts of training samples are varied. Parts are sentences, or what semicolons or lines separate."""
+    """How often training texts are varied. Ends of sentences, semicolons and line breaks separate their parts."""
 
     shuffle: Share = 0.0
-    """Share of texts whose parts come in random order."""
+    """Share of texts whose parts are shuffled."""
     drop: Share = 0.0
     """Share of parts that are left out; one always stays."""
     replace: Share = 0.0
-    """Share of the places with a known term where one of its synonyms stands instead."""
+    """Share of occurrences of a known term that one of its synonyms replaces."""
     synonyms: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
-    """By term, the words that mean the same: the table `[train-diffusion.prompts.synonyms]` of a configuration file."""
+    """Synonyms by term: the table `[train-diffusion.prompts.synonyms]` of a configuration file."""
 
     def __post_init__(self) -> None:
         for term, others in self.synonyms.items():
@@ -46,23 +46,23 @@ class PromptVariation(Options, frozen=True):
 
 @dataclass(frozen=True)
 class Variation:
-    """How a training of this seed varies its texts."""
+    """How a training with this seed varies its texts."""
 
     options: PromptVariation
     seed: int
 
     @property
     def synonyms(self) -> tuple[str, ...]:
-        """All words that may stand instead of others."""
+        """All words that may replace others."""
         return tuple(other for others in self.options.synonyms.values() for other in others)
 
     def at(self, text: str, position: int) -> str:
-        """The text as it is shown at this position of the training."""
+        """The text as varied at this position in the training (from 0)."""
         return varied(text, self.options, self.seed, position)
 
 
 def varied(text: str, options: PromptVariation, seed: int, position: int) -> str:
-    """The text as it is shown at this position of a training with this seed."""
+    """The text as varied at this position (from 0) in a training with this seed."""
     draw = random.Random(f"{seed}/prompt/{position}")
     parts = _BETWEEN.split(text)
     # Everything is drawn whether it is used or not, so that one option does not change the draws of another.

@@ -200,7 +200,7 @@ def test_masks_of_another_size_and_jpegs_are_fitted_and_said(
     assert abs(int(masks.sum()) - np.pi * 3.5**2) < 4
     told = capfd.readouterr().err
     assert "1 masks of 64 x 64 pixels are resized to 16 x 16 by nearest neighbour" in told
-    assert "1 masks are JPEG, which smears values: they are cut half-way" in told
+    assert "1 masks are JPEG, which alters values: they are thresholded half-way" in told
 
 
 @pytest.mark.parametrize("fit", ["keep-aspect", "stretch"])
@@ -266,7 +266,7 @@ def test_exported_pairs_are_masks_again(place: Path, tmp_path: Path, capfd: pyte
     assert run(["export", str(tmp_path / "a.h5"), "--to", "dicom", "-o", str(tmp_path / "dicom")]) == 0
     capfd.readouterr()
     assert run(arguments(place, "fundus", tmp_path / "d.h5", "--mask", tmp_path / "dicom")) == 65
-    assert "is drawn over a DICOM series and means nothing without it" in capfd.readouterr().err
+    assert "belongs to a DICOM series and means nothing without it" in capfd.readouterr().err
 
 
 def test_new_masks_of_a_set_stay_on_what_its_images_show(place: Path, tmp_path: Path) -> None:
@@ -288,9 +288,9 @@ def test_new_masks_of_a_set_stay_on_what_its_images_show(place: Path, tmp_path: 
     [
         ("plain", ["--mask", "{place}/png"], 2, "was trained without conditions; leave out --mask"),
         ("plain", ["--mask-augment"], 2, "was trained without masks; leave out --mask-augment"),
-        ("polyps", [], 2, "draws what a mask shows; give --mask, --like, or --conditions"),
-        ("polyps", ["--mask-augment"], 2, "draws what a mask shows"),
-        ("both", ["--vector", "depth=1"], 2, "draws what a mask shows"),
+        ("polyps", [], 2, "generates images from masks; give --mask, --like, or --conditions"),
+        ("polyps", ["--mask-augment"], 2, "generates images from masks"),
+        ("both", ["--vector", "depth=1"], 2, "generates images from masks"),
         ("polyps", ["--vector", "depth=1", "--mask", "{place}/png"], 2, "without condition vectors; leave out --vec"),
         ("polyps", ["--mask", "{place}/png", "--like", "{place}/pairs.h5"], 2, "--mask and --like exclude each other"),
         ("polyps", ["--mask", "{place}/png", "--unconditional"], 2, "--mask and --unconditional exclude each other"),
@@ -307,17 +307,17 @@ def test_new_masks_of_a_set_stay_on_what_its_images_show(place: Path, tmp_path: 
             65,
             "holds 255, which is not a class of the model; the classes",
         ),
-        ("fundus", ["--mask", "{tmp}/smeared.jpg"], 65, "JPEG has smeared the numbers of 3 classes; save masks as PNG"),
+        ("fundus", ["--mask", "{tmp}/smeared.jpg"], 65, "JPEG compression has altered the numbers of 3 classes"),
         ("fundus", ["--like", "{place}/pairs.h5"], 65, "its mask holds 'polyp', a class that the model does not know"),
         ("polyps", ["--conditions", "{tmp}/none.csv"], 65, "has no column 'mask'"),
         ("polyps", ["--conditions", "{tmp}/lost.csv"], 65, "row 3: names no mask file ('lost.png')"),
         ("plain", ["--conditions", "{tmp}/lost.csv"], 2, "was trained without conditions"),
-        ("vectors", ["--conditions", "{tmp}/lost.csv"], 65, "header: 'mask' names masks, and the model was trained wi"),
+        ("vectors", ["--conditions", "{tmp}/lost.csv"], 65, "header: 'mask' names masks, but the model was trained wi"),
         (
             "placed",
             ["--like", "{place}/pairs.h5", "--mask-augment"],
             2,
-            "has places in its vectors (x), which",
+            "has positions in its vectors (x), which",
         ),
     ],
 )

@@ -129,7 +129,7 @@ def test_what_contradicts_the_prompt_is_not_lent_nor_is_an_image_of_another_moda
         ("nodule", "nodule"),
     ):
         assert generate(here, "--prompt", prompt, *asked)[0][0].text == (lent,)
-    assert "the cases found lend no terms" in capsys.readouterr().err
+    assert "the cases found add no terms" in capsys.readouterr().err
     with open_set(here / "sides.h5", random_access=True) as stored:
         found = Retrieval(stored, "sides")
         assert [hit.case for hit in found.nearest("right effusion")] == ["c0", "c1", "c2"]
@@ -182,7 +182,7 @@ def test_guidance_that_leads_nowhere_is_told(here: Path, capsys: pytest.CaptureF
     [
         (("--field", "organs=x"), 2, "no field 'organs'; did you mean 'organ'"),
         (("--field", "organ"), 2, "expected NAME=TEXT"),
-        (("--field", "organ=heart"), 2, "makes no prompt of these fields alone"),
+        (("--field", "organ=heart"), 2, "makes no prompt from these fields alone"),
         (("--findings", "x", "--field", "findings=y"), 2, "are the same"),
         (("--findings", "x", "--prompt", "y"), 2, "exclude each other"),
         (("--prompt", "x", "--strength", "0.5"), 2, "--strength needs --retrieve"),
@@ -193,7 +193,7 @@ def test_guidance_that_leads_nowhere_is_told(here: Path, capsys: pytest.CaptureF
         (("--prompt", "x", "--negative-prompt", "y", "--guide-by", "z"), 2, "--negative-prompt and --guide-by both"),
         (("--prompt", "x", "--guidance", "inf"), 78, "'guidance' is inf; give a finite number"),
         (("--prompt", "liver", "--retrieve", "set.h5"), 65, "shares a word with the prompt 'liver'"),
-        (("--prompt", "OCT", "--retrieve", "large.h5", "--retrieve-use", "image"), 65, "are 1 x 16 x 16 where"),
+        (("--prompt", "OCT", "--retrieve", "large.h5", "--retrieve-use", "image"), 65, "are 1 x 16 x 16, but"),
     ],
 )
 def test_what_cannot_be_asked(

@@ -182,7 +182,7 @@ def test_the_preview_has_six_panels_a_slice(tiny: Path, images: Path, tmp_path: 
         (["anomaly-map", "-", "-"], 2, "only one set can come from standard input"),
         (["anomaly-map", "IMAGES", "IMAGES", "--weights", "1,2"], 2, "expected three numbers"),
         (["anomaly-map", "IMAGES", "IMAGES", "--calibrate", "IMAGES"], 65, "it must come from anomaly-map"),
-        (["anomaly-map", "IMAGES", "WINDOW"], 65, "do not agree in what their values mean"),
+        (["anomaly-map", "IMAGES", "WINDOW"], 65, "the values of the two sets mean different things"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_sentence(

@@ -348,7 +348,7 @@ def test_what_did_not_begin_as_stable_diffusion_is_not_exported(tiny: Path, tmp_
         ("scheduler/scheduler_config.json", None, 66, "scheduler_config.json: no such file"),
         ("scheduler/scheduler_config.json", {"beta_schedule": "squaredcos_cap_v2"}, 65, "beta_schedule"),
         ("tokenizer/tokenizer.json", {"model": {"vocab": {"a": 0, "b": 2}, "merges": [["a", "b"]]}}, 65, "numbered"),
-        ("tokenizer/tokenizer.json", {"model": []}, 65, "does not number pieces"),
+        ("tokenizer/tokenizer.json", {"model": []}, 65, "does not map subwords to numbers"),
         (
             "scheduler/scheduler_config.json",
             {"_class_name": "LCMScheduler"},

@@ -138,15 +138,15 @@ def test_lines_tables_sets_and_shards_ask_for_the_same_samples(folder: Path, mon
 @pytest.mark.parametrize(
     ("asked", "status", "reason"),
     [
-        ([], 2, "draws what a text says; give --prompt TEXT"),
+        ([], 2, "generates images from texts; give --prompt TEXT"),
         (["--prompt", " "], 2, "a prompt is empty"),
         (["--prompt", "square", "--modality", "funds"], 65, "did you mean 'Fundus'? (it knows: CT, Fundus)"),
         (["--prompt", "square", "--prompts", "x.txt"], 2, "--prompt and --prompts exclude each other"),
         (["--prompts", "none.txt"], 66, "none.txt"),
         (["--prompts", "table.csv"], 2, "give a table with --conditions"),
-        (["--modality", "CT"], 2, "draws what a text says"),
+        (["--modality", "CT"], 2, "generates images from texts"),
         (["--unconditional", "--negative-prompt", "x"], 2, "--negative-prompt and --unconditional"),
-        (["--prompt", "square", "--text-encoder", "."], 2, "leave --text-encoder out"),
+        (["--prompt", "square", "--text-encoder", "."], 2, "leave out --text-encoder"),
     ],
 )
 def test_what_cannot_be_asked_is_told(

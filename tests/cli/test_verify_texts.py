@@ -171,7 +171,7 @@ def test_a_reference_whose_texts_say_nothing_of_its_images_judges_nothing(
     words = ["select", samples, "--verify", "--reference", real, *PROBE, "--keep-going", "-o", tmp_path / "out.h5"]
     assert run([str(word) for word in words]) == 65
     told = capsys.readouterr().err
-    assert "--reference: the probe tells side, finding of held-out real images too badly" in told
+    assert "--reference: the probe recognises side, finding of held-out real images too rarely" in told
     assert not (tmp_path / "out.h5").exists()
 
 

@@ -167,7 +167,7 @@ def _warnings(inputs: Inputs, result: dict[str, Any]) -> list[str]:
     if inputs.ratings is not None and inputs.ratings.half_line:
         told.append("the last line of --ratings is cut short, as after a crash; it was left out")
     if inputs.ratings is not None and inputs.ratings.replaced:
-        told.append(f"{inputs.ratings.replaced} ratings were given again by the same rater; the last one counts")
+        told.append(f"{inputs.ratings.replaced} ratings were given again by the same rater; the last ones count")
     told += [
         f"{name}: {rater} rated every image {one['always']:g}, so that agreement with {rater} is 0, whatever others say"
         for name, aspect in result["aspects"].items()

@@ -48,7 +48,7 @@ def train_selector(
     answers = chosen(match_said(ratings, sets, file, reporter), options.aspects)
     rated = np.unique(np.concatenate([one.cases() for one in answers.values()]))
     if len(rated) < FEWEST:
-        raise DataError(f"{file}: {len(rated)} cases of the set were rated; a selector needs {FEWEST} at least")
+        raise DataError(f"{file}: {len(rated)} cases of the set were rated; a selector needs at least {FEWEST}")
     parts, header = parts_of(sets), sets[0].header
     shape, intensity = sets[0].arrays()["image"][0], header.intensity
     if intensity is None or len(shape) != 3:
@@ -97,9 +97,9 @@ def train_selector(
 def match_said(ratings: Ratings, sets: Sequence[StoredSet], file: Path, reporter: Reporter) -> dict[str, Answers]:
     """The ratings of these sets by aspect; what is odd about the file is said."""
     if ratings.half_line:
-        reporter.warn(f"{file}: its last line is cut short, as after a crash; it was left out")
+        reporter.warn(f"{file}: its last line is cut short, as a crash leaves it; it was left out")
     if ratings.replaced:
-        reporter.say(f"{file}: {ratings.replaced} ratings were given again by the same rater; the last one counts")
+        reporter.say(f"{file}: {ratings.replaced} ratings were given again by the same rater; the last ones count")
     matched = match(ratings, sets, str(file))
     if matched.elsewhere:
         reporter.warn(f"{file}: {matched.elsewhere} ratings are about other sets; they were left out")
@@ -111,11 +111,11 @@ def chosen(answers: dict[str, Answers], asked: Sequence[str] | None) -> dict[str
     known = {name: one for name, one in answers.items() if name != REAL}
     if asked is None:
         if not known:
-            raise DataError(f"no aspect but '{REAL}' was rated, from which no selector can be learned")
+            raise DataError(f"only '{REAL}' was rated, and a selector cannot learn from that")
         return known
     for name in asked:
         if name not in known:
-            hint = did_you_mean(name, known, f"rated were {', '.join(known)}")
+            hint = did_you_mean(name, known, f"rated aspects: {', '.join(known)}")
             raise UsageError(f"--aspects: no rating of '{name}'{hint}")
     return {name: known[name] for name in dict.fromkeys(asked)}
 
@@ -128,10 +128,10 @@ def check_alike(sets: Sequence[StoredSet], names: Sequence[str]) -> None:
         if not stored.cases:
             raise DataError(f"{name}: holds no case")
         if stored.arrays()["image"][0] != sets[0].arrays()["image"][0]:
-            raise DataError(f"{name}: its images are of another size than those of {names[0]}; train on each alone")
+            raise DataError(f"{name}: its images have another size than those of {names[0]}; train on each set alone")
         for what in ("intensity", "vector_fields", "mask_names"):
             if getattr(stored.header, what) != getattr(sets[0].header, what):
-                raise DataError(f"{name}: its {what} differ from those of {names[0]}; train on each alone")
+                raise DataError(f"{name}: its {what} differ from those of {names[0]}; train on each set alone")
 
 
 def _say(learned: Learned, facts: SelectorFacts, reporter: Reporter) -> None:

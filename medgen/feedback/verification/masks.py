@@ -46,8 +46,8 @@ class MaskCheck:
         real = pairs_in(reference)
         if real is None:
             raise DataError(
-                "--reference: masks are verified by a segmenter of real pairs: it needs cases with masks in the split "
-                "train, and others in val or test"
+                "--reference: masks are verified by a segmenter trained on real pairs, which needs cases with masks in "
+                "the split train, and others in val or test"
             )
         names = mask_names(reference.header)
         with progress(real.training.slices + len(real.held_out), "real pairs") as advance:
@@ -71,8 +71,8 @@ class MaskCheck:
         """One finding a slice."""
         if (names := mask_names(header)) != self.names:
             raise DataError(
-                f"case {case.id}: its mask is of {told(names)}, those of --reference {told(self.names)}; preprocess "
-                "both with the same names of masks"
+                f"case {case.id}: its mask has {told(names)}, those of --reference {told(self.names)}; preprocess "
+                "both with the same class names"
             )
         if header.intensity is None:
             raise DataError(f"case {case.id}: the set does not say what its image values mean")

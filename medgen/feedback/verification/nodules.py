@@ -68,7 +68,7 @@ class NoduleCheck:
         """One finding a slice."""
         intensity = header.intensity
         if intensity is None or intensity.unit != "HU":
-            raise DataError(f"case {case.id}: nodules are measured in CT images in HU")
+            raise DataError(f"case {case.id}: nodules are measured in CT images in HU only")
         columns = [header.vector_fields.index(name) for name in FIELDS]
         vectors, images = case["vector"].astype(np.float64)[:, columns], case["image"]
         found = []

@@ -69,13 +69,13 @@ class TextCheck:
         nothing reliably.
         """
         if not reference.has("text"):
-            raise DataError("--reference: has no texts, by which a probe learns; give real images with texts")
+            raise DataError("--reference: has no texts for a probe to learn from; give real images with texts")
         real = texts_of(reference)
         judged = (MODALITY, SIDE, FINDING)
         attributes = [one for one in attributes_of(real, real) if one.name in judged or one.name not in FIELDS]
         if len(np.unique(real.cases)) < LEAST_CASES or not attributes:
             raise DataError(
-                f"--reference: a probe needs {LEAST_CASES} cases, and texts that differ in what they say; give more "
+                f"--reference: a probe needs {LEAST_CASES} cases, and texts that say different things; give more "
                 "real images"
             )
         with progress(reference.slices, "slices") as advance:
@@ -92,8 +92,8 @@ class TextCheck:
         }
         if not any(reliable.values()):
             raise DataError(
-                f"--reference: the probe tells {', '.join(trust)} of held-out real images too badly to judge others; "
-                "give more real images"
+                f"--reference: the probe recognises {', '.join(trust)} of held-out real images too rarely to judge "
+                "other images; give more real images"
             )
         return cls(probe, Reading.of(real, real), tuple(attributes), reliable, options.side, {"texts": trust})
 

@@ -129,7 +129,7 @@ class Verifier:
         if not any(kinds.values()):
             raise DataError(
                 f"nothing to verify: case {case.id} has neither a mask, nor a text, nor a vector with "
-                f"{', '.join(FIELDS)}; ask for one of these, or do without verifying"
+                f"{', '.join(FIELDS)}; ask for one of these, or leave out --verify"
             )
         return [kind for kind, asked in kinds.items() if asked]
 
@@ -161,7 +161,7 @@ class Verifier:
         with progress(self.reference.slices, "slices") as advance:
             check = NoduleCheck.learned(self.reference, self.seed, advance)
         if check.trust["rule"] == "built in":
-            self.reporter.warn("--reference holds no known nodule; the built-in rule measures, tried on none")
+            self.reporter.warn("--reference holds no known nodule; the built-in rule measures, tested on none")
         else:
             self.reporter.say(check.told())
         return check
@@ -170,11 +170,11 @@ class Verifier:
         """DataError unless the reference holds images like the case's."""
         ours, theirs = self.header.intensity, self.reference.header.intensity
         if self.header.kind != "image" or self.reference.header.kind != "image" or ours is None or theirs is None:
-            raise DataError("only images are verified, by images: one of the two sets holds something else")
+            raise DataError("only images can be verified, and only by images: one of the two sets holds something else")
         if (ours.unit, ours.window) != (theirs.unit, theirs.window):
-            raise DataError("--reference: its window or unit differs from the set's; preprocess both alike")
+            raise DataError("--reference: its window or unit differs from the set's; preprocess both the same way")
         if self.reference.arrays()["image"][0][0] != case.stack("image").shape[1]:
-            raise DataError("--reference: its images have other channels; preprocess both with one --channels")
+            raise DataError("--reference: its images have other channels; preprocess both with the same --channels")
 
 
 def verified(

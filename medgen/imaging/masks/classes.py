@@ -171,7 +171,7 @@ def decide(
     if peak:
         if len(names) != 2:
             raise DataError(
-                f"JPEG has smeared the values of masks of {len(names)} classes beyond repair; save masks as PNG"
+                f"JPEG compression has altered masks of {len(names)} classes beyond repair; save masks as PNG"
             )
         level = 127.5 if peak > 128 else peak / 2
     return MaskClasses(names, found, level, ordered)

@@ -41,7 +41,7 @@ class NnUNetFolder:
         self._training = 0
         names = mask_names(header)
         if "ignore" in names[:-1]:
-            raise DataError("the class 'ignore' must be the last one for nnU-Net; name it otherwise in preprocess")
+            raise DataError("the class 'ignore' must be the last one for nnU-Net; give it another name in preprocess")
         self._labels = {BACKGROUND: 0} | {name: value for value, name in enumerate(names) if value}
 
     def write(self, name: str, case: Case) -> list[str]:
@@ -57,7 +57,7 @@ class NnUNetFolder:
             if len(case) > 1:
                 raise DataError(
                     f"case {case.id}: has {len(case)} slices, the first case had one and was written as PNG; nnU-Net "
-                    "takes one kind of file: export the two kinds of cases apart"
+                    "takes one kind of file: export the two kinds of cases separately"
                 )
             save_png(self._folder / image, self._pixels(case), describe(case.synthetic))
             save_png(self._folder / label, labels[0])

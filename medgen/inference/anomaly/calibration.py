@@ -19,7 +19,7 @@ Plane = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Sums over normal maps (4, H, W). A pixel has few samples, so its neighbours and the whole plane help."""
+    """Sums over normal maps (4, H, W). A pixel has few samples, so estimates also use its neighbours and the plane."""
 
     options: CalibrationOptions
     count: int
@@ -32,7 +32,7 @@ class Calibration:
     def estimates(self) -> tuple[Plane, Plane]:
         """Mean and standard deviation (4, H, W), smoothed in the plane and shrunk towards the mean of all pixels."""
         if self.count < 2:
-            raise DataError(f"{self.count} normal slices cannot tell how normal maps vary; calibrate by more of them")
+            raise DataError(f"{self.count} normal slices are too few to show how normal maps vary; calibrate by more")
         mean = self.total / self.count
         variance = np.maximum(self.squares / self.count - mean**2, 0.0) * self.count / (self.count - 1)
         sigma, share = self.options.smoothing, self.count / (self.count + self.options.shrinkage)

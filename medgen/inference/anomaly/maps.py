@@ -29,12 +29,12 @@ CALIBRATED_NOTE = "calibrated"
 
 
 def shared_intensity(images: SetHeader, normalized: SetHeader) -> Intensity:
-    """What the values of both sets mean; DataError unless both hold images and agree in that."""
+    """The intensity of both sets; DataError unless both hold images of the same intensity."""
     if images.kind != "image" or normalized.kind != "image":
         kinds = f"'{images.kind}' and '{normalized.kind}'"
         raise DataError(f"the sets are of kinds {kinds}; anomaly-map needs images and their normal versions")
     if images.intensity is None or normalized.intensity != images.intensity:
-        raise DataError("the two sets do not agree in what their values mean; normalize that very set")
+        raise DataError("the values of the two sets mean different things; normalize the same set")
     return images.intensity
 
 
@@ -48,8 +48,8 @@ def pairs(images: Iterable[Case], normalized: Iterable[Case]) -> Iterator[tuple[
         case = next((case for case in originals if case.id == made.id), None)
         if case is None:
             raise DataError(
-                f"case {made.id} of the normalized set is not in the set of images, or stands there in another order; "
-                "normalize that very set"
+                f"case {made.id} of the normalized set is not in the set of images, or is there in another order; "
+                "normalize the same set"
             )
         if case["image"].shape != made["image"].shape:
             raise DataError(
@@ -62,7 +62,7 @@ def pairs(images: Iterable[Case], normalized: Iterable[Case]) -> Iterator[tuple[
 
 @dataclass(frozen=True)
 class MapMaker:
-    """Makes maps and scores, in deviations from normal ones if there is a calibration."""
+    """Makes maps and scores; with a calibration, in deviations from normal maps."""
 
     options: AnomalyOptions
     calibration: Calibration | None = None
@@ -118,7 +118,7 @@ def laplacian(x: Maps) -> Maps:
 
 
 def foreground(x: Maps, share: float | None) -> npt.NDArray[np.bool_]:
-    """(D, 1, H, W), where images (D, C, H, W) in [-1, 1] exceed a share of the window, with holes filled."""
+    """(D, 1, H, W), where images (D, C, H, W) in [-1, 1] exceed a share of the window, holes filled; None: all."""
     if share is None:
         return np.ones((len(x), 1, *x.shape[2:]), dtype=bool)
     above = x.max(axis=1) > 2 * share - 1
@@ -132,7 +132,7 @@ def _without_specks(above: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def score(total: Maps, options: AnomalyOptions) -> float:
-    """How anomalous a slice is, from the values (N,) of its total map; 0 without any."""
+    """The anomaly score of a slice from the values (N,) of its total map; 0 without any."""
     if not total.size:
         return 0.0
     if options.score == "mean":

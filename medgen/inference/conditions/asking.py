@@ -78,7 +78,7 @@ class Asked:
     def requests(self, model: Denoiser, seed: int, reporter: Reporter) -> Iterator[tuple[Requests, list[Identified]]]:
         """The requests for samples of `model`, and the sets they were taken from, which stay open for their masks.
 
-        UsageError for options that contradict each other or do not fit the model, else DataError.
+        UsageError for options that contradict each other or do not fit the model; DataError for faulty files or sets.
         """
         wanted, reads = mask_of(model), prompts_of(model.network.config, model.facts, model.device, self.text_encoder)
         self._check(model, wanted, reads)
@@ -129,7 +129,7 @@ class Asked:
                     inputs.append(confirmed)
                     retrieved = self._retrieved(Retrieval(confirmed, str(self.retrieve)), texts)
                     if retrieved.use == "terms" and retrieved.prompts == list(texts.texts):
-                        reporter.say("the cases found lend no terms: they say the same, or what would contradict it")
+                        reporter.say("the cases found add no terms: they say the same, or contradict the prompt")
                     texts = replace(texts, texts=retrieved.prompts)
                 texts.inspect(reporter)
             yield Requests(len(order), vectors, masks, texts, negative, retrieved), inputs
@@ -189,18 +189,18 @@ class Asked:
         table = {"conditions", "like"} & {name.removeprefix("--") for name in named}
         if wanted and not self.unconditional and not table and self.mask is None:
             raise UsageError(
-                f"{path} draws what a mask shows; give --mask, --like, or --conditions with a column mask "
+                f"{path} generates images from masks; give --mask, --like, or --conditions with a column mask "
                 "(--unconditional for images of no mask)"
             )
         if reads and not self.unconditional and not table and not self._said:
             raise UsageError(
-                f"{path} draws what a text says; give --prompt TEXT, --prompts FILE, --like, or --conditions with a "
-                "column text (--unconditional for images of no text)"
+                f"{path} generates images from texts; give --prompt TEXT, --prompts FILE, --like, or --conditions "
+                "with a column text (--unconditional for images of no text)"
             )
         if self.mask_augment and self.mask is None and set(PLACE_FIELDS) & set(fields):
             told = ", ".join(name for name in fields if name in PLACE_FIELDS)
             raise UsageError(
-                f"{path} has places in its vectors ({told}), which would not move with the mask; leave out "
+                f"{path} has positions in its vectors ({told}), which would not move with the mask; leave out "
                 "--mask-augment"
             )
 
@@ -221,14 +221,14 @@ class Asked:
         if self.strength is not None and not 0 < self.strength <= 1:
             raise UsageError(f"--strength {self.strength:g}: must lie above 0 and not above 1")
         if self.strength is not None and self.retrieve_use != "image":
-            raise UsageError("--strength is for images lent as the start; give --retrieve-use image")
+            raise UsageError("--strength applies to images used as the start; give --retrieve-use image")
         if self.like_split is not None and self.like is None:
             raise UsageError("--like-split needs --like")
         if self.unconditional:
             for option in self._given("mask_augment", "modality", "negative_prompt", "retrieve"):
                 raise UsageError(f"{option} and --unconditional exclude each other; give one")
         if self.modality is not None and self._given("conditions", "like"):
-            raise UsageError("--modality goes with --prompt or --prompts; a table or set says its own")
+            raise UsageError("--modality goes with --prompt or --prompts; a table or set states its own")
 
     def _given(self, *names: str) -> list[str]:
         """Which of these options were given, as they are typed."""

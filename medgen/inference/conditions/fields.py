@@ -1,4 +1,4 @@
-"""Prompts made of fields by a template: the parts of a report, or whatever else a template speaks of."""
+"""Prompts that a template makes from fields: the parts of a report, or any other fields of the template."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class AskedFields:
     values: Mapping[str, str]
 
     def prompt(self, modality: str | None) -> str:
-        """The prompt. UsageError for a field that the template does not speak of, or if nothing of it was given."""
+        """The prompt. UsageError for a field that the template does not have, or if none of its fields was given."""
         for name in self.values:
             if name not in self.template.fields:
                 told = f"the template '{self.template.name}' has no field '{name}'"
@@ -30,11 +30,11 @@ class AskedFields:
                 raise UsageError(f"{told}{hint}")
         prompt = self.template.filled({**({"modality": modality} if modality else {}), **self.values})
         if not prompt:
-            raise UsageError(f"the template '{self.template.name}' makes no prompt of these fields alone")
+            raise UsageError(f"the template '{self.template.name}' makes no prompt from these fields alone")
         return prompt
 
     def of_row(self, file: Path, number: int, row: Mapping[str, str]) -> str:
-        """The prompt of a row of a table, whose cells come before the values given by options."""
+        """The prompt of a row of a table, whose cells take precedence over the options; DataError if it is empty."""
         prompt = self.template.filled({**row, **self.values, **{name: cell for name, cell in row.items() if cell}})
         if not prompt:
             raise DataError(f"{file}, row {number}: has nothing for the template '{self.template.name}'")
@@ -42,9 +42,10 @@ class AskedFields:
 
 
 def asked_fields(template: str | None, fields: Sequence[str], **report: str | None) -> AskedFields | None:
-    """What the options say; None if none was given. `fields` are NAME=TEXT, `report` the parts that have an option.
+    """The fields given by options; None if there are none. `fields` are NAME=TEXT, `report` parts with an own option.
 
-    Without a name, the template is that of reports where one of their parts is given, else that of captions.
+    Without a name, the template is that of reports if one of their parts is given, else that of captions. UsageError
+    for a field that is malformed or given twice.
     """
     values: dict[str, str] = {}
     for item in fields:

@@ -57,7 +57,7 @@ class ModelMasks:
     """Whether `preprocess` padded the training images to this size; else it stretched them."""
 
     def called(self, theirs: Sequence[str]) -> tuple[str, ...]:
-        """Other masks' classes by the model's names; two single classes match if either of them has no name."""
+        """Other masks' classes under the model's names; two single classes match if either has no name."""
         alone = len(theirs) == len(self.names) == len(BINARY)
         return self.names if alone and BINARY in (tuple(theirs), self.names) else tuple(theirs)
 
@@ -66,7 +66,7 @@ class ModelMasks:
         return self._plan(labels.shape).labels(labels)
 
     def how(self, shape: tuple[int, int]) -> str:
-        """How a mask of that shape (H, W) is fitted, for people; "" if it needs nothing."""
+        """How a mask of shape (H, W) is fitted, for messages; "" if it fits as it is."""
         plan = self._plan(shape)
         if plan.identity:
             return ""
@@ -143,7 +143,7 @@ class AskedMasks:
 
 @dataclass
 class Inspection:
-    """What one pass over all masks found, for people."""
+    """What one pass over all masks found, for messages."""
 
     resized: Counter[tuple[int, int]]
     vanished: Counter[str]
@@ -154,7 +154,7 @@ class Inspection:
 
 
 def inspect(origins: Sequence[MaskOrigin], wanted: ModelMasks) -> Inspection:
-    """Look at every mask. DataError names the one that cannot be read."""
+    """Read every mask once. DataError names one that cannot be read."""
     found, digest = Inspection(Counter(), Counter()), hashlib.sha256()
     for origin in origins:
         before = origin.read()
@@ -174,7 +174,7 @@ def messages(found: Inspection, wanted: ModelMasks) -> tuple[list[str], list[str
     """Messages and warnings from an inspection."""
     said = [f"{count} masks {wanted.how(shape)}" for shape, count in sorted(found.resized.items())]
     if found.smeared:
-        said.append(f"{found.smeared} masks are JPEG, which smears values: they are cut half-way")
+        said.append(f"{found.smeared} masks are JPEG, which alters values: they are thresholded half-way")
     if found.empty:
         said.append(f"{found.empty} masks are empty: they ask for images of background alone")
     warned = [f"'{name}' vanishes from {count} masks at the model's size" for name, count in found.vanished.items()]
@@ -194,7 +194,7 @@ def masks_in_files(place: Path, wanted: ModelMasks) -> list[MaskOrigin]:
     for entry in [entry for entry in entries if entry not in images] or entries:
         if scan_drawn(entry) is not None:
             raise DataError(
-                f"{entry.name}: is drawn over a DICOM series and means nothing without it; preprocess the series with "
+                f"{entry.name}: belongs to a DICOM series and means nothing without it; preprocess the series with "
                 "--masks, and give the set with --like"
             )
         try:
@@ -215,7 +215,7 @@ def _of_picture(picture: PictureMask, said: Declared | None, wanted: ModelMasks)
     name, names = picture.entry.name, wanted.names
     seen = survey(SurveyTask((picture,)))
     if picture.smeared and len(names) != 2:
-        raise DataError(f"{name}: JPEG has smeared the numbers of {len(names)} classes; save masks as PNG")
+        raise DataError(f"{name}: JPEG compression has altered the numbers of {len(names)} classes; save masks as PNG")
     numbers = dict(enumerate(names))
     if said is not None:
         values = [(one, value) for one, value in said.values.items() if value is not None]
@@ -233,11 +233,11 @@ def _of_picture(picture: PictureMask, said: Declared | None, wanted: ModelMasks)
 
 
 def masks_in_csv(file: Path, wanted: ModelMasks) -> list[MaskOrigin]:
-    """The label map that each row of a CSV file names in its column `mask`, by a path from where the file lies."""
+    """The label map that each row of a CSV file names in its column `mask`, by a path relative to the file."""
     origins = []
     read = read_rows(file)
     if MASK_COLUMN not in read.columns:
-        raise DataError(f"{file}: has no column '{MASK_COLUMN}', and the model draws what a mask shows; add one")
+        raise DataError(f"{file}: has no column '{MASK_COLUMN}', and the model generates images from masks; add one")
     for number, row in read.rows:
         name = row[MASK_COLUMN]
         place = file.parent / name
@@ -251,12 +251,12 @@ def masks_in_csv(file: Path, wanted: ModelMasks) -> list[MaskOrigin]:
 
 
 def masks_of_set(stored: StoredSet, slices: Sequence[int], wanted: ModelMasks, name: str) -> list[MaskOrigin]:
-    """The label maps of slices of a set, whose classes are those of the model by name.
+    """The label maps of slices of a set, with classes matched to the model's by name.
 
-    DataError if the set has no masks, and, when it is read, for one with a class that the model does not know.
+    DataError if the set has no masks and, when a mask is read, for a class that the model does not know.
     """
     if not stored.has("mask"):
-        raise DataError(f"{name}: has no masks; take a set that was preprocessed with --masks")
+        raise DataError(f"{name}: has no masks; use a set that was preprocessed with --masks")
     theirs = wanted.called(mask_names(stored.header))
     known = {number: wanted.names.index(one) for number, one in enumerate(theirs) if one in wanted.names}
 
@@ -285,9 +285,9 @@ def masks_of_set(stored: StoredSet, slices: Sequence[int], wanted: ModelMasks, n
 
 
 def foreground_of(image: Array) -> Plane | None:
-    """Where an image (C, H, W) shows something, (H, W): all but pixels as dark as its edge and connected to it.
+    """The foreground (H, W) of an image (C, H, W): all but the pixels connected to its edge that are as dark.
 
-    None where the edge is not dark, or most of the image would be left out: then the two cannot be told apart.
+    None if the edge is not dark, or most of the image would be left out: foreground and background then look alike.
     """
     values = image.max(0).astype(np.float64)
     low, span = values.min(), np.ptp(values)

@@ -1,4 +1,4 @@
-"""Whether what is asked of a model lies far outside of what it was trained on."""
+"""Whether a request lies far outside of what the model was trained on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NO_SPACING = (1.0, 1.0, 1.0)
 def far_outside(
     facts: DenoiserFacts, guidance: float, requests: Requests, like: Iterable[object] = ()
 ) -> Iterator[str]:
-    """A warning for each condition and for the guidance, where they are far from those of the training.
+    """A warning for each condition, and for the guidance, that is far outside its range in training.
 
     `like` are the sets that masks were taken from.
     """

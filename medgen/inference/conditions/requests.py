@@ -23,7 +23,7 @@ from medgen.nets.condition import NOTHING, Condition
 
 @dataclass(frozen=True)
 class Requests:
-    """What each of `count` samples is asked to show; a part that is None is asked of no sample."""
+    """What each of `count` samples is asked to show; a part that is None is not asked for."""
 
     count: int
     vectors: Vectors | None = None
@@ -61,7 +61,7 @@ class Requests:
         return condition_of(tensors if self.texts is None else tensors | self.texts.parts(indices))
 
     def unwanted(self, condition: Condition) -> Condition | None:
-        """What guidance leads away from, for samples with this condition; None = from the null condition."""
+        """What guidance leads away from, for samples with this condition; None: the null condition."""
         changed: dict[str, torch.Tensor] = {}
         if self.negative is not None and condition.vector is not None:
             changed["vector"] = torch.from_numpy(self.negative).expand_as(condition.vector)
@@ -79,7 +79,7 @@ class Requests:
         ]
 
     def described(self, fields: Sequence[str]) -> dict[str, Any]:
-        """For the provenance: vectors in words where all samples share them, else digests."""
+        """For the provenance: vectors by field name if all samples share them, else digests."""
         told: dict[str, Any] = {}
         if self.vectors is not None:
             told["conditions"] = _told(fields, self.vectors)

@@ -42,7 +42,7 @@ Lent = Literal["terms", "image"]
 
 @dataclass(frozen=True)
 class Hit:
-    """A slice that was found: its number in the set, its case, its score by BM25 and its text."""
+    """A slice that was found: its index in the set, its case, its BM25 score and its text."""
 
     slice: int
     case: str
@@ -70,14 +70,14 @@ class Retrieval:
                 self._cases += [row.id] * len(told)
                 self._modalities += [key(modalities[index]) for index in told]
         if not self._slices:
-            raise DataError(f"{name}: has no real case with a text in split 'train', which alone is searched")
+            raise DataError(f"{name}: has no real case with a text in split 'train', the only split that is searched")
         self._texts = [texts[index] for index in self._slices]
         self._index = BM25(self._texts)
 
     def nearest(self, prompt: str, modality: str = "", count: int = NEAREST) -> tuple[Hit, ...]:
-        """The slices nearest to a prompt, one of each case, and none of which the set says another modality.
+        """The slices whose texts are closest to a prompt, one a case, leaving out those of another modality.
 
-        DataError if no text of them shares a word with the prompt.
+        DataError if none of their texts shares a word with the prompt.
         """
         others = {"", key(modality)}
         hits: dict[str, Hit] = {}
@@ -96,11 +96,11 @@ class Retrieval:
         return tuple(hits.values())[:count]
 
     def telling(self, word: str) -> bool:
-        """Whether a word tells texts apart: fewer than half of them have it."""
+        """Whether a word distinguishes texts: fewer than half of them contain it."""
         return self._index.weight(word) > math.log(2)
 
     def start(self, hits: Sequence[Hit], model: Denoiser, vae: FrozenVAE | None) -> Tensor:
-        """The slices found as the network sees them, (B, c, h, w). DataError for a set that does not fit the model."""
+        """The found slices as network inputs (B, c, h, w); DataError for a set that does not fit the model."""
         numbers = [hit.slice for hit in hits]
         header, facts = self._stored.header, model.facts
         if header.kind == "latent":
@@ -113,15 +113,15 @@ class Retrieval:
             seen = images if vae is None else vae.latents(images)
         if tuple(seen.shape[1:]) != tuple(facts.shape):
             theirs, ours = (" x ".join(map(str, shape)) for shape in (seen.shape[1:], facts.shape))
-            raise DataError(f"{self._name}: its slices are {theirs} where the model makes {ours}; preprocess it alike")
+            raise DataError(f"{self._name}: its slices are {theirs}, but the model makes {ours}; preprocess it alike")
         return seen.to(model.device)
 
 
 def with_terms(prompt: str, hits: Sequence[Hit], telling: Callable[[str], bool]) -> str:
-    """The prompt, and the parts of texts that most of the cases found share; of the nearest, where they share none.
+    """The prompt, extended by the parts of texts that most found cases share, or else by those of the closest case.
 
-    Parts are lent whole: single words of "no effusion" would say the opposite. What the prompt says is not repeated,
-    nor is it contradicted.
+    Parts are added whole: single words of "no effusion" would say the opposite. Parts that repeat or contradict the
+    prompt are left out.
     """
     parts = [{_plain(part): part for part in _parts(hit.text)} for hit in hits]
     counts = Counter(part for each in parts for part in each)
@@ -150,7 +150,7 @@ def _plain(text: str) -> str:
 
 @dataclass(frozen=True)
 class Retrieved:
-    """What was found for each prompt as it was asked, and how it is used."""
+    """What was found for each original prompt, and how it is used."""
 
     retrieval: Retrieval
     asked: Sequence[str]
@@ -164,7 +164,7 @@ class Retrieved:
 
     @property
     def prompts(self) -> list[str]:
-        """The prompts, with the terms lent to them."""
+        """The prompts with the added terms."""
         if self.use == "image":
             return list(self.asked)
         return [
@@ -172,20 +172,20 @@ class Retrieved:
         ]
 
     def start(self, indices: Sequence[int], model: Denoiser, vae: FrozenVAE | None) -> Tensor | None:
-        """The images that these samples start from, as the network sees them (B, c, h, w); None if none are lent."""
+        """The network inputs (B, c, h, w) that these samples start from; None if they start from noise."""
         if self.use != "image":
             return None
         return self.retrieval.start([self.hits[self.order[index]][0] for index in indices], model, vae)
 
     def described(self) -> dict[str, Any]:
-        """For the provenance: what was found, in full where all samples share a prompt, else its digest."""
+        """For the provenance: what was found, in full if all samples share a prompt, else its digest."""
         used = sorted(set(self.order))
         found = [_told(self.hits[row]) for row in used]
         told = found[0] if len(used) == 1 else hashlib.sha256(msgspec.json.encode(found)).hexdigest()[:16]
         return {"use": self.use, "cases": told} | ({"strength": self.strength} if self.use == "image" else {})
 
     def report(self) -> list[dict[str, Any]]:
-        """For the report: each prompt as it was asked, as it became, and the cases found for it."""
+        """For the report: each prompt before and after, and the cases found for it."""
         shown = self.prompts
         return [
             {"asked": self.asked[row], "prompt": shown[row], "cases": _told(self.hits[row])}

@@ -27,7 +27,7 @@ TOLD = 8
 
 @dataclass(frozen=True)
 class AskedTexts:
-    """A prompt for each sample, and its modality ("" = not said)."""
+    """A prompt for each sample, and its modality ("": none given)."""
 
     prompts: Prompts
     texts: Sequence[str]
@@ -57,14 +57,14 @@ class AskedTexts:
         return {} if self.negative is None else self.prompts.reader.read([self.negative] * count)
 
     def described(self) -> dict[str, Any]:
-        """For the provenance: what all samples share in words, else digests."""
+        """For the provenance: the text if all samples share it, else digests."""
         told: dict[str, Any] = {"prompts": _shared([self.texts[row] for row in self.order])}
         if any(self.modalities):
             told["modality"] = _shared([self.modalities[row] for row in self.order])
         return told if self.negative is None else told | {"negative_prompt": self.negative}
 
     def inspect(self, reporter: Reporter) -> None:
-        """Warn of words that are not read. Raises for an empty prompt or a modality that the model does not know."""
+        """Warn of words that are not read. UsageError for an empty prompt, DataError for an unknown modality."""
         for name in set(self.modalities) - {""}:
             self.prompts.number(name)
         reader = self.prompts.reader
@@ -83,7 +83,7 @@ def _warn(reporter: Reporter, messages: Sequence[str]) -> None:
     for message in messages[:TOLD]:
         reporter.warn(message)
     if len(messages) > TOLD:
-        reporter.warn(f"and {len(messages) - TOLD} more prompts like that")
+        reporter.warn(f"and {len(messages) - TOLD} more prompts like these")
 
 
 def _quoted(text: str, most: int = 60) -> str:
@@ -99,16 +99,19 @@ def _shared(texts: Sequence[str]) -> str:
 
 
 def texts_in_lines(place: Path) -> list[str]:
-    """A prompt a line of a file, or of standard input for "-"; empty lines are passed over."""
+    """One prompt for each line of a file, or of standard input for "-"; empty lines are skipped.
+
+    UsageError for a table; InputMissingError or DataError for a file that cannot be read or holds no prompt.
+    """
     if place.suffix.lower() == ".csv":
-        raise UsageError(f"--prompts {place}: reads one prompt a line; give a table with --conditions")
+        raise UsageError(f"--prompts {place}: is a table, not a prompt a line; give it with --conditions")
     try:
         content = sys.stdin.buffer.read() if str(place) == "-" else place.read_bytes()
         lines = re.split(r"\r\n?|\n", content.decode("utf-8-sig"))  # not at form feeds, which text copied from PDF has
     except OSError as error:
         raise InputMissingError(f"--prompts {place}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"--prompts {place}: not text in UTF-8 ({error})") from None
+        raise DataError(f"--prompts {place}: not UTF-8 text ({error})") from None
     texts = [line.strip() for line in lines if line.strip()]
     if not texts:
         raise DataError(f"--prompts {place}: holds no prompt")
@@ -116,14 +119,16 @@ def texts_in_lines(place: Path) -> list[str]:
 
 
 def texts_in_csv(file: Path, prompts: Prompts, fields: AskedFields | None = None) -> AskedTexts:
-    """The columns `text` (or prompt) and `modality` of a CSV file; DataError without the first, unless there are
-    `fields`, whose template makes the texts of other columns."""
+    """The columns `text` (or prompt) and `modality` of a CSV file; with `fields`, a template makes texts of columns.
+
+    DataError for a file without texts, or with an empty one.
+    """
     read = read_rows(file, COLUMN_SYNONYMS)
     modalities = [row.get(MODALITY, "") for _, row in read.rows]
     if fields:
         return AskedTexts(prompts, [fields.of_row(file, number, row) for number, row in read.rows], modalities)
     if TEXT not in read.columns:
-        raise DataError(f"{file}: has no column '{TEXT}', and the model draws what a prompt says; add one")
+        raise DataError(f"{file}: has no column '{TEXT}', and the model generates images from prompts; add one")
     for number, row in read.rows:
         if not row[TEXT]:
             raise DataError(f"{file}, row {number}: its {TEXT} is empty")
@@ -133,10 +138,10 @@ def texts_in_csv(file: Path, prompts: Prompts, fields: AskedFields | None = None
 def texts_of_set(stored: StoredSet, slices: Sequence[int], prompts: Prompts, name: str) -> AskedTexts:
     """The texts and modalities of slices of a set; DataError if it has none."""
     if not stored.has(TEXT):
-        raise DataError(f"{name}: has no texts; take a set that was preprocessed with a column '{TEXT}'")
+        raise DataError(f"{name}: has no texts; use a set that was preprocessed with a column '{TEXT}'")
     texts = stored.texts(TEXT, slices)
     empty = next((place for place, text in zip(slices, texts, strict=True) if not text.strip()), None)
     if empty is not None:
-        raise DataError(f"{name}, slice {empty}: has no text, and the model draws what a prompt says")
+        raise DataError(f"{name}, slice {empty}: has no text, and the model generates images from prompts")
     modalities = stored.texts(MODALITY, slices) if prompts.modalities and stored.has(MODALITY) else [""] * len(texts)
     return AskedTexts(prompts, texts, modalities)

@@ -49,7 +49,7 @@ def read_csv(path: Path, fields: Sequence[str], others: Collection[str] = ()) ->
     for name, spelled in read.columns.items():
         if name in OTHER_COLUMNS and name not in columns and name not in others:
             raise DataError(
-                f"{path}, header: '{spelled}' names {OTHER_COLUMNS[name]}, and the model was trained without; "
+                f"{path}, header: '{spelled}' names {OTHER_COLUMNS[name]}, but the model was trained without it; "
                 "leave it out"
             )
         if name not in columns and name not in others:
@@ -75,7 +75,7 @@ def slices_like(stored: StoredSet, split: str | None = None) -> list[int]:
 def vectors_like(stored: StoredSet, fields: Sequence[str], slices: Sequence[int]) -> Vectors:
     """The vectors (N, K) of slices of a set, in the order of `fields`."""
     if not stored.has("vector"):
-        raise DataError("the set given to --like has no vectors; take one that was preprocessed with labels")
+        raise DataError("the set given to --like has no vectors; use one that was preprocessed with labels")
     theirs = stored.header.vector_fields
     missing = [name for name in fields if name not in theirs]
     if missing:

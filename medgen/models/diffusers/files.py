@@ -59,7 +59,7 @@ def _in_parts(index: Path) -> dict[str, Tensor]:
     for name in sorted(set(places.values())):
         weights |= read_weights(index.parent / name)
     if unlike := weights.keys() ^ places.keys():
-        raise DataError(f"{index}: and its files differ in weight '{min(unlike)}'; get the folder again")
+        raise DataError(f"{index}: differs from its files in weight '{min(unlike)}'; get the folder again")
     return weights
 
 
@@ -79,8 +79,8 @@ def read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputMissingError(f"{file}: no such file; is {file.parent} a folder of diffusers?") from None
+        raise InputMissingError(f"{file}: no such file; is {file.parent} a diffusers folder?") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not text in UTF-8: {error}") from None
+        raise DataError(f"{file}: not UTF-8 text: {error}") from None
     except OSError as error:
         raise StorageError(f"{file}: {error.strerror}") from None

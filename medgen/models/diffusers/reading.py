@@ -106,7 +106,7 @@ def import_denoiser(path: Path) -> ImportedModel:
         raise DataError(f"{path / TEXT}: {error}") from None
     if len(reader.vocabulary) != text.vocabulary:
         raise DataError(
-            f"{path}: its tokenizer knows {len(reader.vocabulary)} pieces, and its text encoder {text.vocabulary}; get "
+            f"{path}: its tokenizer has {len(reader.vocabulary)} pieces, but its text encoder {text.vocabulary}; get "
             "the matching folders"
         )
     settings, weights = read_network(path / UNET)
@@ -161,7 +161,7 @@ def read_tokenizer(folder: Path) -> BytePairs:
         numbers = msgspec.convert(numbers, dict[str, int])
         pairs = msgspec.convert(pairs, list[str | tuple[str, str]])
     except msgspec.ValidationError:
-        raise DataError(f"{file}: does not number pieces of words; get CLIP's tokenizer again") from None
+        raise DataError(f"{file}: does not map subwords to numbers; get CLIP's tokenizer again") from None
     vocabulary = tuple(sorted(numbers, key=lambda piece: numbers[piece]))
     if [numbers[piece] for piece in vocabulary] != list(range(len(vocabulary))):
         raise DataError(f"{file}: its pieces are not numbered 0, 1, ...; get the file again")

@@ -63,7 +63,7 @@ def write_pipeline(folder: Path, denoiser: Model, vae: Model) -> None:
         raise DataError(f"{denoiser.path}: has latents of another VAE than {vae.path}; give the VAE that made them")
     if network.text is None or not facts.merges or not network.null_length:
         raise DataError(
-            f"{denoiser.path}: reads no texts as CLIP does, which the pipeline needs; only models that "
+            f"{denoiser.path}: does not read texts as CLIP does, which the pipeline needs; only models that "
             "train-diffusion --init FOLDER made from Stable Diffusion can be exported to diffusers"
         )
     state = denoiser.weights()
@@ -71,8 +71,8 @@ def write_pipeline(folder: Path, denoiser: Model, vae: Model) -> None:
     reader = BytePairs(facts.vocabulary, facts.merges, network.text.length, facts.padding)
     if not torch.allclose(empty_states(network.text, text, reader), state.pop("null_context"), atol=1e-3):
         raise DataError(
-            f"{denoiser.path}: its text encoder has changed, so that the empty text is no longer what it was trained "
-            "with as no condition; leave the encoder as it is in training"
+            f"{denoiser.path}: its text encoder has changed, so the empty text is no longer the null condition that "
+            "it was trained with; keep the encoder frozen in training"
         )
     _, height, width = facts.shape
     settings, weights = unet_to_diffusers(network, state, height if height == width else [height, width])

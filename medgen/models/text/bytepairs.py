@@ -1,7 +1,7 @@
-"""Byte pairs: texts as pieces of bytes, as CLIP reads them (Radford et al. 2021; Sennrich et al. 2016, algorithm 1).
+"""Byte-pair encoding of texts, as CLIP reads them (Radford et al. 2021; Sennrich et al. 2016, algorithm 1).
 
-Each byte is written as a letter, and pieces are joined in the order of a list of pairs. The last piece of a word ends
-in a mark. Every text can be read, whatever its letters.
+Each byte is written as one letter, and subwords are joined in the order of a list of pairs. The last subword of a word
+ends with a mark. Any text can be read, whatever its letters.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _CONTRACTION = re.compile("'s|'t|'re|'ve|'m|'ll|'d")
 
 @dataclass(frozen=True)
 class BytePairs:
-    """Reads texts as pieces of a vocabulary: `length` of them, with the marks of beginning and end and the padding."""
+    """Reads texts as `length` subwords of a vocabulary, including the marks of beginning and end and the padding."""
 
     vocabulary: tuple[str, ...]
     merges: tuple[str, ...]
     """Pairs of pieces with a space between, the first to be joined first."""
     length: int
     padding: str = END
-    """The piece that fills a text up; it is read like any other."""
+    """The subword that pads texts; the encoder attends to it like any other."""
 
     def read(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Texts as `words` (B, length) int64."""
+        """Token ids `words` (B, length) int64, one row per text; there is no mask."""
         words = torch.full((len(texts), self.length), self._ids[self.padding])
         for row, text in enumerate(texts):
             pieces = [piece for _, pieces in self.pieces(text) for piece in pieces][: self.length - 2]
@@ -51,11 +51,11 @@ class BytePairs:
         return ""
 
     def unknown(self, text: str) -> list[str]:
-        """The words of a text that the vocabulary lacks; all bytes are in that of CLIP."""
+        """The words of a text that the vocabulary lacks; none with CLIP's, which has every byte."""
         return [word for _, word in self._words(text) if None in self._joined(word)]
 
     def pieces(self, text: str) -> Iterator[tuple[int, tuple[int, ...]]]:
-        """The place of each word in a text, composed, and the ids of its pieces."""
+        """The position of each word in the (NFC) text, and the ids of its subwords."""
         for start, word in self._words(text):
             yield start, tuple(self._ids[END] if one is None else one for one in self._joined(word))
 

@@ -1,4 +1,4 @@
-"""Text encoders of transformers from a folder or by name: their weights, tokenizer and digest, and what they read."""
+"""Text encoders of the library transformers, from a folder or by name: weights, tokenizer, digest and readers."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from medgen.nets.options import OutsideTextConfig
 from medgen.nets.text.pretrained import CLIP, OutsideEncoder, rows_encoded, transformers
 
 KEPT = 256 << 20
-"""Bytes of states of captions that are kept, the latest used."""
+"""Bytes of caption states that are cached, the latest used."""
 CHANGING = ("architectures", "transformers_version", "dtype")
-"""Settings that do not shape the network, and change with the version of the library."""
+"""Settings that do not shape the network but change with the library's version."""
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A text encoder as it was found."""
+    """A text encoder as it was loaded."""
 
     name: str
-    """Of its folder or on the hub."""
+    """The name of its folder, or on the hub."""
     config: OutsideTextConfig
     weights: dict[str, Tensor]
     tokenizer: str
-    """As JSON of the library tokenizers."""
+    """JSON of the library tokenizers."""
     padding: int
-    """Id of the padding."""
+    """Token id of the padding."""
 
     @property
     def digest(self) -> str:
-        """Of weights and tokenizer."""
+        """SHA-256 of weights and tokenizer, in hexadecimal."""
         running = hashlib.sha256(self.tokenizer.encode())
         for name, tensor in sorted(self.weights.items()):
             running.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
@@ -49,7 +49,7 @@ class Pretrained:
 
     @property
     def provenance(self) -> Provenance:
-        """One step: it was taken from outside."""
+        """One step: the import of this encoder."""
         return derive("import-text-encoder", {"name": self.name}, sources=fingerprint([self.digest]))
 
     def digests(self) -> dict[str, str]:
@@ -64,9 +64,9 @@ class Pretrained:
 
 
 def load_pretrained(place: str, length: int) -> Pretrained:
-    """The encoder in a folder or on the hub, with its tokenizer, to read at most `length` pieces.
+    """The encoder in a folder or on the hub, with its tokenizer, for texts of at most `length` tokens.
 
-    Raises InputMissingError if there is none, DataError if it cannot be used.
+    UnavailableError without the library; InputMissingError if there is no such encoder; DataError if it is unusable.
     """
     library = transformers()
     local = Path(place).is_dir()
@@ -82,7 +82,7 @@ def load_pretrained(place: str, length: int) -> Pretrained:
         told = next(iter(str(error).splitlines()), type(error).__name__)
         if not local:
             raise InputMissingError(
-                f"--text-encoder {place}: no folder, and not to be had from the hub ({told})"
+                f"--text-encoder {place}: not a folder, and not available from the hub ({told})"
             ) from None
         raise DataError(
             f"--text-encoder {place}: cannot be read ({told}); it needs config.json, its tokenizer, and its weights as "
@@ -90,12 +90,12 @@ def load_pretrained(place: str, length: int) -> Pretrained:
         ) from None
     backend = getattr(words, "backend_tokenizer", None)
     if backend is None:
-        raise DataError(f"--text-encoder {place}: its tokenizer has no fast form; save one as tokenizer.json")
+        raise DataError(f"--text-encoder {place}: its tokenizer has no fast version; save one as tokenizer.json")
     backend.no_padding()
     backend.no_truncation()
     probe = backend.encode("the image of a left and a right lung", add_special_tokens=False).ids
     if words.unk_token_id is not None and set(probe) <= {words.unk_token_id}:
-        raise DataError(f"--text-encoder {place}: its tokenizer reads no word of English; give its vocabulary with it")
+        raise DataError(f"--text-encoder {place}: its tokenizer knows no English words; add its vocabulary")
     plain: dict[str, Any] = json.loads(found.config.to_json_string(use_diff=True))
     plain = {key: value for key, value in plain.items() if key not in CHANGING} | {
         "model_type": found.config.model_type
@@ -111,7 +111,7 @@ def load_pretrained(place: str, length: int) -> Pretrained:
 
 @dataclass(frozen=True)
 class OutsideWords:
-    """Reads texts as words of an encoder of transformers, by its tokenizer."""
+    """Reads texts as token ids of an outside encoder, with its tokenizer."""
 
     tokenizer: str
     length: int
@@ -119,7 +119,7 @@ class OutsideWords:
     _backend: list[Any] = field(default_factory=list, repr=False, compare=False)
 
     def read(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Texts as `words` (B, length) and `token_mask` (B, length), parts of a condition."""
+        """Token ids `words` (B, length) int64 and `token_mask` (B, length), True at tokens, one row per text."""
         words = torch.full((len(texts), self.length), self.padding)
         real = torch.zeros(len(texts), self.length, dtype=torch.bool)
         for row, text in enumerate(texts):
@@ -131,7 +131,7 @@ class OutsideWords:
         return {"words": words, "token_mask": real}
 
     def cut(self, text: str) -> str:
-        """The rest of a text from the first piece that is not read; "" if all is read."""
+        """The rest of a text from the first token that is not read; "" if all is read."""
         found = self._encoded(text)
         return "" if len(found.ids) <= self.length else text[found.offsets[self.length - 1][0] :].strip()
 
@@ -159,17 +159,17 @@ class OutsideWords:
 
 @dataclass(frozen=True)
 class FrozenStates:
-    """Reads texts as states of a frozen encoder, which are computed once per text and kept while there is room."""
+    """Reads texts as states of a frozen encoder, computed once per text and cached within `room` bytes."""
 
     words: OutsideWords
     encoder: OutsideEncoder
     device: torch.device
     room: int = KEPT
     kept: OrderedDict[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=OrderedDict, repr=False)
-    """Tokens (L, width), pooled (width,) and mask (L,) of texts, the latest used last."""
+    """Tokens (L, width), pooled (width,) and mask (L,) by text, the latest used last."""
 
     def read(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Texts as `tokens` (B, L, width), `pooled` (B, width) and `token_mask` (B, L), parts of a condition."""
+        """`tokens` (B, L, width), `pooled` (B, width) and `token_mask` (B, L), True at tokens, one row per text."""
         found = {text: self.kept[text] for text in texts if text in self.kept}
         new = [text for text in dict.fromkeys(texts) if text not in found]
         if new:
@@ -177,7 +177,7 @@ class FrozenStates:
             real = parts["token_mask"]
             states = rows_encoded(self.encoder, parts["words"].to(self.device), real.to(self.device))
             if states.pooled is None:
-                raise TypeError("an encoder from outside sums up its texts")
+                raise TypeError("an outside encoder pools its texts")
             found |= zip(new, zip(states.tokens.cpu(), states.pooled.cpu(), real, strict=True), strict=True)
         for text in found:
             self.kept[text] = found[text]
@@ -189,7 +189,7 @@ class FrozenStates:
         return {name: torch.stack([found[text][place] for text in texts]) for place, name in enumerate(names)}
 
     def cut(self, text: str) -> str:
-        """The rest of a text that is not read."""
+        """The rest of a text that is not read; "" if all is read."""
         return self.words.cut(text)
 
     def unknown(self, text: str) -> list[str]:

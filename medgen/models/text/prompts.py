@@ -23,13 +23,13 @@ PARTS = ("words", "tokens", "token_mask", "pooled", "modality")
 
 
 class Reader(Protocol):
-    """Turns texts into parts of a condition: words for an encoder in the network, or states of one outside it."""
+    """Turns texts into parts of a condition: token ids for an encoder in the network, or states of one outside it."""
 
     def read(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """`words` or `tokens` and `pooled`, with their `token_mask`: a row a text, all of the same length."""
+        """`words` (B, L), or `tokens` (B, L, W) and `pooled` (B, W); with `token_mask` (B, L) unless all count."""
 
     def cut(self, text: str) -> str:
-        """The end of a text that is not read, because it is too long; "" if all is read."""
+        """The end of a text that is too long to be read; "" if all is read."""
 
     def unknown(self, text: str) -> list[str]:
         """The words of a text of which nothing is read."""
@@ -37,21 +37,21 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Prompts:
-    """What a network of texts reads, and the modalities that it knows."""
+    """How a network's prompts are read, and the modalities that it knows."""
 
     reader: Reader
     modalities: tuple[str, ...] = ()
     words: frozenset[str] = frozenset()
-    """Those that the captions of the training had; none if that is not known."""
+    """The words of the training captions; empty if they are not known."""
 
     def strange(self, text: str) -> list[str]:
-        """The words of a text that can be read, and that hardly any caption had."""
+        """The words of a text that can be read but hardly occurred in the training captions."""
         unread = {word for one in self.reader.unknown(text) for word in plain_words(one)}
         found = (word for word in plain_words(text) if word not in self.words and word not in unread)
         return list(dict.fromkeys(found)) if self.words else []
 
     def read(self, texts: Sequence[str], modalities: Sequence[str]) -> dict[str, Tensor]:
-        """The parts of a condition, from a text and a modality each ("" = not said); DataError for an unknown one."""
+        """The parts of a condition, from B texts and B modalities ("": none); DataError for an unknown modality."""
         parts = self.reader.read(texts)
         if self.modalities:
             numbers = [UNSAID if not name.strip() else 1 + self.number(name) for name in modalities]
@@ -59,7 +59,7 @@ class Prompts:
         return parts
 
     def number(self, modality: str) -> int:
-        """The place of a modality in `modalities`, whatever its case; DataError with the known ones."""
+        """The index of a modality in `modalities`, ignoring case; DataError naming the known ones."""
         known = [key(name) for name in self.modalities]
         if key(modality) not in known:
             told = ", ".join(self.modalities) or "none"
@@ -69,12 +69,12 @@ class Prompts:
 
 
 def key(modality: str) -> str:
-    """A modality's name without regard to case and spaces, by which names are compared."""
+    """A modality's name without case and extra spaces, for comparison."""
     return " ".join(modality.casefold().split())
 
 
 def distinct(modalities: Iterable[str], known: Sequence[str] = ()) -> tuple[str, ...]:
-    """The known modalities, then those new among `modalities`, in order; of several spellings, the first."""
+    """The known modalities, then the new ones of `modalities`, sorted; of several spellings, the first."""
     named = {key(name): name for name in known}
     for name in sorted({" ".join(name.split()) for name in modalities}):
         if key(name):
@@ -83,19 +83,19 @@ def distinct(modalities: Iterable[str], known: Sequence[str] = ()) -> tuple[str,
 
 
 def spelled(modalities: Iterable[str], known: Sequence[str]) -> list[str]:
-    """Each modality as `known` spells it; one that is not there as it is."""
+    """Each modality as `known` spells it; others stay as they are."""
     names = {key(name): name for name in known}
     return [names.get(key(name), name) for name in modalities]
 
 
 def prompts_of(network: UNetConfig, facts: DenoiserFacts, device: torch.device, place: str | None) -> Prompts | None:
-    """What reads texts for a trained network, or None if it takes none; `place` is where its text encoder lies.
+    """The prompts of a trained network, or None if it takes none; `place` is where its outside text encoder lies.
 
-    Raises UsageError for an encoder missing or too many, DataError for another than the one it was trained with.
+    UsageError for a missing or needless `place`; DataError if it is not the encoder that the network was trained with.
     """
     told = facts.text_encoder
     if place is not None and (told is None or network.outside_text):
-        raise UsageError("the model has no text encoder outside of itself; leave --text-encoder out")
+        raise UsageError("the model has its own text encoder; leave out --text-encoder")
     if network.text:
         return Prompts(reader_of(network.text, facts), facts.modalities, frozenset(facts.words))
     if told is None:
@@ -104,7 +104,7 @@ def prompts_of(network: UNetConfig, facts: DenoiserFacts, device: torch.device, 
         words = OutsideWords(told.tokenizer, network.outside_text.length, network.outside_text.padding)
         return Prompts(words, facts.modalities)
     if place is None:
-        raise UsageError(f"the model reads its texts by the encoder {told.name}; give that with --text-encoder")
+        raise UsageError(f"the model reads texts with the encoder {told.name}; give it with --text-encoder")
     found = load_pretrained(place, told.length)
     if found.digest != told.digest:
         raise DataError(
@@ -115,17 +115,17 @@ def prompts_of(network: UNetConfig, facts: DenoiserFacts, device: torch.device, 
 
 
 def frozen_states(found: Pretrained, device: torch.device) -> FrozenStates:
-    """What reads texts as states of a frozen encoder."""
+    """A reader of texts as states of a frozen encoder."""
     return FrozenStates(words_of(found), found.encoder(device), device)
 
 
 def words_of(found: Pretrained) -> OutsideWords:
-    """What reads texts as words of an encoder from outside."""
+    """A reader of texts as token ids of an outside encoder."""
     return OutsideWords(found.tokenizer, found.config.length, found.config.padding)
 
 
 def reader_of(text: TextConfig, facts: DenoiserFacts) -> Reader:
-    """What reads texts for a built-in encoder."""
+    """The reader of texts for an encoder inside the network: subwords of CLIP, or of a vocabulary of our own."""
     if facts.merges:
         return BytePairs(facts.vocabulary, facts.merges, text.length, facts.padding)
     return WordPieces(facts.vocabulary, text.length)

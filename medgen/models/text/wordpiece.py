@@ -28,20 +28,20 @@ INSIDE = "##"
 LETTERS = string.ascii_lowercase + string.digits
 _WORD = re.compile(r"[^\W_]+|[^\w\s]|_")
 _LONGEST = 100
-"""Longer words are unreadable: they are no words."""
+"""Longer words are not read: they are not words."""
 FAMILIAR = 1 << 16
-"""Words that a model remembers its captions had, at most."""
+"""Most words of its captions that a model file lists."""
 
 
 @dataclass(frozen=True)
 class WordPieces:
-    """Reads texts as pieces of a vocabulary, at most `length` of them with the marks of beginning and end."""
+    """Reads texts as at most `length` subwords of a vocabulary, including the marks of beginning and end."""
 
     vocabulary: tuple[str, ...]
     length: int
 
     def read(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Texts as `words` (B, length) int64 and `token_mask` (B, length) bool, parts of a condition."""
+        """Token ids `words` (B, length) int64 and `token_mask` (B, length), True at tokens, one row per text."""
         words = torch.full((len(texts), self.length), PAD)
         for row, text in enumerate(texts):
             pieces = [piece for _, pieces in self.pieces(text) for piece in pieces][: self.length - 2]
@@ -96,9 +96,9 @@ class WordPieces:
 
 
 def train_vocabulary(texts: Iterable[str], size: int, shared: Container[str]) -> tuple[str, ...]:
-    """The vocabulary of some texts, at most `size` pieces; DataError if that is too few for their letters.
+    """A vocabulary of at most `size` subwords for these texts; DataError if that is too few for their letters.
 
-    Words that are not `shared` have no pieces but their letters: a name would be one of the model's pieces.
+    Words that are not `shared` are split into letters only, because a name must not become a subword of the model.
     """
     counts = Counter(_plain(found[0]) for text in texts for found in _words(text))
     letters = Counter[str]()
@@ -110,22 +110,22 @@ def train_vocabulary(texts: Iterable[str], size: int, shared: Container[str]) ->
     start += [piece for letter in rare for piece in (letter, INSIDE + letter)]
     if len(start) > size:
         raise DataError(
-            f"letters of the captions alone are {len(start)} pieces, more than text.vocabulary = {size}; enlarge it"
+            f"letters of the captions alone give {len(start)} pieces, more than text.vocabulary = {size}; enlarge it"
         )
     open_words = Counter({word: count for word, count in counts.items() if word in shared})
     return tuple(_joined(start, open_words, size))
 
 
 def plain_words(text: str) -> list[str]:
-    """The words of a text in the form in which they are read, without other signs."""
+    """The words of a text as they are read, without punctuation."""
     return [_plain(found[0]) for found in _words(text) if found[0].isalnum()]
 
 
 def familiar_words(told: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """The words that two owners have at least, at most the `FAMILIAR` commonest, in order of the alphabet.
+    """The words that occur for two owners or more, at most the `FAMILIAR` commonest, in alphabetical order.
 
-    `told`: a text and its owner, the case or patient that it is about. What is said of one alone is hardly learned, and
-    may be a name that no model should tell, however many slices repeat it.
+    `told`: owners, each a case or patient, with a text about them. A word of one owner is hardly learned, and may be a
+    name that no model should reveal, however many slices repeat it.
     """
     counts: Counter[str] = Counter()
     last: dict[str, str] = {}  # owner of each word, so that a word of one owner is counted once, in any order

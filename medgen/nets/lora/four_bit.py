@@ -24,13 +24,16 @@ LEVELS = (
     0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
 )  # fmt: skip
 LEAST = 4096
-"""Weights of a layer from which it is worth it."""
+"""Fewest weights of a layer for which 4 bits pay."""
 EXACT = ("down.input", "outputs.", "time.", "head_times.")
-"""Beginnings of the names of a UNet's ends and clocks, which are small, and whose errors reach everything."""
+"""Prefixes of a UNet's first, last and time layers: they are small, and their errors would affect everything."""
 
 
 def packed(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A weight of any shape and an even size -> its codes, two a byte, uint8, and the float32 scale of each block."""
+    """A weight of any shape with an even number n of elements -> codes (n / 2,) uint8, two a byte, and float32 scales.
+
+    There is one scale for each block of `BLOCK` elements: the largest magnitude in it.
+    """
     flat = weight.detach().float().flatten()
     blocks = F.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
     scales = blocks.abs().amax(1, keepdim=True)
@@ -41,19 +44,19 @@ def packed(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def restored(codes: Tensor, scales: Tensor, shape: torch.Size, dtype: torch.dtype = torch.float32) -> Tensor:
-    """What `packed` made of a weight of this shape."""
+    """The weight of this shape that `packed` encoded, each value the nearest of its block's 16 levels."""
     pairs = torch.stack([codes >> 4, codes & 15], dim=1).flatten().long()
     values = torch.tensor(LEVELS, device=codes.device)[pairs]
     return (values * scales.repeat_interleave(BLOCK)[: len(values)]).view(shape).to(dtype)
 
 
 def rounded(weight: Tensor) -> Tensor:
-    """A weight as a network in 4 bits has it, float32."""
+    """The float32 weight that a network in 4 bits computes with."""
     return restored(*packed(weight), weight.shape)
 
 
 class FourBit(nn.Module):
-    """A frozen layer that holds its weight in 4 bits; mixed into the classes of layers below."""
+    """A frozen layer that stores its weight in 4 bits; a mixin of the layer classes below."""
 
     codes: Tensor
     scales: Tensor
@@ -62,11 +65,11 @@ class FourBit(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weight, restored."""
+        """The restored weight."""
         return restored(self.codes, self.scales, self.whole)
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the layer makes of x."""
+        """Apply the layer to x."""
         product: Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
         return product
 
@@ -111,7 +114,7 @@ class _Product(torch.autograd.Function):
 
 
 def quantize(network: nn.Module) -> list[str]:
-    """Bring the large layers of a network to 4 bits and freeze them; returns their names."""
+    """Convert the large layers of a network to 4 bits, in place, and freeze them; returns their names."""
     names = [name for name, part in network.named_modules() if _large(name, part)]
     for name in names:
         layer: Any = network.get_submodule(name)
@@ -131,7 +134,7 @@ def quantize(network: nn.Module) -> list[str]:
 
 
 def in_four_bits(network: nn.Module) -> tuple[str, ...]:
-    """Names of the layers of a network that are in 4 bits."""
+    """Names of a network's layers that are in 4 bits."""
     return tuple(name for name, part in network.named_modules() if isinstance(part, FourBit))
 
 
@@ -143,5 +146,5 @@ def _large(name: str, part: nn.Module) -> bool:
 
 
 def size_of(network: nn.Module) -> int:
-    """Bytes of all weights that a network holds."""
+    """Bytes of all parameters and buffers of a network."""
     return sum(part.nbytes for part in (*network.parameters(), *network.buffers()))

@@ -1,7 +1,7 @@
 """Low-rank changes to the linear layers and convolutions of a frozen network (Hu et al. 2022, "LoRA").
 
-`adapt(network, names, rank, scale)` freezes any network and gives each named layer a change that begins at zero. The
-layers keep the names of their weights; those of the change lie below `LAYER.lora`.
+`adapt(network, names, rank, scale)` freezes any network and gives each named layer a change that starts at zero. The
+layers' weights keep their names; those of the change are below `LAYER.lora`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from medgen.errors import ConfigError
 from medgen.nets.blocks import Upsample, zeroed
 
 CHILD = "lora"
-"""Name of the change below its layer."""
+"""Name of the change within its layer."""
 DOWN, UP = f".{CHILD}.down.weight", f".{CHILD}.up.weight"
-"""Ends of the names of a change's weights, in the order in which they are applied."""
+"""Suffixes of the names of a change's weights, in the order in which they are applied."""
 LAYERS = (nn.Linear, nn.Conv2d, nn.Conv3d)
-"""What can be changed."""
+"""Layers that can be adapted."""
 
 
 class LowRank(nn.Module):
-    """What is added to a layer's output: strength * scale * up(down(x)). `up` begins at zero, hence so does the sum.
+    """The term added to a layer's output: strength * scale * up(down(x)). `up` starts at zero, and so does the term.
 
     For a convolution, `down` has its kernel and stride, and `up` is 1 x 1. The weights are float32; the products have
     the precision of the training.
@@ -47,7 +47,7 @@ class LowRank(nn.Module):
             raise ConfigError(f"a layer of type {type(layer).__name__} cannot be adapted; choose others")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map the layer's input to what is added to its output."""
+        """The term for the layer's input x, in the shape of its output."""
         if not torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.float32)
         change: Tensor = self.up(self.down(x))
@@ -55,7 +55,7 @@ class LowRank(nn.Module):
 
 
 def adapt(network: nn.Module, names: Iterable[str], rank: int, scale: float) -> None:
-    """Freeze a network, and give its layers called `names` a trainable change of this rank, times `scale`.
+    """Freeze a network, in place, and give its layers `names` a trainable change of this rank, times `scale`.
 
     The outputs stay those of the frozen network, bit for bit where no upsampling is adapted. ConfigError
     for a layer that has a change already.
@@ -78,7 +78,7 @@ def _add_change(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) ->
 
 
 def changes_of(network: nn.Module) -> dict[str, LowRank]:
-    """The changes in a network, by the names of their layers."""
+    """The changes in a network by the names of their layers."""
     return {name.removesuffix(f".{CHILD}"): part for name, part in network.named_modules() if isinstance(part, LowRank)}
 
 
@@ -109,7 +109,7 @@ class Change(NamedTuple):
     scale: float
 
     def weight(self) -> Tensor:
-        """What is added to the layer's weight, in float32: scale * up @ down, in the shape of the weight."""
+        """The float32 change of the layer's weight, in its shape: scale * up @ down."""
         return self.scale * (self.up.float().flatten(1) @ self.down.float().flatten(1)).view(self.shape)
 
     @property
@@ -119,7 +119,7 @@ class Change(NamedTuple):
 
 
 def merged(state: Mapping[str, Tensor], scales: Mapping[str, float]) -> dict[str, Tensor]:
-    """A network's state dict with its changes in the weights of their layers; `scales` are theirs, by layer."""
+    """A network's state dict with its changes merged into the layers' weights; `scales` are by layer."""
     weights = {name: tensor for name, tensor in state.items() if not name.endswith((DOWN, UP))}
     for name, scale in scales.items():
         change = Change(state[name + DOWN], state[name + UP], scale)

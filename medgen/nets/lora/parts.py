@@ -1,4 +1,4 @@
-"""The parts of a UNet that an adapter can be asked for by name."""
+"""The named parts of a UNet that an adapter can change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATTERNS = {
     "text": r"^text\.",
     "all": "",
 }
-"""What the names of a part's layers match."""
+"""Patterns that the names of a part's layers match."""
 
 
 def layers_of(network: nn.Module, parts: Iterable[str]) -> list[str]:

@@ -188,7 +188,7 @@ def test_sets_that_look_different_are_refused(ours: Path, make_set: Callable[...
     larger = make_set("larger.h5", size=24)
     sets = open_set(ours, random_access=True), open_set(larger, random_access=True)
     with sets[0] as a, sets[1] as b, RatingsFile(tmp_path / "r.csv") as file:
-        with pytest.raises(DataError, match="all can tell which is real"):
+        with pytest.raises(DataError, match="anyone can tell which is real"):
             Session(a, b, file, options())
         assert file.ratings.values == {}
 

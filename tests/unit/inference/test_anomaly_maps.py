@@ -121,7 +121,7 @@ def test_pairs_are_read_once_in_order_and_to_the_end() -> None:
     made = [case_of(name, np.zeros((1, 1, 4, 4))) for name in "bd"]
     assert [(a.id, b.id) for a, b in pairs(stream("abcde"), made)] == [("b", "b"), ("d", "d")]
     assert read == list("abcde")
-    with pytest.raises(DataError, match=r"case b of the normalized set is not .* or stands there in another order"):
+    with pytest.raises(DataError, match=r"case b of the normalized set is not .* or is there in another order"):
         list(pairs(stream("abcd"), made[::-1]))
     with pytest.raises(
         DataError, match=r"case b: the image has shape \(1, 1, 4, 4\), its normal version \(1, 1, 4, 8\)"
@@ -161,7 +161,7 @@ def test_calibration_finds_the_mean_and_spread_of_each_pixel() -> None:
     np.testing.assert_allclose(z, (normal[0] - found.estimates[0]) / found.estimates[1], rtol=1e-4, atol=1e-4)
     with pytest.raises(DataError, match="case a: its maps are 12 x 8, those to calibrate by are 12 x 16"):
         found.deviations(normal[0][..., :8], "a")
-    with pytest.raises(DataError, match="1 normal slices cannot tell"):
+    with pytest.raises(DataError, match="1 normal slices are too few"):
         calibrated([normal[0][:1]])
 
 

@@ -106,7 +106,7 @@ def test_image_space_models_need_no_vae(tiny: Path) -> None:
     denoiser = Denoiser.load(tiny / "pixels.safetensors", CPU, "float32")
     case = next(Generator(denoiser, None, OPTIONS).cases([0], Requests(1)))
     assert case["image"].shape == (1, 1, 32, 32)
-    with pytest.raises(UsageError, match="leave --vae out"):
+    with pytest.raises(UsageError, match="leave out --vae"):
         Generator(denoiser, FrozenVAE.load(tiny / "vae.safetensors", CPU), OPTIONS)
 
 

@@ -285,10 +285,10 @@ class Reading:
         ({"count": 1}, {}, "case thick: has one slice; interpolation needs two or more"),
         ({"flaws": "uneven gaps"}, {}, "case thick: uneven gaps: its slices cannot be interpolated"),
         ({"flaws": "gantry tilt"}, {}, "case thick: gantry tilt: its slices cannot be interpolated"),
-        ({}, {"spacing": 4.0}, "case thick: its slices are 4 mm apart, which 4 mm would not refine"),
+        ({}, {"spacing": 4.0}, "case thick: its slices are 4 mm apart, and 4 mm would not refine them"),
         ({}, {"spacing": 6.0}, "give a smaller --spacing"),
-        ({"spacing": 0.0}, {}, "case thick: does not state the distance of its slices"),
-        ({"spacing": float("nan")}, {}, "case thick: does not state the distance of its slices"),
+        ({"spacing": 0.0}, {}, "case thick: does not state its slice distance"),
+        ({"spacing": float("nan")}, {}, "case thick: does not state its slice distance"),
     ],
 )
 def test_what_cannot_be_interpolated_is_said_in_one_sentence(

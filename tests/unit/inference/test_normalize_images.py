@@ -233,7 +233,7 @@ def test_what_does_not_fit_is_refused_by_name(
     assert "case case-2, slice 1" in reason
     with pytest.raises(UsageError, match="--vae"):
         Normalizer(network, None, options_of())
-    with pytest.raises(UsageError, match="leave --vae out"):
+    with pytest.raises(UsageError, match="leave out --vae"):
         Normalizer(pixels, vae, options_of())
     other = replace(network, facts=type(network.facts)(**{**_fields(network.facts), "vae_digest": "0" * 64}))
     with pytest.raises(DataError, match="give the VAE that made its latents"):

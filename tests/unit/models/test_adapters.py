@@ -124,7 +124,7 @@ def write_peft(base: Model, folder: Path, **changes: object) -> Path:
         ({"bias": "all"}, "bias = all is not supported"),
         ({"peft_type": "LOHA"}, "peft_type = LOHA is not supported"),
         ({"modules_to_save": ["head"]}, "modules_to_save"),
-        ({"lora_alpha": "8"}, "lora_alpha = 8 is no number"),
+        ({"lora_alpha": "8"}, "lora_alpha = 8 is not a number"),
     ],
 )
 def test_what_is_more_than_a_low_rank_change_is_refused(

@@ -48,10 +48,10 @@ def test_groups_lie_in_each_other_and_have_alternatives() -> None:
     ("text", "told"),
     [
         ("[{x}", "a [ is not closed"),
-        ("{x}]", "a ] too many"),
+        ("{x}]", "one ] too many"),
         ("{x}|y", "a | outside"),
-        ("{}", "'{}' in '{}' is no field"),
-        ("{x", "is no field"),
+        ("{}", "'{}' in '{}' is not a field"),
+        ("{x", "is not a field"),
         ("words", "has no field"),
     ],
 )
@@ -67,7 +67,7 @@ def test_files_of_templates(tmp_path: Path) -> None:
     assert load_template(str(file)).filled({"organ": "eye"}) == "eye!"
     file.write_text('[one]\nparts = ["{x}"]\n[two]\nparts = "{x}"\n[three]\nparts = ["{x}"]\njoint = ""\n')
     for name, told in (
-        (f"{file}", "several templates; say which"),
+        (f"{file}", "several templates; name one"),
         (f"{file}:ones", "no template 'ones'; did you mean 'one'"),
         (f"{file}:two", "template 'two'"),
         (f"{file}:three", "joint"),
