@@ -69,14 +69,17 @@ class Intensity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     window: tuple[float, float] = (-1000.0, 400.0)
 
     def normalized(self, stored: Array) -> npt.NDArray[np.float32]:
-        """Stored values -> float32 in [-1, 1], clipped to the window."""
+        """Stored values -> float32 in [-1, 1], clipped to the window; NaN for infinity, which is no brightness."""
         low, high = self.window
         gain = 2.0 * self.scale / (high - low)
         bias = 2.0 * (self.offset - low) / (high - low) - 1.0
         values = stored.astype(np.float32)
         values *= np.float32(gain)
         values += np.float32(bias)
-        return np.clip(values, -1.0, 1.0, out=values)
+        np.clip(values, -1.0, 1.0, out=values)
+        if stored.dtype.kind == "f":
+            values[np.isinf(stored)] = np.nan
+        return values
 
     def physical(self, stored: Array) -> npt.NDArray[np.float32]:
         """Stored values -> float32 in `unit`."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from medgen.artifacts.schema import Intensity
 from medgen.errors import ConfigError
 from medgen.imaging.cases.intensity import parse_window, plan_encoding
 
@@ -84,3 +87,10 @@ def test_percentiles_of_each_case_can_be_chosen() -> None:
     for wrong in ("90%,1%", "1%", "a%,b%", "0%,101%"):
         with pytest.raises(ConfigError, match="percentiles"):
             plan_encoding("other", wrong)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_infinity_is_no_brightness(kind: type[np.floating[Any]]) -> None:
+    """Clipped to the window it would pass for black or white, wherever images that are not finite are left out."""
+    found = Intensity(window=(-1000.0, 400.0)).normalized(np.array([-np.inf, -1e4, -300, 1e4, np.inf, np.nan], kind))
+    np.testing.assert_array_equal(found, np.array([np.nan, -1, 0, 1, np.nan, np.nan], np.float32))
