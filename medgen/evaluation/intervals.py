@@ -123,13 +123,23 @@ def wilson(share: float, trials: float) -> Interval:
     return {"value": share, "low": low, "high": high}
 
 
+def unseen_share(cases: int) -> float:
+    """The largest share of a population of which none may be among so many cases (Clopper and Pearson 1934)."""
+    return float(1 - 0.025 ** (1 / cases))
+
+
 def correlation_interval(value: float, redrawn: Values, cases: int) -> Interval | None:
-    """A correlation, with an interval from resampled ones (B,) by Fisher's transformation (1915); None if undefined."""
+    """A correlation, with an interval from resampled ones (B,) by Fisher's transformation (1915); None if undefined.
+
+    Where no case departs from 1 or -1, none resampled does. The interval then ends where as many cases are unrelated as
+    may well be, though none of those seen is (Clopper and Pearson 1934).
+    """
     redrawn = redrawn[np.isfinite(redrawn)]
     if not np.isfinite(value) or len(redrawn) < 2 or cases < 2:
         return None
     if abs(value) >= ALMOST:
-        return {"value": value, "low": value, "high": value}
+        low, high = sorted([value, value * (1 - unseen_share(cases))])
+        return {"value": value, "low": low, "high": high}
     if (np.abs(redrawn) < ALMOST).all():
         spread = np.arctanh(redrawn).std(ddof=1)
     else:  # a resampled 1 has no finite transform; then the delta method gives its spread

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from medgen.evaluation.intervals import Interval, correlation_interval, redraw
+from medgen.evaluation.intervals import Interval, correlation_interval, redraw, unseen_share
 
 Values = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -32,7 +32,8 @@ def weighted_kappa(answers: Values) -> float:
 def intraclass_correlation(answers: Values) -> float:
     """ICC(2,1) of Shrout and Fleiss (1979) of N items and K raters (N, K): of single ratings, by raters at random.
 
-    A rater who is stricter than others lowers it. NaN where nothing varies.
+    A rater who is stricter than others lowers it. Of few items that raters see in opposite ways the estimate may lie
+    below -1; it is -1 then. NaN where nothing varies.
     """
     count, raters = answers.shape
     mean, by_item, by_rater = answers.mean(), answers.mean(axis=1), answers.mean(axis=0)
@@ -41,7 +42,7 @@ def intraclass_correlation(answers: Values) -> float:
     left = answers - by_item[:, None] - by_rater + mean
     error = (left**2).sum() / ((count - 1) * (raters - 1))
     whole = items + (raters - 1) * error + raters * (between - error) / count
-    return float((items - error) / whole) if whole > 0 else float("nan")
+    return max(float((items - error) / whole), -1.0) if whole > 0 else float("nan")
 
 
 def with_interval(figure: Callable[[Values], float], answers: Values, cases: Rows, seed: int) -> Interval | None:
@@ -55,8 +56,8 @@ def with_interval(figure: Callable[[Values], float], answers: Values, cases: Row
     with np.errstate(invalid="ignore", divide="ignore"):
         value, count = figure(answers), len(np.unique(cases))
         if np.ptp(answers, axis=1).max() == 0 and np.isfinite(value):
-            unseen, steps = 1 - 0.025 ** (1 / count), np.diff(np.unique(answers))
-            low = 1 - unseen * float(steps.min()) ** 2 / (2 * float(answers.var()))
+            steps = np.diff(np.unique(answers))
+            low = 1 - unseen_share(count) * float(steps.min()) ** 2 / (2 * float(answers.var()))
             return {"value": value, "low": max(low, -1.0), "high": 1.0}
         redrawn = redraw(cases, lambda rows: figure(answers[rows]), seed=seed)
         return correlation_interval(value, redrawn, count)

@@ -103,8 +103,17 @@ def test_a_correlation_has_the_interval_of_fisher() -> None:
     expected = stats.pearsonr(a, b).confidence_interval()
     assert found is not None
     assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high), abs=0.02)
-    assert correlation_interval(1.0, np.ones(50), 50) == pytest.approx({"value": 1.0, "low": 1.0, "high": 1.0})
     assert correlation_interval(0.5, np.empty(0), 1) is None
+
+
+@pytest.mark.parametrize("cases", [2, 10, 50])
+def test_a_correlation_without_exception_is_not_certain(cases: int) -> None:
+    """If all but a share of a population are perfectly correlated and these not at all, the correlation is the rest."""
+    found = correlation_interval(1.0, np.ones(9), cases)
+    assert found is not None
+    assert (found["value"], found["high"]) == (1.0, 1.0)
+    assert found["low"] ** cases == pytest.approx(0.025)  # so probable is it to see none of that share
+    assert correlation_interval(-1.0, -np.ones(9), cases) == {"value": -1.0, "low": -1.0, "high": -found["low"]}
 
 
 def test_an_interval_around_the_value_has_the_width_of_the_redrawn_ones() -> None:

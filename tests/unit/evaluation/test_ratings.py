@@ -26,6 +26,16 @@ def test_the_published_intraclass_correlation() -> None:
     assert intraclass_correlation(SHROUT_FLEISS) == pytest.approx(0.29, abs=0.005)
 
 
+@pytest.mark.parametrize("figure", [weighted_kappa, intraclass_correlation])
+def test_raters_who_see_the_opposite_agree_by_minus_one(figure: Callable[..., float]) -> None:
+    opposite = np.array([[1, 5], [2, 4], [3, 3], [4, 2], [5, 1]], np.float64)
+    assert figure(opposite) == pytest.approx(-1)
+    found = with_interval(figure, opposite, np.arange(5), 0)
+    assert found is not None
+    assert found["low"] == pytest.approx(-1)
+    assert -1 < found["high"] < 0
+
+
 def test_agreement_of_a_rater_with_herself_is_whole_and_with_a_stricter_one_less() -> None:
     ours = np.random.default_rng(0).integers(1, 6, 50).astype(float)
     same, stricter = np.stack([ours, ours], axis=1), np.stack([ours, ours - 1], axis=1)
