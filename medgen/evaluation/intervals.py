@@ -21,8 +21,15 @@ Z = 1.959963984540054
 FEWEST = 5
 """Cases below which redrawn ones say too little of how a mean spreads; then Student's t does."""
 ANYTHING = (-np.inf, np.inf)
+ALIKE = 1e-12
+"""Relative spread that is rounding."""
 ALMOST = 1.0 - 1e-9
 """A correlation of 1 has no finite transform."""
+
+
+def unseen_share(cases: int) -> float:
+    """The largest share of a population of which none may be among so many cases (Clopper and Pearson 1934)."""
+    return float(1 - 0.025 ** (1 / cases))
 
 
 def mean_interval(
@@ -30,7 +37,8 @@ def mean_interval(
 ) -> Interval | None:
     """The mean of values (N,), by the studentised bootstrap (Efron 1982, 10.10; Hall 1988); None for one case.
 
-    Unlike a percentile interval it is wide enough for few cases, and follows skew; `within` bounds the mean.
+    Unlike a percentile interval it is wide enough for few cases, and follows skew; `within` bounds the mean. Where all
+    cases are alike, the interval reaches as far towards these bounds as the share of others that may be unseen.
     """
     names, place = np.unique(cases, return_inverse=True)
     count = len(names)
@@ -39,8 +47,11 @@ def mean_interval(
     sums, sizes = (np.asarray(np.bincount(place, one), np.float64) for one in (values, np.ones(len(values))))
     value = float(values.mean())
     error = float(_standard_error(sums, sizes))
+    if error <= ALIKE * abs(value):
+        shift = [unseen_share(count) * (end - value) if np.isfinite(end) else 0.0 for end in within]
+        return {"value": value, "low": value + shift[0], "high": value + shift[1]}
     width = np.full(2, stats.t.ppf(0.975, count - 1))  # of the interval in errors, below and above
-    if count >= FEWEST and error > 0:
+    if count >= FEWEST:
         drawn = np.random.default_rng(seed).integers(count, size=(draws, count))
         means = sums[drawn].sum(1) / sizes[drawn].sum(1)
         errors = _standard_error(sums[drawn], sizes[drawn])
@@ -121,11 +132,6 @@ def wilson(share: float, trials: float) -> Interval:
     # At 0 and 1 the ends are exact, but rounding is not.
     low, high = min(float(max(centre - spread, 0.0)), share), max(float(min(centre + spread, 1.0)), share)
     return {"value": share, "low": low, "high": high}
-
-
-def unseen_share(cases: int) -> float:
-    """The largest share of a population of which none may be among so many cases (Clopper and Pearson 1934)."""
-    return float(1 - 0.025 ** (1 / cases))
 
 
 def correlation_interval(value: float, redrawn: Values, cases: int) -> Interval | None:

@@ -169,7 +169,7 @@ def _warnings(inputs: Inputs, result: dict[str, Any]) -> list[str]:
     if inputs.ratings is not None and inputs.ratings.replaced:
         told.append(f"{inputs.ratings.replaced} ratings were given again by the same rater; the last ones count")
     told += [
-        f"{name}: {rater} rated every image {one['always']:g}, so that agreement with {rater} is 0, whatever others say"
+        f"{name}: {rater} rated every image {one['always']:g}, which says nothing about agreement with others"
         for name, aspect in result["aspects"].items()
         for rater, one in aspect["raters"].items()
         if one["always"] is not None and len(aspect["raters"]) > 1

@@ -48,10 +48,11 @@ def intraclass_correlation(answers: Values) -> float:
 def with_interval(figure: Callable[[Values], float], answers: Values, cases: Rows, seed: int) -> Interval | None:
     """A figure of answers (N, K), with its interval from items redrawn by case (N,); None where it is not defined.
 
+    Nor is it where fewer than two raters vary: agreement with one who always says the same is 0, whatever others say.
     Where raters never differ, all redrawn items agree too. The interval then begins where they differ by one step in as
     many cases as may well do so, though none of those seen does (Clopper and Pearson 1934).
     """
-    if len(answers) < FEWEST:
+    if len(answers) < FEWEST or (np.ptp(answers, axis=0) > 0).sum() < 2:
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
         value, count = figure(answers), len(np.unique(cases))

@@ -106,6 +106,17 @@ def test_a_correlation_has_the_interval_of_fisher() -> None:
     assert correlation_interval(0.5, np.empty(0), 1) is None
 
 
+@pytest.mark.parametrize(("value", "within"), [(0.0, (0.0, 1.0)), (0.1, (0.0, 1.0)), (3.0, (1.0, 5.0))])
+def test_a_mean_of_cases_that_are_alike_is_not_certain(value: float, within: tuple[float, float]) -> None:
+    """A share of cases at the end of the range, of which none is among ten with a probability of 0.025."""
+    found = mean_interval(np.full(30, value), np.repeat(np.arange(10), 3), within=within)
+    assert found is not None
+    for end, bound in zip((found["low"], found["high"]), within, strict=True):
+        others = (end - value) / (bound - value) if bound != value else 1 - 0.025**0.1
+        assert (1 - others) ** 10 == pytest.approx(0.025)
+    assert mean_interval(np.full(30, value), np.arange(30)) == dict.fromkeys(found, found["value"])
+
+
 @pytest.mark.parametrize("cases", [2, 10, 50])
 def test_a_correlation_without_exception_is_not_certain(cases: int) -> None:
     """If all but a share of a population are perfectly correlated and these not at all, the correlation is the rest."""

@@ -96,6 +96,9 @@ def test_raters_who_differ_once_or_never_have_a_narrow_interval(figure: Callable
 def test_raters_who_always_say_the_same_have_no_agreement() -> None:
     assert with_interval(weighted_kappa, np.full((10, 2), 3.0), np.arange(10), 0) is None
     assert with_interval(intraclass_correlation, np.full((10, 2), 3.0), np.arange(10), 0) is None
+    one_varies = np.stack([np.resize([1.0, 2.0, 5.0], 10), np.full(10, 3.0)], axis=1)
+    assert with_interval(weighted_kappa, one_varies, np.arange(10), 0) is None
+    assert with_interval(intraclass_correlation, one_varies, np.arange(10), 0) is None
 
 
 def write(path: Path, count: int, synthetic: str) -> str:
