@@ -143,7 +143,7 @@ def test_lines_tables_sets_and_shards_ask_for_the_same_samples(folder: Path, mon
         (["--prompt", "square", "--modality", "funds"], 65, "did you mean 'Fundus'? (it knows: CT, Fundus)"),
         (["--prompt", "square", "--prompts", "x.txt"], 2, "--prompt and --prompts exclude each other"),
         (["--prompts", "none.txt"], 66, "none.txt"),
-        (["--prompts", "table.csv"], 2, "give a table with --conditions"),
+        (["--prompts", "table.csv"], 2, "give it with --conditions"),
         (["--modality", "CT"], 2, "generates images from texts"),
         (["--unconditional", "--negative-prompt", "x"], 2, "--negative-prompt and --unconditional"),
         (["--prompt", "square", "--text-encoder", "."], 2, "leave out --text-encoder"),
