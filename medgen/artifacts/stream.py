@@ -172,7 +172,7 @@ class StreamReader:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise DataError(f"{self._name}: a blob in the stream has no readable header") from None
         if not isinstance(facts, dict):
-            raise DataError(f"{self._name}: a blob in the stream tells no facts")
+            raise DataError(f"{self._name}: a blob in the stream holds no facts")
         with self._readable():
             arrays = self._read_arrays(header, read or self._array)
         if self._checked is None:
@@ -195,7 +195,7 @@ class StreamReader:
             dtype = _DTYPES.get(entry["dtype"])
             begin, end = entry["data_offsets"]
             if dtype is None or begin != expected:
-                raise DataError(f"{self._name}: array '{name}' of a blob has an unknown type or place")
+                raise DataError(f"{self._name}: array '{name}' of a blob has an unknown type or position")
             if math.prod(entry["shape"]) * np.dtype(dtype).itemsize != end - begin:
                 raise DataError(f"{self._name}: array '{name}' of a blob does not have the size it states")
             arrays[name] = read(tuple(entry["shape"]), np.dtype(dtype))

@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 
 def no_case(done: str, *, chosen: bool) -> str:
     """The message of `SetMaker.write` where no case was `done`, of all cases or those `chosen` by split."""
-    rest = "the rest not in this split" if chosen else "the set has no other"
+    rest = "the others are not in this split" if chosen else "the set has no other"
     return f"no case was {done}: {{left_out}} left out, {rest}"
 
 

@@ -82,7 +82,7 @@ def pairing_of(by: str, sides: Sequence[Side]) -> Pairing:
         if not any((side.part, row.id) in known for row in side.cases):
             raise UsageError(
                 f"--pair-by {by}: nothing is known of the cases of the {side.part}: a set holds no names, and its ids "
-                "tell the patient only where MEDGEN_ID_KEY was set; give its files, or name the pairs in a CSV"
+                "show the patient only where MEDGEN_ID_KEY was set; give its files, or name the pairs in a CSV"
             )
     return Pairing(known)
 

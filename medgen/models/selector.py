@@ -110,7 +110,7 @@ class Selector:
             raise DataError(f"{path}: judges by features {told}; train the selector again")
         if not facts.says and not weak:
             raise DataError(
-                f"{path}: says nothing: its scores do not follow ratings that it had not seen ({facts.overall}); "
+                f"{path}: its scores mean nothing: they do not follow unseen ratings ({facts.overall}); "
                 "collect more ratings and train it again, or use it as it is with --weak"
             )
         return cls(scorer, describe)

@@ -54,5 +54,5 @@ def _verify_set(file: str, reporter: Reporter) -> str:
         for told, is_so in ((tail.latent_mean, found.latent_mean), (tail.latent_std, found.latent_std)):
             # Sums differ between processors, and sets of medgen 0.1 may lack them.
             if told and not all(map(partial(math.isclose, rel_tol=1e-6, abs_tol=1e-9), told, is_so)):
-                raise DataError(f"{file}: damaged: its latents do not have the mean and spread that it tells")
+                raise DataError(f"{file}: damaged: its latents do not have the mean and spread that it states")
         return f"{reader.header.kind} set of {tail.cases} cases, {tail.slices} slices"

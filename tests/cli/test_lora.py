@@ -189,4 +189,4 @@ def test_without_a_model_to_begin_from_there_is_nothing_to_adapt(
     make_set: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run_words("train-diffusion", make_set(), "--lora", "all", "-o", tmp_path / "a.safetensors") == 78
-    assert "--lora tunes a trained model and keeps it as it is; name that with --init" in capfd.readouterr().err
+    assert "--lora tunes a trained model and keeps it unchanged; name it with --init" in capfd.readouterr().err

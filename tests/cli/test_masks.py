@@ -155,7 +155,7 @@ def test_smoothed_masks_are_named_with_the_remedy(tmp_path: Path, make: Callable
         save(tmp_path / "masks" / f"{name}.png", np.asarray(smooth))
     made = make("images", "--masks", "masks")
     assert (made.status, made.cases) == (65, [])
-    for part in ("masks/", "edges only", "cut them at a threshold"):
+    for part in ("masks/", "edges only", "threshold them first"):
         assert part in made.told
 
 
@@ -381,7 +381,7 @@ def test_nifti_label_volumes(tmp_path: Path, make: Callable[..., Made], kind: ty
         ("polyp=1,tool=1", "names 1 twice"),
         ("polyp=1,tool", "give one to each"),
         ("polyp=0", "0 is the value of a class"),
-        ("one,two", "names 2 classes, the masks hold 1 values beside 0 (255)"),
+        ("one,two", "names 2 classes, the masks hold 1 values besides 0 (255)"),
         ("none.json", "none.json"),
     ],
 )

@@ -122,7 +122,7 @@ def test_a_foreign_series_never_changes_how_the_ct_is_stored(
     result = medgen("preprocess", tmp_path / "in", "-o", tmp_path / "a.h5")
     assert result.returncode == 65
     assert "0-foreign.dcm (" in last_line(result)
-    assert "not of one scale with the rest (CT, HU); choose with --series CT" in last_line(result)
+    assert "not on the same scale as the rest (CT, HU); choose with --series CT" in last_line(result)
     for choice, status in ((("--series", "CT"), 0), (("--keep-going",), 1)):
         result = medgen("preprocess", tmp_path / "in", *choice, "--force", "-o", tmp_path / "a.h5")
         assert result.returncode == status, result.stderr
@@ -154,7 +154,7 @@ def test_colour_beside_grey_dicom_asks_for_channels(medgen: Run, write_slice: Wr
     write_series(write_slice, tmp_path / "in", 3, colour[None], Modality="US", ImagePositionPatient=None)
     result = medgen("preprocess", tmp_path / "in", "-o", tmp_path / "a.h5")
     assert result.returncode == 65
-    assert "3-0.dcm (US, colour, 8 bits): not of one scale with the rest (US, 8 bits)" in last_line(result)
+    assert "3-0.dcm (US, colour, 8 bits): not on the same scale as the rest (US, 8 bits)" in last_line(result)
     assert "--channels 1 or 3" in last_line(result)
     result = medgen("preprocess", tmp_path / "in", "--channels", "1", "-o", tmp_path / "a.h5")
     assert result.returncode == 0, result.stderr
@@ -179,7 +179,7 @@ def test_one_modality_of_two_depths_has_a_scale_a_case_and_a_word_is_said(
     capture = {**radiograph, "SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}
     write_series(write_slice, tmp_path / "in", 3, shallow, **capture)
     result = medgen("preprocess", tmp_path / "in", "-o", tmp_path / "b.h5")
-    assert "3-0.dcm (CR, 8 bits): not of one scale with the rest" in last_line(result)
+    assert "3-0.dcm (CR, 8 bits): not on the same scale as the rest" in last_line(result)
     assert "choose with --series CR, or scale each case by itself with --window 0.5%,99.5%" in last_line(result)
     result = medgen("preprocess", tmp_path / "in", "--series", "CR", "-o", tmp_path / "b.h5")
     assert result.returncode == 0, result.stderr

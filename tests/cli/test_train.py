@@ -78,7 +78,7 @@ def test_killed_and_terminated_the_same_command_ends_with_the_same_bytes(
         assert process.returncode == (-9 if number == signal.SIGKILL else 143), message
         assert not (tmp_path / "parts.safetensors").exists()
         assert (tmp_path / "parts.safetensors.resume").exists()
-    assert "the same command goes on from there" in message.splitlines()[-1]
+    assert "the same command continues from there" in message.splitlines()[-1]
     last = medgen(*command("parts"))
     assert last.returncode == 0, last.stderr
     assert b"medgen train-diffusion: going on after step" in last.stderr
@@ -144,7 +144,7 @@ def test_sharded_and_one_process_killed_the_same_command_ends_with_the_same_byte
     os.kill(int(workers[-1]), signal.SIGKILL)
     told = parts.communicate(timeout=60)[1].decode()
     assert parts.returncode != 0
-    assert "medgen train-vae: another process of this training is gone" in told
+    assert "medgen train-vae: another process of this training has ended" in told
     assert "internal error" not in told
     assert not (tmp_path / "parts.safetensors").exists()
     (tmp_path / "one.safetensors.resume").write_bytes((tmp_path / "parts.safetensors.resume").read_bytes())

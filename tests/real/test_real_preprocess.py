@@ -155,7 +155,7 @@ def test_a_folder_of_everything_names_what_has_another_scale(real: Path, medgen:
     assert len(re.findall(r"files that hold no picture of a patient were passed over: ", told)) == 1
     for kind in ("Basic Text SR (1)", "RT Plan (1)", "RT Structure Set (1)", "RT Dose (1)", "Segmentation (2)"):
         assert kind in told
-    odd = re.findall(r"left out: (\S+) \((.+)\): not of one scale with the rest", told)
+    odd = re.findall(r"left out: (\S+) \((.+)\): not on the same scale as the rest", told)
     header, cases = contents(tmp_path / "a.h5")
     assert len(odd) > 10
     assert len({(scale.split(", ")[-1]) for _, scale in odd}) >= 2

@@ -114,7 +114,7 @@ def _check_plain(file: h5py.File, name: str) -> None:
         for key in group:
             link = group.get(key, getlink=True)
             if not isinstance(link, h5py.HardLink):
-                raise DataError(f"{name}: '{key}' in it is a link to another place; medgen reads no links")
+                raise DataError(f"{name}: '{key}' in it is a link; medgen follows no links")
             kind = group.get(key, getclass=True)
             if group is file and key == TABLE and kind is h5py.Group:
                 continue

@@ -157,7 +157,7 @@ def _scores(stored: StoredSet, attributes: Sequence[Attribute], given: Answers, 
 def _table(result: dict[str, Any]) -> Table:
     columns = ("", "samples", "real, held out", "chance: shuffled texts", "chance: commonest answer", "images")
     note = (
-        "What the probe tells of real images it did not learn from is what samples can at best be held to. "
+        "The probe's accuracy on held-out real images is the most that samples can be expected to reach. "
         "Intervals are by case."
     )
     return Table("agreement with the text", columns, _rows(result["attributes"]), note)
@@ -197,8 +197,8 @@ def _warnings(result: dict[str, Any], attributes: Sequence[Attribute]) -> list[s
     told = []
     if unsure:
         told.append(
-            f"{', '.join(unsure)}: on real images held out, the probe is not surely better than the commonest answer, "
-            "so it says nothing of the samples"
+            f"{', '.join(unsure)}: on held-out real images, the probe is not clearly better than the commonest "
+            "answer, so it says nothing about the samples"
         )
     strange = [f"{one.name} ({one.strange})" for one in attributes if one.strange]
     if strange:

@@ -112,7 +112,7 @@ def _warnings(inputs: Inputs, options: AnomalyEvaluationOptions, roles: Roles, r
             "Dice and lesions found need maps of held-out normal images (or give them as --reference)"
         )
     if not 0 < result["ill"] < result["slices"]:
-        told.append("the tested slices are all normal or all ill: nothing tells how well they are told apart")
+        told.append("the tested slices are all normal or all ill, so nothing shows how well the two are separated")
     if result["without_outline"] and result["ill_share_of_pixels"] is not None:
         told.append(f"{result['without_outline']} ill slices have no mask; they count for the image scores alone")
     if inputs.vae is None or inputs.training is None:

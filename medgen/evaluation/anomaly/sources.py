@@ -123,7 +123,9 @@ def _nearest(inputs: Inputs, roles: Roles, advance: Advance) -> Version:
         raise DataError("the training set has another intensity window than the maps; preprocess both with one window")
     shapes = [tuple(one.read("image", [0]).shape[1:]) for one in (training, inputs.stored)]
     if shapes[0] != shapes[1]:
-        raise DataError(f"the training images are {shapes[0]}, those of the maps {shapes[1]}; preprocess both alike")
+        raise DataError(
+            f"the training images are {shapes[0]}, those of the maps {shapes[1]}; preprocess both the same way"
+        )
     candidates, read = normal_rows(training, roles.test.normal), read_images(training)
     found: dict[tuple[int, int], int] = {}
     for truth, rows in ((roles.fit, roles.fit_rows), (roles.test, roles.test_rows)):

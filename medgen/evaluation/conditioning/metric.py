@@ -85,9 +85,9 @@ def _warnings(result: dict[str, Any]) -> list[str]:
 def _fault(rating: dict[str, Any] | None) -> str:
     """Why a rating could not be measured; "" if it was."""
     if rating is None:
-        return f"fewer than {LEAST_CASES} rated real cases, or all rated alike, so no probe was fitted"
+        return f"fewer than {LEAST_CASES} rated real cases, or all with the same rating, so no probe was fitted"
     if not rating["probe_works"]:
-        return "the probe does not agree with the ratings of real nodules left out, so it says nothing of the samples"
+        return "the probe does not agree with the ratings of held-out real nodules, so it cannot judge the samples"
     return ""
 
 
@@ -127,8 +127,8 @@ def _table(result: dict[str, Any]) -> Table:
         [title, *(percent(result[name][rate]) for name in shown)] for title, rate in zip(titles, RATES, strict=True)
     ]
     rows += [
-        row("median error of place (% of width)", lambda one: number(one["position_error_percent"], 3)),
-        row("median error of place (mm)", lambda one: number(one["position_error_mm"], 3)),
+        row("median position error (% of width)", lambda one: number(one["position_error_percent"], 3)),
+        row("median position error (mm)", lambda one: number(one["position_error_mm"], 3)),
         row("median error of size (% of width)", lambda one: number(one["size_error_percent"], 3)),
         row("correlation of x", lambda one: _pearson(one, "x")),
         row("correlation of y", lambda one: _pearson(one, "y")),

@@ -173,8 +173,8 @@ def table_of(result: dict[str, Any], which: str, part: Any, title: str) -> Table
     note = (
         f"The segmenter learned from {learned['pairs']} real pairs of {learned['cases']} cases, and sees images at "
         f"{result['seen_at'][1]} x {result['seen_at'][0]} pixels. Dice and IoU are means over images whose mask is "
-        "not empty; empty masks are counted apart. Shuffled: each sample against another sample's mask. Intervals are "
-        "95 %, by case; they do not tell how much another training of the segmenter would differ."
+        "not empty; empty masks are counted separately. Shuffled: each sample against another sample's mask. Intervals "
+        "are 95 %, by case; they do not show how much another training of the segmenter would differ."
     )
     return Table(title, ("", "samples", "real, held out", "samples, masks shuffled"), rows, note)
 
@@ -192,10 +192,10 @@ def _diversity_table(found: dict[str, Any]) -> Table:
 def _warnings(result: dict[str, Any]) -> Iterator[str]:
     dice, learned = result["real"][OVERALL]["dice"], result["learned_from"]
     if dice is None:
-        yield "no held-out real pair has a mask that is not empty, so nothing says what the segmenter is worth"
+        yield "no held-out real pair has a mask that is not empty, so nothing shows how good the segmenter is"
     elif dice["value"] < WORKS:
         yield (
-            f"the segmenter reaches a Dice of {dice['value']:.2f} on real pairs, too little to tell much of samples; "
+            f"the segmenter reaches a Dice of {dice['value']:.2f} on real pairs, too little to say much about samples; "
             "give more real pairs, or more steps (--set masks.segmenter.steps=2000)"
         )
     if learned["cases"] < FEW or result["real"]["images"] < FEW:

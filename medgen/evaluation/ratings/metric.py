@@ -158,8 +158,8 @@ def _real_table(found: dict[str, Any]) -> Table:
         for name, one in columns.items()
         if one["real"] + one["synthetic"]
     ]
-    titles = ("", "real + synthetic", "told rightly", "real ones", "synthetic ones")
-    return Table("real or synthetic", titles, rows, "Half of both right is chance: then nobody can tell.")
+    titles = ("", "real + synthetic", "correct", "real ones", "synthetic ones")
+    return Table("real or synthetic", titles, rows, "Half of both correct is chance: raters cannot tell them apart.")
 
 
 def _warnings(inputs: Inputs, result: dict[str, Any]) -> list[str]:
@@ -179,5 +179,5 @@ def _warnings(inputs: Inputs, result: dict[str, Any]) -> list[str]:
             f"{result['of_other_sets']} ratings are about other sets; if these hold the real images, give --reference"
         )
     if (found := result["real_or_synthetic"]) and not found["all_raters"]["real"]:
-        told.append("of real images no answer is known, so that nothing says whether raters can tell them from others")
+        told.append("no answers about real images are known, so nothing shows whether raters can tell them apart")
     return told

@@ -204,10 +204,10 @@ def _warnings(result: dict[str, Any]) -> Iterator[str]:
     if result["left_out"]:
         yield f"{result['left_out']} images hold NaN or infinity; they were left out"
     if result["held_out_cases"] < FEW:
-        yield f"{result['held_out_cases']} held-out cases tell little of others; hold out more"
+        yield f"{result['held_out_cases']} held-out cases say little about others; hold out more"
     arms, copies = result["arms"], result["copies_among_synthetic"]
     if above_zero(arms[COPIES]["gain"]):
-        yield "copies of the real pairs help too: the real pairs alone were not learned to the end; give more steps"
+        yield "copies of the real pairs help too: training on the real pairs alone had not converged; give more steps"
     for name in (MIXED, FIRST):
         if above_zero(arms[name]["gain"]) and not above_zero(arms[name]["gain_over_copies"]):
             yield f"{ARMS[name]}: its gain is not clearly more than that of copies, so it need not be due to new pairs"

@@ -148,6 +148,6 @@ def _say(learned: Learned, facts: SelectorFacts, reporter: Reporter) -> None:
                 reporter.warn(f"{name}: the answers of {rater} do not follow what the others see; they do not count")
     if not facts.says:
         reporter.warn(
-            f"the selector says nothing: {facts.overall} about cases that it had not seen, and it takes a correlation "
-            f"of {TRUST_FLOOR:g}, surely above 0; select and align refuse it unless --weak is given"
+            f"the selector's scores mean nothing: {facts.overall} on unseen cases, and it takes a correlation of "
+            f"{TRUST_FLOOR:g} that is clearly above 0; select and align refuse it unless --weak is given"
         )

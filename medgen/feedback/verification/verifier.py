@@ -86,7 +86,7 @@ class Verifier:
             names = dict.fromkeys(f"{name} {one.asked[name]}" for one in findings for name in one.not_judged)
             raise DataError(
                 f"case {case.id}: nothing that its text asks can be judged"
-                + (f" ({', '.join(names)}): real images held out do not show that a probe tells it" if names else "")
+                + (f" ({', '.join(names)}): no probe recognises it reliably in held-out real images" if names else "")
             )
         passes = all(judged)
         told = {"case": case.id, **({"try": number} if number else {}), "passes": passes}
@@ -109,8 +109,8 @@ class Verifier:
     def warnings(self) -> list[str]:
         """What of the requests was not judged, for people."""
         return [
-            f"{name} was not judged in {count} images: on real images held out, a probe does not tell reliably what "
-            "they ask for"
+            f"{name} was not judged in {count} images: on held-out real images, a probe does not reliably recognise "
+            "what they ask for"
             for name, count in self._not_judged().items()
         ]
 

@@ -76,9 +76,9 @@ def of_one_scale(stacks: Sequence[SliceStack], options: PreprocessOptions, left_
         if not options.keep_going:
             told = ", ".join(f"{stack.name} ({_described(stack)})" for stack in odd[:NAMED])
             more = f" and {len(odd) - NAMED} more" if len(odd) > NAMED else ""
-            raise DataError(f"{told}{more}: not of one scale with the rest ({_described(most[0])}); {remedy}")
+            raise DataError(f"{told}{more}: not on the same scale as the rest ({_described(most[0])}); {remedy}")
         for stack in odd:
-            reason = f"{stack.name} ({_described(stack)}): not of one scale with the rest; {remedy}"
+            reason = f"{stack.name} ({_described(stack)}): not on the same scale as the rest; {remedy}"
             left_out.add(reason, left_out.place(stack.first.entry))
     shallow = sum(stack.first.kind == "byte" for stack in most)
     if usual[0] == "other" and shallow:

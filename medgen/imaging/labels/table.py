@@ -172,7 +172,7 @@ def _vector_fields(table: LabelTable, wanted: Sequence[str]) -> tuple[str, ...]:
     missing = [name for name in NODULE_FIELDS if name not in table.columns]
     if missing and len(missing) < len(NODULE_FIELDS):
         raise DataError(
-            f"{table.file}: has no column {' and none '.join(repr(name) for name in missing)} beside the other nodule "
+            f"{table.file}: has no column {' and none '.join(repr(name) for name in missing)} next to the other nodule "
             "fields; add it, or choose the columns with --vector-fields"
         )
     return () if missing else NODULE_FIELDS

@@ -136,7 +136,7 @@ def _in_order(pairs: Sequence[tuple[str, int | None]], source: str, *, sort: boo
             raise ConfigError(f"{source}: 0 is the value of a class, so say which one is the {BACKGROUND}")
         background = 0
     if not others or len(others) >= MOST:
-        raise ConfigError(f"{source}: names {len(others)} classes beside {BACKGROUND}; 1 to {MOST - 1} can be")
+        raise ConfigError(f"{source}: names {len(others)} classes besides {BACKGROUND}; 1 to {MOST - 1} are possible")
     if None in others.values() and len(set(others.values())) > 1:
         raise ConfigError(f"{source}: gives values to some classes only; give one to each, or to none")
     return Declared({BACKGROUND: background, **others}, source)
@@ -186,7 +186,7 @@ def _values_of(said: Declared | None, values: Mapping[int, tuple[int, int]], pea
     if background is None or None in others:
         if len(shown) != len(others):
             raise DataError(
-                f"--mask-classes names {len(others)} classes, the masks hold {len(shown)} values beside 0 "
+                f"--mask-classes names {len(others)} classes, the masks hold {len(shown)} values besides 0 "
                 f"({_some(shown)}); say which is which: NAME=VALUE"
             )
         return (0, *shown)
@@ -203,7 +203,7 @@ def refuse_smooth(values: Mapping[int, tuple[int, int]], example: str) -> None:
         verb = "lie" if len(steep) > 1 else "lies"
         raise DataError(
             f"{example}: the masks hold {len(values)} values, of which {_some(steep)} {verb} along edges only: they "
-            "are smoothed, which makes values that are no class; cut them at a threshold first, or name all classes "
+            "are smoothed, which makes values that are not classes; threshold them first, or name all classes "
             "with --mask-classes"
         )
 

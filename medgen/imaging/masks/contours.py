@@ -48,7 +48,7 @@ class Structures:
         """The outlines over each slice. DataError for a contour that lies on none, or askew."""
         if stack.first.position is None or not stack.measured:
             raise DataError(
-                f"{self.entry.name}: its contours are in mm, but {stack.name} does not tell where its pixels lie"
+                f"{self.entry.name}: its contours are in mm, but {stack.name} does not state where its pixels lie"
             )
         found: list[list[Layer]] = [[] for _ in stack.slices]
         for region in self.regions:

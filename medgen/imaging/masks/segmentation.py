@@ -80,7 +80,7 @@ class Segmentation:
             if len(named) == 1:
                 return named[0]
             raise DataError(
-                f"{self.entry.name}: frame {frame.index + 1} does not tell which slice of {stack.name} it belongs to"
+                f"{self.entry.name}: frame {frame.index + 1} does not state which slice of {stack.name} it belongs to"
             )
         for index in named or range(len(stack.slices)):
             if self._lies_on(frame, stack.slices[index], stack.spacing[0]):

@@ -101,8 +101,8 @@ class Survey:
         usual, most = counts.most_common(1)[0]
         if most < self.count and not options.keep_going:
             raise DataError(
-                f"{self.pairs.file}: {self.count - most} of its {self.count} images are not of one scale with the rest "
-                "(8 bits, more, or HU); scale each by itself with --window 0.5%,99.5%"
+                f"{self.pairs.file}: {self.count - most} of its {self.count} images are not on the same scale as the "
+                "rest (8 bits, more, or HU); scale each by itself with --window 0.5%,99.5%"
             )
         return {(kind, modality) for kind, modality in self.scales if scale(kind, modality) == usual}
 

@@ -116,7 +116,7 @@ def _show(pair: Pair, task: PairsTask) -> Shown:
     if settled is None:
         raise ValueError("nothing was settled to read images by")
     if (first.kind, first.modality) not in settled.kinds:
-        raise DataError(f"{pair.path}: not of one scale with the rest; scale each image by itself: --window 0.5%,99.5%")
+        raise DataError(f"{pair.path}: not on the same scale as the rest; scale each image: --window 0.5%,99.5%")
     if plane.shape != settled.shape:
         (rows, columns), (most_rows, most_columns) = plane.shape, settled.shape
         raise DataError(
@@ -153,7 +153,7 @@ def _opened(pair: Pair, options: PreprocessOptions) -> tuple[SliceStack, PlaneMa
             raise DataError(f"no such file '{pair.name}'") from None
         raise DataError(f"'{pair.name}': {getattr(error, 'strerror', None) or error}") from None
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # a pipe would be waited for
-        raise DataError(f"'{pair.name}' is no file; name one image")
+        raise DataError(f"'{pair.name}' is not a file; name one image")
     if stat.S_ISDIR(status.st_mode) or path.suffix.lower() == ".zip":
         what = "an archive" if stat.S_ISREG(status.st_mode) else "a folder"
         raise DataError(f"'{pair.name}' is {what}; give it as SOURCE, and this table as --labels")

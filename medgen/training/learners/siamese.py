@@ -189,7 +189,7 @@ def train(training: Training, options: SiameseOptions) -> None:
         learner.begin_from(trunk)
     elif options.trunk != "all":
         raise ConfigError(
-            f"trunk = {options.trunk} keeps a trained trunk as it is; name that with --init, or set trunk = all"
+            f"trunk = {options.trunk} keeps a trained trunk unchanged; name it with --init, or set trunk = all"
         )
     sources = training.slices(options, masks=True)
     fitted = training.fit(learner, options, sources, [trunk] if trunk else [], vae)

@@ -92,7 +92,7 @@ def tune_text(network: UNet, options: Tuned, reporter: Reporter) -> None:
 def train_only(network: UNet, parts: Sequence[str], base: InitialWeights[UNetConfig] | None) -> None:
     """Freeze a network but for its layers of these parts; ConfigError without a trained network to keep."""
     if base is None:
-        raise ConfigError("--train-parts keeps the rest of a trained model as it is; name that with --init")
+        raise ConfigError("--train-parts keeps the rest of a trained model unchanged; name it with --init")
     network.requires_grad_(False)
     for name in layers_of(network, parts):
         network.get_submodule(name).requires_grad_(True)

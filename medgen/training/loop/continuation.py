@@ -95,7 +95,7 @@ def continuation(resume: ResumeFile, wish: Wish, kind: type[Options]) -> Continu
     if not resume.path.exists():
         if wish.finish or wish.changes:
             flag = "--finish" if wish.finish else "--continue-with"
-            raise InputMissingError(f"{resume.path}: there is no saved state to go on from; leave out {flag}")
+            raise InputMissingError(f"{resume.path}: there is no saved state to continue from; leave out {flag}")
         return Continuation(resume.identity.config)
     record = State.open(resume.path).record
     now = resume.identity
@@ -115,11 +115,11 @@ def continuation(resume: ResumeFile, wish: Wish, kind: type[Options]) -> Continu
 
 
 def _refusal(resume: ResumeFile, step: int, refused: list[Change]) -> str:
-    ways = "give its options to go on, or --fresh to start over"
+    ways = "give its options to continue, or --fresh to start over"
     keys = {IMPLIED.get(change.name, change.name): change.now for change in refused}
     if all(key == PROCESSES or key.startswith("loop.") for key in keys):
         flags = " ".join(f"--continue-with {key}={_text(value)}" for key, value in keys.items())
-        ways = f"give its options to go on, {flags} to change that from there on, or --fresh to start over"
+        ways = f"give its options to continue, {flags} to change that from there on, or --fresh to start over"
     return f"{resume.path}: belongs to another training, stopped after step {step} ({_told(refused)}); {ways}"
 
 

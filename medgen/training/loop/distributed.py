@@ -94,7 +94,7 @@ def world(device: torch.device) -> Iterator[tuple[World, torch.device]]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):  # gloo's have no class of their own
             raise
         raise UnavailableError(
-            "another process of this training is gone; why, it says itself; run the same command again to go on"
+            "another process of this training has ended, as its own message explains; run the same command again"
         ) from error
     finally:
         dist.destroy_process_group()

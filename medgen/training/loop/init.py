@@ -64,7 +64,7 @@ def as_base(options: OptionsT, base: InitialWeights[UNetConfig] | None) -> Optio
     What is not, `check_like` refuses where it differs. ConfigError without a model.
     """
     if base is None:
-        raise ConfigError("--lora tunes a trained model and keeps it as it is; name that with --init")
+        raise ConfigError("--lora tunes a trained model and keeps it unchanged; name it with --init")
     theirs = {
         "network": replace(base.config, heads=UNetConfig().heads),  # which the learner sets
         "schedule": convert(ScheduleConfig, base.facts["schedule"], str(base.path)),

@@ -58,8 +58,8 @@ class Log:
             yield
         except OSError as error:
             raise StorageError(
-                f"{self._file}: the log cannot be written: {error.strerror or error}; make room, and the same command "
-                "goes on from the last state saved"
+                f"{self._file}: the log cannot be written: {error.strerror or error}; free some space; the same "
+                "command then continues from the last saved state"
             ) from error
 
 

@@ -177,7 +177,7 @@ class Loop:
             if self.world.first:
                 self.pictures.write(done, self.options.steps, shown, source.told(positions))
         except Exception as error:
-            self.reporter.warn(f"step {done}: no picture ({error!r:.200}); the training goes on")
+            self.reporter.warn(f"step {done}: no picture ({error!r:.200}); training continues")
 
     def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
         """State dicts, as `run` left them, of the model and of its moving average with everything that is not averaged.
@@ -247,12 +247,12 @@ class Loop:
         """Advice to the user after a step that failed."""
         kept = self.resume.kept()
         if fault:
-            return f"{fault}; mend or leave out that case ({kept})"
+            return f"{fault}; fix or leave out that case ({kept})"
         exact = "" if self.dtype == torch.float32 else " or loop.precision=float32"
         if not self.resume.step():
             return f"the data are sound, so lower --learning-rate{exact and ' or set' + exact[3:]} ({kept})"
         lower = f"--continue-with loop.learning_rate={self.options.learning_rate / 2:g}"
-        return f"the data are sound, so go on at a lower rate by {lower}{exact} ({kept})"
+        return f"the data are sound, so continue at a lower rate with {lower}{exact} ({kept})"
 
     def _tell(self, done: int) -> str:
         """Write means since the last time to the log; returns a note for the progress bar."""
@@ -293,7 +293,7 @@ class Loop:
             optimizers.scale.load(packed)
 
     def _stop(self, done: int, received: int | None) -> None:
-        message = f"stopped after step {done} of {self.options.steps}; the same command goes on from there"
+        message = f"stopped after step {done} of {self.options.steps}; the same command continues from there"
         if received == signal.SIGINT:
             self.reporter.say(message)
             raise KeyboardInterrupt

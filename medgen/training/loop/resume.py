@@ -129,7 +129,7 @@ class ResumeFile:
         """
         if name := not_finite(_weights(tensors)):
             raise DataError(
-                f"step {progress.step}: weight '{name}' is not finite; go on at a lower rate by --continue-with "
+                f"step {progress.step}: weight '{name}' is not finite; continue at a lower rate with --continue-with "
                 f"loop.learning_rate=R ({self.kept()})"
             )
         record = ResumeRecord(

@@ -191,8 +191,8 @@ class Training:
             self.reporter.warn("the saved state has no checksums (medgen 0.1 wrote it), so damage goes unnoticed")
         if state.record.machine not in ("", here):
             self.reporter.warn(
-                f"the training began on {state.record.machine} and goes on on {here}: its weights will be as good, but "
-                "not to the bit those of a training that was never stopped"
+                f"the training began on {state.record.machine} and continues on {here}: its weights will be as good as "
+                "those of an uninterrupted training, but not the same to the bit"
             )
 
     def _kept(self, name: str, options: TrainingOptions) -> Precision | None:

@@ -142,7 +142,7 @@ def test_questions_that_the_probe_cannot_answer_are_named_in_one_warning(make: C
     random = np.random.default_rng(0).permutation(40)
     real = make("unrelated.h5", shown, [words(*shown[place]) for place in random], seed=1)
     (warning,) = measured(make("any.h5", kinds(10, 2), synthetic=GENERATED), real, steps=10).warnings
-    assert warning.startswith("side, finding, number: on real images held out")
+    assert warning.startswith("side, finding, number: on held-out real images")
 
 
 def test_chance_is_what_shuffling_and_the_commonest_answer_give() -> None:

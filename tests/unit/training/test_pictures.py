@@ -100,7 +100,7 @@ def test_a_picture_that_fails_does_not_end_the_training(
     train_diffusion(failing, every(options, 1))
     train_diffusion(without, every(options, 0))
     assert failing.output.read_bytes() == without.output.read_bytes()
-    assert r"step 1: no picture (RuntimeError('out of\nmemory')); the training goes on" in reporter.warnings
+    assert r"step 1: no picture (RuntimeError('out of\nmemory')); training continues" in reporter.warnings
     # Nor does a folder that cannot be made.
     monkeypatch.undo()
     failing.output.unlink()

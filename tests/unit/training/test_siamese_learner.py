@@ -381,7 +381,7 @@ def test_what_cannot_be_trained_is_refused_with_the_remedy(
     bare, placed, odd = tmp_path / "bare.h5", tmp_path / "placed.h5", tmp_path / "odd.h5"
     refused(DataError, "no masks to learn from; preprocess it with --masks", write_pairs(bare, masks=False))
     refused(DataError, "give the set of images, and the VAE with --vae", latents)
-    refused(ConfigError, "trunk = frozen keeps a trained trunk as it is; name that with --init", masked, trunk="frozen")
+    refused(ConfigError, "trunk = frozen keeps a trained trunk unchanged; name it with --init", masked, trunk="frozen")
     sided = replace(NETWORK, side=SideConfig(classes=3))
     refused(ConfigError, "network.side: the siamese learner fits it to the masks", masked, network=sided)
     refused(ConfigError, "set flip = false", write_pairs(placed, fields=("x",)), flip=True)

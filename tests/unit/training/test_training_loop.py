@@ -178,8 +178,8 @@ def test_a_good_state_outlives_the_failure_after_it(
     monkeypatch.setattr(DenoiserLearner, "loss", poisoned)
     with pytest.raises(
         TrainingFailed,
-        match=r"step 8: the loss is nan, the 4th time within 200 steps: the data are sound, so go on at a lower rate "
-        r"by --continue-with loop.learning_rate=0.001 \(the state after step 4 is kept in",
+        match=r"step 8: the loss is nan, the 4th time within 200 steps: the data are sound, so continue at a lower "
+        r"rate with --continue-with loop.learning_rate=0.001 \(the state after step 4 is kept in",
     ):
         train_diffusion(run, options)
     monkeypatch.undo()

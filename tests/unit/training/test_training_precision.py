@@ -92,7 +92,7 @@ def test_another_machine_or_number_of_threads_is_told(
     monkeypatch.setattr("medgen.training.loop.run.machine", lambda device: "Other (AVX2, 7 threads)")
     stopped(run_of("train-diffusion", latents), small_diffusion(), monkeypatch)
     (warning,) = reporter.warnings
-    assert f"began on {machine(torch.device('cpu'))} and goes on on Other (AVX2, 7 threads)" in warning
+    assert f"began on {machine(torch.device('cpu'))} and continues on Other (AVX2, 7 threads)" in warning
     reporter.warnings.clear()
     train_diffusion(run_of("train-diffusion", latents), small_diffusion())
     assert reporter.warnings == []
