@@ -13,7 +13,7 @@ from medgen.feedback.rate_options import RateOptions
 
 @dataclass(frozen=True)
 class Item:
-    """What is shown at one time: a case, or two side by side."""
+    """What is shown at one time: one case, or two side by side."""
 
     real: bool
     """Whether the case is one of the real ones mixed in."""
@@ -28,7 +28,7 @@ class Item:
 def make_queue(cases: int, real_cases: int, options: RateOptions) -> list[Item]:
     """The items for the options' rater: each of the `cases`, with real ones mixed in, or pairs of cases.
 
-    With `real_cases` above 0, enough of them are mixed in to make up the options' share, as far as there are enough.
+    Of `real_cases` real cases, as many are mixed in as the options' share asks for, or all if there are fewer.
     """
     rng = _random(options)
     if options.pairs:
@@ -43,9 +43,10 @@ def make_queue(cases: int, real_cases: int, options: RateOptions) -> list[Item]:
 def disguised(
     items: Sequence[Item], depths: Sequence[int], real_depths: Sequence[int], options: RateOptions
 ) -> list[Item]:
-    """The items, each real case as a run of as many slices as some case to rate has: the depth would tell it.
+    """The items, with each real case cut to as many slices as some case to rate has, so that depth does not reveal it.
 
-    `depths`: numbers of slices of the cases to rate, and of the real ones, each of which has as many as one of these.
+    `depths` and `real_depths`: numbers of slices of the cases to rate and of the real ones; each of the latter has at
+    least as many as one of the former.
     """
     rng, known = _random(options), np.sort(np.asarray(depths))
     shown = []

@@ -1,4 +1,4 @@
-"""`select`: scores of a set's cases, and which of them stay."""
+"""`select`: scores the cases of a set, and chooses which of them to keep."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from medgen.models.selector import Selector
 from medgen.reporting import Advance, unseen
 
 DIGITS = 4
-"""Decimals of stored scores: what is beyond them differs between processors."""
+"""Decimals of stored scores: further ones differ between processors."""
 NOTE = "quality"
 Refused = Callable[[Case, DataError], None]
 Rank = Callable[[Sequence[float], Sequence[str]], set[int]]
-"""From the scores and kinds of all cases to the numbers of those that stay."""
+"""From the scores and kinds of all cases to the indices of those to keep."""
 
 
 @dataclass
 class Judge:
-    """Scores the cases of one set by a selector, and tells which of them stay."""
+    """Scores the cases of one set with a selector, and yields those to keep."""
 
     selector: Selector
     header: SetHeader
     name: str
     """What the set is called in messages."""
     aspect: str
-    """By which it scores; empty: by all that the selector can tell."""
+    """The aspect it scores by; empty: all that the selector can judge."""
     refused: Refused
-    """Is told which case cannot be judged, and why."""
+    """Called with each case that cannot be judged, and why."""
     advance: Advance = unseen
     scores: list[float] = field(default_factory=list)
-    """Of the cases judged so far."""
+    """Scores of the cases judged so far, in order, from 1 to 5."""
 
     def __post_init__(self) -> None:
         self.selector.known(self.aspect)
         refuse_shard(self.header, self.name)
 
     def least(self, cases: Iterable[Case], score: float) -> Iterator[Case]:
-        """The cases that score so much at least, with their score, a few at a time."""
+        """The cases with at least this score (1 to 5), each with its score; a few are judged at a time."""
         return (with_quality(case, own) for case, own in self.judged(cases) if own >= score)
 
     def ranked(self, stored: StoredSet, rank: Rank, field: str = "") -> Iterator[Case]:
-        """The cases that `rank` chooses by the scores of all, and by their kinds in a field; in the set's order."""
+        """The cases that `rank` chooses by all scores and, in `field`, their kinds; in the set's order."""
         ids, kinds = [], []
         for case, _ in self.judged(stored):
             ids.append(case.id)
@@ -65,7 +65,7 @@ class Judge:
                 yield with_quality(stored.case(number), chosen[row.id])
 
     def judged(self, cases: Iterable[Case]) -> Iterator[tuple[Case, float]]:
-        """The cases with their score; those that cannot be judged are refused."""
+        """The cases with their scores; those that cannot be judged are passed to `refused`."""
         for some in _a_few(cases):
             for case, score in zip(some, self._scores(some), strict=True):
                 if isinstance(score, DataError):
@@ -100,25 +100,25 @@ def _a_few(cases: Iterable[Case]) -> Iterator[list[Case]]:
 
 
 def refuse_shard(header: SetHeader, name: str) -> None:
-    """DataError for a shard: of it other cases would be kept than of the whole set, or in another order."""
+    """DataError for a shard: selecting from it keeps other cases than selecting from the whole set would."""
     if shard := shard_of(header):
         told = f"is shard {shard[0]}/{shard[1]} of a set; merge the shards, and select from the whole"
         raise DataError(f"{name}: {told}")
 
 
 def with_quality(case: Case, score: float) -> Case:
-    """The case with its score."""
+    """The case with its score as the array `quality` (D,) float32."""
     return replace(case, arrays={**case.arrays, "quality": np.full(len(case), score, np.float32)})
 
 
 def best(scores: Sequence[float], count: int) -> set[int]:
-    """The numbers of the `count` highest scores; of equal ones, the first."""
+    """Indices of the `count` highest scores; of equal ones, the first."""
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
     return set(order[:count].tolist())
 
 
 def best_share(share: float) -> Rank:
-    """Choose the highest scores, a share of all, rounded, and one at least."""
+    """Choose this share of all cases, rounded to a whole number of at least one, by the highest scores."""
     return lambda scores, kinds: best(scores, max(int(share * len(scores) + 0.5), 1))
 
 
@@ -135,7 +135,7 @@ def best_of_each(count: int) -> Rank:
 
 
 def kind_of(case: Case, field: str, header: SetHeader) -> str:
-    """The value of a field by which cases are told apart: modality, text, label, or a field of the vector."""
+    """A case's value of a field: modality, text, label, or a field of the vector; UsageError for others."""
     if field in TEXT_NAMES:
         values = getattr(case, field)
         return str(values[0]) if values else ""
@@ -149,7 +149,7 @@ def kind_of(case: Case, field: str, header: SetHeader) -> str:
 
 
 def selected_header(judge: Judge, provenance: Provenance) -> SetHeader:
-    """The header of the selected set, with a note on whose scores it holds."""
+    """The header of the selected set, with a note that names the selector."""
     told = f"the rating to expect by the selector {judge.selector.model.digest[:12]}"
     told += f", {judge.aspect}" if judge.aspect else ""
     return msgspec.structs.replace(judge.header, provenance=provenance, notes={**judge.header.notes, NOTE: told})

@@ -43,7 +43,7 @@ class RatedSet:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """What is known of requests: the names of its parts, and what their values mean."""
+        """What is known of the set's requests: their parts, and what the parts' values mean."""
         header, stored = self.stored.header, self.stored
         known = {name: True for name in TEXT_NAMES if stored.has(name)}
         meant = {"vector": header.vector_fields, "mask": header.mask_names}
@@ -88,7 +88,7 @@ class RatedSet:
         return [(name, value[0]) for name, *value in told if value and value[0]]
 
     def pixels(self, index: int, number: int) -> Array:
-        """The values of one slice of a case, (C, H, W), of a type that the page knows."""
+        """The values of one slice of a case, (C, H, W), in a type that the page can read."""
         row = self.stored.cases[index]
         if not 0 <= number < row.count:
             raise UsageError(f"no slice {number}")
@@ -140,7 +140,7 @@ class Session:
         self._open = {number for number in range(len(self.items)) if not self._done(number)}
 
     def start(self) -> dict[str, Any]:
-        """What the page needs before the first image."""
+        """What the page needs before the first image, as JSON values."""
         return {
             "rater": self.options.rater,
             "aspects": self.aspects,

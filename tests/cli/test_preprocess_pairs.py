@@ -45,7 +45,7 @@ BAD = {
     7: ("pictures/broken.png,broken,XR", "broken.png: not a readable image"),
     8: ("./pictures/0.png,again,XR", "names the image of row 2 again"),
     9: ("pictures,a folder,XR", "'pictures' is a folder"),
-    10: ("pictures/pipe,a pipe,XR", "'pictures/pipe' is no file"),
+    10: ("pictures/pipe,a pipe,XR", "'pictures/pipe' is not a file"),
     11: (",nothing,XR", "names no image"),
     12: ("pictures/1.png,zero \0 byte,XR", "zero byte"),
     13: ("pictures/1.png,caf\udce9,XR", "not UTF-8 (byte 0xe9 after 'es/1.png,caf'); save the table as UTF-8, or name"),

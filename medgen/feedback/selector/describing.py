@@ -28,7 +28,7 @@ def describe_some(
 ) -> list[tuple[Tensor, Tensor]]:
     """Features (F,) of each case's image and (R,) of the named parts of its request; DataError if not all are finite.
 
-    Slices of several cases are described at once, which changes no bit.
+    Slices of several cases are described at once, which changes no bit of the features.
     """
     found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in cases]
     for pieces in _pieces(cases):
@@ -72,7 +72,7 @@ def describe_cases(
     describe: Describer,
     advance: Advance = unseen,
 ) -> Described:
-    """Features of these cases of the sets, which are numbered through, one set after the other."""
+    """Features of cases of the sets; `cases` counts through all sets, one after the other."""
     starts = np.cumsum([0, *(len(stored) for stored in sets)])
     images, requests, owners = [], [], []
     for number in cases.tolist():
@@ -90,5 +90,5 @@ def describe_cases(
 
 
 def parts_of(sets: Sequence[StoredSet]) -> tuple[str, ...]:
-    """The parts of requests that all of the sets have."""
+    """The parts of requests that all sets have."""
     return tuple(name for name in PARTS if all(stored.has(name) for stored in sets))

@@ -1,4 +1,4 @@
-"""What a selector is worth: how its beliefs about cases that it had not seen follow the answers about them."""
+"""How far a selector can be trusted: how its beliefs about unseen cases follow the answers about them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def of_ratings(beliefs: Values, truth: Values, groups: Rows, count: int, seed: i
 
 
 def of_comparisons(beliefs: Values, answers: Answers) -> Trust:
-    """The share of comparisons, ties apart, that the beliefs (C,) order rightly, less the share ordered wrongly."""
+    """The share of comparisons, without ties, that the beliefs (C,) order correctly, less that ordered wrongly."""
     lead = beliefs[answers.first] - beliefs[answers.second]
     known = np.isfinite(lead) & (answers.preference != 0.5)
     if known.sum() < FEWEST:

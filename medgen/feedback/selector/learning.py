@@ -1,4 +1,4 @@
-"""From ratings and features to a selector: one fit an aspect, calibrated on cases that it had not seen."""
+"""From ratings and features to a selector: one fit per aspect, calibrated on unseen cases."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Aspect:
 
 @dataclass(frozen=True)
 class Learned:
-    """All aspects, and those that count together."""
+    """All aspects, and those that the overall score averages."""
 
     aspects: dict[str, Aspect]
     combined: tuple[str, ...]
@@ -60,7 +60,7 @@ class Learned:
 
 
 def learn(described: Described, answers: Mapping[str, Answers], seed: int, advance: Advance = unseen) -> Learned:
-    """Learn each aspect; the score is the mean over those that say something, or over all if none does."""
+    """Learn each aspect; the score is the mean over those whose predictions hold, or over all if none's do."""
     aspects = {}
     for name, given in answers.items():
         aspects[name] = _aspect(described, given, seed)

@@ -43,7 +43,10 @@ def train_selector(
     vae: FrozenVAE | None = None,
     force: bool = False,
 ) -> Model:
-    """Learn from the ratings in `file` of the cases of these sets, and write the selector to `output`."""
+    """Learn from the ratings in `file` of the cases of these sets, and write the selector to `output`.
+
+    DataError for too few ratings, or sets that one selector cannot judge; UsageError for an aspect without ratings.
+    """
     check_alike(sets, names)
     answers = chosen(match_said(ratings, sets, file, reporter), options.aspects)
     rated = np.unique(np.concatenate([one.cases() for one in answers.values()]))
@@ -95,7 +98,7 @@ def train_selector(
 
 
 def match_said(ratings: Ratings, sets: Sequence[StoredSet], file: Path, reporter: Reporter) -> dict[str, Answers]:
-    """The ratings of these sets by aspect; what is odd about the file is said."""
+    """The ratings of these sets by aspect; oddities of the file are reported."""
     if ratings.half_line:
         reporter.warn(f"{file}: its last line is cut short, as a crash leaves it; it was left out")
     if ratings.replaced:
@@ -107,7 +110,7 @@ def match_said(ratings: Ratings, sets: Sequence[StoredSet], file: Path, reporter
 
 
 def chosen(answers: dict[str, Answers], asked: Sequence[str] | None) -> dict[str, Answers]:
-    """The aspects asked for; by default all but `real`, which is about whether an image is real, not how good it is."""
+    """The aspects asked for; by default all but `real`, which says nothing about how good an image is."""
     known = {name: one for name, one in answers.items() if name != REAL}
     if asked is None:
         if not known:

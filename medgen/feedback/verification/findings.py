@@ -1,4 +1,4 @@
-"""What a check finds in a case, beside what was asked, as JSON values."""
+"""What a check finds in a case, next to what was asked, as JSON values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from medgen.artifacts.schema import Case, SetHeader
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was asked of a slice, what is there, and by how much it differs."""
+    """One request about a slice, what the slice shows, and by how much the two differ."""
 
     about: str
     asked: dict[str, Any]
@@ -27,7 +27,7 @@ class Check(Protocol):
 
     @property
     def trust(self) -> dict[str, Any]:
-        """What the check itself is worth: how often known real images pass it."""
+        """How reliable the check is: how often known real images pass it."""
 
     def findings(self, case: Case, header: SetHeader) -> list[Finding]:
-        """One finding a slice."""
+        """One finding for each slice."""

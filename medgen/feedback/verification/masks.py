@@ -1,4 +1,4 @@
-"""Whether an image follows its mask, as a segmenter sees it that learned from real pairs."""
+"""Whether an image matches its mask, according to a segmenter trained on real pairs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WORKS = 0.3
 
 @dataclass(frozen=True)
 class MaskCheck:
-    """A segmenter, the classes it knows, and the Dice from which a mask passes."""
+    """A segmenter, its classes, and the least Dice (0 to 1) with which a mask passes."""
 
     segmenter: Segmenter
     names: tuple[str, ...]
@@ -42,7 +42,10 @@ class MaskCheck:
     def learned(
         cls, reference: StoredSet, options: SegmenterOptions, seed: int, device: torch.device, progress: Progress
     ) -> MaskCheck:
-        """Learned from the train split of the reference, and tried on its val and test cases."""
+        """A check trained on the train split of the reference and tested on its val and test cases.
+
+        DataError if there are no such pairs, or if the segmenter works too badly on the test pairs.
+        """
         real = pairs_in(reference)
         if real is None:
             raise DataError(
@@ -68,7 +71,7 @@ class MaskCheck:
         return cls(segmenter, names, options.side, least, trust)
 
     def findings(self, case: Case, header: SetHeader) -> list[Finding]:
-        """One finding a slice."""
+        """One finding for each slice; DataError for a case that cannot be measured."""
         if (names := mask_names(header)) != self.names:
             raise DataError(
                 f"case {case.id}: its mask has {told(names)}, those of --reference {told(self.names)}; preprocess "

@@ -1,4 +1,4 @@
-"""Whether the nodule is where it was asked for, and of that size, and none is where none was asked for."""
+"""Whether the nodule has the requested position and size, and none is visible if none was requested."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class NoduleCheck:
 
     @classmethod
     def learned(cls, reference: StoredSet, seed: int, advance: Advance = unseen) -> NoduleCheck:
-        """Fitted to half of the reference's cases, and tried on the other; the built-in rule if it knows no nodule."""
+        """A rule fitted to half of the reference's cases and tested on the others; built-in if no nodule is known."""
         if not set(FIELDS) <= set(reference.header.vector_fields):
             return cls(NoduleRule(), {"rule": "built in"})
         known, random = observe(reference, advance), np.random.default_rng(seed)
@@ -54,7 +54,7 @@ class NoduleCheck:
         }
 
     def told(self) -> str:
-        """What the check is worth, for people."""
+        """How reliable the check is, for messages."""
         words = {
             "known_that_pass": "with a nodule pass as asked",
             "empty_that_pass_as_empty": "without one pass as empty",
@@ -65,7 +65,7 @@ class NoduleCheck:
         return f"of real images that the rule has not seen, {told}" if told else ""
 
     def findings(self, case: Case, header: SetHeader) -> list[Finding]:
-        """One finding a slice."""
+        """One finding for each slice; DataError for a case that cannot be measured."""
         intensity = header.intensity
         if intensity is None or intensity.unit != "HU":
             raise DataError(f"case {case.id}: nodules are measured in CT images in HU only")
@@ -78,7 +78,7 @@ class NoduleCheck:
         return found
 
     def finding(self, spots: list[Spot], asked: Vectors) -> Finding:
-        """What the spots of an image say of the request (has_nodule, x, y, size)."""
+        """Compare an image's spots with the request (has_nodule, x, y, size), each in [0, 1]."""
         told = {name: round(float(value), 4) for name, value in zip(FIELDS, asked, strict=True)}
         if asked[0] <= 0:
             spot = self.rule.strongest(spots)

@@ -1,4 +1,4 @@
-"""Whether an image shows what its text says, as a probe sees it that learned from real images and texts."""
+"""Whether an image shows what its text says, according to a probe trained on real images and texts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ UNMENTIONED = "no"
 
 @dataclass(frozen=True)
 class TextCheck:
-    """A probe, its questions, and the answers that it tells reliably."""
+    """A probe, its questions, and the answers that it recognises reliably."""
 
     probe: Classifier
     reading: Reading
@@ -62,7 +62,7 @@ class TextCheck:
         device: torch.device,
         progress: Progress,
     ) -> TextCheck:
-        """Learned from a part of the reference's cases, and tried on the others.
+        """A probe trained on a part of the reference's cases and tested on the others.
 
         Nothing is taken from the texts to verify, of which another shard would see others first. Captions are asked
         for modality, side and finding, other texts for modality and frequent words. DataError if the probe tells
@@ -98,7 +98,7 @@ class TextCheck:
         return cls(probe, Reading.of(real, real), tuple(attributes), reliable, options.side, {"texts": trust})
 
     def findings(self, case: Case, header: SetHeader) -> list[Finding]:
-        """One finding a slice."""
+        """One finding for each slice; DataError for a case that cannot be measured."""
         if header.intensity is None:
             raise DataError(f"case {case.id}: the set does not say what its image values mean")
         images = torch.nan_to_num(torch.from_numpy(header.intensity.normalized(case["image"])))

@@ -1,4 +1,4 @@
-"""Which cases show what they were asked to show, and drawing those anew that do not."""
+"""Checks which cases show what they were asked to show, and redraws those that do not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Refused = Callable[[Case, DataError], None]
 
 @dataclass
 class Verifier:
-    """Checks cases against what they were asked to show; what it needs is learned from real images at the first one."""
+    """Checks cases against their requests; the checks are learned from real images when the first case comes."""
 
     reference: StoredSet
     header: SetHeader
@@ -52,11 +52,11 @@ class Verifier:
 
     @property
     def trust(self) -> list[dict[str, Any]]:
-        """What each check that was learned is itself worth."""
+        """How reliable each learned check is."""
         return [check.trust for check in self._checks.values() if check is not None]
 
     def passing(self, cases: Iterable[Case], refused: Refused, advance: Advance = unseen) -> Iterator[Case]:
-        """The cases that show what they were asked to; those that cannot be measured are `refused`."""
+        """The cases that show what was asked for; those that cannot be measured are passed to `refused`."""
         for case in cases:
             passes = self.judged(case, refused)
             if passes is not None:
@@ -65,7 +65,7 @@ class Verifier:
                 yield case
 
     def judged(self, case: Case, refused: Refused, number: int = 0) -> bool | None:
-        """What `passes` says; None for a case that cannot be measured, which is `refused`, where others can be."""
+        """As `passes`; None for a case that cannot be measured, which is passed to `refused`, though others can be."""
         try:
             return self.passes(case, number)
         except DataError as error:
@@ -107,7 +107,7 @@ class Verifier:
         }
 
     def warnings(self) -> list[str]:
-        """What of the requests was not judged, for people."""
+        """Messages on the parts of requests that were not judged."""
         return [
             f"{name} was not judged in {count} images: on held-out real images, a probe does not reliably recognise "
             "what they ask for"
@@ -180,9 +180,9 @@ class Verifier:
 def verified(
     generator: Generator, indices: Sequence[int], requests: Requests, verifier: Verifier, tries: int, refused: Refused
 ) -> Iterator[Case]:
-    """The samples of `Generator.cases`, those that do not show what was asked drawn anew with other seeds.
+    """The samples of `Generator.cases`, with those that do not show what was asked redrawn with other seeds.
 
-    The first try is the sample without verification; one that fails all tries is `refused`.
+    The first try is the sample without verification; a sample that fails all tries is passed to `refused`.
     """
     size = generator.options.batch_size
     for start in range(0, len(indices), size):
@@ -209,7 +209,7 @@ def verified(
 
 
 def seed_of(seed: int, number: int) -> int:
-    """The seed of the try with this number, from 0; the first one's is the seed itself."""
+    """The seed of a try, numbered from 0; the first one has the seed itself."""
     if number == 0:
         return seed
     return int.from_bytes(blake2b(f"{seed}/{number}".encode(), digest_size=6).digest(), "little")
