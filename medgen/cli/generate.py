@@ -208,7 +208,6 @@ def command(
 
     from medgen.artifacts.provenance import Identified, derive
     from medgen.artifacts.sets import open_set
-    from medgen.config import plain
     from medgen.errors import UsageError
     from medgen.evaluation.agreement.declaration import ProbeOptions
     from medgen.evaluation.masks.declaration import MasksOptions
@@ -261,39 +260,34 @@ def command(
         strength=strength,
         text_encoder=text_encoder,
     )
-    networks = [network for network in (denoiser, decoder, weaker) if network is not None]
     with contextlib.ExitStack() as stack:
         requests, sets = stack.enter_context(asked.requests(denoiser, options.seed, maker.console))
         real = None if reference is None else stack.enter_context(open_set(reference, random_access=True))
-        inputs: list[Identified] = [*(network.model for network in networks), *adapters, *sets]
+        inputs: list[Identified] = [*(network.model for network in generator.networks), *adapters, *sets]
         inputs += [] if real is None else [real]
-        settings = plain(options) | {"precision": maker.settled(*networks), "count": requests.count}
-        del settings["batch_size"]
-        settings |= {"guidance": generator.guidance} | requests.described(denoiser.facts.vector_fields)
+        settings = generator.settings(requests) | {"precision": maker.settled(*generator.networks)}
         if generator.guided_as_trained:
-            settings["guidance_from"] = "the model"
             maker.console.detail(f"guidance {generator.guidance:g}, which the training of {model} found best")
         far = far_outside(denoiser.facts, generator.guidance, requests, sets)
         for warning in (*far, *generator.without_effect(requests)):
             maker.console.warn(warning)
         if until is not None:
             settings |= {"until": until, "tries": tries}
-        if weaker is not None:
-            settings["guide_by"] = weaker.model.digest
         if adapters:
             settings["adapter_strengths"] = [one.strength for one in adapters]
         provenance = derive("generate", settings, seed=options.seed, inputs=inputs)
         indices = range(maker.part, requests.count, maker.parts)
         header = generator.header(provenance, requests)
         with maker.console.progress(len(indices), "samples") as advance:
-            cases, nothing, verifier = generator.cases(indices, requests), "", None
+            cases, nothing, redrawing = generator.cases(indices, requests), "", None
             if real is not None:
-                from medgen.feedback.verification.verifier import Verifier, verified
+                from medgen.feedback.verification.redrawing import Redrawing
+                from medgen.feedback.verification.verifier import Verifier
 
                 segmenter, probe = MasksOptions().segmenter, ProbeOptions()
                 verifier = Verifier(real, header, segmenter, probe, maker.console, target, options.seed)
-                cases = verified(generator, indices, requests, verifier, tries, maker.leave_out)
-                nothing = f"no sample shows what was asked in {tries} tries; more --tries may help, or a better model"
+                redrawing = Redrawing(generator, verifier, tries)
+                cases, nothing = redrawing.cases(indices, requests, maker.leave_out), redrawing.nothing
             maker.write(cases, header, inputs, advance, nothing=nothing)
         if requests.retrieved:
             maker.console.report.update(retrieved=requests.retrieved.report())
@@ -304,11 +298,9 @@ def command(
     made = len(indices) - len(maker.left_out)
     maker.console.say(f"{made} samples, {options.told()}")
     maker.console.report.update(samples=made)
-    if verifier is not None:
-        told = verifier.summary()
-        share = f"{told['passed']} of {told['measured']} draws show what was asked"
-        maker.console.say(f"{share}; {len(maker.left_out)} samples were given up after {tries} tries")
-        for warning in verifier.warnings():
+    if redrawing is not None:
+        maker.console.say(redrawing.told(len(maker.left_out)))
+        for warning in redrawing.verifier.warnings():
             maker.console.warn(warning)
-        maker.console.report.update(verified=told)
+        maker.console.report.update(verified=redrawing.verifier.summary())
         maker.finish(gave_up=list(maker.left_out))

@@ -16,13 +16,13 @@ from medgen.artifacts.stored import StoredSet
 from medgen.config import did_you_mean
 from medgen.errors import DataError, UsageError
 from medgen.feedback.selector.describing import SLICES, describe_some
+from medgen.inference.slices import Refused
 from medgen.models.selector import Selector
 from medgen.reporting import Advance, unseen
 
 DIGITS = 4
 """Decimals of stored scores: further ones differ between processors."""
 NOTE = "quality"
-Refused = Callable[[Case, DataError], None]
 Rank = Callable[[Sequence[float], Sequence[str]], set[int]]
 """From the scores and kinds of all cases to the indices of those to keep."""
 

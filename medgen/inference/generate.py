@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import GENERATED, NO_SPLIT, SPACING_NOTE, Array, Case, SetHeader
-from medgen.config import convert
+from medgen.config import convert, plain
 from medgen.diffusion.guidance import Denoise, guide, of_one_network, of_two_networks, scale_over_time
 from medgen.diffusion.noise import NoiseStream
 from medgen.diffusion.options import Objective, ScheduleConfig
@@ -51,6 +52,22 @@ class Generator:
     def guided_as_trained(self) -> bool:
         """Whether the scale is the one that the model's training found best."""
         return self.options.guidance is None and self.denoiser.facts.guidance is not None
+
+    @property
+    def networks(self) -> list[Denoiser | FrozenVAE]:
+        """All that take part in sampling."""
+        return [network for network in (self.denoiser, self.vae, self.weaker) if network is not None]
+
+    def settings(self, requests: Requests) -> dict[str, Any]:
+        """What decides the samples besides seed, networks and precision, for the provenance."""
+        settings = plain(self.options) | {"count": requests.count, "guidance": self.guidance}
+        del settings["batch_size"]
+        settings |= requests.described(self.denoiser.facts.vector_fields)
+        if self.guided_as_trained:
+            settings["guidance_from"] = "the model"
+        if self.weaker is not None:
+            settings["guide_by"] = self.weaker.model.digest
+        return settings
 
     def without_effect(self, requests: Requests) -> Iterator[str]:
         """A warning if guidance was asked for but its scale is 1 at every step."""

@@ -20,8 +20,8 @@ from medgen.artifacts.stream import StreamWriter
 from medgen.cli.app import run
 from medgen.evaluation.agreement.declaration import ProbeOptions
 from medgen.evaluation.segmentation.options import SegmenterOptions
+from medgen.feedback.verification.redrawing import Redrawing
 from medgen.feedback.verification.verifier import Verifier
-from medgen.feedback.verification.verifier import verified as drawn
 from medgen.inference.generate_options import GenerateOptions
 from medgen.phantoms.captions import Caption
 from medgen.reporting import Silent
@@ -211,7 +211,7 @@ def test_samples_are_drawn_anew_until_they_show_their_texts(real: Path) -> None:
     with open_set(real, random_access=True) as stored:
         probe, device = ProbeOptions(side=24, width=4, steps=80, batch_size=16), torch.device("cpu")
         verifier = Verifier(stored, stored.header, SegmenterOptions(), probe, Silent(), device)
-        made = list(drawn(drawer, range(2), requests, verifier, 3, lambda case, _: left_out.append(case.id)))
+        made = list(Redrawing(drawer, verifier, 3).cases(range(2), requests, lambda case, _: left_out.append(case.id)))
     assert [case.id for case in made] == ["sample-0"]
     assert left_out == ["sample-1"]
     assert [(one["case"], one["try"], one["passes"]) for one in verifier.told] == [

@@ -1,11 +1,10 @@
-"""Checks which cases show what they were asked to show, and redraws those that do not."""
+"""Checks which cases show what they were asked to show."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from hashlib import blake2b
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -21,11 +20,8 @@ from medgen.feedback.verification.findings import Check, Finding
 from medgen.feedback.verification.masks import MaskCheck
 from medgen.feedback.verification.nodules import NoduleCheck
 from medgen.feedback.verification.texts import TextCheck
-from medgen.inference.conditions.requests import Requests
-from medgen.inference.generate import Generator
+from medgen.inference.slices import Refused
 from medgen.reporting import Advance, Reporter, unseen
-
-Refused = Callable[[Case, DataError], None]
 
 
 @dataclass
@@ -175,44 +171,6 @@ class Verifier:
             raise DataError("--reference: its window or unit differs from the set's; preprocess both the same way")
         if self.reference.arrays()["image"][0][0] != case.stack("image").shape[1]:
             raise DataError("--reference: its images have other channels; preprocess both with the same --channels")
-
-
-def verified(
-    generator: Generator, indices: Sequence[int], requests: Requests, verifier: Verifier, tries: int, refused: Refused
-) -> Iterator[Case]:
-    """The samples of `Generator.cases`, with those that do not show what was asked redrawn with other seeds.
-
-    The first try is the sample without verification; a sample that fails all tries is passed to `refused`.
-    """
-    size = generator.options.batch_size
-    for start in range(0, len(indices), size):
-        batch = list(indices[start : start + size])
-        done: dict[int, Case] = {}
-        waiting = batch
-        for number in range(tries):
-            options = msgspec.structs.replace(generator.options, seed=seed_of(generator.options.seed, number))
-            again, last = replace(generator, options=options), number == tries - 1
-            failed = []
-            for index, case in zip(waiting, again.cases(waiting, requests), strict=True):
-                passes = verifier.judged(case, refused, number + 1)
-                if passes is None:
-                    continue
-                if passes:
-                    done[index] = case
-                elif last:
-                    told = f"case {case.id}: does not show what was asked in {tries} tries"
-                    refused(case, DataError(told))
-                else:
-                    failed.append(index)
-            waiting = failed
-        yield from (done[index] for index in batch if index in done)
-
-
-def seed_of(seed: int, number: int) -> int:
-    """The seed of a try, numbered from 0; the first one has the seed itself."""
-    if number == 0:
-        return seed
-    return int.from_bytes(blake2b(f"{seed}/{number}".encode(), digest_size=6).digest(), "little")
 
 
 def _plain(finding: Finding) -> dict[str, Any]:
