@@ -201,7 +201,7 @@ def test_images_of_another_unit_need_a_word(tiny: Path, tmp_path: Path, capsys: 
     ("more", "status", "sentence"),
     [
         ([], 2, "the spacing of the thin slices is missing; give it with --spacing MM"),
-        (["--spacing", "4"], 65, "case a: its slices are 4 mm apart, which 4 mm would not refine"),
+        (["--spacing", "4"], 65, "case a: its slices are 4 mm apart, and 4 mm would not refine them"),
         (["--spacing", "1", "--window", "3,1"], 2, "LOW must be below HIGH"),
         (["--spacing", "1", "--split", "train"], 65, "no case was interpolated"),
         (["--spacing", "1", "--consistency", "never"], 78, "consistency"),
