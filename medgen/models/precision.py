@@ -3,7 +3,8 @@
 Processors with bfloat16 instructions may still be slower in it, and small networks can go either way. So the blocks of
 the network at hand are timed in both precisions, as they are used: forward, and for training backward too. If no
 precision is asked for, the layout of images and the kernels of upsampling and attention are chosen likewise for
-inference.
+inference. Inference by small networks is not measured: it gains little, and what is faster could change from one
+command to the next, and the result with it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from medgen.nets.attention import Context, SelfAttention
 from medgen.nets.compute import autocast, channels_last
 from medgen.nets.kernels import DEFAULT, Kernels, use_kernels
 from medgen.nets.options import Precision, UNetConfig, VAEConfig
-from medgen.nets.units import Input, block_samples, upsampling_samples
+from medgen.nets.units import Input, block_samples, is_small, upsampling_samples
 
 LEAD = 1.25
 """How many times as fast bfloat16 must be to be chosen: less may be noise, or is not worth its rounding."""
@@ -61,6 +62,8 @@ def choose(precision: Precision, network: Network, device: torch.device, *, trai
         return Choice(torch.float32, "since the GPU has no bfloat16")
     if not computes_bfloat16():
         return Choice(torch.float32, "since this processor has no instructions for bfloat16")
+    if not training and is_small(network):
+        return Choice(torch.float32, "since bfloat16 would gain little with so small a network")
     lead = measured(network, training).lead
     dtype = torch.bfloat16 if lead >= LEAD else torch.float32
     return Choice(dtype, f"since bfloat16 is {lead:.2f} times as fast as float32 here, and {LEAD:g} is a clear lead")
@@ -105,8 +108,8 @@ def choose_kernels(network: Network, dtype: torch.dtype, clock: Clock = time.pro
 
 @functools.cache
 def measured_kernels(network: Network, dtype: torch.dtype) -> Kernels:
-    """The result of `choose_kernels` for networks of this shape, measured once per process."""
-    return choose_kernels(network, dtype)
+    """The result of `choose_kernels` for networks of this shape, measured once per process; the default if small."""
+    return DEFAULT if is_small(network) else choose_kernels(network, dtype)
 
 
 Parts = Iterator[tuple[nn.Module, tuple[Input, ...]]]

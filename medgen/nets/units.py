@@ -47,6 +47,12 @@ def recompute_units(network: nn.Module) -> None:
         unit.forward = partial(checkpoint, unit.forward, use_reentrant=False)
 
 
+def is_small(config: UNetConfig | VAEConfig) -> bool:
+    """Whether a pass through a block is hardly more than its overhead: no kernel or precision gains much there."""
+    side, depth = _finest(config)
+    return config.widths[0] ** 2 * side**2 * math.prod(depth) <= WORK // 2
+
+
 def block_samples(config: UNetConfig | VAEConfig) -> Iterator[tuple[nn.Module, tuple[Input, ...]]]:
     """A block of each level, finest first, with random weights and arguments for a call."""
     side, depth = _finest(config)

@@ -19,6 +19,7 @@ def the_vae_alone_is_faster_in_bfloat16(monkeypatch: pytest.MonkeyPatch, nothing
         return Times(2.0, 1.0) if isinstance(network, VAEConfig) else Times(1.0, 1.0)
 
     monkeypatch.setattr("medgen.models.precision.measured", measured)
+    monkeypatch.setattr("medgen.models.precision.is_small", lambda network: False)
 
 
 def precision_of(path: Path) -> object:
