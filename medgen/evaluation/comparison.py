@@ -32,7 +32,7 @@ FEWEST = 6
 METHOD = (
     "Where two sets hold the same case, each score is compared case by case: the mean difference with the 95 % "
     "interval of a studentised bootstrap over cases, and the two-sided p of a sign-flip permutation test over "
-    "cases, corrected over all tests of this page after Holm."
+    "cases, Holm-corrected over all tests of this page."
 )
 
 
@@ -90,14 +90,14 @@ def compare_two(first: Evaluated, second: Evaluated, seed: int = 0) -> Pair:
     if not shared:
         note = "no case is in both: nothing can be compared sample by sample"
     elif same_conditions is False:
-        note = "samples of equal id were asked for different things: nothing can be compared sample by sample"
+        note = "samples with the same id were asked for different things: nothing can be compared sample by sample"
     else:
         for one in first.sections:
             for other in (section for section in second.sections if section.name == one.name):
                 for name in (name for name in one.scores if name in other.scores):
                     test = paired_test(one.name, name, one.scores[name], other.scores[name], seed)
                     tests += [test] if test is not None else []
-        note = "" if tests else "none of the metrics gives a score a sample"
+        note = "" if tests else "none of the metrics gives a score per sample"
     return Pair(first.name, second.name, len(shared), same_seed, same_conditions, tests, note)
 
 
@@ -222,7 +222,7 @@ def basis(pair: Pair) -> str:
     """One sentence on what the samples of a pair share."""
     if pair.note:
         return f"{pair.first} and {pair.second}: {pair.note}."
-    seed = {True: "the same seed", False: "different seeds", None: "seeds that are not known"}[pair.same_seed]
+    seed = {True: "the same seed", False: "different seeds", None: "unknown seeds"}[pair.same_seed]
     asked = {True: " and the same conditions", False: "", None: ""}[pair.same_conditions]
     return (
         f"{pair.shared_cases} cases are in both, with {seed}{asked}. Difference: {pair.second} less {pair.first}; "

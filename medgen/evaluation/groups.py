@@ -45,7 +45,7 @@ def _values(stored: StoredSet, field: str, what: str) -> npt.NDArray[np.generic]
     if field in fields:
         return np.asarray(stored.column("vector")[:, fields.index(field)].astype(np.float64))
     known = ["split", *(name for name in ("modality", "label") if stored.has(name)), *fields]
-    raise UsageError(f"--by {field}: {what} does not say it; it says {', '.join(known)}")
+    raise UsageError(f"--by {field}: {what} does not have it; it has {', '.join(known)}")
 
 
 def _numbers(ours: npt.NDArray[np.generic], theirs: npt.NDArray[np.generic]) -> Callable[[float], str]:

@@ -150,7 +150,7 @@ def _provenance(materials: Sequence[Material], provenance: Provenance) -> list[P
     for one in materials:
         digests.update(one.item.digests())
     text = (
-        "Each line is a command, with the name of its result where it was read here, else its id. "
+        "Each line is a command, with the name of its result if it was read here, else its id. "
         "The id is a hash of the command, its settings, its version and the ids of its inputs; "
         "the digest is that of the content."
     )

@@ -44,7 +44,7 @@ def _verify_set(file: str, reporter: Reporter) -> str:
         for case in reader:
             case.check()
             if case.id in ids:
-                raise DataError(f"{file}: case {case.id} is in it twice")
+                raise DataError(f"{file}: contains case {case.id} twice")
             ids.add(case.id)
             digest.add(case)
             advance()

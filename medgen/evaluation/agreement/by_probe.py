@@ -43,12 +43,12 @@ def by_probe(inputs: Inputs, options: AgreementOptions) -> Section:
     """Teach the probe, try it on held-out real images, and ask it about the samples."""
     stored, real, seed = inputs.stored, inputs.reference, inputs.seed
     if real is None or not real.has("text"):
-        told = "no probe was taught, for want of real images with texts; give --reference SET"
+        told = "no probe was trained, because there are no real images with texts; give --reference SET"
         return Section("agreement", TITLE, {"attributes": {}}, [], [told])
     ours, theirs = texts_of(stored), texts_of(real)
     attributes = attributes_of(theirs, ours)
     if len(np.unique(theirs.cases)) < LEAST_CASES or not attributes:
-        told = f"no probe was taught: the reference needs {LEAST_CASES} cases, and texts that differ in what they say"
+        told = f"no probe was trained: the reference needs {LEAST_CASES} cases, and texts that say different things"
         return Section("agreement", TITLE, {"attributes": {}}, [], [told])
     with inputs.progress(stored.slices + real.slices, "slices") as advance:
         samples, shown = (read_images(one, options.side, advance) for one in (stored, real))
@@ -202,5 +202,5 @@ def _warnings(result: dict[str, Any], attributes: Sequence[Attribute]) -> list[s
         )
     strange = [f"{one.name} ({one.strange})" for one in attributes if one.strange]
     if strange:
-        told.append(f"samples that ask for what hardly any reference image shows do not count: {', '.join(strange)}")
+        told.append(f"samples of findings that hardly any reference image shows do not count: {', '.join(strange)}")
     return told

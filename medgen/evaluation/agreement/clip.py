@@ -96,8 +96,8 @@ def clip_table(samples: dict[str, Any] | None, real: dict[str, Any] | None) -> T
     """Samples and real images side by side."""
     parts = {"samples": samples, "real": real}
     rows = [[name, interval(one), number(one["shuffled"]), str(one["images"])] for name, one in parts.items() if one]
-    note = "100 times the cosine of image and text. Only the distance from the other texts' score means anything."
-    return Table("likeness of image and text (CLIP score)", ("", "its own text", "other texts", "images"), rows, note)
+    note = "100 times the cosine of image and text. Only the difference from the score of other texts is meaningful."
+    return Table("similarity of image and text (CLIP score)", ("", "its own text", "other texts", "images"), rows, note)
 
 
 def _unit(features: Any) -> Tensor:

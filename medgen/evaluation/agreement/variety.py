@@ -66,11 +66,11 @@ def variety_table(samples: dict[str, Any] | None, real: dict[str, Any] | None) -
         if one
     ]
     scales = next(one["scales"] for one in parts.values() if one)
-    note = "1 is the same image; the lower, the more varied, and the images of one text should vary as real ones do."
+    note = "1 is the same image, and lower values are more varied; the images of one text should vary as real ones do."
     if scales < len(MS_SSIM_WEIGHTS):
-        note += f" The images are so small that {scales} of {len(MS_SSIM_WEIGHTS)} scales fit."
+        note += f" The images are so small that only {scales} of {len(MS_SSIM_WEIGHTS)} scales fit."
     columns = ("", "one text", "different texts", "texts", "pairs")
-    return Table("likeness of images to each other (MS-SSIM)", columns, rows, note)
+    return Table("similarity of images to each other (MS-SSIM)", columns, rows, note)
 
 
 def _pairs(rows: Rows, random: np.random.Generator) -> Iterator[tuple[int, int]]:

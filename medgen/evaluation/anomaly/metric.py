@@ -114,7 +114,7 @@ def _warnings(inputs: Inputs, options: AnomalyEvaluationOptions, roles: Roles, r
     if not 0 < result["ill"] < result["slices"]:
         told.append("the tested slices are all normal or all ill, so nothing shows how well the two are separated")
     if result["without_outline"] and result["ill_share_of_pixels"] is not None:
-        told.append(f"{result['without_outline']} ill slices have no mask; they count for the image scores alone")
+        told.append(f"{result['without_outline']} ill slices have no mask; they count only for the image scores")
     if inputs.vae is None or inputs.training is None:
         lacking = [flag for flag, given in (("--vae", inputs.vae), ("--training", inputs.training)) if given is None]
         told.append(
@@ -140,10 +140,10 @@ def _galleries(roles: Roles, tally: Tally) -> list[Gallery]:
     missed = [place for place in order if ill[place]][:PICTURED]
     alarms = [place for place in order[::-1] if not ill[place]][:PICTURED]
     galleries = []
-    for title, chosen in (("Ill, yet with the lowest scores", missed), ("Normal, yet with the highest scores", alarms)):
+    for title, chosen in (("Ill slices with the lowest scores", missed), ("Normal ones with the highest", alarms)):
         if chosen:
             rows = [_pictures(roles, int(place), tally) for place in chosen]
-            note = "Image, its normal version, the map (white from twice the threshold on) and the truth."
+            note = "Image, its normal version, the map (white at twice the threshold and above) and the truth."
             galleries.append(Gallery(title, rows, note))
     return galleries
 

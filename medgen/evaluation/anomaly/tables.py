@@ -60,7 +60,7 @@ def _marking(result: dict[str, Any], titles: dict[str, str]) -> Table:
     rows.append(["guessing", f"{100 * rate:g} %", dice, "-", number(2 * share / (1 + share), DIGITS)])
     note = (
         f"The threshold marks {100 * rate:g} % of the pixels of {result['held_out_normal']} held-out normal slices. "
-        "Best Dice takes the one that suits the tested slices best, which nobody knows beforehand. A lesion is found "
+        "Best Dice uses the best threshold for the tested slices, which is not known in advance. A lesion is found "
         f"when {100 * result['lesion_overlap']:g} % of it is marked."
     )
     columns = ("", "of normal pixels", "Dice", "lesions found", "best Dice (optimistic)")

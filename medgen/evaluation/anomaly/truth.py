@@ -111,5 +111,5 @@ def roles_of(
         used = {row.id for row in held_out.cases}
         tested &= np.array([name not in used for name in test.names(np.arange(len(test.cases)))])
     if not tested.any():
-        raise DataError("no slice is left to test: the maps are of training images, or of those to fit on, alone")
+        raise DataError("no slice is left to test: all maps are of training images, or of images to fit on")
     return Roles(fit, np.flatnonzero(fitting), test, np.flatnonzero(tested))

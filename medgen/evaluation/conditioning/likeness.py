@@ -58,8 +58,8 @@ def table_of(result: dict[str, Any]) -> Table:
         rows.append([title, number(figure["value"]), between, *parts])
     columns = ("", f"all ({counts})", "95 %", f"samples ({size} / {size})", f"floor: real ({size} / {size})")
     note = (
-        "Patches at the places asked for against those of known nodules of like size; only the last two columns, of "
-        "equal number, compare. A hit that is not a nodule lies far."
+        "Patches at the requested places against those of known nodules of similar size; only the last two columns, "
+        "of equal number, are comparable. A hit that is not a nodule lies far away."
     )
     return Table("patches around nodules", columns, rows, note)
 

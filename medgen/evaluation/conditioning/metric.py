@@ -63,21 +63,20 @@ def _warnings(result: dict[str, Any]) -> list[str]:
     told = []
     like, patches = result["ceiling_of_like_size"], result["patches"]
     if result["ceiling"] is None:
-        told.append("the measuring rule was not tried on known nodules; give a --reference with vectors")
+        told.append("the measuring rule was not tested on known nodules; give a --reference with vectors")
     elif like is None:
         told.append(
-            f"no known nodule is as large as those asked for, within a factor {LIKE:g}, so that no rate of known ones "
-            "compares"
+            f"no known nodule has a requested size, within a factor {LIKE:g}, so no rate of known nodules is comparable"
         )
     elif like["asked_without_like"]:
         told.append(
-            f"{like['asked_without_like']} of {result['samples']['with_nodule']} nodules were asked for in sizes "
-            f"that no known nodule has, within a factor {LIKE:g}; rates of known nodules are of the other sizes"
+            f"{like['asked_without_like']} of {result['samples']['with_nodule']} nodules have requested sizes that no "
+            f"known nodule has, within a factor {LIKE:g}; rates of known nodules are for the other sizes"
         )
     if patches and (far := times_as_far(patches)) is not None and far > FAR:
         told.append(
-            f"patches at the places asked for lie {far:.1f} times as far from known nodules as these from each other: "
-            "what was found there does not look like them"
+            f"patches at the requested places lie {far:.1f} times as far from known nodules as these do from each "
+            "other: what was found there does not look like them"
         )
     return told + [f"{name}: {fault}" for name, rating in result["ratings"].items() if (fault := _fault(rating))]
 
@@ -105,7 +104,7 @@ def _ratings_table(ratings: dict[str, Any]) -> Table:
         "ratings by a probe learned from the reference: correlation with what was asked",
         ("", "samples, Pearson", "real, held out, Pearson", "samples, Spearman", "real, held out, Spearman"),
         rows,
-        "The probe's correlation on real nodules it was not fitted to is what the samples can at best be held to.",
+        "The probe's correlation on held-out real nodules is the most that samples can be expected to reach.",
     )
 
 
@@ -129,14 +128,14 @@ def _table(result: dict[str, Any]) -> Table:
     rows += [
         row("median position error (% of width)", lambda one: number(one["position_error_percent"], 3)),
         row("median position error (mm)", lambda one: number(one["position_error_mm"], 3)),
-        row("median error of size (% of width)", lambda one: number(one["size_error_percent"], 3)),
+        row("median size error (% of width)", lambda one: number(one["size_error_percent"], 3)),
         row("correlation of x", lambda one: _pearson(one, "x")),
         row("correlation of y", lambda one: _pearson(one, "y")),
         row("correlation of size", lambda one: _pearson(one, "size")),
         row("nodule seen where one was asked", lambda one: _share(one, "true_positive", "false_negative")),
         row("nodule seen where none was asked", lambda one: _share(one, "false_positive", "true_negative")),
     ]
-    note = "Only rates of known nodules of the sizes asked for compare with those of samples. Intervals are by case."
+    note = "Compare rates of samples only with those of known nodules of the requested sizes. Intervals are by case."
     return Table("conditioning", ("", *shown.values()), rows, note if "ceiling_of_like_size" in shown else "")
 
 

@@ -29,7 +29,7 @@ TITLES = {
 }
 NOTE = (
     "Intervals are 95 %, by halves of the cases on both sides. The floor is one half of the real images against the "
-    "other; only figures of equal number compare with it."
+    "other; only figures of equal number are comparable with it."
 )
 
 
@@ -132,7 +132,7 @@ def _warnings(result: dict[str, Any], extractor: Extractor) -> Iterator[str]:
     frechet = TITLES[names_of(extractor)[0]]
     if min(n, m) <= features:
         yield (
-            f"{min(n, m)} images do not fill {features} features: the {frechet} is biased upwards; "
+            f"{min(n, m)} images are too few for {features} features: the {frechet} is biased upwards; "
             "compare generated and real at the floor's size, not with figures of other sizes"
         )
     if not result["floor_samples"]:

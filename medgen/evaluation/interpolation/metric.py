@@ -173,9 +173,7 @@ def _tables(result: dict[str, Any]) -> Iterator[Table]:
         row += [f"{100 * told[name]:.0f} %" for name in ("within_one", "within_two")]
         row.append(number(told["correlation"]))
         head = (f"rms error ({unit})", f"rms spread ({unit})", "within 1 spread", "within 2", "correlation")
-        note = (
-            "An honest spread is as large as the error: 68 % of normal errors lie within one spread, 95 % within two."
-        )
+        note = "A calibrated spread equals the error: 68 % of normal errors lie within one spread, 95 % within two."
         yield Table("spread of the samples, between thick slices", ("", *head), [["this set", *row]], note)
 
 
@@ -191,9 +189,9 @@ def _warnings(result: dict[str, Any]) -> Iterator[str]:
     reasons = {
         "cases lack the thick input": unpaired["without_thick"],
         "cases lack the thin truth": unpaired["without_truth"],
-        "cases have a truth that stands unevenly along z (gaps, tilt); they are left out": result["uneven_truth"],
-        "slices hold NaN or infinity in some method; they are in no mean": result["non_finite"],
-        "slices of the truth show one value only; they are in no mean": result["constant"],
+        "cases have a truth with uneven spacing along z (gaps, tilt); they are left out": result["uneven_truth"],
+        "slices hold NaN or infinity in some method; no mean includes them": result["non_finite"],
+        "slices of the truth show one value only; no mean includes them": result["constant"],
         "slices of the truth lie outside the set and are not compared": result["outside"],
     }
     for reason, count in reasons.items():
@@ -207,7 +205,7 @@ def _warnings(result: dict[str, Any]) -> Iterator[str]:
     if result["unit"] == "relative":
         yield "each case was scaled by its own percentiles, thick and thin apart; preprocess both with one --window"
     if result["patients"] == 1:
-        yield "one patient alone: no interval can be told"
+        yield "only one patient: there are no intervals"
 
 
 def _distributions(scores: SliceScores) -> list[Distribution]:

@@ -144,7 +144,7 @@ def _diversity(inputs: Inputs, real: Real, seed: int) -> dict[str, Any]:
 
 
 def _table(result: dict[str, Any]) -> Table:
-    return table_of(result, OVERALL, lambda side: side[OVERALL], "masks found by a segmenter of real pairs")
+    return table_of(result, OVERALL, lambda side: side[OVERALL], "masks found by a segmenter trained on real pairs")
 
 
 def _class_tables(result: dict[str, Any]) -> Iterator[Table]:
@@ -166,8 +166,8 @@ def table_of(result: dict[str, Any], which: str, part: Any, title: str) -> Table
     rows = [row(titles[name], lambda one, name=name: interval(one[name], 3)) for name in MEASURES]
     rows += [
         ["Dice, ratio to real", interval(result["ratio_to_real"][which], 3), "1", "-"],
-        row("with the mask, yet nothing found", lambda one: f"{one['missed']} of {one['positives']}"),
-        row("without it, yet something found", lambda one: percent(one["false_positive_rate"])),
+        row("mask present, nothing found", lambda one: f"{one['missed']} of {one['positives']}"),
+        row("no mask, something found", lambda one: percent(one["false_positive_rate"])),
     ]
     learned = result["learned_from"]
     note = (
@@ -200,23 +200,23 @@ def _warnings(result: dict[str, Any]) -> Iterator[str]:
         )
     if learned["cases"] < FEW or result["real"]["images"] < FEW:
         yield (
-            f"the segmenter learned from {learned['cases']} cases and was tried on {result['real']['images']} real "
+            f"the segmenter learned from {learned['cases']} cases and was tested on {result['real']['images']} real "
             "images: few, so the comparison is rough"
         )
     for side, what in (("samples", "samples"), ("real", "real images")):
         if count := result["left_out"][side]:
             yield f"{count} {what} hold NaN or infinity; they were left out"
     if result["chance"] is None:
-        yield "all samples have the same mask, so nothing says what chance would reach"
+        yield "all samples have the same mask, so nothing shows what chance would reach"
     if not result["diversity"]["masks_with_several_samples"]:
-        yield "no mask has several samples, so nothing says how different images of one mask are"
+        yield "no mask has several samples, so nothing shows how different images of one mask are"
 
 
 def _distribution(ours: Agreement, theirs: Agreement, chance: Agreement) -> Distribution:
     series = {"samples": ours, "real, held out": theirs, "masks shuffled": chance}
     values = {name: side.overall("dice") for name, side in series.items()}
     return Distribution(
-        "Dice of masks and what was found",
+        "Dice of masks and found regions",
         "Dice",
         {name: dice[np.isfinite(dice)] for name, dice in values.items() if np.isfinite(dice).any()},
     )

@@ -69,7 +69,7 @@ def gallery(
         )
         if len(pairs) == options.pairs:
             break
-    note = "The other image is mirrored and moved as it fits best; black is outside it."
+    note = "The other image is mirrored and shifted to the best fit; black lies outside it."
     return pairs, Gallery(f"Samples {source.title}", rows, note)
 
 

@@ -232,7 +232,7 @@ def _table(result: dict[str, Any]) -> Table:
         ours, theirs = result[key], result[f"held_out_{key}"]
         for name, words in (("smallest", "smallest"), ("5_percent", "5 % below"), ("median", "median")):
             rows.append([f"{title}, {words}", number(ours[name], 3), number(theirs[name], 3)])
-    rows.append(["nearer in features than all held-out images", percent(result["nearer_in_features"]), "none"])
+    rows.append(["closer in features than all held-out images", percent(result["nearer_in_features"]), "none"])
     duplicates = result["duplicates"]
     of_real = f"{duplicates['real_duplicates']} of {duplicates['real_images']} training images" if duplicates else "-"
     rows.append(["duplicates of other samples", percent(duplicates), of_real])
@@ -248,11 +248,11 @@ def _warnings(result: dict[str, Any]) -> Iterator[str]:
         pairs = result["leaked"]
         yield (
             f"{len(pairs)} held-out images are copies of training images, such as {pairs[0]['held_out']} of "
-            f"{pairs[0]['training']}; they were left out of the rule, but the split is not clean"
+            f"{pairs[0]['training']}; the rule leaves them out, but the split is not clean"
         )
     if result["duplicates"] and result["duplicates"]["real_duplicates"]:
         count, of = (result["duplicates"][f"real_{what}"] for what in ("duplicates", "images"))
-        yield f"{count} of {of} training images that were looked at are duplicates of each other"
+        yield f"{count} of {of} training images examined are duplicates of each other"
     if result["held_out"]["in_training"]:
         yield f"{result['held_out']['in_training']} reference images belong to training cases; they were left out"
     bound = result["rule"]["false_alarm_bound"]

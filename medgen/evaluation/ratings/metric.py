@@ -143,7 +143,7 @@ def _agreement_table(aspects: dict[str, Any]) -> Table:
         for rater, one in found["raters"].items():
             if one["ratings"]:
                 rows.append([f"{name}: mean of {rater}", number(one["ratings"]), interval(one["mean"], 3), "-"])
-    note = "1 is perfect agreement, 0 what chance gives. Intervals are over cases."
+    note = "1 is perfect agreement, 0 is chance. Intervals are over cases."
     return Table("agreement of raters", ("", "cases", "weighted kappa (mean)", "ICC(2,1)"), rows, note)
 
 
@@ -165,7 +165,7 @@ def _real_table(found: dict[str, Any]) -> Table:
 def _warnings(inputs: Inputs, result: dict[str, Any]) -> list[str]:
     told = []
     if inputs.ratings is not None and inputs.ratings.half_line:
-        told.append("the last line of --ratings is cut short, as after a crash; it was left out")
+        told.append("the last line of --ratings is cut short, as a crash leaves it; it was left out")
     if inputs.ratings is not None and inputs.ratings.replaced:
         told.append(f"{inputs.ratings.replaced} ratings were given again by the same rater; the last ones count")
     told += [

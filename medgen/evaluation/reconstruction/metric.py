@@ -106,7 +106,7 @@ def _warnings(result: dict[str, Any], options: ReconstructionOptions) -> Iterato
         if result[name]:
             yield f"{result[name]} of {result['pairs']} pairs {reason}; they are not in the means"
     if result["identical"]:
-        yield f"{result['identical']} pairs are equal; their PSNR is infinite and not in its mean"
+        yield f"{result['identical']} pairs are identical; their PSNR is infinite and not in the mean"
     if options.lpips and options.foreground:
         yield "LPIPS and MS-SSIM need whole images; they are left out with --foreground"
     if 0 < result["ms_ssim_scales"] < 5:
@@ -188,7 +188,7 @@ def compare_sets(
     paired = pairs_of(stored, reference, pairing)
     if not paired:
         raise DataError(
-            "no case of the set is in the reference: reconstruction compares cases of equal id, or as --pair-by says"
+            "no case of the set is in the reference: reconstruction compares cases of the same id, or as --pair-by says"
         )
     names = slice_names(stored)
     for case, (mine, other) in enumerate(paired):

@@ -37,7 +37,7 @@ PAIRS = (
     Need(_has_real_masks, "needs real images with masks: give --reference SET, preprocessed with --masks"),
     Need(
         _has_real_pairs,
-        "needs real pairs to learn from and others to try on: give a --reference with cases in the split train (or "
+        "needs real pairs to learn from and others to test on: give a --reference with cases in the split train (or "
         "--training SET) and others in val or test",
     ),
 )

@@ -56,8 +56,8 @@ def check_alike(stored: StoredSet, real: Real) -> tuple[str, ...]:
     for what, other in (("the training set", real.training), ("the set", stored)):
         if (others := mask_names(other.header)) != names:
             raise DataError(
-                f"the masks of {what} are of other classes than those of the reference: {told(others)}, but in the "
-                f"reference {told(names)}; preprocess both with the same names of masks"
+                f"the masks of {what} have other classes than those of the reference: {told(others)}, but in the "
+                f"reference {told(names)}; preprocess both with the same class names"
             )
         if image_shape(other)[0] != image_shape(real.reference)[0]:
             raise DataError(

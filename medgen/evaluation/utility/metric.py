@@ -210,7 +210,7 @@ def _warnings(result: dict[str, Any]) -> Iterator[str]:
         yield "copies of the real pairs help too: training on the real pairs alone had not converged; give more steps"
     for name in (MIXED, FIRST):
         if above_zero(arms[name]["gain"]) and not above_zero(arms[name]["gain_over_copies"]):
-            yield f"{ARMS[name]}: its gain is not clearly more than that of copies, so it need not be due to new pairs"
+            yield f"{ARMS[name]}: its gain is not clearly larger than that of copies, so it may not be due to new pairs"
     if copies is None:
         yield "whether the synthetic images are copies could not be checked on these real images"
     elif copies["share"]["count"]:

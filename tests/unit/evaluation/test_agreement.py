@@ -134,7 +134,7 @@ def test_combinations_that_were_never_trained_on_are_measured_apart(make: Callab
 def test_too_few_real_cases_teach_nothing(make: Callable[..., Path]) -> None:
     section = measured(make("a.h5", kinds(5, 0), synthetic=GENERATED), make("b.h5", kinds(10, 1)))
     assert section.result["attributes"] == {}
-    assert "no probe was taught" in section.warnings[0]
+    assert "no probe was trained" in section.warnings[0]
 
 
 def test_questions_that_the_probe_cannot_answer_are_named_in_one_warning(make: Callable[..., Path]) -> None:

@@ -71,7 +71,7 @@ def test_few_values_of_a_field_are_groups_and_many_fall_into_thirds_of_the_real_
 
 
 def test_a_field_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--by shape: the set does not say it; it says split, modality, label, size"):
+    with pytest.raises(UsageError, match="--by shape: the set does not have it; it has split, modality, label, size"):
         found(tmp_path, "shape", OURS, THEIRS)
 
 

@@ -220,7 +220,7 @@ def test_slices_elsewhere_than_the_truth_are_resampled_and_said(tmp_path: Path) 
     assert found.result["outside"] == 10
     assert found.result["between"]["set"]["mae"]["value"] < 0.2  # a ramp survives
     assert any("lie between those of the set" in warning for warning in found.warnings)
-    assert "one patient alone: no interval can be told" in found.warnings
+    assert "only one patient: there are no intervals" in found.warnings
     assert found.result["between"]["set"]["psnr"]["low"] is None
 
 

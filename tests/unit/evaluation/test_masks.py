@@ -174,8 +174,8 @@ def test_what_is_missing_is_named_with_the_remedy(tmp_path: Path, reference: Pat
             ),
             (replace(whole, reference=None), "real images with masks: give --reference SET"),
             (replace(whole, reference=unmasked), "real images with masks: give --reference SET"),
-            (replace(whole, reference=trained), "real pairs to learn from and others to try on"),
-            (replace(whole, reference=real.only("val")), "real pairs to learn from and others to try on"),
+            (replace(whole, reference=trained), "real pairs to learn from and others to test on"),
+            (replace(whole, reference=real.only("val")), "real pairs to learn from and others to test on"),
         ):
             with pytest.raises(UsageError, match=f"masks needs {words}"):
                 choose(["masks"], inputs)
@@ -186,7 +186,5 @@ def test_what_is_missing_is_named_with_the_remedy(tmp_path: Path, reference: Pat
 
 def test_masks_of_other_classes_are_refused(tmp_path: Path, reference: Path) -> None:
     samples = generated(tmp_path / "s.h5", made(4, seed=9), names=("background", "polyp"))
-    with pytest.raises(
-        DataError, match=r"masks of the set are of other classes .* 1 polyp, .* 1 disc; preprocess both"
-    ):
+    with pytest.raises(DataError, match=r"masks of the set have other classes .* 1 polyp, .* 1 disc; preprocess both"):
         evaluate(samples, reference)
