@@ -179,7 +179,7 @@ class Case(Placed):
         if not self.arrays:
             raise DataError(f"case {self.id}: holds no array")
         if self.split not in (*SPLITS, NO_SPLIT):
-            raise DataError(f"case {self.id}: split '{self.split}' is none of {', '.join((*SPLITS, NO_SPLIT))}")
+            raise DataError(f"case {self.id}: split '{self.split}' is not one of {', '.join((*SPLITS, NO_SPLIT))}")
         if self.synthetic not in ("", GENERATED, ALTERED):
             raise DataError(f"case {self.id}: '{self.synthetic}' is neither {GENERATED} nor {ALTERED}")
         for name, array in self.arrays.items():

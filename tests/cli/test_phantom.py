@@ -182,7 +182,7 @@ def test_a_phantom_folder_goes_straight_into_preprocess(medgen: Run, tmp_path: P
     source = ["preprocess", tmp_path / "ct/dicom", "--labels", tmp_path / "ct/labels.csv", "--size", "32"]
     read = medgen(*source, "--masks", tmp_path / "ct/masks", "-o", tmp_path / "images.h5")
     assert read.returncode == 0, read.stderr
-    assert b"4 localizers passed over" in read.stderr
+    assert b"4 localizers skipped" in read.stderr
     rows = list(csv.DictReader((tmp_path / "ct/labels.csv").open()))
     with open_set(tmp_path / "images.h5", random_access=True) as stored:
         assert len(stored) == 4

@@ -83,9 +83,9 @@ def test_what_shows_no_patient_is_passed_over_with_one_line(
     write_foreign(write_slice, tmp_path / "in")
     result = medgen("preprocess", tmp_path / "in", "-o", tmp_path / "a.h5")
     assert result.returncode == 0, result.stderr
-    lines = [line for line in result.stderr.splitlines() if "passed over" in line]
+    lines = [line for line in result.stderr.splitlines() if "were skipped" in line]
     assert lines == [
-        "medgen preprocess: 8 files that hold no picture of a patient were passed over: Comprehensive SR (2), "
+        "medgen preprocess: 8 files that show no patient were skipped: Comprehensive SR (2), "
         "Grayscale Softcopy Presentation State (1), Key Object Selection Document (1), RT Plan (1), Segmentation (1)"
     ]
     header, (case,) = contents(tmp_path / "a.h5")
@@ -183,7 +183,7 @@ def test_one_modality_of_two_depths_has_a_scale_a_case_and_a_word_is_said(
     assert "choose with --series CR, or scale each case by itself with --window 0.5%,99.5%" in last_line(result)
     result = medgen("preprocess", tmp_path / "in", "--series", "CR", "-o", tmp_path / "b.h5")
     assert result.returncode == 0, result.stderr
-    assert "1 captures of the screen passed over" in result.stderr
+    assert "1 captures of the screen skipped" in result.stderr
     again = contents(tmp_path / "b.h5")[1]
     assert [case["image"].tobytes() for case in again] == [case["image"].tobytes() for case in cases]
 
@@ -196,7 +196,7 @@ def test_masks_beside_images_are_no_cases(medgen: Run, tmp_path: Path) -> None:
         Image.fromarray(pixels + len(name)).save(folder / name)
     result = medgen("preprocess", folder, "-o", tmp_path / "a.h5")
     assert result.returncode == 0, result.stderr
-    assert "4 files that hold no picture of a patient were passed over: masks (4)" in result.stderr
+    assert "4 files that show no patient were skipped: masks (4)" in result.stderr
     assert len(contents(tmp_path / "a.h5")[1]) == 3  # c_mask.png has no image beside it
     result = medgen("preprocess", folder / "masks", folder / "b_mask.png", "-o", tmp_path / "b.h5")
     assert (result.returncode, len(contents(tmp_path / "b.h5")[1])) == (0, 2)  # asked for by name

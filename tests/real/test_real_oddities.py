@@ -104,7 +104,7 @@ def test_what_lies_beside_a_ct_does_not_change_it(wrong_before: Path, medgen: Ru
     (folder / "ct.zip").symlink_to(wrong_before.parent / "ct" / "lidc_idri_0001.zip")
     result = medgen("preprocess", folder, "-o", tmp_path / "a.h5")
     assert result.returncode == 0, result.stderr
-    assert b"passed over: CIFTI (1), RT Structure Set (1), Segmentation (2)" in result.stderr
+    assert b"skipped: CIFTI (1), RT Structure Set (1), Segmentation (2)" in result.stderr
     with open_set(tmp_path / "a.h5") as reader:
         assert reader.header.intensity
         assert reader.header.intensity.unit == "HU"

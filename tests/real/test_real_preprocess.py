@@ -152,7 +152,7 @@ def test_a_folder_of_everything_names_what_has_another_scale(real: Path, medgen:
     result = medgen("preprocess", real / "odd_dicoms", "--keep-going", "--size", "64", "-o", tmp_path / "a.h5")
     assert result.returncode == 1
     told = result.stderr.decode()
-    assert len(re.findall(r"files that hold no picture of a patient were passed over: ", told)) == 1
+    assert len(re.findall(r"files that show no patient were skipped: ", told)) == 1
     for kind in ("Basic Text SR (1)", "RT Plan (1)", "RT Structure Set (1)", "RT Dose (1)", "Segmentation (2)"):
         assert kind in told
     odd = re.findall(r"left out: (\S+) \((.+)\): not on the same scale as the rest", told)

@@ -40,7 +40,7 @@ def chosen(stacks: Sequence[SliceStack], options: PreprocessOptions, reporter: R
         (scans, long, f"stacks of fewer than {options.min_slices} slices"),
     ):
         if len(few) < len(many):
-            reporter.say(f"{len(many) - len(few)} {what} passed over")
+            reporter.say(f"{len(many) - len(few)} {what} skipped")
     return long
 
 

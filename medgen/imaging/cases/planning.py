@@ -213,7 +213,7 @@ def _tables(
     if table and (unused := csv_labels.unused_warning(table)):
         left_out.reporter.warn(unused)
     if not sources:
-        raise DataError(f"{', '.join(inputs.sources)}: names no image that is there")
+        raise DataError(f"{', '.join(inputs.sources)}: names no existing image")
     return sources, table
 
 
@@ -251,7 +251,7 @@ def _tell_passed_over(files: Counter[str], reporter: Reporter) -> None:
     known = [f"{what} ({count})" for what, count in sorted(files.items()) if what]
     if files:
         told = f": {', '.join(known)}" if known else ""
-        reporter.say(f"{files.total()} files that hold no picture of a patient were passed over{told}")
+        reporter.say(f"{files.total()} files that show no patient were skipped{told}")
 
 
 def _source_of(name: str, sources: Sequence[str]) -> Place:

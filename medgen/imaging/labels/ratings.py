@@ -88,7 +88,7 @@ class Rating:
         allowed = (0.0, 0.5, 1.0) if self.other else (0.0, 1.0) if self.aspect == REAL else (1.0, 2.0, 3.0, 4.0, 5.0)
         if self.value in allowed:
             return ""
-        return f"value {self.value:g} is none of {', '.join(f'{one:g}' for one in allowed)}"
+        return f"value {self.value:g} is not one of {', '.join(f'{one:g}' for one in allowed)}"
 
 
 @dataclass(frozen=True)

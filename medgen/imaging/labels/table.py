@@ -136,7 +136,7 @@ def annotate(table: LabelTable, row: Mapping[str, str], annotation: Annotation, 
     annotation.patient = row.get("patient") or annotation.patient
     if row.get("split"):
         if row["split"] not in (*SPLITS, NO_SPLIT):
-            raise DataError(f"split '{row['split']}' is none of {', '.join((*SPLITS, NO_SPLIT))}")
+            raise DataError(f"split '{row['split']}' is not one of {', '.join((*SPLITS, NO_SPLIT))}")
         annotation.split = row["split"]
     if row.get("synthetic"):
         if row["synthetic"] not in (GENERATED, ALTERED):

@@ -105,7 +105,7 @@ def scan_structures(entry: Entry, dataset: Dataset) -> Structures:
     if not regions:
         raise DataError(f"{entry.name}: its structures have no closed contours")
     if len({region.name for region in regions}) < len(regions):
-        raise DataError(f"{entry.name}: several of its structures have one name; name them apart")
+        raise DataError(f"{entry.name}: several of its structures have the same name; give each its own")
     frames = dataset.get("ReferencedFrameOfReferenceSequence") or ()
     series = {
         str(one.get("SeriesInstanceUID") or "")

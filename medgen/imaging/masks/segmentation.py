@@ -131,7 +131,7 @@ def scan_segmentation(entry: Entry, dataset: Dataset) -> Segmentation:
     if not names:
         raise DataError(f"{entry.name}: a segmentation without segments")
     if len(set(names.values())) < len(names):
-        raise DataError(f"{entry.name}: several of its segments have one name; name them apart")
+        raise DataError(f"{entry.name}: several of its segments have the same name; give each its own")
     kind = str(dataset.get("SegmentationType") or "BINARY")
     high = dict.fromkeys(names, math.inf)
     low = dict.fromkeys(names, 0.5)

@@ -210,7 +210,7 @@ def _network(
                 "give the VAE that was trained on such images"
             )
     if factor not in FACTORS:
-        raise DataError(f"the VAE makes sides {factor} times smaller; a mask can be followed by {FACTORS} alone")
+        raise DataError(f"the VAE makes sides {factor} times smaller; masks can be followed only at factors {FACTORS}")
     whole = factor * config.factor
     if any(side % whole for side in shape[1:]):
         raise DataError(

@@ -39,7 +39,7 @@ def as_stable_diffusion(
     training.reporter.say(f"network, schedule and objective are those of {init.path}")
     if stored.has("modality") and distinct(training_texts(stored, "modality")):
         training.reporter.warn(
-            "the set's modalities are not used, since Stable Diffusion reads texts alone; name them in the texts"
+            "the set's modalities are not used, since Stable Diffusion reads texts only; name them in the texts"
         )
     if latents.vae_digest == grey_digest(told.vae_digest):
         init = dataclasses.replace(init, facts={**init.facts, "vae_digest": latents.vae_digest})
