@@ -12,8 +12,9 @@ let start;             // facts of the session
 let shown;             // the item on the page
 let views = [];        // a view a side
 let aspect = 0;        // the one that the next key rates
-let busy = false;      // a rating is on its way to the disk
-let waiting = [];      // keys typed meanwhile, for the next aspects of the same image
+let busy = false;      // a rating is on its way to the disk, or an image onto the page
+let underway = null;   // the aspect of that rating
+let waiting = [];      // keys typed meanwhile, for the next aspects of the image that is seen
 let masks = true;
 const items = new Map();
 const pixels = new Map();
@@ -273,27 +274,36 @@ const visible = () => shown && views.every((view) => view.figure.dataset.drawn);
 async function rate(value) {
   if (busy || !visible()) return;
   busy = true;
+  const name = underway = start.aspects[aspect];
   try {
-    const name = start.aspects[aspect];
     const told = await (await ask("rate", { position: shown.position, aspect: name, value })).json();
     shown.given[name] = value;
+    underway = null;
     count(told.done);
     say("");
-    const open = start.aspects.findIndex((other) => !(other in shown.given));
-    if (open >= 0) {
+    const [next] = open();
+    if (next) {
       if (name === start.real) await reveal();
-      aspect = open;
+      aspect = start.aspects.indexOf(next);
       tell();
     } else await show(told.position);
   } catch (error) {
     waiting = [];
     say(error.message, true);
   } finally {
-    busy = false;
+    underway = null;
+    goOn();
   }
+}
+
+// Lets keys rate again, first those that were typed meanwhile.
+function goOn() {
+  busy = false;
   while (waiting.length && !rateBy(waiting.shift()));
 }
 
+// The aspects that neither a rating nor one on its way says anything about.
+const open = () => start.aspects.filter((name) => !(name in shown.given) && name !== underway);
 const answers = (key) => start.aspects.some((name) => choices(name).some(([own]) => own === key));
 
 // Rates the current aspect by a key; whether the key says anything about it.
@@ -315,7 +325,7 @@ async function undo() {
   } catch (error) {
     say(error.message, true);
   } finally {
-    busy = false;
+    goOn();
   }
 }
 
@@ -331,7 +341,7 @@ document.addEventListener("keydown", (event) => {
   if (!shown) return;
   if (busy && answers(key)) {
     event.preventDefault();
-    if (start.aspects.filter((name) => !(name in shown.given)).length > waiting.length + 1) waiting.push(key);
+    if (visible() && open().length > waiting.length) waiting.push(key);
     return;
   }
   if (rateBy(key)) { event.preventDefault(); return; }

@@ -16,6 +16,7 @@ from medgen.inference.generate import Generator
 from medgen.inference.generate_options import GenerateOptions
 from medgen.models.trained import Denoiser, FrozenVAE
 from medgen.nets.condition import Condition
+from tests.conftest import write_denoiser, write_vae
 
 CPU = torch.device("cpu")
 ASKED = np.tile(np.array([1, 0.3, 0.6, 0.2, 0.5, 0.5], np.float32), (9, 1))
@@ -45,6 +46,25 @@ def test_a_sample_has_the_same_bits_in_any_batch(tiny: Path, precision: str, vec
         np.testing.assert_array_equal(
             images(tiny, chosen, vectors, precision=precision, batch_size=batch_size), whole[chosen]
         )
+
+
+def test_networks_give_the_same_bits_from_sixteen_rows_on(tmp_path: Path) -> None:
+    """In one thread torch convolves 1 x 1 by another kernel then, as where a block changes its width."""
+    vae = FrozenVAE.load(write_vae(tmp_path / "vae", widths=(16, 48, 64)), CPU, "float32")
+    denoiser = Denoiser.load(write_denoiser(tmp_path / "model", None), CPU, "float32")
+    random = torch.Generator().manual_seed(0)
+    images = torch.randn(36, 1, 32, 32, generator=random)
+    latents, times = images.reshape(36, 4, 16, 16), torch.linspace(9, 900, 36).double()
+    vectors = torch.rand(36, 6, generator=random)
+    for network in (
+        lambda rows: vae.encode(images[rows]).mean,
+        lambda rows: vae.decode(latents[rows]),
+        lambda rows: denoiser(images[rows], times[rows], Condition(vector=vectors[rows])),
+    ):
+        whole = network(slice(0, 36))
+        for size in (4, 12, 16, 18):
+            parts = [network(slice(start, start + size)) for start in range(0, 36, size)]
+            assert torch.equal(torch.cat(parts), whole)
 
 
 def test_samples_differ_by_index_and_seed(tiny: Path) -> None:
