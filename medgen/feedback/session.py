@@ -193,16 +193,16 @@ class Session:
             return self.progress()
 
     def undo(self) -> dict[str, Any]:
-        """Withdraw all ratings of the item rated last; returns that item's position, if there is one."""
+        """Withdraw all ratings of the item rated last; returns that item's position, and whether there is one."""
         with self._lock:
             last = next((key[:4] for key in reversed(self._mine) if key[:4] in self._positions), None)
             if last is None:
-                return self.progress()
+                return {**self.progress(), "undone": False}
             position = self._positions[last]
             for aspect in self.given(position):
                 self._keep(self._rating(position, aspect, None))
             self._open.add(position)
-            return {**self.progress(), "position": position}
+            return {**self.progress(), "position": position, "undone": True}
 
     def given(self, position: int) -> dict[str, float]:
         """The rater's values for an item, by aspect; of a pair, for the left one."""

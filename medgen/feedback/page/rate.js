@@ -318,6 +318,7 @@ async function undo() {
   busy = true;
   try {
     const told = await (await ask("undo", {})).json();
+    if (!told.undone) { say("There is nothing to take back."); return; }
     items.delete(told.position);
     count(told.done);
     await show(told.position);

@@ -66,9 +66,9 @@ def test_it_goes_on_where_the_rater_stopped(ours: Path, tmp_path: Path) -> None:
             again = Session(stored, None, file, told)
             assert again.progress() == {"done": 1, "position": 1}
             assert again.item(1)["given"] == {"realism": 5}
-            assert again.undo() == {"done": 1, "position": 1}
-            assert again.undo() == {"done": 0, "position": 0}
-            assert again.undo() == {"done": 0, "position": 0}
+            assert again.undo() == {"done": 1, "position": 1, "undone": True}
+            assert again.undo() == {"done": 0, "position": 0, "undone": True}
+            assert again.undo() == {"done": 0, "position": 0, "undone": False}
             other = Session(stored, None, file, options(rater="otto"))
             assert other.progress()["done"] == 0
     assert read_ratings(tmp_path / "r.csv").values == {}
@@ -156,7 +156,7 @@ def test_undo_keeps_to_the_aspects_that_are_asked(ours: Path, tmp_path: Path) ->
         session = Session(stored, None, file, options(aspects=("anatomy",)))
         session.rate(0, "anatomy", 2)
         assert session.undo()["position"] == 0
-        assert session.undo() == {"done": 0, "position": 0}
+        assert session.undo() == {"done": 0, "position": 0, "undone": False}
     assert list(read_ratings(tmp_path / "r.csv").values.values()) == [4]
 
 
