@@ -267,10 +267,14 @@ class Session:
         return self.items[position]
 
     def _check_alike(self) -> None:
-        """DataError where the two sets look so different that anyone could tell which one an image is from."""
+        """DataError unless --real holds real images alone, which nobody could tell by their form from those to rate."""
         if len(self._sets) < 2:
             return
         ours, theirs = (one.stored for one in self._sets)
+        if self._sets[0].key == self._sets[1].key:
+            raise DataError("--real: holds the same images as the set to rate; give a set of real ones")
+        if made := sum(bool(row.synthetic) for row in theirs.cases):
+            raise DataError(f"--real: {made} of its {len(theirs)} cases are synthetic; give a set without them")
         if ours.arrays()["image"][0] != theirs.arrays()["image"][0]:
             raise DataError(
                 f"--real: its images are {theirs.arrays()['image'][0]}, those to rate {ours.arrays()['image'][0]}; "

@@ -30,6 +30,7 @@ Start = Callable[..., tuple[subprocess.Popen[str], str]]
 def start(make_set: Callable[..., Path], tmp_path: Path) -> Iterator[Start]:
     """Start the command on a set of 12 cases; the process, and the address that it printed."""
     make_set("samples.h5", count=12)
+    make_set("real.h5", count=12, seed=7)
     running: list[subprocess.Popen[str]] = []
 
     def run(*more: object) -> tuple[subprocess.Popen[str], str]:
@@ -231,7 +232,7 @@ def test_in_a_browser_ten_ratings_survive_a_kill(start: Start, tmp_path: Path) -
             page.keyboard.press(key)
             page.wait_for_timeout(200)
         page.wait_for_selector(".finished")
-        page.goto(start("--rater", "otto", "--aspects", "realism,anatomy,agreement", "--real", "samples.h5")[1])
+        page.goto(start("--rater", "otto", "--aspects", "realism,anatomy,agreement", "--real", "real.h5")[1])
         for number, keys in enumerate(("r435", "s111")):
             page.wait_for_selector(f'figure[data-drawn="{number}"]')
             assert page.inner_text("#condition") == ""

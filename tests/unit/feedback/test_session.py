@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medgen.artifacts.provenance import derive
-from medgen.artifacts.schema import Case, SetHeader
+from medgen.artifacts.schema import GENERATED, Case, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.errors import DataError, UsageError
 from medgen.feedback.queue import make_queue
@@ -104,6 +105,18 @@ def test_nothing_shown_tells_which_image_is_real(ours: Path, make_set: Callable[
             session.rate(number, REAL, float(item.real))
         keys = read_ratings(tmp_path / "r").values
         assert {key[0] for key, value in keys.items() if value} == {b.tail.digest[:16]}
+
+
+def test_real_images_are_real_and_others_than_those_to_rate(ours: Path, tmp_path: Path) -> None:
+    """Else one case would be rated as both, and the last answer replace the other."""
+    made = tmp_path / "made.h5"
+    with open_set(ours, random_access=True) as a, create_set(made, a.header) as writer:
+        for number, case in enumerate(a):
+            writer.write(replace(case, synthetic=GENERATED if number < 2 else ""))
+    for path, told in ((ours, "holds the same images as the set to rate"), (made, "2 of its 6 cases are synthetic")):
+        sets = open_set(ours, random_access=True), open_set(path, random_access=True)
+        with sets[0] as a, sets[1] as b, RatingsFile(tmp_path / "r") as file, pytest.raises(DataError, match=told):
+            Session(a, b, file, options())
 
 
 def test_the_request_is_told_when_it_was_said_whether_an_image_is_real(
