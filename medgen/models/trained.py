@@ -30,6 +30,9 @@ ROWS = 4
 """CPU kernels sum in another order for odd batch sizes, which shows in bfloat16. In batches of a multiple of this, an
 image's result has the same bits in any batch, so that shards join into exactly the unsharded result."""
 
+MOST = 12
+"""In one thread, torch convolves 1 x 1 by another kernel from 16 rows on (ATen's `use_mkldnn`), whose sums differ."""
+
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 FactsT = TypeVar("FactsT", bound=Facts)
 
@@ -87,6 +90,13 @@ class Trained(Generic[NetworkT, FactsT]):
         use_kernels(network, kernels)
         return cls(network, facts, model, device, chosen, kernels)
 
+    def _parts(self, x: Tensor) -> list[slice]:
+        """Rows of images (B, C, H, W) to give to the network at a time, for the same bits in any batch; [] = all."""
+        free = len(x) <= MOST or x.ndim != 4 or x.requires_grad  # as in `_padded`
+        if free or self.device.type != "cpu" or torch.get_num_threads() > 1:
+            return []
+        return [slice(start, start + MOST) for start in range(0, len(x), MOST)]
+
     def _prepared(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) padded and laid out as the network wants them; volumes (B, C, D, H, W) as they are."""
         prepared = _padded(x.to(self.device, non_blocking=True), like=x)
@@ -106,12 +116,17 @@ class FrozenVAE(Trained[VAE, VAEFacts]):
 
     def encode(self, images: Tensor) -> Posterior:
         """Images (B, C, H, W) in [-1, 1], on any device -> posterior over latents (B, c, h, w)."""
+        if parts := self._parts(images):
+            found = [self.encode(images[rows]) for rows in parts]
+            return Posterior(torch.cat([one.mean for one in found]), torch.cat([one.logvar for one in found]))
         with self._own_precision():
             posterior = self.network.encode(self._prepared(images))
         return Posterior(posterior.mean[: len(images)], posterior.logvar[: len(images)])
 
     def decode(self, latents: Tensor) -> Tensor:
         """Unscaled latents (B, c, h, w) -> images (B, C, H, W), float32, about [-1, 1]."""
+        if parts := self._parts(latents):
+            return torch.cat([self.decode(latents[rows]) for rows in parts])
         with self._own_precision():
             images = self.network.decode(self._prepared(latents))
         return images[: len(latents)].float()
@@ -158,6 +173,8 @@ class TrainedUNet(Trained[UNet, FactsT]):
         head: str | None = None,
     ) -> Tensor:
         """The prediction for x (B, c, *S) at t (B,), with the arguments of `UNet.forward`: (B, c', *S), float32."""
+        if parts := self._parts(x):
+            return torch.cat([self(x[rows], t[rows], condition.of(rows), head=head) for rows in parts])
         output: Tensor = self.network(
             self._prepared(x),
             _padded(t.to(self.device), like=x),

@@ -55,7 +55,7 @@ class Condition:
         """The condition on `device`."""
         return self.each(lambda part: part.to(device))
 
-    def of(self, rows: Tensor) -> Condition:
+    def of(self, rows: Tensor | slice) -> Condition:
         """The condition of these samples of the batch, by number."""
         return self.each(lambda part: part[rows])
 
