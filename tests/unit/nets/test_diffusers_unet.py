@@ -124,7 +124,8 @@ def test_the_way_back_gives_the_same_bits_and_diffusers_takes_it(flavour):
     expected = theirs.state_dict()
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
-    again = diffusers.UNet2DConditionModel.from_config(settings).eval()
+    # Without gradients, as theirs: with them torch may multiply by another kernel, whose sums differ on Intel.
+    again = diffusers.UNet2DConditionModel.from_config(settings).eval().requires_grad_(False)
     again.load_state_dict(weights)
     assert torch.equal(again(X, 500, TOKENS).sample, theirs(X, 500, TOKENS).sample)
 
