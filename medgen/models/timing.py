@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-import torch
+from medgen.nets.compute import one_thread
 
 ROUNDS = 3
 """How often each pass is timed; the shortest time counts, since others on the machine can only lengthen it."""
@@ -43,17 +42,6 @@ def in_turns(passes: Iterable[tuple[Pass, Pass]], clock: Clock = time.process_ti
     """
     with one_thread():
         return _in_turns(passes, clock)
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute in one thread, and then in as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _in_turns(passes: Iterable[tuple[Pass, Pass]], clock: Clock) -> Times:

@@ -65,6 +65,20 @@ def lay_channels_last(network: nn.Module) -> None:
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute in one thread, and then in as many as before.
+
+    Small work gains nothing from more, and loses much if these wait for busy processors.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def exact_float32() -> Iterator[None]:
     """Compute in float32 inside the block or function, for figures that others must be able to reproduce.
 

@@ -5,7 +5,6 @@ Features and spectra of all images are held in memory, a few kilobytes an image;
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from medgen.evaluation.features.features import FeatureBank, Features, key_of
 from medgen.evaluation.memorization.alignment import align, small, unlikeness
 from medgen.evaluation.memorization.declaration import MemorizationOptions
 from medgen.evaluation.memorization.spectrum import mirrored, spectrum
+from medgen.nets.compute import one_thread
 from medgen.reporting import Advance, unseen
 
 FLIPS: dict[str, tuple[int, ...]] = {"none": (), "left-right": (-1,), "up-down": (-2,), "both": (-2, -1)}
@@ -108,7 +108,7 @@ def nearest_images(
         ours = torch.cat([image.flip(axes) if (axes := FLIPS[name]) else image for name in FLIPS])
         read, of_theirs = np.unique(rows, return_inverse=True)
         theirs = small(gallery.images(read), size)
-        with _one_thread():
+        with one_thread():
             distances, shifts = align(ours, theirs, torch.from_numpy(flips), torch.from_numpy(of_theirs), reach)
         best = int(distances.argmin())
         shift = tuple(shifts[best].tolist())
@@ -120,17 +120,6 @@ def nearest_images(
         advance(1)
     columns = [np.array(column) for column in zip(*found, strict=True)]
     return Matches(*columns)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Use one thread: transforms of small images gain nothing from more, and lose much if these wait for busy cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def compared_size(collection: Collection, side: int) -> tuple[int, int]:
