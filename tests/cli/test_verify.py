@@ -123,3 +123,25 @@ def test_generate_gives_up_what_no_try_verifies(here: Done, tiny: Path, tmp_path
         kept = {case.id: case["image"] for case in right}
     assert list(kept) == ["sample-000000", "sample-000002"]
     assert all(np.array_equal(kept[name], first[name]) for name in kept)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_an_image_that_is_no_image_does_not_pass_as_empty(here: Done, tmp_path: Path, broken: float) -> None:
+    real, samples, out = write_pairs(tmp_path / "real.h5", 3), tmp_path / "samples.h5", tmp_path / "out.h5"
+    header = SetHeader(
+        "image", derive("x", {}, sources="s"), Intensity(), vector_fields=("has_nodule", "x", "y", "size")
+    )
+    with create_set(samples, header) as writer:
+        for index in range(3):
+            image = np.full((1, 1, SIDE, SIDE), -800.0, np.float32)
+            image[0, 0, 3, 3] = broken if index == 0 else -800
+            asked = np.array([[0, broken if index == 1 else 0, 0, 0]], np.float32)
+            writer.write(Case(f"case-{index}", {"image": image, "vector": asked}, synthetic=GENERATED))
+    words = ["select", samples, "--verify", "--reference", real, "-o", out]
+    status, told = here(*words)
+    assert (status, "case case-0: the image or its request holds NaN or infinity" in told) == (65, True)
+    status, told = here(*words, "--keep-going", "--report", tmp_path / "report.json")
+    assert status == 1, told
+    with open_set(out, random_access=True) as stored:
+        assert [row.id for row in stored.cases] == ["case-2"]
+    assert "NaN" not in (tmp_path / "report.json").read_text()

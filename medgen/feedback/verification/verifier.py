@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
 
 from medgen.artifacts.schema import Case, SetHeader
+from medgen.artifacts.stacks import blocks
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
 from medgen.evaluation.agreement.declaration import ProbeOptions
@@ -62,6 +64,9 @@ class Verifier:
 
     def judged(self, case: Case, refused: Refused, number: int = 0) -> bool | None:
         """As `passes`; None for a case that cannot be measured, which is passed to `refused`, though others can be."""
+        if not _is_finite(case):
+            refused(case, DataError(f"case {case.id}: the image or its request holds NaN or infinity"))
+            return None
         try:
             return self.passes(case, number)
         except DataError as error:
@@ -176,3 +181,9 @@ class Verifier:
 def _plain(finding: Finding) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.to_builtins(finding)
     return plain
+
+
+def _is_finite(case: Case) -> bool:
+    """Whether what is measured in the case and what it is measured against are numbers: NaN would pass as empty."""
+    arrays = (case.stack(name) for name in ("image", "vector") if name in case.arrays)
+    return all(bool(np.isfinite(block).all()) for array in arrays if array.dtype.kind == "f" for block in blocks(array))
