@@ -64,8 +64,8 @@ def command(
     reference and checks are the same.
 
     With --verify, each check also measures how many images show what was asked (nodule, mask or text), as select
-    --verify does. What that needs is learned from --reference once, in about half a minute for 1000 slices. Fewer such
-    images while the scores rise are reward hacking, and said to be: belief up, truth down.
+    --verify does. What that needs is learned from --reference once, in a minute or so on one core. Fewer such images
+    while the scores rise are reward hacking, and said to be: belief up, truth down.
 
     Stopped at any moment, the same command goes on from the state in OUTPUT.resume.
 

@@ -23,7 +23,8 @@ def test_only_what_follows_from_a_deleted_file_is_made_again(tmp_path: Path) -> 
     for number in (1, 2, 3):
         names += [f"samples-{number}.h5", f"ratings-{number}.csv", f"selector-{number}.safetensors"]
         names += [f"pool-{number}.h5", f"selected-{number}.h5", f"model-{number}.safetensors", f"aligned-{number}.h5"]
-    for age, name in enumerate([*names, "alone.h5", "like-0.h5", "like-3.h5", "truth.json", "frechet.json"]):
+    names += ["alone.h5", *(f"like-{number}.h5" for number in range(4)), "truth.json", "frechet.json"]
+    for age, name in enumerate(names):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
@@ -32,9 +33,10 @@ def test_only_what_follows_from_a_deleted_file_is_made_again(tmp_path: Path) -> 
     assert "called:medgen" not in planned(tmp_path)
     (tmp_path / "selector-2.safetensors").unlink()
     again = planned(tmp_path)
-    for name in ("selector-2", "selected-2", "model-2", "aligned-2", "samples-3", "model-3", "truth", "frechet"):
+    made = "selector-2 selected-2 model-2 aligned-2 samples-3 model-3 like-2 truth frechet"
+    for name in made.split():
         assert f"-o {tmp_path}/{name}." in again
-    for name in ("samples-2", "pool-2", "model-1", "selector-1", "images", "ratings-2"):
+    for name in ("samples-2", "pool-2", "model-1", "selector-1", "images", "ratings-2", "like-1"):
         assert f"-o {tmp_path}/{name}." not in again
 
 
