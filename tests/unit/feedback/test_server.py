@@ -108,7 +108,7 @@ def test_a_long_request_hides_no_image_and_an_image_not_shown_is_not_rated(tmp_p
             page.reload()
             page.wait_for_selector("figure[data-drawn]")
             page.keyboard.press("u")
-            page.wait_for_function("document.getElementById('message').textContent == 'There is nothing to take back.'")
+            page.locator("#message", has_text="There is nothing to take back.").wait_for()
             page.keyboard.press("4")
             page.wait_for_selector("figure[data-drawn='1']")
         browser.close()
