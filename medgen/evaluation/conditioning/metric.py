@@ -164,6 +164,8 @@ def observe(stored: StoredSet, advance: Advance = unseen) -> Measured:
         known = row.synthetic != GENERATED or row.spacing != (1.0, 1.0, 1.0) or SPACING_NOTE in stored.header.notes
         for index in range(row.start, row.start + row.count):
             image = intensity.physical(stored.read("image", [index])[0, 0])
+            if not np.isfinite(image).any():  # it would pass as one without a nodule
+                raise DataError(f"case {row.id}: an image holds NaN or infinity alone; leave the case out of the set")
             spots.append(find_spots(np.nan_to_num(image, nan=-1000.0, posinf=-1000.0, neginf=-1000.0)))
             cases.append(case)
             widths.append(row.spacing[2] * image.shape[1] if known else np.nan)

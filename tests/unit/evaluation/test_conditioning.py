@@ -9,6 +9,7 @@ import pytest
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import GENERATED, SPACING_NOTE, Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
+from medgen.errors import DataError
 from medgen.evaluation.conditioning.declaration import FIELDS
 from medgen.evaluation.conditioning.metric import observe
 from medgen.evaluation.conditioning.nodules import Spot
@@ -136,6 +137,15 @@ def test_a_millimetre_is_a_spacing_like_any_other(tmp_path: Path) -> None:
         with open_set(tmp_path / f"{number}.h5", random_access=True) as stored:
             expected.append(float(observe(stored).widths[0]))
     np.testing.assert_array_equal(expected, [32, 32, 32, np.nan])
+
+
+def test_an_image_without_a_number_is_not_one_without_a_nodule(tmp_path: Path) -> None:
+    header = SetHeader("image", derive("preprocess", {}), Intensity(), vector_fields=FIELDS)
+    arrays = {"image": np.full((1, 1, 32, 32), np.nan, np.float32), "vector": np.zeros((1, 4), np.float32)}
+    with create_set(tmp_path / "set.h5", header) as writer:
+        writer.write(Case("a", arrays))
+    with open_set(tmp_path / "set.h5", random_access=True) as stored, pytest.raises(DataError, match=r"case a: .* NaN"):
+        observe(stored)
 
 
 def test_sizes_are_told_as_the_labels_tell_them_and_wrong_spots_do_not_bend_the_line() -> None:
