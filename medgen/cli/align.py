@@ -39,7 +39,10 @@ def command(
     reference: Annotated[
         Path | None, typer.Option(metavar="SET", help="Real images; those held out from training bound the alignment.")
     ] = None,
-    vae: Annotated[Path | None, typer.Option(metavar="FILE", help="The VAE that decodes the model's latents.")] = None,
+    vae: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The VAE of the model's latents, or by which the selector judges."),
+    ] = None,
     conditions: Annotated[
         Path | None,
         typer.Option(
@@ -56,16 +59,17 @@ def command(
 ) -> None:
     """Align a diffusion model with what experts like.
 
-    With --selector it draws new images for each condition, has them scored, and moves towards the better ones of each
-    condition and away from the others. With --ratings it learns from the rated images alone. It stops, and goes back
-    to its last good weights, when its images move away from real ones: scores that rise meanwhile may be reward
-    hacking. The images that are compared show what the held-out real ones do; the distance of those for --conditions
-    is told beside it. Alignments in a row share one bound, relative to the model that was not aligned yet, as long as
-    reference and checks are the same.
+    With --selector, the model draws new images for each condition, the selector scores them, and the model moves
+    towards the better ones and away from the others. With --ratings, it learns from the rated images alone.
 
-    With --verify, each check also measures how many images show what was asked (nodule, mask or text), as select
-    --verify does. What that needs is learned from --reference once, in a minute or so on one core. Fewer such images
-    while the scores rise are reward hacking, and said to be: belief up, truth down.
+    Checks compare images of what the held-out real images show with these. When the distance rises by more than
+    --max-rise, the alignment ends with the last weights that were within the bound: rising scores may then be reward
+    hacking. The distance of the images for --conditions is shown too, but does not end it. Alignments in a row share
+    one bound, which starts from the model before the first of them, if reference and checks stay the same.
+
+    With --verify, each check also counts the images that show what was asked (nodule, mask or text), as select
+    --verify does. It first learns from --reference how to tell, which takes about a minute on one core. If this count
+    falls while the scores rise, align warns of reward hacking.
 
     Stopped at any moment, the same command goes on from the state in OUTPUT.resume.
 

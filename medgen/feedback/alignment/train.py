@@ -59,8 +59,11 @@ def align(run: Run, task: Task, options: AlignOptions) -> None:
     with start(run, options) as training, contextlib.ExitStack() as stack:
         denoiser = Denoiser.load(task.model, training.device, "float32", tuned=False)
         vae = None if task.vae is None else training.load_vae(task.vae, options)
-        check_pair(denoiser, vae)
-        space = space_of(denoiser.facts, vae)
+        judge = None if task.judgement.selector is None else open_model(task.judgement.selector, kind="selector")
+        judges_latents = judge is not None and bool(judge.facts.get("vae_digest"))
+        decoder = None if denoiser.facts.space == "image" and judges_latents else vae
+        check_pair(denoiser, decoder)
+        space = space_of(denoiser.facts, decoder)
         held_out = HeldOut(training.stored, space.facts, space.shape, training.device, training.reporter.warn)
         requests = stack.enter_context(
             requests_of(denoiser, run.source, task.conditions, options.seed, training.reporter)
@@ -72,7 +75,9 @@ def align(run: Run, task: Task, options: AlignOptions) -> None:
         source: AskedGroups | RatedImages | Rehearsed
         reward: Reward | None = None
         if task.judgement.selector is not None:
-            selector = _selector(task.judgement.selector, space, training, weak=options.weak)
+            selector = _selector(
+                task.judgement.selector, vae if judges_latents else None, space, training, weak=options.weak
+            )
             inputs.append(selector.model)
             reward = reward_of(selector, requests)
             source = AskedGroups(asked, options.group, options.seed)
@@ -83,7 +88,7 @@ def align(run: Run, task: Task, options: AlignOptions) -> None:
             source = _rehearsed(source, theirs, options, training)
         real = asked if theirs is None else replace(theirs, numbers=held_out.slices)
         others = None if theirs in (None, asked) else asked
-        truth = Truth.by(training, denoiser, vae, requests) if options.verify else None
+        truth = Truth.by(training, denoiser, decoder, requests) if options.verify else None
         first = None if theirs is None else first_distance(denoiser.model, training.stored, options)
         unet = trainable(denoiser.network, options)
         learner = AlignLearner(options, unet, space, reward, real, others, held_out, training.reporter, truth, first)
@@ -122,10 +127,9 @@ def space_of(facts: DenoiserFacts, vae: FrozenVAE | None) -> Space:
     return Space(schedule, msgspec.convert(facts.objective, Objective), facts, vae)
 
 
-def _selector(path: Path, space: Space, training: Training, *, weak: bool) -> Selector:
-    """A selector that can judge the model's images; DataError if it cannot."""
-    by_latents = open_model(path, kind="selector").facts.get("vae_digest")
-    selector = Selector.load(path, training.device, space.vae if by_latents else None, weak=weak)
+def _selector(path: Path, vae: FrozenVAE | None, space: Space, training: Training, *, weak: bool) -> Selector:
+    """A selector that can judge the model's images, by the latents of `vae` if it is given; DataError if it cannot."""
+    selector = Selector.load(path, training.device, vae, weak=weak)
     facts = space.facts
     made = SetHeader(
         kind="image",

@@ -29,7 +29,9 @@ from medgen.feedback.selector.options import SelectorOptions
 from medgen.feedback.selector.training import train_selector
 from medgen.imaging.labels.answers import Answers
 from medgen.imaging.labels.ratings import read_ratings
+from medgen.models.trained import FrozenVAE
 from medgen.training.loop.run import Run
+from tests.conftest import write_vae
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +129,24 @@ def test_a_selector_of_another_size_is_refused(folder: Path, tmp_path: Path) -> 
     options = msgspec.structs.replace(stepped(options_of(RWROptions)), weak=True)
     with pytest.raises(DataError, match="32 x 32"):
         align(run_in(folder, tmp_path / "out.safetensors"), task(folder, judgement), options)
+
+
+def test_a_selector_may_judge_images_of_a_model_without_latents_by_those_of_a_vae(folder: Path, tmp_path: Path) -> None:
+    write_vae(tmp_path / "vae.safetensors")
+    with open_set(folder / "samples.h5", random_access=True) as stored:
+        train_selector(
+            [stored], ["samples.h5"], read_ratings(folder / "ratings.csv"), folder / "ratings.csv",
+            tmp_path / "selector.safetensors", SelectorOptions(), Reporter(), device=torch.device("cpu"),
+            vae=FrozenVAE.load(tmp_path / "vae.safetensors", torch.device("cpu"), "float32"),
+        )  # fmt: skip
+    options = msgspec.structs.replace(stepped(options_of(RWROptions)), weak=True)
+    judged = task(folder, Judgement(tmp_path / "selector.safetensors", None))
+    with pytest.raises(UsageError, match="give it with --vae"):
+        align(run_in(folder, tmp_path / "out.safetensors"), judged, options)
+    align(run_in(folder, tmp_path / "out.safetensors"), replace(judged, vae=tmp_path / "vae.safetensors"), options)
+    aligned = open_model(tmp_path / "out.safetensors")
+    assert aligned.facts["space"] == "image"
+    assert {step.command for step in aligned.provenance.steps} >= {"train-selector", "align"}
 
 
 def test_opinions_count_from_each_raters_mean() -> None:
