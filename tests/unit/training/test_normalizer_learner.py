@@ -275,6 +275,7 @@ def test_the_vae_has_a_precision_of_its_own_that_is_kept(
         return Times(1.0, 1.0) if training else Times(2.0, 1.0)
 
     monkeypatch.setattr("medgen.models.precision.measured", measured)
+    monkeypatch.setattr("medgen.models.precision.is_small", lambda network: False)
     latents = write_latents(tmp_path / "z.h5", vae)
     options = options_of({"steps": 2, "precision": "auto"}, vae=str(vae.path))
     run = run_of("train-diffusion", latents, "whole")

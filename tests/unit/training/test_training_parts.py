@@ -104,7 +104,7 @@ def test_a_log_is_gone_on_with_by_its_own_training_alone(tmp_path: Path) -> None
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
 def test_a_log_on_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     log = Log(tmp_path / "log.jsonl", None, run="one", start=0, force=False)
-    told = r"log\.jsonl: the log cannot be written: No space left on device; make room"
+    told = r"log\.jsonl: the log cannot be written: No space left on device; free some space"
     with Path("/dev/full").open("w", buffering=1) as full:
         log._stream = full
         for write in (lambda: log.write(1, {"loss": 1.0}), log.close):
