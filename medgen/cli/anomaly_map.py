@@ -21,7 +21,7 @@ def command(
     given: Given,
     source: Annotated[str, typer.Argument(metavar="SET", help="The images, or - for standard input.")],
     normalized: Annotated[
-        str, typer.Argument(metavar="[NORMALIZED]", help="Their normal versions, from normalize.")
+        str, typer.Argument(metavar="NORMALIZED", help="Their normal versions, from normalize.")
     ] = "-",
     output: OutputSet = "-",
     weights: Annotated[

@@ -12,7 +12,7 @@ import typer
 def command(
     context: typer.Context,
     file: Annotated[
-        str, typer.Argument(metavar="[FILE]", help="A set or model; - reads a set from standard input.")
+        str, typer.Argument(metavar="FILE", help="A set or model; - reads a set from standard input.")
     ] = "-",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -24,7 +24,7 @@ def command(
     context: typer.Context,
     given: Given,
     source: Annotated[
-        str, typer.Argument(metavar="[SET]", help="A set, - for standard input; or a DICOM or NIfTI file, folder, ZIP.")
+        str, typer.Argument(metavar="SET", help="A set, - for standard input; or a DICOM or NIfTI file, folder, ZIP.")
     ] = "-",
     output: OutputSet = "-",
     model: Annotated[

@@ -13,7 +13,7 @@ from medgen.errors import ConfigError, UsageError
 from medgen.models.options import COMPUTING
 from medgen.training.loop.options import TRAINING
 
-InputSet = Annotated[str, typer.Argument(metavar="[SET]", help="A set: HDF5 or stream file, or - for standard input.")]
+InputSet = Annotated[str, typer.Argument(metavar="SET", help="A set: HDF5 or stream file, or - for standard input.")]
 OutputSet = Annotated[
     str, typer.Option("--output", "-o", metavar="FILE", help="Where the set goes; - streams it to standard output.")
 ]

@@ -12,7 +12,7 @@ from medgen.errors import UsageError
 
 def command(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="The preset to print; without it, all are listed.")
+        str | None, typer.Argument(metavar="NAME", help="The preset to print; without it, all are listed.")
     ] = None,
     prompts: Annotated[bool, typer.Option("--prompts", help="Print the prompt templates.")] = False,
 ) -> None:

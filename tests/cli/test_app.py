@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import os
 import pty
@@ -11,6 +12,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -195,13 +197,21 @@ def test_a_closed_pipe_is_silent_141(make_set: Callable[..., Path]) -> None:
     assert process.stderr.read() == b""
 
 
+def wait_until_read(pipe: Any) -> None:
+    """Until the other end has taken what was written: it has started then, however slow the machine."""
+    unread = b"\1"
+    while any(unread):
+        time.sleep(0.02)
+        unread = fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0")
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_leave_no_output(tmp_path: Path, number: int, status: int) -> None:
     command = [sys.executable, "-m", "medgen.cli.app", "merge", "-", "-o", str(tmp_path / "out.h5")]
     process: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdin.write(b"\x10\0\0\0")  # half a length: the reader waits for more
     process.stdin.flush()
-    time.sleep(1.5)
+    wait_until_read(process.stdin)
     process.send_signal(number)
     assert process.wait(timeout=60) == status
     assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import re
 import shutil
@@ -14,6 +15,8 @@ import pytest
 from medgen.cli.app import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
+LOCKED = re.search(r"^typer==(\S+)$", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE)
+"""The typer that prints the help in the documents; others put a few words differently."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,9 @@ def test_completions_are_current_and_the_shell_reads_them(docs: ModuleType, shel
 @pytest.mark.parametrize("name", COMMANDS)
 def test_man_pages_are_current_and_man_reads_them(docs: ModuleType, name: str) -> None:
     path = ROOT / "man" / f"medgen-{name}.1"
-    assert docs.man_page(name) == path.read_text(encoding="utf-8"), "run `make docs`"
+    assert LOCKED is not None
+    if importlib.metadata.version("typer") == LOCKED[1]:
+        assert docs.man_page(name) == path.read_text(encoding="utf-8"), "run `make docs`"
     if shutil.which("groff"):
         command = ["groff", "-man", "-Tascii", "-ww", str(path)]
         read = subprocess.run(command, capture_output=True, check=True, text=True)

@@ -257,3 +257,18 @@ def test_readings_that_are_damaged_are_items_too(medgen: Run, write_slice: Write
     result = medgen(*ask, "--keep-going")
     assert (result.returncode, "left out: " in result.stderr) == (1, True)
     assert len(contents(tmp_path / "a.h5")[1]) == 1
+
+
+def test_links_that_lead_in_a_circle_are_no_files(medgen: Run, tmp_path: Path) -> None:
+    """Python up to 3.12 fails to resolve them."""
+    (tmp_path / "circle").symlink_to("circle")
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_text("path,label\ncircle,x\n")
+    (tmp_path / "masks.csv").write_text("path,mask\na.png,circle\n")
+    for more, status, told in (
+        (("--labels", tmp_path / "labels.csv"), 65, "no file 'circle' in the sources"),
+        (("--labels", tmp_path / "masks.csv"), 65, "no such mask 'circle'"),
+        (("--masks", tmp_path / "circle"), 66, "circle: no such folder of masks"),
+    ):
+        done = medgen("preprocess", tmp_path / "a.png", *more, "-o", tmp_path / "out.h5")
+        assert (done.returncode, told in last_line(done)) == (status, True), done.stderr

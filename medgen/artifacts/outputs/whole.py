@@ -133,10 +133,10 @@ def _check_replaceable(folder: Path, destination: Path) -> None:
 
 
 def _resolved(destination: Path) -> Path:
-    try:
-        return destination.resolve()
-    except (OSError, RuntimeError) as error:  # circular links
-        raise OutputError(f"{destination}: cannot be made: {error}") from None
+    final = Path(os.path.realpath(destination))
+    if final.is_symlink():
+        raise OutputError(f"{destination}: cannot be made: its links lead in a circle")
+    return final
 
 
 def _existing(destination: Path) -> OutputError:

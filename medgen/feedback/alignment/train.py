@@ -87,7 +87,7 @@ def align(run: Run, task: Task, options: AlignOptions) -> None:
         if options.rehearsal and theirs is not None:
             source = _rehearsed(source, theirs, options, training)
         real = asked if theirs is None else replace(theirs, numbers=held_out.slices)
-        others = None if theirs in (None, asked) else asked
+        others = None if theirs is None or theirs is asked else asked
         truth = Truth.by(training, denoiser, decoder, requests) if options.verify else None
         first = None if theirs is None else first_distance(denoiser.model, training.stored, options)
         unet = trainable(denoiser.network, options)

@@ -18,6 +18,7 @@ from medgen.imaging.masks.classes import Declared, MaskClasses, decide, declared
 from medgen.imaging.masks.finding import Masks
 from medgen.imaging.masks.matching import SliceMasks, is_picture, matched_slices
 from medgen.imaging.masks.sources import Seen, SurveyTask, layers_of, survey
+from medgen.imaging.reading.archive import real_path
 from medgen.imaging.reading.series import SliceStack
 from medgen.imaging.reading.slices import SliceFacts
 from medgen.reporting import Reporter
@@ -196,4 +197,4 @@ def named_masks(table: LabelTable | None) -> set[Path]:
     """The files that the column `mask` of a table names, which are not images."""
     if table is None or "mask" not in table.columns:
         return set()
-    return {(table.file.parent / row["mask"]).resolve() for _, row in table.rows if row["mask"]}
+    return {real_path(table.file.parent / row["mask"]) for _, row in table.rows if row["mask"]}

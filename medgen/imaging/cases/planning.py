@@ -26,7 +26,7 @@ from medgen.imaging.labels.names import CaseNames
 from medgen.imaging.masks.classes import MaskClasses
 from medgen.imaging.masks.finding import without_masks
 from medgen.imaging.masks.matching import SliceMasks
-from medgen.imaging.reading.archive import Entry, FilesFound, enumerate_sources
+from medgen.imaging.reading.archive import Entry, FilesFound, enumerate_sources, real_path
 from medgen.imaging.reading.series import SliceStack, build_stacks
 from medgen.imaging.reading.slices import SliceFacts
 from medgen.reporting import Reporter
@@ -282,14 +282,14 @@ def _none_of(masks: str | None, sources: Sequence[str], table: csv_labels.LabelT
     In a folder that holds both images and masks, masks are recognised by their file names.
     """
     named = named_masks(table)
-    folder = Path(masks).resolve() if masks and "{stem}" not in masks else None
+    folder = real_path(masks) if masks and "{stem}" not in masks else None
     if masks and folder is None:
-        folder = Path(masks).resolve().parent
-    if folder in {place for source in sources for place in (Path(source).resolve(), *Path(source).resolve().parents)}:
+        folder = real_path(masks).parent
+    if folder in {place for source in sources for place in (real_path(source), *real_path(source).parents)}:
         folder = None
 
     def is_mask(entry: Entry) -> bool:
-        path = Path(entry.path).resolve()
+        path = real_path(entry.path)
         return path in named or path == folder or folder in path.parents
 
     return is_mask

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from medgen.artifacts.sharding import numbered
 from medgen.config import did_you_mean
 from medgen.errors import DataError
-from medgen.imaging.reading.archive import Entry
+from medgen.imaging.reading.archive import Entry, real_path
 from medgen.imaging.reading.series import SliceStack
 
 _ID = re.compile(r"([0-9a-f]{12}-)?([0-9a-f]{16})(\.[0-9]+)?")  # perhaps patient, pixels, perhaps number
@@ -66,7 +66,7 @@ class CaseNames:
         The slice is None where `name` holds a whole stack. DataError as for `stack`.
         """
         wanted = PurePosixPath(name.replace("\\", "/"))
-        absolute = (base / name).resolve()
+        absolute = real_path(base / name)
         candidates = self._files.get(wanted.name, [])
         spots = [spot for spot in candidates if self._is(spot, wanted, absolute)]
         if spots:
@@ -117,7 +117,7 @@ class CaseNames:
 
     def _is(self, spot: tuple[int, int], wanted: PurePosixPath, absolute: Path) -> bool:
         entry = self._stacks[spot[0]].slices[spot[1]].entry
-        if not entry.member and Path(entry.path).resolve() == absolute:
+        if not entry.member and real_path(entry.path) == absolute:
             return True
         parts = PurePosixPath(entry.within).parts
         return parts[-len(wanted.parts) :] == wanted.parts
@@ -128,7 +128,7 @@ class CaseNames:
             parts, length = PurePosixPath(entry.within).parts, len(wanted.parts)
             if any(parts[start : start + length] == wanted.parts for start in range(len(parts) - length)):
                 return True
-            if absolute in (Path(entry.path).resolve(), *Path(entry.path).resolve().parents):
+            if absolute in (real_path(entry.path), *real_path(entry.path).parents):
                 return True
         return False
 

@@ -35,6 +35,11 @@ _NO_IMAGES = {
 _NO_IMAGE_NAMES = {"dicomdir", "readme", "license", "licence", "makefile", "changelog", "lockfile", "version"}
 
 
+def real_path(path: Path | str) -> Path:
+    """The absolute path, with links followed as far as they lead; `Path.resolve` may fail at circular ones."""
+    return Path(os.path.realpath(path))
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One file to read: on disk, or a member of a ZIP."""
@@ -123,7 +128,7 @@ def enumerate_sources(sources: Sequence[str], *, folder_names: bool = True) -> F
         if not path.exists():
             raise InputMissingError(f"{source}: no such file or folder")
         if path.is_dir():
-            name = f"{path.resolve().name}/" if folder_names else ""
+            name = f"{real_path(path).name}/" if folder_names else ""
             for file in _walk(path, found):
                 _add_file(found, file, index, f"{name}{file.relative_to(path).as_posix()}", named=False)
         else:
