@@ -22,6 +22,8 @@ WORK = 2**23
 ones a part of the image, so that it is at most four times as many."""
 UPSAMPLED_ROWS = 2
 """Of a batch for upsampling, whose kernels differ in what they do once for all rows."""
+SMALL = 128
+"""Channels; half as many for volumes."""
 DEPTH = 4
 TOKENS = 16
 """Length of a context."""
@@ -48,9 +50,8 @@ def recompute_units(network: nn.Module) -> None:
 
 
 def is_small(config: UNetConfig | VAEConfig) -> bool:
-    """Whether a pass through a block is hardly more than its overhead: no kernel or precision gains much there."""
-    side, depth = _finest(config)
-    return config.widths[0] ** 2 * side**2 * math.prod(depth) <= WORK // 2
+    """Whether a pass through a network as wide as this takes milliseconds: no kernel or precision gains much there."""
+    return max(config.widths) <= SMALL // (config.dims - 1)
 
 
 def block_samples(config: UNetConfig | VAEConfig) -> Iterator[tuple[nn.Module, tuple[Input, ...]]]:

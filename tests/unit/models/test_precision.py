@@ -205,6 +205,10 @@ def test_small_networks_are_measured_for_training_alone(monkeypatch: pytest.Monk
                 assert choose("auto", network, CPU, training=True).name == "bfloat16"
                 assert (precision.measured_kernels(network, torch.float32) == Kernels()) == small
     precision.measured_kernels.cache_clear()
+    for dims, narrow, wide in ((2, (64, 128), (64, 128, 256)), (3, (32, 64), (64, 128))):
+        for widths in (narrow, wide):
+            network = UNetConfig(dims=dims, widths=widths, attention=("none",) * len(widths), mid_attention="none")
+            assert choose("auto", network, CPU).name == ("float32" if widths == narrow else "bfloat16")
 
 
 def network_of(preset: str, command: str, kind: type[UNetConfig | VAEConfig]) -> UNetConfig | VAEConfig:
