@@ -51,7 +51,8 @@ def recompute_units(network: nn.Module) -> None:
 
 def is_small(config: UNetConfig | VAEConfig) -> bool:
     """Whether a pass through a network as wide as this takes milliseconds: no kernel or precision gains much there."""
-    return max(config.widths) <= SMALL // (config.dims - 1)
+    widest = SMALL // 2 if isinstance(config, VAEConfig) else SMALL  # images are larger than latents
+    return max(config.widths) <= widest // (config.dims - 1)
 
 
 def block_samples(config: UNetConfig | VAEConfig) -> Iterator[tuple[nn.Module, tuple[Input, ...]]]:

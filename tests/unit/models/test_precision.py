@@ -209,6 +209,7 @@ def test_small_networks_are_measured_for_training_alone(monkeypatch: pytest.Monk
         for widths in (narrow, wide):
             network = UNetConfig(dims=dims, widths=widths, attention=("none",) * len(widths), mid_attention="none")
             assert choose("auto", network, CPU).name == ("float32" if widths == narrow else "bfloat16")
+    assert choose("auto", VAEConfig(widths=(32, 64, 128, 128)), CPU).name == "bfloat16"  # of images, not of latents
 
 
 def network_of(preset: str, command: str, kind: type[UNetConfig | VAEConfig]) -> UNetConfig | VAEConfig:
