@@ -84,5 +84,6 @@ def _temporary_storage() -> Iterator[None]:
         folder = tempfile.tempdir or os.environ.get("TMPDIR") or "the temporary folder"
         cause = os.strerror(error.errno) if error.errno else str(error)
         raise StorageError(
-            f"{folder}: a temporary file there failed: {cause}; make room, or set TMPDIR to a folder that has some"
+            f"{folder}: a temporary file there failed: {cause}; free some space, or set TMPDIR to a folder that has "
+            "some"
         ) from error

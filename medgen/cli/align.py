@@ -41,7 +41,9 @@ def command(
     ] = None,
     vae: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The VAE of the model's latents, or by which the selector judges."),
+        typer.Option(
+            metavar="FILE", help="The VAE that decodes the model's latents, or whose latents the selector judges by."
+        ),
     ] = None,
     conditions: Annotated[
         Path | None,
@@ -62,10 +64,11 @@ def command(
     With --selector, the model draws new images for each condition, the selector scores them, and the model moves
     towards the better ones and away from the others. With --ratings, it learns from the rated images alone.
 
-    Checks compare images of what the held-out real images show with these. When the distance rises by more than
-    --max-rise, the alignment ends with the last weights that were within the bound: rising scores may then be reward
-    hacking. The distance of the images for --conditions is shown too, but does not end it. Alignments in a row share
-    one bound, which starts from the model before the first of them, if reference and checks stay the same.
+    Checks draw images of what held-out real images show, and measure how far they are from these (Frechet distance).
+    When it rises by more than --max-rise, the alignment ends with the last weights that were within the bound: rising
+    scores may then be reward hacking. The distance of the images for --conditions is shown too, but does not end it.
+    Alignments in a row share one bound, which starts from the model before the first of them, if reference and checks
+    stay the same.
 
     With --verify, each check also counts the images that show what was asked (nodule, mask or text), as select
     --verify does. It first learns from --reference how to tell, which takes about a minute on one core. If this count

@@ -3,8 +3,8 @@
 Processors with bfloat16 instructions may still be slower in it, and small networks can go either way. So the blocks of
 the network at hand are timed in both precisions, as they are used: forward, and for training backward too. If no
 precision is asked for, the layout of images and the kernels of upsampling and attention are chosen likewise for
-inference. Inference by small networks is not measured: it gains little, and what is faster could change from one
-command to the next, and the result with it.
+inference. Inference by small networks is not measured: little time could be saved, and the faster way, and with it the
+result, could change from one command to the next.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def choose(precision: Precision, network: Network, device: torch.device, *, trai
     if not computes_bfloat16():
         return Choice(torch.float32, "since this processor has no instructions for bfloat16")
     if not training and is_small(network):
-        return Choice(torch.float32, "since bfloat16 would gain little with so small a network")
+        return Choice(torch.float32, "since bfloat16 would save little time in so small a network")
     lead = measured(network, training).lead
     dtype = torch.bfloat16 if lead >= LEAD else torch.float32
     return Choice(dtype, f"since bfloat16 is {lead:.2f} times as fast as float32 here, and {LEAD:g} is a clear lead")
@@ -129,9 +129,11 @@ def _concerned(name: str, network: Network, dtype: torch.dtype) -> Parts:
     """The parts of the network that the kernel choice called `name` affects."""
     if name == "fused_upsampling":
         yield from _built(upsampling_samples(network))
-    elif network.dims == 2 if name == "channels_last" else dtype == torch.bfloat16:
+    elif name == "channels_last" and network.dims == 2:
+        yield from _built(block_samples(network))
+    elif name == "attention_formula" and dtype == torch.bfloat16:
         for part, inputs in _built(block_samples(network)):
-            if name == "channels_last" or any(isinstance(module, SelfAttention) for module in part.modules()):
+            if any(isinstance(module, SelfAttention) for module in part.modules()):
                 yield part, inputs
 
 

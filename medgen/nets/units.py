@@ -21,9 +21,9 @@ WORK = 2**23
 """Multiplications per tap of a convolution in a block: small networks get as many rows as this needs, up to 2, and wide
 ones a part of the image, so that it is at most four times as many."""
 UPSAMPLED_ROWS = 2
-"""Of a batch for upsampling, whose kernels differ in what they do once for all rows."""
+"""Rows of a batch for upsampling: its kernels do work once for all rows, which would count too much with one."""
 SMALL = 128
-"""Channels; half as many for volumes."""
+"""Most channels of a small UNet of images; half as many for volumes and VAEs, whose levels have more positions."""
 DEPTH = 4
 TOKENS = 16
 """Length of a context."""
@@ -50,9 +50,9 @@ def recompute_units(network: nn.Module) -> None:
 
 
 def is_small(config: UNetConfig | VAEConfig) -> bool:
-    """Whether a pass through a network as wide as this takes milliseconds: no kernel or precision gains much there."""
-    widest = SMALL // 2 if isinstance(config, VAEConfig) else SMALL  # images are larger than latents
-    return max(config.widths) <= widest // (config.dims - 1)
+    """Whether a pass through a network of these widths takes milliseconds, so that a faster way saves little time."""
+    halved = (config.dims == 3) + isinstance(config, VAEConfig)
+    return max(config.widths) <= SMALL >> halved
 
 
 def block_samples(config: UNetConfig | VAEConfig) -> Iterator[tuple[nn.Module, tuple[Input, ...]]]:

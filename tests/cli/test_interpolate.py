@@ -248,7 +248,7 @@ def test_a_full_temporary_folder_is_named(medgen: Medgen, tiny: Path, tmp_path: 
     assert last.startswith(
         f"medgen interpolate: {tmp_path / 'scratch'}: a temporary file there failed: File too large;"
     )
-    assert last.endswith("make room, or set TMPDIR to a folder that has some")
+    assert last.endswith("free some space, or set TMPDIR to a folder that has some")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["scratch", "thick.h5"]
 
 

@@ -140,7 +140,8 @@ def _galleries(roles: Roles, tally: Tally) -> list[Gallery]:
     missed = [place for place in order if ill[place]][:PICTURED]
     alarms = [place for place in order[::-1] if not ill[place]][:PICTURED]
     galleries = []
-    for title, chosen in (("Ill slices with the lowest scores", missed), ("Normal ones with the highest", alarms)):
+    titles = ("Ill slices with the lowest scores", "Normal slices with the highest scores")
+    for title, chosen in zip(titles, (missed, alarms), strict=True):
         if chosen:
             rows = [_pictures(roles, int(place), tally) for place in chosen]
             note = "Image, its normal version, the map (white at twice the threshold and above) and the truth."

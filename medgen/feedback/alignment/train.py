@@ -59,9 +59,8 @@ def align(run: Run, task: Task, options: AlignOptions) -> None:
     with start(run, options) as training, contextlib.ExitStack() as stack:
         denoiser = Denoiser.load(task.model, training.device, "float32", tuned=False)
         vae = None if task.vae is None else training.load_vae(task.vae, options)
-        judge = None if task.judgement.selector is None else open_model(task.judgement.selector, kind="selector")
-        judges_latents = judge is not None and bool(judge.facts.get("vae_digest"))
-        decoder = None if denoiser.facts.space == "image" and judges_latents else vae
+        judging = vae if _judges_latents(task.judgement.selector) else None
+        decoder = None if denoiser.facts.space == "image" and judging else vae
         check_pair(denoiser, decoder)
         space = space_of(denoiser.facts, decoder)
         held_out = HeldOut(training.stored, space.facts, space.shape, training.device, training.reporter.warn)
@@ -75,9 +74,7 @@ def align(run: Run, task: Task, options: AlignOptions) -> None:
         source: AskedGroups | RatedImages | Rehearsed
         reward: Reward | None = None
         if task.judgement.selector is not None:
-            selector = _selector(
-                task.judgement.selector, vae if judges_latents else None, space, training, weak=options.weak
-            )
+            selector = _selector(task.judgement.selector, judging, space, training, weak=options.weak)
             inputs.append(selector.model)
             reward = reward_of(selector, requests)
             source = AskedGroups(asked, options.group, options.seed)
@@ -125,6 +122,10 @@ def space_of(facts: DenoiserFacts, vae: FrozenVAE | None) -> Space:
     """The space in which a denoiser with these facts works."""
     schedule = Schedule(convert(ScheduleConfig, facts.schedule, "the model's schedule"))
     return Space(schedule, msgspec.convert(facts.objective, Objective), facts, vae)
+
+
+def _judges_latents(selector: Path | None) -> bool:
+    return selector is not None and bool(open_model(selector, kind="selector").facts.get("vae_digest"))
 
 
 def _selector(path: Path, vae: FrozenVAE | None, space: Space, training: Training, *, weak: bool) -> Selector:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from medgen.errors import DataError
 from medgen.evaluation.agreement.declaration import ProbeOptions
@@ -42,13 +44,18 @@ class Truth:
         """Whether each image shows what was asked; None where that cannot be judged."""
         self.verifier.told.clear()
         self._refused.clear()
-        return [
-            self.verifier.judged(case, lambda _, error: self._refused.append(error))
-            for images, numbers in shown
-            for case in self.generator.shown(
-                torch.nan_to_num(images.float()), numbers, self.requests.arrays(numbers), self.requests.told(numbers)
-            )
-        ]
+        return [verdict for batch in shown for verdict in self._verdicts(*batch)]
+
+    def _verdicts(self, images: Tensor, numbers: Sequence[int]) -> Iterator[bool | None]:
+        finite = images.isfinite().flatten(1).all(1).tolist()  # stored values cannot be NaN, so these would be lost
+        asked, texts = self.requests.arrays(numbers), self.requests.told(numbers)
+        cases = self.generator.shown(torch.nan_to_num(images.float()), numbers, asked, texts)
+        for case, is_finite in zip(cases, finite, strict=True):
+            if is_finite:
+                yield self.verifier.judged(case, lambda _, error: self._refused.append(error))
+            else:
+                self._refused.append(DataError(f"case {case.id}: the image holds NaN or infinity"))
+                yield None
 
     def report(self, reporter: Reporter) -> None:
         """Tell what the measuring is worth, and what it could not judge in the images that it saw last."""

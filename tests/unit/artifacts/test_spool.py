@@ -158,7 +158,7 @@ def test_a_full_disk_is_said_with_the_folder_that_is_full(tmp_path: Path, monkey
     spool = Spool((1, 4, 4), np.int16)
     spool._file.close()
     spool._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
-    with pytest.raises(StorageError, match=r"No space left on device; make room, or set TMPDIR") as raised:
+    with pytest.raises(StorageError, match=r"No space left on device; free some space, or set TMPDIR") as raised:
         spool.append(np.ones((1, 1, 4, 4), np.int16))
     assert str(raised.value).startswith(f"{tmp_path}: ")
     assert isinstance(raised.value.__cause__, OSError)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -19,6 +20,7 @@ from test_align_rehearsal import learner_of
 
 from medgen.artifacts.model_file import Model, open_model, save_model
 from medgen.artifacts.provenance import derive
+from medgen.artifacts.schema import Case
 from medgen.artifacts.sets import open_set
 from medgen.config import plain
 from medgen.errors import DataError
@@ -26,6 +28,7 @@ from medgen.feedback.alignment.align_options import AlignOptions, DDPOOptions, N
 from medgen.feedback.alignment.bound import Bound, Standing, fewer
 from medgen.feedback.alignment.chain import first_distance
 from medgen.feedback.alignment.learner import Shown
+from medgen.feedback.alignment.truth import Truth
 from medgen.models.policy import Policy
 from medgen.nets.unet import UNet
 
@@ -89,6 +92,29 @@ def test_only_the_images_that_are_scored_are_verified(folder: Path) -> None:
     learner = learner_of(folder, options_of(NFTOptions, check_images=4), verdict=verdict)
     assert learner.bound.begun.verified == 2 / 3
     assert seen == [[0, 1, 2, 3]]
+
+
+def test_an_image_of_nan_is_not_judged_as_the_grey_one_that_is_stored_for_it() -> None:
+    class Passes:
+        told: ClassVar[list[object]] = []
+
+        def judged(self, case: Case, refused: Any, number: int = 0) -> bool:
+            return True
+
+    class Draws:
+        def shown(self, images: Tensor, numbers: Sequence[int], asked: Any, texts: Any) -> list[Case]:
+            return [Case(str(number), {"image": np.zeros((1, 1, 2, 2))}) for number in numbers]
+
+    class Asks:
+        def arrays(self, numbers: Sequence[int]) -> dict[str, Any]:
+            return {}
+
+        told = arrays
+
+    images = torch.zeros(3, 1, 2, 2)
+    images[1, 0, 0, 0] = float("nan")
+    parts: tuple[Any, Any, Any] = (Passes(), Draws(), Asks())
+    assert Truth(*parts)([(images, [4, 5, 6])]) == [True, None, True]
 
 
 def test_checks_of_all_alignments_draw_alike(folder: Path) -> None:
