@@ -45,11 +45,12 @@ def masked_config(widths: tuple[int, ...]) -> UNetConfig:
 
 
 def controlled(widths: tuple[int, ...]) -> tuple[Any, Any]:
-    """diffusers' UNet and ControlNet of the same blocks, but one in the middle where medgen has two.
+    """diffusers' UNet and ControlNet of the same blocks: two in the middle, as medgen has, where one is their default.
 
     The hints are read by convolutions that begin with 16 channels in both libraries.
     """
     from diffusers import ControlNetModel, UNet2DConditionModel
+    from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D
 
     shared: dict[str, Any] = {
         "in_channels": CHANNELS, "block_out_channels": widths, "layers_per_block": 2,
@@ -58,7 +59,12 @@ def controlled(widths: tuple[int, ...]) -> tuple[Any, Any]:
     }  # fmt: skip
     unet = UNet2DConditionModel(out_channels=CHANNELS, up_block_types=("UpBlock2D",) * len(widths), **shared)
     hint = (HINT_WIDTH, 2 * HINT_WIDTH, 6 * HINT_WIDTH, 16 * HINT_WIDTH)
-    return unet, ControlNetModel(conditioning_channels=1, conditioning_embedding_out_channels=hint, **shared)
+    control = ControlNetModel(conditioning_channels=1, conditioning_embedding_out_channels=hint, **shared)
+    for network in (unet, control):
+        network.mid_block = UNetMidBlock2D(
+            widths[-1], 4 * widths[0], add_attention=False, resnet_groups=shared["norm_num_groups"], resnet_eps=1e-5
+        )
+    return unet, control
 
 
 def one_by_one(network: Siamese, x: Tensor, t: Tensor, condition: Condition, image: Tensor) -> tuple[Tensor, Tensor]:

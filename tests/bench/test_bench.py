@@ -76,8 +76,8 @@ def test_networks_under_masks_do_the_same_work():
 
     config = masked_config((32, 64))
     ours, (unet, control) = UNet(config), controlled((32, 64))
-    assert size(ours) - size(ours.side) - size(ours.middle.second) == size(unet)
-    bare = size(ours.side) - size(ours.side.hint) - size(ours.side.middle.second)
+    assert size(ours) - size(ours.side) == size(unet)
+    bare = size(ours.side) - size(ours.side.hint)
     time = size(control.time_embedding)  # medgen's side network takes the trunk's
     assert bare == size(control) - size(control.controlnet_cond_embedding) - time
     network = Siamese(config, 3, "sum")
