@@ -17,8 +17,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
-# Small networks on few cores: one thread a test process, as many processes as cores.
-JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# Test processes: as many as keep the processors busy with OMP_NUM_THREADS threads each, one by default.
+JOBS ?= auto
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -49,7 +49,7 @@ demo: $(VENV)/.core
 	$(MAKE) --no-print-directory -C examples/lidc-nodule MEDGEN="$(abspath $(BIN))/medgen" OUT="$(CURDIR)/demo" all
 
 test: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -30,6 +30,7 @@ from medgen.nets.kernels import DEFAULT
 from medgen.nets.options import UNetConfig, VAEConfig
 from medgen.nets.unet import UNet
 from medgen.nets.vae import VAE
+from medgen.processors import processors
 
 from .forked import STREAMS, run_forked
 
@@ -46,6 +47,11 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a shell, which would leave the commands under test deaf to Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: a container's share of the processors counts, and the threads of each process do too."""
+    return max(1, processors() // int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(autouse=True)
