@@ -51,9 +51,14 @@ class Snapshot(nn.Module):
             self._exchange()
 
     def _exchange(self) -> None:
-        """Swap storages, which copies nothing and leaves the weights usable for gradients once it is swapped back."""
+        """Swap storages, which copies nothing and leaves the weights usable for gradients once it is swapped back.
+
+        Mixed precision keeps the weights that it has converted, by their identity and not by their values: it would go
+        on with those from before.
+        """
         for live, copied in zip(self._live, self.copies, strict=True):
             live.data, copied.data = copied.data, live.data
+        torch.clear_autocast_cache()
 
 
 class Policy(nn.Module):

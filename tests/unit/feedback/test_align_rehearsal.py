@@ -24,9 +24,10 @@ from medgen.feedback.alignment.sources import Asked, AskedGroups
 from medgen.feedback.alignment.train import space_of, trainable
 from medgen.models.policy import Policy
 from medgen.models.trained import Denoiser
+from medgen.nets.compute import autocast
 from medgen.nets.condition import Condition
 from medgen.nets.unet import UNet
-from medgen.training.data.step import Step
+from medgen.training.data.step import Step, seeded
 
 __all__ = ["folder"]  # a fixture
 
@@ -89,6 +90,23 @@ def test_several_processes_expect_the_weights_that_no_loss_uses(folder: Path) ->
     idle = [name for name, weight in learner.model.named_parameters() if weight.requires_grad and weight.grad is None]
     assert idle  # the null condition's
     assert learner.idle_weights
+
+
+def test_mixed_precision_sees_each_policy_as_it_is_and_moves_all_weights(folder: Path) -> None:
+    """It keeps the weights that it has converted, which must be those of the policy at hand."""
+    distances, moved = [], []
+    for dtype in (torch.float32, torch.bfloat16):
+        learner = learner_of(folder, options_of(NFTOptions))
+        with torch.no_grad(), seeded(0, "moved"):
+            for weight in learner.model.parameters():
+                weight.add_(0.1 * torch.randn_like(weight))
+        with autocast(torch.device("cpu"), dtype):
+            loss, parts = learner.loss(AskedGroups(asked(), 8, 0).at(range(16)), Step(0, 0, 0, 16, 16))
+        torch.autograd.backward(loss)
+        distances.append(float(parts["distance"]))
+        moved.append({name for name, weight in learner.model.named_parameters() if weight.grad is not None})
+    assert moved[1] == moved[0]
+    assert distances[1] == pytest.approx(distances[0], rel=0.1)
 
 
 @pytest.mark.parametrize("weight", [0.0, 20.0])
