@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -27,11 +27,14 @@ class MapMaker(Protocol):
     def calibrated(self) -> bool:
         """Whether the set's maps are deviations from those of normal images."""
 
-    def __call__(self, images: Images, versions: Images, case: str) -> tuple[Images, Images]:
-        """Images and versions of one case, (B, C, H, W) in [-1, 1] -> maps (B, 4, H, W) and scores (B,)."""
+    def __call__(self, images: Images, versions: Images, places: Sequence[tuple[str, int]]) -> tuple[Images, Images]:
+        """Images and versions of one case, (B, C, H, W) in [-1, 1] -> maps (B, 4, H, W) and scores (B,).
 
-    def calibrated_by(self, normal: Iterable[tuple[str, Images]]) -> MapMaker:
-        """The same, in deviations from maps (B, 4, H, W) of normal cases; each of these is compared with the others."""
+        `places`: the case and the number of each slice.
+        """
+
+    def calibrated_by(self, normal: Iterable[tuple[Sequence[tuple[str, int]], Images]]) -> MapMaker:
+        """The same, in deviations from maps (B, 4, H, W) of normal slices, which are compared with the others."""
 
 
 @dataclass(frozen=True)

@@ -93,18 +93,20 @@ Version = Callable[[Truth, Rows, Images], Images]
 def _baseline(name: str, title: str, version: Version, maker: MapMaker, roles: Roles) -> MapSource:
     """Maps of the differences between images and their `version`; as deviations from normal if the set's maps are."""
 
-    def mapped(maker: MapMaker, truth: Truth, rows: Rows) -> Iterator[tuple[str, Images, Images]]:
-        """Maps and scores case by case, though all versions are made at once."""
-        images = read_images(truth.stored)(rows)
-        versions, names = version(truth, rows, images), truth.names(rows)
-        starts = [0, *(place for place in range(1, len(rows)) if names[place] != names[place - 1]), len(rows)]
+    def mapped(maker: MapMaker, truth: Truth, rows: Rows) -> Iterator[tuple[list[tuple[str, int]], Images, Images]]:
+        """Maps and scores case by case, with the places of slices, though all versions are made at once."""
+        images, places = read_images(truth.stored)(rows), truth.places(rows)
+        versions = version(truth, rows, images)
+        starts = [0, *(row for row in range(1, len(rows)) if places[row][0] != places[row - 1][0]), len(rows)]
         for part in (slice(*ends) for ends in pairwise(starts)):
-            yield (names[part.start], *maker(images[part], versions[part], names[part.start]))
+            yield (places[part], *maker(images[part], versions[part], places[part]))
 
     if maker.calibrated and len(roles.fit_rows) > 1:
         uncalibrated = maker
         maker = maker.calibrated_by(
-            (case, maps) for rows in chunks(roles.fit_rows) for case, maps, _ in mapped(uncalibrated, roles.fit, rows)
+            (places, maps)
+            for rows in chunks(roles.fit_rows)
+            for places, maps, _ in mapped(uncalibrated, roles.fit, rows)
         )
 
     def produce(truth: Truth, rows: Rows) -> tuple[Images, Images]:

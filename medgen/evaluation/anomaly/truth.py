@@ -41,6 +41,11 @@ class Truth:
         """Case ids of slices."""
         return [self.stored.cases[case].id for case in self.cases[rows]]
 
+    def places(self, rows: Rows) -> list[tuple[str, int]]:
+        """Cases of slices, and their numbers in these."""
+        found = zip(self.cases[rows], rows.tolist(), strict=True)
+        return [(self.stored.cases[case].id, row - self.stored.cases[case].start) for case, row in found]
+
 
 def truth_of(stored: StoredSet, options: AnomalyEvaluationOptions) -> Truth:
     """Read labels and masks. DataError if there are neither, or if they contradict each other."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,6 +15,8 @@ from medgen.inference.anomaly.options import CalibrationOptions
 
 Maps = npt.NDArray[np.float32]
 Plane = npt.NDArray[np.float64]
+Place = tuple[str, int]
+"""A case, and the number of a slice in it."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class Calibration:
     count: int
     total: Plane
     squares: Plane
-    members: frozenset[str] = frozenset()
-    """The normal cases: each of them is compared with the others, as any held-out case is."""
+    members: frozenset[Place] = frozenset()
+    """The normal slices: those of a case are compared with the others, as those of any held-out case are."""
 
     @cached_property
     def estimates(self) -> tuple[Plane, Plane]:
@@ -46,12 +48,17 @@ class Calibration:
         least = 1e-6 * variance.mean(axis=(1, 2), keepdims=True) + 1e-12
         return steadied(mean), np.sqrt(steadied(variance) + least)
 
-    def deviations(self, maps: Maps, case: str = "") -> Maps:
-        """Maps (D, 4, H, W) of a case in deviations from normal; DataError names the case whose shape does not fit."""
+    def deviations(self, maps: Maps, places: Sequence[Place] = ()) -> Maps:
+        """Maps (D, 4, H, W) of slices of one case in deviations from normal, leaving out those that were summed up.
+
+        DataError names the case whose shape does not fit.
+        """
         if maps.shape[1:] != self.total.shape:
             told, wanted = (" x ".join(map(str, shape)) for shape in (maps.shape[2:], self.total.shape[1:]))
+            case = places[0][0] if places else ""
             raise DataError(f"case {case}: its maps are {told}, those to calibrate by are {wanted}")
-        mean, std = self.without(maps).estimates if case in self.members else self.estimates
+        own = [place in self.members for place in places]
+        mean, std = (self.without(maps[own]) if any(own) else self).estimates
         return ((maps - mean) / std).astype(np.float32)
 
     def without(self, maps: Maps) -> Calibration:
@@ -65,12 +72,13 @@ class Calibration:
         )
 
 
-def calibrate(normal: Iterable[tuple[str, Maps]], options: CalibrationOptions) -> Calibration:
-    """Sum up normal maps (D, 4, H, W), each with its case; DataError for fewer than two slices."""
-    members, count, total, squares = [], 0, np.zeros(()), np.zeros(())
-    for case, maps in normal:
+def calibrate(normal: Iterable[tuple[Sequence[Place], Maps]], options: CalibrationOptions) -> Calibration:
+    """Sum up normal maps (D, 4, H, W) of slices at these places; DataError for fewer than two slices."""
+    members: set[Place] = set()
+    count, total, squares = 0, np.zeros(()), np.zeros(())
+    for places, maps in normal:
         values = maps.astype(np.float64)
-        members.append(case)
+        members.update(places)
         count += len(values)
         total = total + values.sum(axis=0)
         squares = squares + np.square(values).sum(axis=0)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from medgen.artifacts.schema import SetHeader
 from medgen.config import convert
-from medgen.inference.anomaly.calibration import Maps, calibrate
+from medgen.inference.anomaly.calibration import Maps, Place, calibrate
 from medgen.inference.anomaly.maps import CALIBRATED_NOTE, NOTE, SCORE_NOTE, MapMaker
 from medgen.inference.anomaly.options import AnomalyOptions
 
@@ -33,11 +33,11 @@ class ComparableMaps:
         options = convert(AnomalyOptions, made, "how the maps of the set were made")
         return ComparableMaps(MapMaker(options), bool(calibrated))
 
-    def __call__(self, images: Maps, versions: Maps, case: str) -> tuple[Maps, Maps]:
+    def __call__(self, images: Maps, versions: Maps, places: Sequence[Place]) -> tuple[Maps, Maps]:
         """The maps and the scores of slices of one case."""
-        return self.maker(images, versions, case)
+        return self.maker(images, versions, places)
 
-    def calibrated_by(self, normal: Iterable[tuple[str, Maps]]) -> ComparableMaps:
-        """The same, in deviations from maps (B, 4, H, W) of normal cases; each of these is compared with the others."""
+    def calibrated_by(self, normal: Iterable[tuple[Sequence[Place], Maps]]) -> ComparableMaps:
+        """The same, in deviations from maps (B, 4, H, W) of normal slices, which are compared with the others."""
         options = self.maker.options
         return replace(self, maker=MapMaker(options, calibrate(normal, options.calibration)))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 
 import msgspec
 import numpy as np
@@ -17,7 +18,7 @@ from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import MAP_CHANNELS, Case, Intensity, SetHeader
 from medgen.config import plain
 from medgen.errors import DataError
-from medgen.inference.anomaly.calibration import Calibration, Maps
+from medgen.inference.anomaly.calibration import Calibration, Maps, Place
 from medgen.inference.anomaly.options import AnomalyOptions
 
 NOTE = "map"
@@ -67,12 +68,12 @@ class MapMaker:
     options: AnomalyOptions
     calibration: Calibration | None = None
 
-    def __call__(self, images: Maps, versions: Maps, case: str = "") -> tuple[Maps, Maps]:
-        """Images and versions (B, C, H, W) in [-1, 1] -> maps (B, 4, H, W) and scores (B,); `case` if of one case."""
+    def __call__(self, images: Maps, versions: Maps, places: Sequence[Place] = ()) -> tuple[Maps, Maps]:
+        """Images and versions (B, C, H, W) in [-1, 1] -> maps (B, 4, H, W) and scores (B,); `places` if of one case."""
         inside = foreground(images, self.options.foreground)
         maps = difference_maps(images, versions, self.options) * inside
         if self.calibration is not None:
-            maps = self.calibration.deviations(maps, case) * inside
+            maps = self.calibration.deviations(maps, places) * inside
         total = zip(maps[:, -1], inside[:, 0], strict=True)
         return maps, np.array([score(values[here], self.options) for values, here in total], np.float32)
 
@@ -87,7 +88,7 @@ def map_cases(
         for name, values in (("image", x), ("normal version", g)):
             if not np.isfinite(values).all():
                 raise DataError(f"case {case.id}: its {name} holds NaN or infinity")
-        maps, scores = maker(x, g, case.id)
+        maps, scores = maker(x, g, places_of(case))
         yield replace(case, arrays={**case.arrays, "normalized": made["image"], "map": maps, "score": scores})
 
 
@@ -142,8 +143,15 @@ def score(total: Maps, options: AnomalyOptions) -> float:
     return float(highest.mean() if options.score == "top" else highest.min())
 
 
-def normal_maps(header: SetHeader, cases: Iterable[Case], options: AnomalyOptions) -> Iterator[tuple[str, Maps]]:
-    """Ids and maps (D, 4, H, W) of the normal cases to calibrate by; DataError if they were made otherwise."""
+def places_of(case: Case) -> list[Place]:
+    """The places of its slices."""
+    return [(case.id, number) for number in range(len(case))]
+
+
+def normal_maps(
+    header: SetHeader, cases: Iterable[Case], options: AnomalyOptions
+) -> Iterator[tuple[list[Place], Maps]]:
+    """Places and maps (D, 4, H, W) of the normal slices to calibrate by; DataError if they were made otherwise."""
     if header.kind != "map":
         raise DataError(f"the set to calibrate by is of kind '{header.kind}'; it must come from anomaly-map")
     if CALIBRATED_NOTE in header.notes:
@@ -157,11 +165,12 @@ def normal_maps(header: SetHeader, cases: Iterable[Case], options: AnomalyOption
     for case in cases:
         if split not in (None, case.split):
             continue
-        maps = case["map"]
+        places, maps = places_of(case), case["map"]
         if "label" in case.arrays:
-            maps = maps[case["label"] == normal_class(header)]
+            normal = case["label"] == normal_class(header)
+            places, maps = list(compress(places, normal)), maps[normal]
         if len(maps):
-            yield case.id, maps
+            yield places, maps
 
 
 def map_header(images: SetHeader, provenance: Provenance, options: AnomalyOptions, *, calibrated: bool) -> SetHeader:

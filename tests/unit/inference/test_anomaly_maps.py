@@ -17,8 +17,17 @@ from scipy import ndimage
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.errors import ConfigError, DataError
-from medgen.inference.anomaly.calibration import Calibration, calibrate
-from medgen.inference.anomaly.maps import difference_maps, foreground, map_cases, map_header, normal_maps, pairs, score
+from medgen.inference.anomaly.calibration import Calibration, Place, calibrate
+from medgen.inference.anomaly.maps import (
+    difference_maps,
+    foreground,
+    map_cases,
+    map_header,
+    normal_maps,
+    pairs,
+    places_of,
+    score,
+)
 from medgen.inference.anomaly.options import AnomalyOptions, CalibrationOptions
 
 UNIT = Intensity(unit="", window=(-1.0, 1.0))
@@ -146,8 +155,14 @@ def test_maps_carry_both_images_and_all_else() -> None:
         list(map_cases([(case_of("a", image), case_of("a", version))], UNIT, AnomalyOptions(), None))
 
 
+def places(case: str, maps: np.ndarray) -> list[Place]:
+    return [(case, number) for number in range(len(maps))]
+
+
 def calibrated(normal: list[np.ndarray], **options: Any) -> Calibration:
-    return calibrate([(str(number), maps) for number, maps in enumerate(normal)], CalibrationOptions(**options))
+    return calibrate(
+        [(places(str(number), maps), maps) for number, maps in enumerate(normal)], CalibrationOptions(**options)
+    )
 
 
 def test_calibration_finds_the_mean_and_spread_of_each_pixel() -> None:
@@ -157,10 +172,10 @@ def test_calibration_finds_the_mean_and_spread_of_each_pixel() -> None:
     found = calibrated(normal, smoothing=0.0, shrinkage=0.0)
     np.testing.assert_allclose(found.estimates[0], mean, atol=0.2)
     np.testing.assert_allclose(found.estimates[1], std, rtol=0.1)
-    z = found.deviations(normal[0], "another")
+    z = found.deviations(normal[0], places("another", normal[0]))
     np.testing.assert_allclose(z, (normal[0] - found.estimates[0]) / found.estimates[1], rtol=1e-4, atol=1e-4)
     with pytest.raises(DataError, match="case a: its maps are 12 x 8, those to calibrate by are 12 x 16"):
-        found.deviations(normal[0][..., :8], "a")
+        found.deviations(normal[0][..., :8], places("a", normal[0]))
     with pytest.raises(DataError, match="1 normal slices are too few"):
         calibrated([normal[0][:1]])
 
@@ -169,10 +184,26 @@ def test_a_normal_case_is_compared_with_the_others() -> None:
     rng = np.random.default_rng(0)
     normal = [rng.normal(size=(2, 4, 12, 16)).astype(np.float32) for _ in range(5)]
     found, others = calibrated(normal), calibrated(normal[:3] + normal[4:])
+    held_out = found.deviations(normal[3], places("3", normal[3]))
+    np.testing.assert_allclose(held_out, others.deviations(normal[3]), rtol=1e-4, atol=1e-5)
+    assert np.abs(held_out).mean() > np.abs(found.deviations(normal[3], places("unseen", normal[3]))).mean()
+
+
+def test_of_a_case_that_is_partly_ill_the_normal_slices_alone_are_left_out() -> None:
+    options, rng = AnomalyOptions(), np.random.default_rng(0)
+    header = SetHeader("map", derive("x", {}), UNIT, label_names=("ill", "normal"), notes={"map": options.note()})
+    maps = [rng.normal(size=(4, 4, 12, 16)).astype(np.float32) for _ in range(4)]
+    maps[0][2:] += 20  # a lesion, and labelled so
+    labels = [np.array([1, 1, 0, 0]), *[np.ones(4, int)] * 3]
+    cases = [
+        Case(str(number), {"map": one, "label": label}, "val")
+        for number, (one, label) in enumerate(zip(maps, labels, strict=True))
+    ]
+    found = calibrate(normal_maps(header, cases, options), options.calibration)
+    others = calibrate(normal_maps(header, cases[1:], options), options.calibration)
     np.testing.assert_allclose(
-        found.deviations(normal[3], "3"), others.deviations(normal[3], "3x"), rtol=1e-4, atol=1e-5
+        found.deviations(maps[0], places_of(cases[0])), others.deviations(maps[0]), rtol=1e-4, atol=1e-4
     )
-    assert np.abs(found.deviations(normal[3], "3")).mean() > np.abs(found.deviations(normal[3], "unseen")).mean()
 
 
 def test_few_normal_images_are_drawn_towards_the_plane_and_many_are_not() -> None:
@@ -203,11 +234,11 @@ def test_calibration_takes_normal_cases_of_its_split_alone_and_maps_made_alike()
         )
         for number in range(8)
     ]
-    assert [(name, float(maps.mean())) for name, maps in normal_maps(header, cases, options)] == [
-        ("1", 1), ("3", 3), ("5", 5),
+    assert [(places, float(maps.mean())) for places, maps in normal_maps(header, cases, options)] == [
+        ([("1", 0)], 1), ([("3", 0)], 3), ([("5", 0)], 5),
     ]  # fmt: skip
     everywhere = AnomalyOptions(calibration=CalibrationOptions(split=None))
-    assert [name for name, _ in normal_maps(header, cases, everywhere)] == ["1", "3", "5", "7"]
+    assert [places[0][0] for places, _ in normal_maps(header, cases, everywhere)] == ["1", "3", "5", "7"]
     with pytest.raises(DataError, match="make both with the same options"):
         list(normal_maps(header, cases, AnomalyOptions(smoothing=1.0)))
     with pytest.raises(DataError, match="no class is called 'normal', its classes are ill, sick"):
