@@ -86,6 +86,7 @@ class Loop:
         that are not finite or diverge, with the last good state kept.
         """
         options = self.options
+        self._saved = begun.step
         self._origin = 0 if begun.samples is None else begun.samples - begun.step * self.total
         self.watch = Watch(self.world, self._fault, self._advise, self.reporter.warn, begun.left_out)
         if begun.step:
@@ -102,7 +103,9 @@ class Loop:
             self.reporter.progress(options.steps - begun.step, "steps") as advance,
             contextlib.closing(self._batches(begun.step)) as batches,
         ):
-            for index in itertools.takewhile(lambda _: not self.learner.ended, range(begun.step, options.steps)):
+            for index in range(begun.step, options.steps):
+                if self.world.any(self.learner.ended):
+                    break
                 done = index + 1
                 last = done == options.steps
                 self._update(index, batches)
@@ -122,10 +125,12 @@ class Loop:
                     self.show(done)
                 if (save or last or stopping) and not self.watch.suspicious:
                     self._save(done)
-                    saved = time.monotonic()
+                    self._saved, saved = done, time.monotonic()
                 advance(1, note)
                 if stopping:
                     self._stop(done, stop.received)
+        if self.world.any(stop.received is not None):  # in the last step, after it was asked for
+            self._stop(done, stop.received)
         self.log.write(done, self.learner.finished(done))
         self._trained = self._collect_weights()
 
@@ -293,7 +298,8 @@ class Loop:
             optimizers.scale.load(packed)
 
     def _stop(self, done: int, received: int | None) -> None:
-        message = f"stopped after step {done} of {self.options.steps}; the same command continues from there"
+        there = "there" if self._saved == done else f"step {self._saved}"
+        message = f"stopped after step {done} of {self.options.steps}; the same command continues from {there}"
         if received == signal.SIGINT:
             self.reporter.say(message)
             raise KeyboardInterrupt

@@ -33,6 +33,7 @@ from medgen.nets.options import Precision
 from medgen.prompts.variation import Variation
 from medgen.reporting import Reporter, Silent
 from medgen.training.data.slices import BatchSource, Slices, has_split, taken_part
+from medgen.training.data.step import mix
 from medgen.training.loop.continuation import Wish, continuation
 from medgen.training.loop.distributed import World, world
 from medgen.training.loop.learner import Learner
@@ -153,6 +154,7 @@ class Training:
             resume.remove()
         self.world.wait()
         going = continuation(resume, run.wish, type(options))
+        self._check_alike(identity, going.progress.step)
         begun = derive(run.command, going.config, seed=options.seed, inputs=inputs)
         recorded = going.recorded | taken_part(self.stored)
         provenance = derive(run.command, recorded, seed=options.seed, inputs=inputs)
@@ -193,6 +195,17 @@ class Training:
             self.reporter.warn(
                 f"the training began on {state.record.machine} and continues on {here}: its weights will be as good as "
                 "those of an uninterrupted training, but not the same to the bit"
+            )
+
+    def _check_alike(self, identity: Identity, step: int) -> None:
+        """UsageError unless all processes train the same thing, from the same saved state if there is one."""
+        if len(set(self.world.all(mix(msgspec.json.encode(identity, order="sorted"))))) > 1:
+            raise UsageError("the processes differ in version, options or inputs; give the same to each of them")
+        if len(set(steps := self.world.all(step))) > 1:
+            told = ", ".join(map(str, steps))
+            raise UsageError(
+                f"the processes see saved states after different steps ({told}); name an output in a folder that "
+                "all of them share"
             )
 
     def _kept(self, name: str, options: TrainingOptions) -> Precision | None:

@@ -22,10 +22,11 @@ from medgen.training.learners.diffusion import train_diffusion
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
 from medgen.training.learners.vae import VAELearner, train_vae
 from medgen.training.learners.vae_options import TrainVAEOptions
+from medgen.training.loop.distributed import World
 from medgen.training.loop.options import decisive
 from medgen.training.loop.resume import ResumeFile
 from medgen.training.loop.run import Run
-from medgen.training.loop.watch import TrainingFailed
+from medgen.training.loop.watch import TrainingFailed, Watch
 
 RunOf = Callable[..., Run]
 
@@ -263,6 +264,54 @@ def test_the_log_is_whole_after_an_interruption(
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
     assert [line["step"] for line in lines if "validation_loss" in line] == [3, 6]
     assert {"loss", "gradient_norm", "learning_rate", "images_per_second", "step"} <= lines[0].keys()
+
+
+def test_a_signal_in_the_last_step_is_not_lost(
+    latents: Path,
+    run_of: RunOf,
+    monkeypatch: pytest.MonkeyPatch,
+    small_diffusion: Callable[..., TrainDiffusionOptions],
+) -> None:
+    """What comes after it, such as the search for the best guidance, may take long."""
+    run, options, save = run_of("train-diffusion", latents), small_diffusion({"steps": 2}), ResumeFile.save
+
+    def interrupted(self: ResumeFile, *arguments: Any) -> None:
+        save(self, *arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResumeFile, "save", interrupted)
+        with pytest.raises(Terminated, match="after step 2 of 2; the same command continues from there"):
+            train_diffusion(run, options)
+    assert not run.output.exists()
+    train_diffusion(run, options)
+    assert run.output.exists()
+
+
+def test_stopped_while_its_loss_runs_away_it_says_where_it_will_continue(
+    latents: Path,
+    run_of: RunOf,
+    monkeypatch: pytest.MonkeyPatch,
+    small_diffusion: Callable[..., TrainDiffusionOptions],
+) -> None:
+    interrupting(DenoiserLearner, 4, signal.SIGTERM, monkeypatch)
+    monkeypatch.setattr(Watch, "suspicious", property(lambda watch: len(watch._history) == 5))
+    with pytest.raises(Terminated, match="after step 5 of 6; the same command continues from step 4"):
+        train_diffusion(run_of("train-diffusion", latents), small_diffusion())
+
+
+def test_all_processes_end_where_one_has_ended(
+    latents: Path,
+    run_of: RunOf,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    small_diffusion: Callable[..., TrainDiffusionOptions],
+) -> None:
+    """What decides it may be measured in each of them, with other last bits: the others would wait forever."""
+    asked: list[bool] = []
+    monkeypatch.setattr(World, "any", lambda world, flag: asked.append(flag) or len(asked) == 4)  # of the second step
+    train_diffusion(run_of("train-diffusion", latents, log=tmp_path / "log"), small_diffusion({"save_minutes": 0}))
+    assert [json.loads(line)["step"] for line in (tmp_path / "log").read_text().splitlines()[1:]] == [1, 6]
 
 
 def test_accumulated_batches_equal_one_large_batch(

@@ -6,13 +6,14 @@ import dataclasses
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from medgen.artifacts.model_file import open_model
-from medgen.errors import ConfigError, Terminated
+from medgen.errors import ConfigError, Terminated, UsageError
 from medgen.models.precision import Choice
 from medgen.models.timing import Times
 from medgen.nets.compute import machine
@@ -20,6 +21,7 @@ from medgen.training.learners.denoiser import DenoiserLearner
 from medgen.training.learners.diffusion import train_diffusion
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
 from medgen.training.loop.distributed import World
+from medgen.training.loop.resume import Identity
 from medgen.training.loop.run import Run, Training
 
 RunOf = Callable[..., Run]
@@ -129,3 +131,20 @@ def test_all_processes_take_what_the_first_measured_and_say_so(run_of: RunOf, re
     same = dataclasses.replace(training, world=Several(rank, 3, None, (0, 0, 0)))
     assert same._agreed(Choice(torch.float32, "measured"), "the network") == Choice(torch.float32, "measured")
     assert reporter.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (lambda number: number + 1, "differ in version, options or inputs"),
+        (lambda number: number or 40, r"after different steps \(0, 40\); name an output in a folder that all"),
+    ],
+)
+def test_processes_that_do_not_train_alike_are_refused_before_the_first_step(
+    run_of: RunOf, reporter: Any, other: Callable[[int], int], told: str
+) -> None:
+    """As on two machines with folders of their own: else each would go on with other weights, without a word."""
+    here: Any = SimpleNamespace(all=lambda number: [number, other(number)])
+    training = Training(run_of("train-vae", Path("set")), None, here, torch.device("cpu"), reporter)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=told):
+        training._check_alike(Identity("1", "train-vae", 0, {"flip": False}, {"a": "b"}), 0)
