@@ -15,7 +15,7 @@ import torch
 from medgen.artifacts.model_record import ModelRecord, read_record
 from medgen.artifacts.outputs.whole import atomic_file
 from medgen.artifacts.provenance import Identified, Provenance, all_digests
-from medgen.artifacts.tensors.file import not_finite, read_tensors, tensor_bytes, write_tensors
+from medgen.artifacts.tensors.file import in_memory, not_finite, read_tensors, tensor_bytes, write_tensors
 from medgen.artifacts.tensors.header import TensorHeader
 from medgen.errors import DataError
 
@@ -95,7 +95,7 @@ class ModelFile(Model):
     def _read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
         if self.header.checksums is None:  # medgen 0.1 wrote only the digest of all tensors
             self._check_digest(read_tensors(self.path, self.header, self.header.tensors))
-        tensors = read_tensors(self.path, self.header, names)
+        tensors = in_memory(read_tensors(self.path, self.header, names))
         if name := not_finite(tensors):
             raise DataError(f"{self.path}: weight '{name}' is not finite; train the model again")
         return tensors

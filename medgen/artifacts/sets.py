@@ -15,6 +15,7 @@ from medgen.artifacts.hdf5.writer import StoredWriter
 from medgen.artifacts.outputs.whole import atomic_file, storage_errors
 from medgen.artifacts.provenance import Identified, all_digests
 from medgen.artifacts.schema import SetHeader
+from medgen.artifacts.spool import temporary_storage
 from medgen.artifacts.stored import StoredSet
 from medgen.artifacts.stream import HDF5_MAGIC, StreamReader, StreamWriter
 from medgen.artifacts.writer import SetWriter
@@ -51,6 +52,7 @@ def open_set(source: str | Path, *, random_access: bool = False, name: str = "")
             file = stack.enter_context(_open_file(Path(source)))
             beginning = file.read(8)
             if beginning == HDF5_MAGIC:
+                file.close()  # HDF5 opens it itself, and hundreds of shards may be open at once
                 reader = StoredSet(stack.enter_context(open_hdf5(Path(source), name)), name)
             elif len(beginning) < 8:
                 raise DataError(f"{source}: not a medgen set: the file is {'empty' if not beginning else 'too short'}")
@@ -90,7 +92,8 @@ def refuse_terminal() -> None:
 
 @contextlib.contextmanager
 def _spool(stream: StreamReader) -> Iterator[StoredSet]:
-    descriptor, name = tempfile.mkstemp(prefix="medgen-", suffix=".h5")
+    with temporary_storage():
+        descriptor, name = tempfile.mkstemp(prefix="medgen-", suffix=".h5")
     os.close(descriptor)
     path = Path(name)
     with storage_errors(path), contextlib.ExitStack() as stack:

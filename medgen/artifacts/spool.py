@@ -28,7 +28,7 @@ class Spool:
         self._slice_shape = slice_shape
         self._slice_bytes = math.prod(slice_shape) * self.dtype.itemsize
         self._count = 0
-        with _temporary_storage():
+        with temporary_storage():
             # Unbuffered, so that a failed write shows in `append`, and not when the file is dropped.
             self._file = tempfile.TemporaryFile(prefix="medgen-", buffering=0)  # noqa: SIM115 (lives as long as we)
 
@@ -47,7 +47,7 @@ class Spool:
         if block.shape[1:] != self._slice_shape or block.dtype != self.dtype:
             raise ValueError(f"slices {block.shape[1:]} {block.dtype} for a spool of {self._slice_shape} {self.dtype}")
         rest = as_bytes(np.ascontiguousarray(block))
-        with _temporary_storage():
+        with temporary_storage():
             while rest:
                 rest = rest[self._file.write(rest) :]
         self._count += len(block)
@@ -62,7 +62,7 @@ class Spool:
             raise ValueError("a spool is read slice after slice")
         block = np.empty((max(0, last - first), *self._slice_shape), self.dtype)
         rest, place = as_bytes(block), first * self._slice_bytes
-        with _temporary_storage():
+        with temporary_storage():
             while rest:
                 got = os.preadv(self._file.fileno(), [rest], place)
                 if not got:
@@ -76,13 +76,13 @@ class Spool:
 
 
 @contextlib.contextmanager
-def _temporary_storage() -> Iterator[None]:
+def temporary_storage() -> Iterator[None]:
     """Turn an OSError into a StorageError that names the temporary folder."""
     try:
         yield
     except OSError as error:
         folder = tempfile.tempdir or os.environ.get("TMPDIR") or "the temporary folder"
-        cause = os.strerror(error.errno) if error.errno else str(error)
+        cause = error.strerror or str(error)  # which tells where a folder was looked for
         raise StorageError(
             f"{folder}: a temporary file there failed: {cause}; free some space, or set TMPDIR to a folder that has "
             "some"

@@ -116,10 +116,22 @@ def medgen(
 
 def main() -> None:
     """Run the command line of this process."""
+    _open_closed_streams()
     keep_freed_memory()
     share_processors()
     warnings.showwarning = _show_warning
     sys.exit(run(sys.argv[1:]))
+
+
+def _open_closed_streams() -> None:
+    """Open the standard streams that our caller has closed, or the next files opened would get their numbers.
+
+    What libraries print would then be written into an output. Input is empty, output fails, and messages are lost.
+    """
+    for name, mode, flags in (("stdin", "r", os.O_RDONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, flags)  # the lowest number that is free, which is that of the stream
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", errors="replace"))
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -99,7 +99,10 @@ class Interpolation:
         residuals = Sliding(self._residuals(volume, guess), dim=1)  # (S, N, c, h, w)
         for first, last in slabs(len(volume)):
             part = guess.read(first, last)
-            yield torch.stack([self._image(part, residual) for residual in residuals.read(first, last)])
+            slab = torch.stack([self._image(part, residual) for residual in residuals.read(first, last)])
+            if not bool(torch.isfinite(slab).all()):
+                raise DataError(f"case {volume.case.id}: a thin slice is not finite; the VAE diverged in training")
+            yield slab
             residuals.forget(last)
             guess.forget(last)
 
@@ -158,7 +161,7 @@ class Interpolation:
         """A window's residual (n, c, h, w), corrected so that its image agrees with the thick slices inside it."""
         image = torch.cat(
             [
-                self._image(guess.read(start + first, start + last), residual[first:last])
+                self._image(guess.read(start + first, start + last), residual[first:last].cpu())
                 for first, last in slabs(len(residual))
             ]
         )

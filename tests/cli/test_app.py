@@ -270,3 +270,24 @@ def test_a_limited_file_size_is_74_and_leaves_nothing(make_set: Callable[..., Pa
     assert result.returncode == 74, result.stderr
     assert list(out.iterdir()) == []
     assert b"Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("closed", "words", "status"),
+    [
+        (0, ["check", "-"], 65),
+        (1, ["merge", "{set}"], 74),
+        (2, ["merge", "{set}", "-o", "{out}"], 0),
+    ],
+)
+def test_a_closed_standard_stream_gives_its_number_to_no_file(
+    make_set: Callable[..., Path], tmp_path: Path, closed: int, words: list[str], status: int
+) -> None:
+    """Input is empty, output fails, and messages are lost; what is printed by libraries never gets into an output."""
+    path, out = make_set(), tmp_path / "out.h5"
+    command = [sys.executable, "-m", "medgen.cli.app", *(word.format(set=path, out=out) for word in words)]
+    result = subprocess.run(command, capture_output=True, preexec_fn=lambda: os.close(closed), check=False)
+    assert result.returncode == status, result.stderr
+    assert b"Traceback" not in result.stderr
+    assert b"internal" not in result.stderr
+    assert out.exists() == (closed == 2)

@@ -50,6 +50,11 @@ def read_tensors(path: Path, header: TensorHeader, names: Iterable[str]) -> dict
     return tensors
 
 
+def in_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of tensors of a file, which safetensors only maps: a file that is overwritten would change them in use."""
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """The name of the first tensor that holds NaN or an infinite value."""
     for name, tensor in tensors.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -238,3 +239,19 @@ def test_a_set_that_another_replaces_is_read_on(tmp_path: Path) -> None:
         path.with_name("other.h5").rename(path)
         arrays = {name: stored.read(name, range(stored.slices)).tobytes() for name in stored.arrays()}
     assert arrays == before[3]
+
+
+def test_a_set_that_another_program_has_locked_is_read_and_not_called_damaged(tmp_path: Path) -> None:
+    path = write(tmp_path / "set.h5")
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as `flock set.h5 medgen ...` does
+        assert snapshot(path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux")
+def test_an_open_set_takes_one_descriptor_so_that_many_shards_can_be_joined(tmp_path: Path) -> None:
+    path = write(tmp_path / "set.h5")
+    before = len(os.listdir("/proc/self/fd"))
+    with open_set(path) as reader:
+        assert len(os.listdir("/proc/self/fd")) == before + 1
+        assert len(list(reader)) == 4

@@ -51,6 +51,14 @@ def test_digest_follows_weights_config_and_facts(tmp_path: Path) -> None:
     assert save(tmp_path / "m.safetensors").digest == base
 
 
+def test_weights_in_use_are_not_those_of_a_file_that_is_overwritten(tmp_path: Path) -> None:
+    model = save(tmp_path / "m.safetensors")
+    weights = model.weights()
+    with model.path.open("r+b") as file:  # as cp does, in place
+        file.write(bytes(model.path.stat().st_size))
+    assert torch.equal(weights["b"], torch.arange(6.0).reshape(2, 3) + 1)
+
+
 def test_damage_and_mix_ups(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     save(path)

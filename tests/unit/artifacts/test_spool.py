@@ -167,6 +167,24 @@ def test_a_full_disk_is_said_with_the_folder_that_is_full(tmp_path: Path, monkey
     spool._file.close()
 
 
+def test_a_missing_temporary_folder_is_told_wherever_one_is_needed(
+    make_set: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = tmp_path / "set.stream"
+    with open_set(make_set()) as reader, stream.open("wb") as file:
+        writer = StreamWriter(file, reader.header)
+        for case in reader:
+            writer.write(case)
+        writer.finish(writer.digest.tail(reader.tail.inputs))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    told = r"No usable temporary directory found in \['.*none'\]; .* set TMPDIR"
+    with pytest.raises(StorageError, match=told):
+        Spool((1, 4, 4), np.int16)
+    with pytest.raises(StorageError, match=told), open_set(stream, random_access=True):
+        pass
+
+
 def test_what_does_not_fit_is_refused() -> None:
     spool = Spool((1, 4, 4), np.int16)
     for wrong in (np.ones((1, 1, 4, 5), np.int16), np.ones((1, 1, 4, 4), np.int32)):

@@ -18,7 +18,7 @@ from medgen.diffusion.samplers import SAMPLERS
 from medgen.diffusion.slice_profile import profile_matrix, resample
 from medgen.diffusion.thin_grid import spline_matrix
 from medgen.errors import DataError, UsageError
-from medgen.inference.interpolate import Interpolation
+from medgen.inference.interpolate import GuessedSlices, Interpolation
 from medgen.inference.interpolate_options import InterpolateOptions
 from medgen.inference.thin_volume import combine, volume_of
 from medgen.models.facts import VAEFacts
@@ -310,6 +310,44 @@ def test_images_that_do_not_fit_the_model_are_refused(tiny: Path, models: Path) 
         ready.case(replace(thick, arrays={"image": holed}))
     with pytest.raises(UsageError, match="--spacing"):
         interpolation(tiny, models / "zero", spacing=None).case(thick)
+
+
+class Elsewhere:
+    """A tensor on another device than the guess, of which only what is fetched can be joined with it."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: slice) -> Elsewhere:
+        return Elsewhere(self.values[rows])
+
+    def cpu(self) -> torch.Tensor:
+        return self.values
+
+
+def test_each_step_is_corrected_wherever_the_model_runs(tiny: Path, models: Path) -> None:
+    ours = interpolation(tiny, models / "random", consistency="steps")
+    slices = torch.zeros(4, 1, SIDE, SIDE)
+    latents = ours._encode(slices)
+    seen: list[torch.Tensor] = []
+    volume: Any = SimpleNamespace(corrected=lambda image, start: seen.append(image) or image)
+    guess: Any = SimpleNamespace(
+        read=lambda *ends: GuessedSlices(*(x[slice(*ends)] for x in (slices, latents, slices)))
+    )
+    residual: Any = Elsewhere(torch.ones_like(latents))
+    assert ours._corrected(volume, guess, 0, residual) is residual
+    assert seen[0].shape == slices.shape
+
+
+def test_what_the_vae_makes_of_a_sample_must_be_finite(tiny: Path, models: Path) -> None:
+    """As stored values, NaN would be numbers like any others."""
+    broken = interpolation(tiny, models / "random")
+    broken.vae.network.decoder.output.bias.data.fill_(float("inf"))
+    with pytest.raises(DataError, match="case thick: a thin slice is not finite"):
+        broken.case(thick_case())
 
 
 def test_the_vae_must_be_the_one_it_was_trained_with(tiny: Path, models: Path) -> None:
