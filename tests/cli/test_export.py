@@ -216,3 +216,14 @@ def test_exported_nifti_comes_back_as_it_was(write_slice: Callable[..., Path], t
             np.testing.assert_array_equal(ours["image"], theirs["image"])
             assert ours["image"].dtype == theirs["image"].dtype
             np.testing.assert_allclose(ours.slice_origins, theirs.slice_origins, atol=1e-4)
+
+
+def test_ct_on_a_scale_of_its_own_does_not_come_back_as_hu(write_slice: Callable[..., Path], tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(-1000, 1000, (12, 10)).astype(np.int16)
+    write_slice(tmp_path / "in" / "0.dcm", pixels)
+    assert quietly("preprocess", tmp_path / "in", "--window", "0.5%,99.5%", "-o", tmp_path / "a.h5") == 0
+    assert quietly("export", tmp_path / "a.h5", "--to", "dicom", "-o", tmp_path / "out") == 0
+    assert quietly("preprocess", tmp_path / "out", "-o", tmp_path / "b.h5") == 0
+    with open_set(tmp_path / "a.h5") as first, open_set(tmp_path / "b.h5") as second:
+        assert first.header.intensity == second.header.intensity
+        np.testing.assert_allclose(next(iter(first))["image"], next(iter(second))["image"], atol=2)

@@ -351,6 +351,45 @@ def test_several_masks_of_one_image_are_refused(tmp_path: Path, make: Callable[.
     assert made.status == 0, made.told
 
 
+def nifti(path: Path, voxels: Pixels, affine: Pixels) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), path)  # type: ignore[attr-defined,no-untyped-call]
+
+
+def test_a_mask_that_does_not_say_which_slice_is_which_is_refused(tmp_path: Path, make: Callable[..., Made]) -> None:
+    """Slices are ordered by place, from the feet; pages as they come, often from the head."""
+    values = np.random.default_rng(0).integers(0, 900, (8, 8, 4)).astype(np.int16)
+    nifti(tmp_path / "images" / "a.nii.gz", values, np.diag([-1.0, -1.0, 2.0, 1.0]))
+    first, *others = [Image.fromarray(page) for page in np.zeros((4, 8, 8), np.uint8)]
+    (tmp_path / "masks").mkdir()
+    first.save(tmp_path / "masks" / "a.tif", save_all=True, append_images=others)
+    assert (
+        "masks/a.tif: does not say which of its 4 slices belongs to which of images/a.nii.gz"
+        in make("images", "--masks", "masks").told
+    )
+
+
+@pytest.mark.parametrize(("signs", "fits"), [((-1, -1, 1), True), ((1, 1, 1), False), ((-1, -1, -1), False)])
+def test_a_nifti_mask_of_a_picture_must_lie_as_it_is_stored(
+    tmp_path: Path, make: Callable[..., Made], signs: tuple[int, ...], fits: bool
+) -> None:
+    """With signs of (-1, -1, 1) software that knows pictures and volumes writes it; others turn it when it is read."""
+    picture(tmp_path / "images" / "a.png")
+    nifti(tmp_path / "masks" / "a.nii.gz", disc(full=1).T[:, :, None], np.diag([*map(float, signs), 1.0]))
+    made = make("images", "--masks", "masks")
+    if fits:
+        np.testing.assert_array_equal(made.masks[0][0], disc(full=1))
+    else:
+        assert "masks/a.nii.gz: its header turns its rows, columns or slices, and images/a.png" in made.told
+
+
+def test_a_mask_with_pixels_of_another_size_is_refused(tmp_path: Path, make: Callable[..., Made]) -> None:
+    for folder, spacing in (("images", 1.0), ("masks", 1.2)):
+        affine = np.diag([-spacing, -spacing, 2.0, 1.0])
+        nifti(tmp_path / folder / "a.nii.gz", np.eye(8, dtype=np.int16)[:, :, None], affine)
+    assert "masks/a.nii.gz: is not where its image is images/a.nii.gz" in make("images", "--masks", "masks").told
+
+
 def test_single_images_of_a_folder_may_leave_masks_unused(tmp_path: Path, make: Callable[..., Made]) -> None:
     for name in "ab":
         picture(tmp_path / "images" / f"{name}.png", ord(name))

@@ -63,6 +63,7 @@ def matched(entry: Entry, stack: SliceStack) -> SliceMasks:
     facts = _scan(entry)
     if len(facts) != len(stack.slices):
         raise DataError(f"{entry.name}: has {len(facts)} slices, its image {stack.name} has {len(stack.slices)}")
+    _check_order(entry, facts, stack)
     for image, mask in zip(stack.slices, facts, strict=True):
         if (mask.rows, mask.columns) != (image.rows, image.columns):
             raise DataError(
@@ -112,8 +113,26 @@ def _scan(entry: Entry) -> list[SliceFacts]:
     return stacks[0].slices
 
 
+def _check_order(entry: Entry, facts: Sequence[SliceFacts], stack: SliceStack) -> None:
+    """DataError where only one of mask and image says how it lies, so that the mask may be upside down."""
+    placed, told = stack.first.position is not None, facts[0].position is not None
+    if placed and not told and len(facts) > 1:
+        raise DataError(
+            f"{entry.name}: does not say which of its {len(facts)} slices belongs to which of {stack.name}; save the "
+            "mask as NIfTI or DICOM segmentation, or one file a slice, named like that of its image"
+        )
+    if facts[0].format == "nifti" and not placed:
+        from medgen.imaging.reading.nifti import is_turned
+
+        if is_turned(entry):
+            raise DataError(
+                f"{entry.name}: its header turns its rows, columns or slices, and {stack.name} does not say how it "
+                "lies; save the mask as PNG or TIFF"
+            )
+
+
 def _same_place(image: SliceFacts, mask: SliceFacts) -> bool:
-    """Whether both slices lie within a pixel of each other, or one of them does not say where it is."""
+    """Whether both slices have their pixels in the same places, or one of them does not say where it is."""
     if image.position is None or mask.position is None or image.spacing is None:
         return True
     return all(
@@ -122,5 +141,6 @@ def _same_place(image: SliceFacts, mask: SliceFacts) -> bool:
             (image.position, mask.position, max(image.spacing)),
             (image.across, mask.across, 0.01),
             (image.down, mask.down, 0.01),
+            (image.spacing, mask.spacing or image.spacing, max(image.spacing) / max(image.rows, image.columns)),
         )
     )

@@ -162,7 +162,7 @@ def _unique(values: npt.NDArray[np.int64]) -> tuple[list[int], list[int]]:
 def _values(mask: PictureMask) -> npt.NDArray[np.int64]:
     picture = _picture(mask)
     values = np.rint(picture)
-    wrong = np.abs(picture - values) > _WHOLE
+    wrong = ~(np.abs(picture - values) <= _WHOLE)  # nor is NaN a class
     if wrong.any():
         raise DataError(
             f"{mask.entry.name}: holds {picture[wrong][0]:g}, which is not a class; masks hold whole numbers, such as "

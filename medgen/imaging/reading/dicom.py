@@ -8,6 +8,7 @@ from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
 from medgen.artifacts.schema import GENERATED
@@ -23,11 +24,24 @@ from medgen.imaging.reading.slices import Kind, SliceFacts, Vector3, defined_mod
 
 # Classes of pictures whose name has no "Image" in it.
 _PICTURES = ("Parametric Map Storage", "Enhanced US Volume Storage")
-# Attributes that separate stacks of one series that lie on the same positions.
-_PHASES = (
-    *("StackID", "TemporalPositionIdentifier", "TemporalPositionIndex", "EchoNumbers", "EchoTime", "DiffusionBValue"),
-    *("AcquisitionNumber", "TriggerTime", "ContentTime", "ImageType"),
-)
+# Attributes that separate stacks of one series that lie on the same positions, and where frames keep them.
+_PHASES: dict[str, tuple[str, str] | None] = {
+    "StackID": ("FrameContentSequence", "StackID"),
+    "TemporalPositionIdentifier": None,
+    "TemporalPositionIndex": ("FrameContentSequence", "TemporalPositionIndex"),
+    "EchoNumbers": None,
+    "EchoTime": ("MREchoSequence", "EffectiveEchoTime"),
+    "DiffusionBValue": ("MRDiffusionSequence", "DiffusionBValue"),
+    "AcquisitionNumber": ("FrameContentSequence", "FrameAcquisitionNumber"),
+    "TriggerTime": ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+    "ContentTime": None,
+    "ImageType": ("MRImageFrameTypeSequence", "FrameType"),
+    "DiffusionGradientOrientation": ("MRDiffusionSequence", "DiffusionGradientDirectionSequence"),
+}
+
+_SCALING = "PixelValueTransformationSequence"
+_HOUNSFIELD = ("", "HU", "HU_MOD", "US")
+"""Rescale types of CT in HU, which some scanners call unspecified (US)."""
 
 
 def scan_dicom(entry: Entry) -> list[SliceFacts]:
@@ -44,12 +58,13 @@ def scan_dicom(entry: Entry) -> list[SliceFacts]:
         told = f"{entry.name}: holds no image" + (f" ({uid.name})" if uid else "")
         holds = "private object" if uid and uid.is_private else _held_instead(dataset)
         raise NoPicture(told, holds) if holds else DataError(told)
+    kind = _kind(dataset)
     if is_mosaic(dataset):
-        return unfolded(_facts(entry, dataset, 0, None, sample), dataset)
+        return unfolded(_facts(entry, dataset, 0, kind, None, sample), dataset)
     frames = max(1, _frames(dataset))
     if frames > entry.size:
         raise DataError(f"{entry.name}: its header says {frames} frames, more than the file has bytes")
-    return [_facts(entry, dataset, frame, plain, sample) for frame in range(frames)]
+    return [_facts(entry, dataset, frame, kind, plain, sample) for frame in range(frames)]
 
 
 def read_dataset(entry: Entry) -> Dataset:
@@ -60,20 +75,23 @@ def read_dataset(entry: Entry) -> Dataset:
         return pydicom.dcmread(file, force=True)
 
 
-def _facts(entry: Entry, dataset: Dataset, frame: int, plain: PlainPixels | None, sample: str) -> SliceFacts:
+def _facts(
+    entry: Entry, dataset: Dataset, frame: int, kind: Kind, plain: PlainPixels | None, sample: str
+) -> SliceFacts:
     series, sop = str(dataset.get("SeriesInstanceUID") or ""), str(dataset.get("SOPInstanceUID") or "")
-    modality = defined_modality(str(dataset.get("Modality") or ""))
     across, down = _axes(frame_value(dataset, frame, "PlaneOrientationSequence", "ImageOrientationPatient"))
     position = _numbers(frame_value(dataset, frame, "PlanePositionSequence", "ImagePositionPatient"), 3)
     offsets = dataset.get("GridFrameOffsetVector")
     if position and across and down and offsets is not None and frame < len(offsets):  # dose grids
         normal = cross(across, down)
-        position = tuple(p + float(offsets[frame]) * n for p, n in zip(position, normal, strict=True))
+        away = float(offsets[frame])
+        if offsets[0]:  # not distances, but positions on the z axis
+            away = (away - float(offsets[0])) * math.copysign(1.0, normal[2])
+        position = tuple(p + away * n for p, n in zip(position, normal, strict=True))
     elif _frames(dataset) > 1 and not dataset.get("PerFrameFunctionalGroupsSequence"):
         position = None  # one position for many frames is a film, not a stack
-    spacing = _numbers(
-        frame_value(dataset, frame, "PixelMeasuresSequence", "PixelSpacing") or dataset.get("ImagerPixelSpacing"), 2
-    )
+    spacing = _numbers(frame_value(dataset, frame, "PixelMeasuresSequence", "PixelSpacing"), 2)
+    spacing = spacing or _at_the_object(dataset)
     return SliceFacts(
         entry=entry,
         frame=frame,
@@ -82,8 +100,8 @@ def _facts(entry: Entry, dataset: Dataset, frame: int, plain: PlainPixels | None
         columns=int(dataset.Columns),
         colour=int(dataset.get("SamplesPerPixel") or 1) >= 3
         or dataset.get("PhotometricInterpretation") == "PALETTE COLOR",
-        kind=_kind(dataset, modality),
-        modality=modality,
+        kind=kind,
+        modality=_modality(dataset),
         localizer="LOCALIZER" in (dataset.get("ImageType") or ()),
         capture="Secondary Capture" in _class_of(dataset).name,
         holds=_held_instead(dataset),
@@ -94,6 +112,7 @@ def _facts(entry: Entry, dataset: Dataset, frame: int, plain: PlainPixels | None
         across=across,
         down=down,
         spacing=spacing if spacing and min(spacing) > 0 else None,
+        aspect=_aspect(dataset),
         step=_length(frame_value(dataset, frame, "PixelMeasuresSequence", "SpacingBetweenSlices")),
         thickness=_length(frame_value(dataset, frame, "PixelMeasuresSequence", "SliceThickness")),
         reference=str(dataset.get("FrameOfReferenceUID") or ""),
@@ -104,6 +123,19 @@ def _facts(entry: Entry, dataset: Dataset, frame: int, plain: PlainPixels | None
     )
 
 
+def _at_the_object(dataset: Dataset) -> tuple[float, float] | None:
+    """Spacing (y, x) of an X-ray image, mm: that at the detector by the magnification, where it is told."""
+    spacing = _numbers(dataset.get("ImagerPixelSpacing"), 2)
+    factor = _length(dataset.get("EstimatedRadiographicMagnificationFactor")) or 1.0
+    return (spacing[0] / factor, spacing[1] / factor) if spacing else None
+
+
+def _aspect(dataset: Dataset) -> float:
+    """Height of a pixel by its width."""
+    height, width = _numbers(dataset.get("PixelAspectRatio"), 2) or (1.0, 1.0)
+    return height / width if min(height, width) > 0 else 1.0
+
+
 def _synthetic(dataset: Dataset) -> str:
     """What a file says about how it was made; models other than ours may not say whether they altered a real image."""
     if dataset.get("SyntheticData") != "YES":
@@ -111,28 +143,47 @@ def _synthetic(dataset: Dataset) -> str:
     return told_by(str(dataset.get("ImageComments") or "")) or GENERATED
 
 
-def _kind(dataset: Dataset, modality: str) -> Kind:
+def _modality(dataset: Dataset) -> str:
+    return defined_modality(str(dataset.get("Modality") or ""))
+
+
+def _kind(dataset: Dataset) -> Kind:
+    """On which scale the values of a file are."""
     bits = int(dataset.get("BitsAllocated") or 32)
     if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
         return "byte"  # its tables hold colours for screens
     if int(dataset.get("SamplesPerPixel") or 1) >= 3:
         return "byte" if int(dataset.get("BitsStored") or bits) <= 8 else "other"
-    if modality == "CT" and bits in (16, 32):
+    if _modality(dataset) == "CT" and bits in (16, 32) and _in_hounsfield(dataset):
         return "hu"
-    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
-    plain = slope in (None, "", 1) and intercept in (None, "", 0) and not has_table(dataset)
-    return "byte" if bits <= 8 and plain and not int(dataset.get("PixelRepresentation") or 0) else "other"
+    signed = int(dataset.get("PixelRepresentation") or 0)
+    return "byte" if bits <= 8 and not signed and not has_table(dataset) and _unscaled(dataset) else "other"
+
+
+def _in_hounsfield(dataset: Dataset) -> bool:
+    """Whether the values of a CT file are HU, and not of a map of something else, such as iodine."""
+    if "Parametric Map" in _class_of(dataset).name:
+        return False
+    unit = str(frame_value(dataset, 0, _SCALING, "RescaleType") or "").upper()
+    return unit in _HOUNSFIELD or unit.startswith("HOUN")
+
+
+def _unscaled(dataset: Dataset) -> bool:
+    """Whether the physical values of all frames are those that are stored."""
+    frames = range(max(1, len(dataset.get("PerFrameFunctionalGroupsSequence") or ())))
+    return all(
+        frame_value(dataset, frame, _SCALING, keyword) in (None, neutral)
+        for frame in frames
+        for keyword, neutral in (("RescaleSlope", 1), ("RescaleIntercept", 0))
+    )
 
 
 def _phase(dataset: Dataset, frame: int, keyword: str) -> str:
-    if keyword in ("StackID", "TemporalPositionIndex"):
-        return str(frame_value(dataset, frame, "FrameContentSequence", keyword) or "")
-    if keyword == "EchoTime":
-        echo = frame_value(dataset, frame, "MREchoSequence", "EffectiveEchoTime")
-        return str(echo if echo is not None else dataset.get(keyword) or "")
-    if keyword == "DiffusionBValue":
-        return str(frame_value(dataset, frame, "MRDiffusionSequence", keyword) or "")
-    return str(dataset.get(keyword) or "")
+    place = _PHASES[keyword]
+    told = frame_value(dataset, frame, *place) if place else None
+    if isinstance(told, Sequence):
+        told = told[0].get(keyword) if told else None
+    return str(told if told is not None else dataset.get(keyword) or "")
 
 
 def _axes(orientation: Any) -> tuple[Vector3 | None, Vector3 | None]:

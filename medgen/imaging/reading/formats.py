@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from medgen.errors import DataError
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.faults import NoPicture, failing_as
 from medgen.imaging.reading.plain_pixels import PlainPixels
-from medgen.imaging.reading.rescale import Physical
+from medgen.imaging.reading.rescale import Physical, filled
 from medgen.imaging.reading.slices import SliceFacts
 
 _RASTER_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"BM")
@@ -66,7 +68,9 @@ def read(entry: Entry, format_: str, frames: Sequence[int], *, hu: bool, plain: 
         if format_ == "nifti":
             from medgen.imaging.reading.nifti import read_nifti
 
-            return read_nifti(entry, frames)
-        from medgen.imaging.reading.raster import read_raster
+            values = read_nifti(entry, frames)
+        else:
+            from medgen.imaging.reading.raster import read_raster
 
-        return read_raster(entry, frames)
+            values = read_raster(entry, frames)
+        return filled(values, np.zeros(values.shape, dtype=bool), hu=hu)

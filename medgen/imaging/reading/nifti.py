@@ -51,6 +51,8 @@ def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
     matrix, flips = _oriented(header, shape)
     columns, rows, slices = shape[:3]
     volumes = math.prod(shape[3:])
+    if not np.isfinite(matrix).all():
+        raise DataError(f"{entry.name}: its affine matrix holds numbers that are not finite; repair the header")
     steps = np.linalg.norm(matrix[:3, :3], axis=0)
     if (steps < 1e-6).any():
         raise DataError(f"{entry.name}: its affine matrix has a zero column; repair the header")
@@ -106,8 +108,13 @@ def read_nifti(entry: Entry, frames: Sequence[int]) -> npt.NDArray[np.float32]:
         planes = [plane[:, ::-1] for plane in planes]
     if flips[1]:
         planes = [plane[::-1] for plane in planes]
-    stack = np.stack(planes)[..., None]
-    return np.nan_to_num(stack, nan=float(np.nanmin(stack)) if np.isfinite(stack).any() else 0.0)
+    return np.stack(planes)[..., None]
+
+
+def is_turned(entry: Entry) -> bool:
+    """Whether slices come in another order, or rows or columns run in another direction, than they are stored."""
+    header = _header(entry)
+    return any(_oriented(header, [*header.get_data_shape(), 1])[1])
 
 
 def _oriented(header: Any, shape: Sequence[int]) -> tuple[npt.NDArray[np.float64], tuple[bool, bool, bool]]:

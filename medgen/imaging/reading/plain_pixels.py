@@ -72,6 +72,7 @@ def plain_pixels(dataset: Dataset, file: IO[bytes], size: int) -> PlainPixels | 
             and dataset.PixelRepresentation in (0, 1)
             and dataset.get("NumberOfFrames") in (None, 1)
             and not has_table(dataset)
+            and not unused_below(dataset)
         )
         if not plain:
             return None
@@ -88,3 +89,11 @@ def plain_pixels(dataset: Dataset, file: IO[bytes], size: int) -> PlainPixels | 
         return PlainPixels(place, rows, columns, signed, 16 - bits, rescale)
     except (ValueError, TypeError, AttributeError, IndexError, KeyError, OverflowError, NotImplementedError):
         return None
+
+
+def unused_below(dataset: Dataset) -> int:
+    """The bits below those that hold a value, where the highest of these is not the last one stored."""
+    if "HighBit" not in dataset or "BitsStored" not in dataset:
+        return 0
+    below = int(dataset.HighBit) + 1 - int(dataset.BitsStored)
+    return below if below > 0 and int(dataset.HighBit) < int(dataset.BitsAllocated) else 0

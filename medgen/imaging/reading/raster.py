@@ -25,9 +25,10 @@ _JPEG = b"\xff\xd8\xff"
 
 # Tags of TIFF, and what they say.
 _SUBFILE, _REDUCED = 254, 1
+_WIDTH, _HEIGHT = 256, 257
 _BITS = 258
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
-_SAMPLES, _UNSIGNED = 339, 1
+_SAMPLES, _UNSIGNED, _SIGNED = 339, 1, 2
 
 
 def scan_raster(entry: Entry, modality: str) -> list[SliceFacts]:
@@ -54,7 +55,8 @@ def is_jpeg(entry: Entry) -> bool:
 
 
 def _facts(entry: Entry, image: ImageFile, page: int, modality: str) -> SliceFacts:
-    width, height = image.size
+    tags = _tags(image)
+    width, height = (tags[_WIDTH], tags[_HEIGHT]) if tags else image.size  # Pillow may have turned the size, or not
     if _turned(image):
         width, height = height, width
     deep = deep_colour.is_deep(image)
@@ -65,7 +67,7 @@ def _facts(entry: Entry, image: ImageFile, page: int, modality: str) -> SliceFac
         rows=height,
         columns=width,
         colour=not deep_colour.is_grey(image) if deep else image.mode not in _GREY_MODES and not _grey_palette(image),
-        kind="other" if deep or image.mode in _WIDE_MODES else "byte",
+        kind="other" if deep or image.mode in _WIDE_MODES or _signed_bytes(image) else "byte",
         modality=modality,
         synthetic=told_by(str(image.info.get("Description", ""))),
         sample=entry.sample() if page == 0 else "",
@@ -79,7 +81,9 @@ def _values(entry: Entry, page: int) -> npt.NDArray[np.float32]:
         return deep_colour.read_deep(lambda: _open(entry, page))
     opened.load()
     image = ImageOps.exif_transpose(opened)
-    if image.mode in _WIDE_MODES:
+    if _signed_bytes(opened):
+        values = np.asarray(image).view(np.int8).astype(np.float32)
+    elif image.mode in _WIDE_MODES:
         values = _as_tagged(np.asarray(image), _tags(opened))
     elif image.mode in _GREY_MODES or _grey_palette(image):
         values = np.asarray(_on_black(image).convert("L"), dtype=np.float32)
@@ -94,6 +98,8 @@ def _open(entry: Entry, page: int = 0) -> ImageFile:
         try:
             image = Image.open(io.BytesIO(entry.read()) if entry.member else entry.path)
             image.seek(page)
+            if image.format == "TIFF" and _turned(image):
+                image.filename = ""  # else it is mapped to memory, where Pillow takes its sides for each other
         except Image.DecompressionBombError:
             raise DataError(f"{entry.name}: has far too many pixels; refused") from None
     if image.width * image.height > MAX_PIXELS:
@@ -123,6 +129,11 @@ def _as_tagged(values: npt.NDArray[Any], tags: dict[int, Any]) -> npt.NDArray[np
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and values.dtype.kind != "f":
         return np.float32(2**bits - 1) - values.astype(np.float32)
     return values.astype(np.float32)
+
+
+def _signed_bytes(image: Image.Image) -> bool:
+    """Whether the values of a grey image are from -128 to 127, which Pillow takes for 0 to 255."""
+    return image.mode == "L" and max(_tags(image).get(_SAMPLES, (_UNSIGNED,))) == _SIGNED
 
 
 def _turned(image: Image.Image) -> bool:

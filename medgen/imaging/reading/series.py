@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -134,7 +134,8 @@ def _alike(one: SliceFacts, other: SliceFacts) -> bool:
 
 
 def _layout(item: SliceFacts) -> tuple[object, ...]:
-    return (item.rows, item.columns, item.colour, item.kind, item.modality, item.spacing is None, item.synthetic)
+    what = item.colour, item.kind, item.modality, item.synthetic
+    return (item.rows, item.columns, *what, item.spacing is None, item.aspect)
 
 
 def _name(first: SliceFacts) -> str:
@@ -151,16 +152,50 @@ def _distinction(first: SliceFacts) -> str:
 
 
 def _unmix(group: list[SliceFacts]) -> list[list[SliceFacts]]:
-    """Split a group whose positions repeat by the first attribute that makes them unique in each part."""
-    if group[0].position is None or _distinct(group):
+    """Split a group whose positions repeat by the first attribute that makes them unique in each part, else by several.
+
+    An attribute that differs from slice to slice, such as the time of each, would make every slice a stack of its own
+    where one position occurs twice. So each part must repeat a position of another, and there must not be more than
+    twice as many parts as slices at one position.
+    """
+    if group[0].position is None:
         return [group]
-    for index in range(len(group[0].phase)):
-        parts: dict[str, list[SliceFacts]] = {}
-        for item in group:
-            parts.setdefault(item.phase[index] if index < len(item.phase) else "", []).append(item)
-        if len(parts) > 1 and all(_distinct(part) for part in parts.values()):
-            return list(parts.values())
+    levels = _levels(group)
+    slices_at = Counter(levels)
+    most = 2 * max(slices_at.values())
+
+    def parts(attributes: Sequence[int]) -> list[list[int]]:
+        """Indices of the slices that agree in these."""
+        found: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for index, item in enumerate(group):
+            found[tuple(item.phase[at] for at in attributes if at < len(item.phase))].append(index)
+        return list(found.values())
+
+    def whole(part: Sequence[int]) -> bool:
+        its = [levels[index] for index in part]
+        return len(set(its)) == len(its) and any(slices_at[level] > 1 for level in its)
+
+    choices: list[tuple[int, ...]] = [(one,) for one in range(len(group[0].phase))]
+    together: tuple[int, ...] = ()
+    for one in range(len(group[0].phase)):
+        if len(parts(together)) < len(parts((*together, one))) <= most:
+            together = (*together, one)
+            choices.append(together)
+    for attributes in choices:
+        found = parts(attributes)
+        if 1 < len(found) <= most and all(map(whole, found)):
+            return [[group[index] for index in part] for part in found]
     return [group]
+
+
+def _levels(group: Sequence[SliceFacts]) -> list[int]:
+    """A number for the position of each slice along the normal, the same for slices at the same position."""
+    heights = [_height(item, group[0]) for item in group]
+    order = sorted(range(len(group)), key=heights.__getitem__)
+    levels = [0] * len(group)
+    for before, index in pairwise(order):
+        levels[index] = levels[before] + (heights[index] - heights[before] > 1e-3)
+    return levels
 
 
 def _without_copies(slices: Iterable[SliceFacts]) -> tuple[list[list[SliceFacts]], list[str]]:
@@ -191,11 +226,6 @@ def _same_file(one: Entry, other: Entry) -> bool:
         return False
 
 
-def _distinct(group: Sequence[SliceFacts]) -> bool:
-    heights = sorted(_height(item, group[0]) for item in group)
-    return all(later - earlier > 1e-3 for earlier, later in pairwise(heights))
-
-
 def _height(item: SliceFacts, reference: SliceFacts) -> float:
     """Position along the normal of `reference`, mm."""
     return sum(p * n for p, n in zip(item.position or (0.0, 0.0, 0.0), normal(reference), strict=True))
@@ -204,7 +234,7 @@ def _height(item: SliceFacts, reference: SliceFacts) -> float:
 def _ordered(key: str, part: list[SliceFacts]) -> SliceStack:
     first = part[0]
     depth = first.step or first.thickness or 1.0
-    plane = first.spacing or (1.0, 1.0)
+    plane = first.spacing or (first.aspect, 1.0)
     if first.position is None:
         part = sorted(part, key=lambda item: item.frame)
         stack = SliceStack(key, part, (depth, *plane), first.spacing is not None, [i * depth for i in range(len(part))])

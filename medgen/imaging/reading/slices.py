@@ -50,6 +50,7 @@ class SliceFacts:
     across: Vector3 | None = None  # unit vector along a row, the x axis of the array
     down: Vector3 | None = None  # unit vector along a column, the y axis
     spacing: tuple[float, float] | None = None  # (y, x) mm
+    aspect: float = 1.0  # height of a pixel by its width, where the spacing is not known
     step: float | None = None  # mm from slice to slice, as the header states it
     thickness: float | None = None  # mm that the slice averages over
     reference: str = ""  # FrameOfReferenceUID

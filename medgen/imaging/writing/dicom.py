@@ -49,7 +49,7 @@ def write_dicom(folder: Path, name: str, case: Case, header: SetHeader) -> list[
         dataset.ImageComments = _comment(case, index)
         if plane.ndim == 2:
             dataset.RescaleIntercept, dataset.RescaleSlope = decimal(offset), decimal(scale)
-            dataset.RescaleType = intensity.unit if intensity.unit == "HU" else "US"
+            dataset.RescaleType = _unit(intensity, series.Modality)
             low, high = intensity.window
             dataset.WindowCenter, dataset.WindowWidth = decimal((low + high) / 2), decimal(high - low)
         set_pixels(dataset, plane)
@@ -126,6 +126,13 @@ def _series(case: Case, header: SetHeader, intensity: Intensity) -> Dataset:
     else:
         dataset.ConversionType = "WSD"
     return dataset
+
+
+def _unit(intensity: Intensity, modality: str) -> str:
+    """The rescale type. CT of an unspecified one (US) is read as HU, so what is not is called by its name."""
+    if intensity.unit == "HU" or modality != "CT":
+        return "HU" if intensity.unit == "HU" else "US"
+    return intensity.unit.upper() or "RELATIVE"
 
 
 def _comment(case: Case, index: int) -> str:

@@ -182,6 +182,19 @@ def test_fractions_are_cut_at_half_and_label_maps_read(ct: Path, tmp_path: Path)
     np.testing.assert_array_equal(mask[2], DISC + 2 * BAR)
 
 
+def test_the_palette_of_a_label_map_does_not_change_its_classes(ct: Path, tmp_path: Path) -> None:
+    path = write_seg(tmp_path / "l.dcm", {3: "a", 5: "b"}, [(0, 2, 3 * DISC + 5 * BAR)], kind="LABELMAP")
+    dataset = pydicom.dcmread(path)
+    dataset.PhotometricInterpretation = "PALETTE COLOR"
+    for colour in ("Red", "Green", "Blue"):
+        dataset.add_new(f"{colour}PaletteColorLookupTableDescriptor", "US", [6, 0, 8])
+        setattr(dataset, f"{colour}PaletteColorLookupTableData", bytes([0, 5, 5, 200, 5, 3]))
+    dataset.save_as(path, overwrite=True)
+    _, names, mask = read(ct, path)
+    assert names == ("background", "a", "b")
+    np.testing.assert_array_equal(mask[2], DISC + 2 * BAR)
+
+
 def test_overlap_is_refused_unless_the_order_is_given(
     ct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

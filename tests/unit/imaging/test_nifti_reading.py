@@ -156,3 +156,21 @@ def test_label_maps_and_cifti_are_no_pictures(tmp_path: Path) -> None:
     nibabel.save(matrix, tmp_path / "d.nii")
     with pytest.raises(DataError, match=r"d\.nii: not a volume"):
         scan(entry_of(tmp_path / "d.nii"), "")
+
+
+@pytest.mark.parametrize(("hu", "dark"), [(True, -1000.0), (False, 7.0)])
+def test_what_is_no_number_is_dark(tmp_path: Path, hu: bool, dark: float) -> None:
+    voxels = np.arange(7, 67, dtype=np.float32).reshape(5, 4, 3)
+    voxels[2, 1, :] = np.nan, np.inf, -np.inf
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-1.0, -1.0, 1.0, 1.0])), tmp_path / "v.nii")
+    values = read(entry_of(tmp_path / "v.nii"), "nifti", range(3), hu=hu)[..., 0]
+    assert np.array_equal(values, np.where(np.isfinite(voxels), voxels, dark).transpose(2, 1, 0))
+
+
+def test_places_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(np.zeros((5, 4, 3), np.int16), np.eye(4)), tmp_path / "v.nii")
+    content = bytearray((tmp_path / "v.nii").read_bytes())
+    content[292:296] = np.float32(np.nan).tobytes()  # the last of the first row of the sform
+    (tmp_path / "v.nii").write_bytes(content)
+    with pytest.raises(DataError, match=r"v\.nii: its affine matrix holds numbers that are not finite"):
+        scan(entry_of(tmp_path / "v.nii"), "")

@@ -24,6 +24,7 @@ from medgen.errors import DataError
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.faults import NoPicture
 from medgen.imaging.reading.formats import read, scan
+from medgen.imaging.reading.series import build_stacks
 from medgen.imaging.reading.slices import SliceFacts
 
 WriteSlice = Callable[..., Path]
@@ -264,6 +265,116 @@ def test_enhanced_frames_have_their_own_place_and_slope(write_slice: WriteSlice,
     assert facts[0].spacing == (0.7, 0.6)
     for index in range(3):
         assert np.array_equal(values[index, :, :, 0], (RAMP + index) * (index + 1.0) - 100)
+
+
+def colour_by_palette(path: Path, entries: np.ndarray, bits: int, *, packed: bool = False, little: bool = True) -> Path:
+    """Give a file a palette whose three colours are `entries` of so many `bits`, `packed` two a word or one each."""
+    dataset = pydicom.dcmread(path)
+    dataset.PhotometricInterpretation = "PALETTE COLOR"
+    words = entries.astype(np.uint8).view("<u2") if packed else entries.astype("<u2")
+    for colour in ("Red", "Green", "Blue"):
+        dataset.add_new(f"{colour}PaletteColorLookupTableDescriptor", "US", [len(entries), 0, bits])
+        setattr(dataset, f"{colour}PaletteColorLookupTableData", words.astype("<u2" if little else ">u2").tobytes())
+    if not little:
+        dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").byteswap().tobytes()
+        dataset["PixelData"].VR = "OW"
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    pydicom.dcmwrite(path, dataset, implicit_vr=False, little_endian=little)
+    return path
+
+
+@pytest.mark.parametrize("little", [True, False])
+@pytest.mark.parametrize(("factor", "bits", "packed"), [(1, 8, False), (1, 8, True), (1, 16, False), (257, 16, False)])
+def test_palettes_of_8_bits_in_words_of_16(
+    write_slice: WriteSlice, tmp_path: Path, factor: int, bits: int, packed: bool, little: bool
+) -> None:
+    entries = np.array([0, 255, 130, 7])
+    path = write_slice(tmp_path / "1", np.array([[0, 1, 2, 3], [3, 3, 1, 0]], np.uint8), Modality="US")
+    colour_by_palette(path, entries * factor, bits, packed=packed, little=little)
+    assert load(path)[1][0, :, :, 1].tolist() == [[0, 255, 130, 7], [7, 7, 255, 0]]
+
+
+def test_a_palette_may_have_more_entries_than_a_byte_has_values(write_slice: WriteSlice, tmp_path: Path) -> None:
+    entries = np.arange(1000) // 4
+    path = write_slice(tmp_path / "1", np.array([[0, 400], [999, 2000]], np.uint16), Modality="NM")
+    colour_by_palette(path, entries, 8, packed=True)
+    assert load(path)[1][0, :, :, 2].tolist() == [[0, 100], [249, 249]]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_more_frames_than_the_header_says_are_refused(write_slice: WriteSlice, tmp_path: Path, count: int) -> None:
+    """Two or three frames of grey are no second or third channel of one."""
+    path = write_slice(tmp_path / "a.dcm", np.vstack([RAMP] * count), Rows=4)
+    with pytest.raises(DataError, match=rf"a\.dcm: .*holds pixels for {count} frames, its header says 1"):
+        load(path)
+
+
+def test_hu_are_not_turned_however_they_are_shown(write_slice: WriteSlice, tmp_path: Path) -> None:
+    """The rescaling comes before the display (DICOM PS3.3, C.11.1)."""
+    pixels = np.array([[-1000, 0], [40, 3000]], np.int16)
+    path = write_slice(tmp_path / "1", pixels, PhotometricInterpretation="MONOCHROME1", RescaleIntercept=-24)
+    assert np.array_equal(grey(path), pixels - 24)
+
+
+@pytest.mark.parametrize(
+    ("unit", "kind"),
+    [(None, "hu"), ("HU", "hu"), ("HU_MOD", "hu"), ("US", "hu"), ("Hounsfield", "hu"), ("MGML", "other")],
+)
+def test_ct_of_another_unit_is_not_in_hu(write_slice: WriteSlice, tmp_path: Path, unit: str | None, kind: str) -> None:
+    assert load(write_slice(tmp_path / "1", RAMP, RescaleType=unit, RescaleSlope=0.1))[0][0].kind == kind
+
+
+def test_parametric_maps_of_ct_are_not_in_hu(write_slice: WriteSlice, tmp_path: Path) -> None:
+    assert load(write_slice(tmp_path / "1", RAMP, SOPClassUID="1.2.840.10008.5.1.4.1.1.30"))[0][0].kind == "other"
+
+
+def test_values_in_the_upper_bits_of_their_words(write_slice: WriteSlice, tmp_path: Path) -> None:
+    values = np.array([[0, 100], [-2048, 2047]], np.int16)
+    tags = {"BitsStored": 12, "HighBit": 15, "RescaleIntercept": -24}
+    assert np.array_equal(grey(write_slice(tmp_path / "1", values << 4, **tags)), values - 24)
+    low = write_slice(tmp_path / "2", values, **tags)  # only the header is wrong
+    assert np.array_equal(grey(low), values - 24)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_scaled_bytes_of_frames_are_no_greys(write_slice: WriteSlice, tmp_path: Path, shared: bool) -> None:
+    path = write_slice(tmp_path / "1", RAMP.astype(np.uint8), Modality="MR", RescaleSlope=None, RescaleIntercept=None)
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = dataset.PixelData * 2
+    dataset.NumberOfFrames = 2
+    frames = []
+    for slope in (1, 20):
+        scaling, frame = Dataset(), Dataset()
+        scaling.RescaleSlope, scaling.RescaleIntercept = 20 if shared else slope, 0
+        frame.PixelValueTransformationSequence = Sequence([scaling])
+        frames.append(frame)
+    if shared:
+        dataset.SharedFunctionalGroupsSequence = Sequence(frames[:1])
+    else:
+        dataset.PerFrameFunctionalGroupsSequence = Sequence(frames)
+    dataset.save_as(path, overwrite=True)
+    facts, values = load(path)
+    assert [item.kind for item in facts] == ["other", "other"]
+    assert values.max() == 20 * RAMP.max()
+
+
+@pytest.mark.parametrize("offsets", [[0, 2, 4], [-30, -28, -26]])
+def test_planes_of_dose_lie_where_either_kind_of_offset_says(
+    write_slice: WriteSlice, tmp_path: Path, offsets: list[float]
+) -> None:
+    tags = {"Modality": "RTDOSE", "NumberOfFrames": 3, "GridFrameOffsetVector": offsets}
+    path = write_slice(tmp_path / "1", RAMP, z=-30.0, **tags)
+    assert [item.position for item in scan(entry_of(path), "")] == [(-10, -20, z) for z in (-30, -28, -26)]
+
+
+def test_the_pixels_of_x_rays_measure_what_they_do_at_the_patient(write_slice: WriteSlice, tmp_path: Path) -> None:
+    tags = {"Modality": "MG", "PixelSpacing": None, "ImagerPixelSpacing": [0.09, 0.12]}
+    factor = {"EstimatedRadiographicMagnificationFactor": 1.5}
+    assert load(write_slice(tmp_path / "1", RAMP, **tags))[0][0].spacing == (0.09, 0.12)
+    assert load(write_slice(tmp_path / "2", RAMP, **tags, **factor))[0][0].spacing == pytest.approx((0.06, 0.08))
+    tall = write_slice(tmp_path / "3", RAMP, Modality="OT", PixelSpacing=None, PixelAspectRatio=[6, 5])
+    (stack,), _ = build_stacks(scan(entry_of(tall), ""))
+    assert (stack.spacing[1:], stack.measured) == ((1.2, 1.0), False)
 
 
 def test_faults_are_told_in_one_sentence(write_slice: WriteSlice, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_what_is_not_plain_is_left_to_the_decoder(write_slice: WriteSlice, tmp_p
     ramp = np.arange(24, dtype=np.int16).reshape(4, 6)
     inverted = write_slice(tmp_path / "inverted.dcm", ramp, PhotometricInterpretation="MONOCHROME1")
     byte = write_slice(tmp_path / "byte.dcm", ramp.astype(np.uint8))
-    longer = write_slice(tmp_path / "longer.dcm", np.vstack([ramp, ramp]), Rows=4)
+    longer = write_slice(tmp_path / "longer.dcm", ramp.ravel()[:23].reshape(1, 23), Rows=2, Columns=11)
     big = write_slice(tmp_path / "big.dcm", ramp)
     dataset = pydicom.dcmread(big)
     dataset.PixelData = ramp.astype(">i2").tobytes()

@@ -179,3 +179,38 @@ def test_the_pages_of_a_tiff_are_a_stack(tmp_path: Path) -> None:
     (stack,), _ = build_stacks(scan(entry, ""))
     values = read(entry, "raster", [item.frame for item in stack.slices], hu=False)
     assert np.array_equal(values[..., 0], pages)
+
+
+@pytest.mark.parametrize("pixels", [GREY, RGB])
+@pytest.mark.parametrize("deep", [1, 257])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_the_orientation_tag_of_each_page_is_obeyed(
+    tmp_path: Path, pixels: np.ndarray, deep: int, compression: str | None
+) -> None:
+    path = tmp_path / "a.tif"
+    pages = [page.astype(np.uint16) * deep if deep > 1 else page for page in (pixels, pixels[::-1])]
+    with tifffile.TiffWriter(path) as writer:
+        for page in pages:
+            tags = [(274, "H", 1, 6, True)]  # turn right
+            photometric = "rgb" if page.ndim == 3 else "minisblack"
+            writer.write(page, photometric=photometric, compression=compression, extratags=tags, contiguous=False)
+    entry = Entry(str(path), "", path.stat().st_size, 0, path.name)
+    facts = scan(entry, "")
+    values = read(entry, "raster", [item.frame for item in facts], hu=False)
+    assert {(item.rows, item.columns) for item in facts} == {(8, 6)}
+    assert np.array_equal(values, [np.rot90(page, -1).reshape(8, 6, -1) for page in pages])
+
+
+def test_what_is_no_number_is_dark(tmp_path: Path) -> None:
+    pixels = GREY.astype(np.float32) + 7
+    pixels[2, 3:6] = np.nan, np.inf, -np.inf
+    tifffile.imwrite(tmp_path / "a.tif", pixels)
+    assert np.array_equal(load(tmp_path / "a.tif")[2][..., 0], np.where(np.isfinite(pixels), pixels, 7))
+
+
+def test_signed_bytes(tmp_path: Path) -> None:
+    pixels = (GREY.astype(np.int16) - 120).astype(np.int8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels)
+    kind, _, values = load(tmp_path / "a.tif")
+    assert kind == "other"
+    assert np.array_equal(values[..., 0], pixels)

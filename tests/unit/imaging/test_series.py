@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from medgen.imaging.reading.archive import enumerate_sources
 from medgen.imaging.reading.formats import scan
@@ -88,6 +92,68 @@ def test_echoes_on_the_same_positions_are_separated(write_slice: WriteSlice, tmp
     stacks = stacks_in(tmp_path)
     assert [len(stack.slices) for stack in stacks] == [3, 3]
     assert all(len({facts.phase for facts in stack.slices}) == 1 and not stack.flaws for stack in stacks)
+
+
+def test_one_position_twice_does_not_take_a_stack_apart(write_slice: WriteSlice, tmp_path: Path) -> None:
+    """Each slice has a time of its own, so that the time tells all apart, and not two phases."""
+    for number, z in enumerate((0, 1, 2, 3, 3, 4, 5)):
+        write_slice(tmp_path / f"{number}", blank(), z=z, ContentTime=f"10{number:02}00")
+    (stack,) = stacks_in(tmp_path)
+    assert len(stack.slices) == 7
+    assert "share a position" in stack.flaws["shared positions"]
+
+
+def test_stacks_that_only_several_attributes_tell_apart(write_slice: WriteSlice, tmp_path: Path) -> None:
+    """Two echoes at each of two times, and each slice measured at a moment of its own."""
+    for number, (echo, time, z) in enumerate(itertools.product((1, 2), (1, 2), range(3))):
+        tags = {"EchoTime": 10 * echo, "AcquisitionNumber": time, "ContentTime": f"10{number:02}00"}
+        write_slice(tmp_path / f"{number}", blank(), z=z, **tags)
+    stacks = stacks_in(tmp_path)
+    assert [len(stack.slices) for stack in stacks] == [3] * 4
+    assert not any(stack.flaws for stack in stacks)
+
+
+def test_acquisitions_that_overlap_one_after_the_other(write_slice: WriteSlice, tmp_path: Path) -> None:
+    for number, first in enumerate((0, 4, 8)):
+        for z in range(first, first + 5):
+            write_slice(tmp_path / f"a{number}z{z}", blank(), z=z, AcquisitionNumber=number)
+    assert [len(stack.slices) for stack in stacks_in(tmp_path)] == [5, 5, 5]
+
+
+def made(**values: object) -> Dataset:
+    """A dataset of these attributes; a nested one becomes a sequence of one item."""
+    dataset = Dataset()
+    for name, value in values.items():
+        setattr(dataset, name, Sequence([value]) if isinstance(value, Dataset) else value)
+    return dataset
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        lambda phase: {"CardiacSynchronizationSequence": made(NominalCardiacTriggerDelayTime=40.0 * phase)},
+        lambda phase: {"MRImageFrameTypeSequence": made(FrameType=["ORIGINAL", "PRIMARY", "PHASE_MAP", "MP"[phase]])},
+        lambda phase: {
+            "MRDiffusionSequence": made(
+                DiffusionBValue=1000,
+                DiffusionGradientDirectionSequence=made(DiffusionGradientOrientation=[phase, 1 - phase, 0]),
+            )
+        },
+        lambda phase: {"FrameContentSequence": made(FrameAcquisitionNumber=phase + 1)},
+    ],
+)
+def test_frames_at_the_same_positions_are_told_apart(
+    write_slice: WriteSlice, tmp_path: Path, frame: Callable[[int], dict[str, Dataset]]
+) -> None:
+    path = write_slice(tmp_path / "1", np.zeros((24, 6), np.int16), Rows=4, NumberOfFrames=6, ImagePositionPatient=None)
+    dataset = pydicom.dcmread(path)
+    places = ((phase, z) for z in range(3) for phase in (0, 1))
+    dataset.PerFrameFunctionalGroupsSequence = [
+        made(PlanePositionSequence=made(ImagePositionPatient=[0, 0, z]), **frame(phase)) for phase, z in places
+    ]
+    dataset.save_as(path, overwrite=True)
+    stacks = stacks_in(tmp_path)
+    assert [[item.frame for item in stack.slices] for stack in stacks] == [[0, 2, 4], [1, 3, 5]]
 
 
 def test_gaps_are_named(write_slice: WriteSlice, tmp_path: Path) -> None:
