@@ -11,7 +11,7 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -78,19 +78,23 @@ def resolve(
     file: Path | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, object] | None = None,
+    say: Callable[[str], object] = lambda message: None,
 ) -> OptionsT:
     """Merge all layers for `command` and check the result against `kind`.
 
     If there are several kinds, they are tagged, and the layers select one by its tag; the first is the default. Of a
     preset that is made for another kind, only the options that both kinds have are taken.
     `tables` names every table a file may hold; `flags` maps dotted keys to values, None meaning "not given".
+    `say` hears of a preset or file that has no table for the command.
     Raises ConfigError naming the key, its source and, for an unknown key, the nearest known one.
     """
+    sources = [(load_preset(preset), f"preset '{preset}'")] if preset is not None else []
+    sources += [(_load_file(file, tables), file.name)] if file is not None else []
     layers: list[Layer] = []
-    if preset is not None:
-        layers.append((load_preset(preset).get(command, {}), f"preset '{preset}', table [{command}]"))
-    if file is not None:
-        layers.append((_load_file(file, tables).get(command, {}), f"{file.name}, table [{command}]"))
+    for content, name in sources:
+        if command not in content:
+            say(f"{name} has no options for {command}")
+        layers.append((content.get(command, {}), f"{name}, table [{command}]"))
     for item in sets:
         key, value = parse_setting(item, "--set")
         layers.append((_nest(key, value), f"--set {item}"))
@@ -241,7 +245,7 @@ def did_you_mean(name: str, names: Iterable[str], otherwise: str = "") -> str:
 
 def _load_file(file: Path, tables: Iterable[str]) -> dict[str, Any]:
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputMissingError(f"{file}: no such configuration file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -249,9 +253,11 @@ def _load_file(file: Path, tables: Iterable[str]) -> dict[str, Any]:
     except OSError as error:
         raise InputMissingError(f"{file}: {error.strerror}") from None
     known = list(tables)
-    for table in content:
+    for table, options in content.items():
         if table not in known:
             raise ConfigError(f"{file}: unknown table [{table}]{did_you_mean(table, known)}; tables are commands")
+        if not isinstance(options, dict):
+            raise ConfigError(f"{file}: '{table}' is a command, and its options stand in a table, below [{table}]")
     return content
 
 
@@ -269,10 +275,17 @@ def _merge_layer(merged: dict[str, Any], kind: type[msgspec.Struct], layer: Mapp
             if not isinstance(below, dict):
                 below = merged[key] = {}
             _merge_layer(below, nested, value, f"{where}, key '{key}'")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{where}: '{key}' is {value}; give a finite number")
+        elif odd := [number for number in _numbers(value) if not math.isfinite(number)]:
+            raise ConfigError(f"{where}: '{key}' is {odd[0]}; give a finite number")
         else:
             merged[key] = value
+
+
+def _numbers(value: Any) -> list[float]:
+    """The numbers that a value is or, as a list, holds."""
+    if isinstance(value, list | tuple):
+        return [number for one in value for number in _numbers(one)]
+    return [value] if isinstance(value, float) else []
 
 
 def _struct_in(annotation: Any) -> type[msgspec.Struct] | None:

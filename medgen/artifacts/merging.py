@@ -16,7 +16,7 @@ from medgen.artifacts.schema import GENERATED, Case, SetHeader, as_bytes
 from medgen.artifacts.sets import SetReader
 from medgen.artifacts.sharding import numbered, shard_of, without_shard
 from medgen.artifacts.stacks import Stack, blocks
-from medgen.errors import DataError
+from medgen.errors import DataError, UsageError
 
 # Ids that preprocess makes: an optional part for the patient, one for the pixels, and an optional number.
 _ID = re.compile(r"(?:[0-9a-f]{12}-)?([0-9a-f]{16})(?:\.[0-9]+)?")
@@ -49,7 +49,8 @@ def join(
     Real and synthetic cases can be joined only with `mixed`, or if the job that made the shards had both. Where cases
     of different sets show the same pixels, only one may stay: `drop` leaves out all but the first. Generated cases of
     several runs have the same ids for different images; all but the first then get the id of their set's provenance
-    behind theirs, and `renamed` counts them by the name of their set and what is behind.
+    behind theirs, and `renamed` counts them by the name of their set and what is behind. Of shards, which are
+    joined as they are, nothing can be dropped: UsageError.
     """
     first = readers[0].header
     for reader, name in zip(readers, names, strict=True):
@@ -61,6 +62,10 @@ def join(
                 )
     shards = [shard_of(reader.header) for reader in readers]
     if any(shard is not None for shard in shards):
+        if drop:
+            raise UsageError(
+                "--drop-duplicates: shards are joined as they are; leave it out, or give it to one preprocess of all"
+            )
         ordered = _in_order(readers, names, shards)
         return without_shard(first), [_Shards(ordered)], _renumbered(_round_robin(ordered))
     notes = _joined_notes(readers, names)

@@ -20,7 +20,7 @@ from medgen.cli.options import (
     changes_of,
     console_of,
 )
-from medgen.feedback.alignment.align_options import ALIGN_OPTIONS
+from medgen.feedback.alignment.align_options import ALIGN_OPTIONS, DDPOOptions
 
 
 @takes(*ALIGN_OPTIONS)
@@ -74,7 +74,7 @@ def command(
     --verify does. It first learns from --reference how to tell, which takes about a minute on one core. If this count
     falls while the scores rise, align warns of reward hacking.
 
-    Stopped at any moment, the same command goes on from the state in OUTPUT.resume.
+    If it is stopped at any moment, the same command continues from the state in OUTPUT.resume.
 
     Examples:
       medgen align model.safetensors --selector selector.safetensors --reference images.h5 -o better.safetensors
@@ -97,6 +97,10 @@ def command(
         raise UsageError("SET and --ratings belong together: the sets are those that the ratings are about")
     if reference is None:
         raise UsageError("give --reference SET, real images that bound how far the model may move")
+    if selector is None:
+        given.refuse(("weak",), "without --selector")
+    if isinstance(options, DDPOOptions):
+        given.refuse(("sampler", "noise_range"), "with --method ddpo")
     console, wish = console_of(context), Wish(changes, finish)
     run = Run(
         "align", str(reference), output, resolve_device(device), console, log, tensorboard,

@@ -56,6 +56,10 @@ def command(
 
     """
     options = given.resolve(AnomalyOptions, _weights(weights))
+    if calibrate_by is None:
+        given.refuse(("calibration",), "without --calibrate")
+    if options.score == "mean":
+        given.refuse(("score_share",), "with --score mean")
 
     from contextlib import ExitStack
 

@@ -141,12 +141,15 @@ def command(
     import json
 
     from medgen.artifacts.outputs.whole import atomic_file, check_output
-    from medgen.errors import SomeItemsFailed
+    from medgen.errors import SomeItemsFailed, UsageError
     from medgen.evaluation.evaluate import Task, evaluation
     from medgen.inference.anomaly.comparable_maps import ComparableMaps
     from medgen.nets.compute import resolve_device
 
     console = console_of(context)
+    measured = options.metrics is None or "memorization" in options.metrics
+    if pairs_png is not None and not (measured and training and reference):
+        raise UsageError("--pairs shows what memorization found: give --training and --reference")
     if output != "-":
         check_output(Path(output), force=force)
     for path in (console.page, pairs_png):

@@ -46,6 +46,10 @@ def command(
         raise UsageError("give -o DIR, the folder to make")
     if vae is not None and options.to != "diffusers":
         raise UsageError(f"--vae belongs to --to diffusers, not to --to {options.to}; leave it out")
+    if options.to not in ("png", "nnunet"):
+        given.refuse(("bits",), f"with --to {options.to}")
+    if options.to in ("peft", "diffusers"):
+        given.refuse(("split", "limit"), f"with --to {options.to}")
     if options.to == "diffusers":
         _export_pipeline(Path(source), vae, output, console_of(context), force=force)
         return
@@ -80,7 +84,7 @@ def _export_adapter(source: str, output: Path, console: Console, *, force: bool)
     console.say(f"{len(changes)} layers as peft in {output}")
     console.report.update(layers=len(changes))
     if adapter.facts and adapter.facts.four_bit:
-        console.warn(f"{adapter.path}: was trained on weights in 4 bits; peft answers a little otherwise on exact ones")
+        console.warn(f"{adapter.path}: was trained on 4-bit weights; peft gives slightly other results on exact ones")
 
 
 def _export_pipeline(source: Path, vae: Path | None, output: Path, console: Console, *, force: bool) -> None:

@@ -21,6 +21,7 @@ import typer
 from medgen.cli.app import COMMANDS
 from medgen.cli.command import CONFIGURATION
 from medgen.cli.flag import Flag, flags_of, flags_of_all
+from medgen.cli.options import console_of
 from medgen.config import Options, resolve, to_toml
 from medgen.errors import ConfigError, UsageError
 
@@ -35,7 +36,7 @@ LAYERS: dict[str, Any] = {
     "config": Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.toml", help="Options in tables, one table a command.", rich_help_panel=CONFIGURATION
+            metavar="FILE.toml", help="Options in tables, one table per command.", rich_help_panel=CONFIGURATION
         ),
     ],
     "set": Annotated[
@@ -62,6 +63,8 @@ class Given:
     config: Path | None
     sets: tuple[str, ...]
     print_config: bool
+    say: Callable[[str], object] = lambda message: None
+    """Reports a message."""
 
     def resolve(
         self, kind: type[OptionsT] | Sequence[type[OptionsT]], more: Mapping[str, object] | None = None
@@ -85,11 +88,22 @@ class Given:
             file=self.config,
             sets=self.sets,
             flags={**values, **{key: value for key, value in (more or {}).items() if value is not None}},
+            say=self.say,
         )
         if self.print_config:
             typer.echo(to_toml(self.command, options), nl=False)
             raise typer.Exit
         return options
+
+    def refuse(self, keys: Iterable[str], because: str) -> None:
+        """UsageError for an option or table of options among `keys` that was typed, though it has no effect `because`.
+
+        A preset or a file may hold it: these serve other command lines too.
+        """
+        typed = {key: flag.name for key, (flag, value) in self.flags.items() if value is not None and value != []}
+        typed |= {item.partition("=")[0].strip(): f"--set {item}" for item in self.sets}
+        for name in (typed[one] for key in keys for one in typed if f"{one}.".startswith(f"{key}.")):
+            raise UsageError(f"{name} has no effect {because}; leave it out")
 
     def _check(self, flags: Mapping[str, Flag], values: Mapping[str, Any]) -> None:
         """UsageError for a flag given beside one that it replaces, and for a missing one."""
@@ -121,7 +135,10 @@ def takes(*kinds: type[Options], names: Iterable[str] = ()) -> Callable[[Body], 
         def command(context: typer.Context, **values: Any) -> None:
             typed = {key: (flags[0], values.pop(flags[0].parameter)) for key, flags in shared.items()}
             layers = [values.pop(name) for name in LAYERS]
-            given = Given(context.command.name or "", typed, layers[0], layers[1], tuple(layers[2] or ()), layers[3])
+            say = console_of(context).say
+            given = Given(
+                context.command.name or "", typed, layers[0], layers[1], tuple(layers[2] or ()), layers[3], say
+            )
             body(context, given=given, **values)
 
         parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]

@@ -15,6 +15,8 @@ from medgen.inference.generate_options import GenerateOptions
 
 CONDITIONS = "Conditions"
 VERIFYING = "Verification"
+TRIES = 4
+"""Most draws of a sample, where none are asked for."""
 
 
 def _report_part(told: str) -> Any:
@@ -37,7 +39,7 @@ def command(
     ] = None,
     count: Annotated[
         int | None,
-        typer.Option("-n", "--count", min=1, metavar="N", help="How many samples.  [default: 1, or one a condition]"),
+        typer.Option("-n", "--count", min=1, metavar="N", help="How many samples.  [default: 1, or one per condition]"),
     ] = None,
     output: OutputSet = "-",
     vector: Annotated[
@@ -52,7 +54,7 @@ def command(
         Path | None,
         typer.Option(
             metavar="FILE.csv",
-            help="One row a sample; columns: fields of the vector, text, modality, mask (a file).",
+            help="One row per sample; columns: fields of the vector, text, modality, mask (a file).",
             rich_help_panel=CONDITIONS,
         ),
     ] = None,
@@ -82,7 +84,7 @@ def command(
     ] = False,
     unconditional: Annotated[
         bool,
-        typer.Option("--unconditional", help="No condition (also when none is given).", rich_help_panel=CONDITIONS),
+        typer.Option("--unconditional", help="Sample without a condition.", rich_help_panel=CONDITIONS),
     ] = False,
     negative_vector: Annotated[
         str | None,
@@ -104,7 +106,7 @@ def command(
     prompts: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="One prompt a line, one sample each; - is standard input.", rich_help_panel=CONDITIONS
+            metavar="FILE", help="Prompts, one per line and sample; - is standard input.", rich_help_panel=CONDITIONS
         ),
     ] = None,
     modality: Annotated[
@@ -118,7 +120,7 @@ def command(
     findings: Annotated[str | None, _report_part("What the images should show, as in a report.")] = None,
     impression: Annotated[str | None, _report_part("What the findings mean.")] = None,
     technique: Annotated[str | None, _report_part("How the images are taken.")] = None,
-    history: Annotated[str | None, _report_part("What is known of the patient.")] = None,
+    history: Annotated[str | None, _report_part("What is known about the patient.")] = None,
     field: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=TEXT", help="Any field of the template; repeatable.", rich_help_panel=CONDITIONS),
@@ -175,9 +177,14 @@ def command(
         ),
     ] = None,
     tries: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="With --until: most draws of one sample.", rich_help_panel=VERIFYING),
-    ] = 4,
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="With --until: most draws of one sample.  [default: 4]",
+            rich_help_panel=VERIFYING,
+        ),
+    ] = None,
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -225,6 +232,9 @@ def command(
         raise UsageError(f"{negative} and --guide-by both say what guidance leads away from; give one")
     if (until is None) != (reference is None):
         raise UsageError("--until verified needs --reference SET, the real images, and only --until takes it")
+    if until is None and tries is not None:
+        raise UsageError("--tries has no effect without --until verified; leave it out")
+    tries = tries or TRIES
     maker = SetMaker.of(context, output, force=force, shard=shard, keep_going=until is not None)
     target = resolve_device(device)
     asked_precision = maker.precision(options.precision, target)
@@ -263,6 +273,8 @@ def command(
     with contextlib.ExitStack() as stack:
         requests, sets = stack.enter_context(asked.requests(denoiser, options.seed, maker.console))
         real = None if reference is None else stack.enter_context(open_set(reference, random_access=True))
+        if weaker is None and requests.empty:
+            given.refuse(("guidance", "guidance_shape", "guidance_rescale"), "without a condition")
         inputs: list[Identified] = [*(network.model for network in generator.networks), *adapters, *sets]
         inputs += [] if real is None else [real]
         settings = generator.settings(requests) | {"precision": maker.settled(*generator.networks)}

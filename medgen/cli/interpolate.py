@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SPLINE = ("spacing", "thickness", "profile", "consistency", "split")
 """Settings that matter without a model."""
+MODEL_ONLY = ("sampler", "steps", "times", "eta", "samples", "depth", "overlap", "ema")
+"""Options that nothing reads without one."""
 
 
 @takes(InterpolateOptions)
@@ -57,6 +59,7 @@ def command(
     from medgen.artifacts.provenance import derive
     from medgen.config import plain
     from medgen.errors import UsageError
+    from medgen.imaging.image_source import is_set
     from medgen.inference.interpolate import (
         Interpolation,
         Spline,
@@ -77,6 +80,8 @@ def command(
     target = resolve_device(device)
     if (model is None) != (vae is None):
         raise UsageError("--model and --vae go together; leave out both to interpolate by a spline")
+    if model is None:
+        given.refuse(MODEL_ONLY + ("window",) * is_set(source), "without --model")
     denoiser, autoencoder = None, None
     if model and vae:
         settled = maker.precision(options.precision, target)

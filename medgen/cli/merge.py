@@ -50,7 +50,7 @@ def command(
                 writer.write(case)
                 advance()
         if dropped := sum(reader.tail.cases for reader in readers) - writer.digest.cases:
-            console.say(f"{dropped} cases were dropped that show the pixels of one of another set")
+            console.say(f"{dropped} cases were dropped, which show the pixels of a case of another set")
         for (name, origin), count in renamed.items():
             console.say(f"{count} cases of {name} have the ids of other samples; their ids now end in -{origin}")
         console.report.update(cases=writer.digest.cases, slices=writer.digest.slices)

@@ -44,6 +44,7 @@ def command(
 
     """
     options = given.resolve(NormalizeOptions)
+    given.refuse(options.unused, f"with --method {options.method}")
 
     import time
     from contextlib import closing

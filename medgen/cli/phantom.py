@@ -19,7 +19,7 @@ def command(
     kind: Annotated[str, typer.Argument(metavar="KIND", help=f"What to make: {', '.join(KINDS)}.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to make.")],
     count: Annotated[int, typer.Option("-n", "--count", min=1, metavar="N", help="How many cases.")] = 1,
-    workers: Annotated[int, typer.Option("--workers", min=0, metavar="N", help="Processes; 0: one a core.")] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=0, metavar="N", help="Processes; 0: one per core.")] = 0,
     force: Force = False,
 ) -> None:
     """Make procedural images with known truth, as a hospital would hand them over.

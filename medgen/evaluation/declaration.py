@@ -33,6 +33,8 @@ class Metric:
     """What it answers and from which inputs, for the command's help."""
     needs: tuple[Need, ...]
     """In the order in which they are checked."""
+    reads: tuple[str, ...]
+    """Names of the inputs, besides the set, that it can use."""
     options: type[Options] | None = None
     files: tuple[str, ...] = ()
     """Those of its options that name a file."""

@@ -17,6 +17,7 @@ from medgen.errors import UsageError
 from medgen.evaluation.comparability import check_comparable
 from medgen.evaluation.comparison import Pair, compare
 from medgen.evaluation.comparison import as_json as comparison_json
+from medgen.evaluation.declaration import Metric
 from medgen.evaluation.features.extractors import open_extractor
 from medgen.evaluation.features.features import FeatureBank
 from medgen.evaluation.inputs import Inputs, MapMaker, Reconstructor
@@ -111,7 +112,7 @@ def evaluation(
         sides = [Side(one.part, one.images.stored.cases, one.images.files) for one in opened if one.part != TRAINING]
         pairing = pairing_of(options.pair_by, sides)
         against = {part: one.stored for part, one in others.items()}
-        results = []
+        tasks: list[tuple[str, Inputs, list[str]]] = []
         for one in measured:
             inputs = Inputs(
                 one.stored,
@@ -128,7 +129,10 @@ def evaluation(
                 seed=options.seed,
                 device=device,
             )
-            results.append(measure(one.name, inputs, options))
+            tasks.append((one.name, inputs, choose(options.metrics, inputs)))
+        for warning in overlooked([metrics for _, _, metrics in tasks], tasks[0][1], options):
+            reporter.warn(warning)
+        results = [measure(*task, options) for task in tasks]
         pairs = compare(results, options.seed)
         provenance = provenance_of(options, materials)
         numbers = as_json(results, options, provenance, comparison_json(pairs) if pairs else None)
@@ -161,7 +165,28 @@ def choose(names: Sequence[str] | None, inputs: Inputs) -> list[str]:
     return list(names)
 
 
-def measure(name: str, inputs: Inputs, options: SharedOptions) -> Evaluated:
-    """Run the chosen metrics on one set."""
-    chosen = [METRICS[metric] for metric in choose(options.metrics, inputs)]
+def overlooked(chosen: Sequence[Sequence[str]], inputs: Inputs, options: SharedOptions) -> Iterator[str]:
+    """Warnings of what was given although none of the metrics `chosen` for each set reads it, and why.
+
+    `inputs` are those of the first set.
+    """
+    taken = {name: METRICS[name] for names in chosen for name in names}
+
+    def why(metric: Metric) -> str:
+        lacking = metric.lacking(inputs) if options.metrics is None else ""
+        return f"{metric.name} {lacking or 'is not measured'}"
+
+    for name in ("reference", "training", "thick", "vae", "ratings"):
+        if getattr(inputs, name) is not None and not any(name in metric.reads for metric in taken.values()):
+            yield f"--{name} is not used: {why(next(one for one in METRICS.values() if name in one.reads))}"
+    for metric in METRICS.values():
+        table, default = options.of(metric), metric.options() if metric.options else None
+        for name in table.__struct_fields__ if table and metric.name not in taken else ():
+            if getattr(table, name) != getattr(default, name):
+                yield f"the option {metric.name}.{name} has no effect: {why(metric)}"
+
+
+def measure(name: str, inputs: Inputs, metrics: Sequence[str], options: SharedOptions) -> Evaluated:
+    """Run metrics on one set."""
+    chosen = [METRICS[metric] for metric in metrics]
     return Evaluated(name, inputs, [metric.measure(inputs, options.of(metric)) for metric in chosen])

@@ -46,17 +46,21 @@ class NormalizeOptions(SamplingOptions, frozen=True):
         """The heads that the method uses."""
         return {"diffusion": ("diffusion",), "flow": ("flow",), "both": ("diffusion", "flow"), "vae": ()}[self.method]
 
-    def settings(self) -> dict[str, Any]:
-        """What decides the result, for the provenance."""
-        unused = {"batch_size", "seed"}
+    @property
+    def unused(self) -> set[str]:
+        """Names of the options that the method does not read."""
+        unused: set[str] = set()
         if "diffusion" not in self.heads:
             unused |= {"steps"}
         if "flow" not in self.heads:
             unused |= {"flow_steps"}
         if not self.heads:
             unused |= {"noise_level", "sampler", "times", "eta", "draws", "ema"}
-        if not self.splits:
-            unused |= {"splits"}
+        return unused
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the result, for the provenance."""
+        unused = {"batch_size", "seed", *self.unused, *(() if self.splits else ("splits",))}
         return {name: value for name, value in plain(self).items() if name not in unused}
 
     def chosen(self, cases: Iterable[Case]) -> Iterator[Case]:

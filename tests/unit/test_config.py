@@ -117,3 +117,38 @@ def test_the_last_layer_that_names_a_kind_decides(tmp_path: Path) -> None:
 def test_options_of_another_kind_are_refused(sets: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         caught(sets=sets)
+
+
+def test_a_file_that_a_windows_editor_saved_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_bytes(b"\xef\xbb\xbf[train-vae]\r\nsteps = 7\r\n")
+    assert settle(file=file).steps == 7
+
+
+@pytest.mark.parametrize("content", ["train-vae = 5", "train-vae = 'steps'", "[[train-vae]]\nsteps = 5"])
+def test_a_command_that_is_no_table_is_refused(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=r"'train-vae' is a command, and its options stand in a table"):
+        settle(file=file)
+
+
+class Ranges(Options, frozen=True):
+    times: tuple[float, ...] = ()
+
+
+@pytest.mark.parametrize("odd", ["inf", "-inf", "nan"])
+def test_lists_hold_finite_numbers(odd: str) -> None:
+    for layer in ({"sets": [f"times=[1.0, {odd}]"]}, {"flags": {"times": [1.0, float(odd)]}}):
+        with pytest.raises(ConfigError, match=f"'times' is {odd}; give a finite number"):
+            resolve(Ranges, "generate", tables=["generate"], **layer)  # type: ignore[arg-type]
+
+
+def test_a_source_that_says_nothing_of_the_command_is_named(tmp_path: Path) -> None:
+    file, said = tmp_path / "c.toml", list[str]()
+    file.write_text("[generate]\nsteps = 2\n")
+    settle(file=file, say=said.append)
+    assert said == ["c.toml has no options for train-vae"]
+    file.write_text("[train-vae]\n")
+    settle(file=file, say=said.append)
+    assert len(said) == 1

@@ -54,6 +54,7 @@ AGREEMENT = Metric(
     "--reference. It then judges the images, and held-out real images for comparison. --clip adds the similarity of "
     "image and text in a joint model of both. Agreement also reports how alike the images of one text are.",
     (Need(_has_text, "needs images with texts: generate them with --prompt or --prompts"),),
+    ("reference", "training"),
     AgreementOptions,
     files=("clip",),
     unasked=generated,

@@ -43,6 +43,7 @@ ANOMALY = Metric(
             "needs labels or masks to compare the maps with: preprocess with --labels or --masks",
         ),
     ),
+    ("vae", "training", "reference"),
     AnomalyEvaluationOptions,
     alone=True,  # a VAE and training images are given for its baselines
 )

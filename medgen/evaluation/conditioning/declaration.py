@@ -28,4 +28,5 @@ CONDITIONING = Metric(
         ),
         Need(_in_hounsfield_units, "measures nodules in CT: it needs a set in HU"),
     ),
+    ("reference",),
 )

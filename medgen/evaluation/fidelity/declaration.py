@@ -16,7 +16,7 @@ class FidelityOptions(Options, frozen=True):
     by: Annotated[
         tuple[str, ...],
         option(
-            "Fidelity also by modality, label, split or a vector field, each group against its own kind.",
+            "Also measure fidelity by modality, label, split or a vector field, within each group.",
             metavar="FIELD,...",
             group="Fidelity",
             default="modality, where there are several",
@@ -35,5 +35,6 @@ FIDELITY = Metric(
     "Fidelity is the distance of the images from those of --reference in feature space, next to the distance of real "
     "images from each other.",
     (Need(lambda inputs: inputs.reference is not None, "needs real images: give --reference SET"),),
+    ("reference",),
     FidelityOptions,
 )

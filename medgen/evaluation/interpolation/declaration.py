@@ -30,6 +30,7 @@ INTERPOLATION = Metric(
         ),
         Need(lambda inputs: inputs.reference is not None, "needs the thin truth: give --reference"),
     ),
+    ("thick", "reference", "vae"),
     InterpolationOptions,
     alone=True,  # other metrics must be asked for: the reference has other slices
 )

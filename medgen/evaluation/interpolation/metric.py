@@ -15,6 +15,7 @@ from medgen.evaluation.interpolation.declaration import InterpolationOptions
 from medgen.evaluation.interpolation.thin_pairs import Flags, Trio, Trios, batches, find_trios
 from medgen.evaluation.interpolation.thin_scores import KINDS, Measurement, SliceScores, SpreadCalibration
 from medgen.evaluation.pictures import picture
+from medgen.evaluation.reconstruction.pair_scores import WITHOUT_SSIM
 from medgen.evaluation.section import Distribution, Gallery, Panel, Score, Section, Table, number
 
 BATCH = 16
@@ -204,6 +205,8 @@ def _warnings(result: dict[str, Any]) -> Iterator[str]:
         )
     if result["unit"] == "relative":
         yield "each case was scaled by its own percentiles, thick and thin apart; preprocess both with one --window"
+    if any(result[kind] and "ssim" not in result[kind]["set"] for kind in KINDS):
+        yield WITHOUT_SSIM
     if result["patients"] == 1:
         yield "only one patient: there are no intervals"
 

@@ -16,7 +16,7 @@ from medgen.diffusion.slice_profile import coverage, cubic_matrix, linear_matrix
 from medgen.evaluation.interpolation.thin_pairs import CaseSlices, Flags, Trio
 from medgen.evaluation.intervals import ANYTHING, mean_interval
 from medgen.evaluation.reconstruction.pair_scores import RANGES
-from medgen.nets.perception.similarity import ssim
+from medgen.nets.perception.similarity import WINDOW, ssim
 
 Values = npt.NDArray[np.float64]
 
@@ -61,7 +61,7 @@ class SliceScores:
                 "psnr": torch.where(squared > 0, -10 * squared.log10(), torch.inf),
                 "mae": (a - b).abs().flatten(1).mean(1) * (high - low),
             }
-            if min(b.shape[-2:]) >= 11:
+            if min(b.shape[-2:]) >= WINDOW:
                 found["ssim"] = ssim(a, b, 1.0)
             for score, values in found.items():
                 self._values.setdefault((method, score), []).append(values)

@@ -26,6 +26,7 @@ MASKS = Metric(
     "the train split of --reference. It then segments the images, and held-out real images (val and test) for "
     "comparison.",
     PAIRS,
+    ("reference", "training"),
     MasksOptions,
     unasked=generated,
 )

@@ -35,5 +35,6 @@ MEMORIZATION = Metric(
             "needs real images that were held out of training: give --reference SET",
         ),
     ),
+    ("training", "reference"),
     MemorizationOptions,
 )

@@ -25,4 +25,5 @@ RATINGS = Metric(
         Need(lambda inputs: inputs.ratings is not None, "needs ratings: give --ratings FILE.csv, from medgen rate"),
         Need(_about_the_set, "needs ratings that are about the set; those of the file are about others"),
     ),
+    ("ratings", "reference"),
 )

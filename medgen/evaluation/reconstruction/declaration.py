@@ -40,6 +40,7 @@ RECONSTRUCTION = Metric(
     "Reconstruction compares images pair by pair: with the cases of the same id in --reference, or with their "
     "reconstruction by --vae.",
     (Need(_paired, "needs pairs: give --vae, or a --reference that holds the same cases"),),
+    ("vae", "reference"),
     ReconstructionOptions,
     files=("lpips",),
 )

@@ -17,7 +17,7 @@ from medgen.errors import DataError, UsageError
 from medgen.evaluation.inputs import Inputs, slice_names
 from medgen.evaluation.pairing import UNNAMED, Pairing
 from medgen.evaluation.reconstruction.declaration import ReconstructionOptions
-from medgen.evaluation.reconstruction.pair_scores import PairScores, Place
+from medgen.evaluation.reconstruction.pair_scores import WITHOUT_SSIM, PairScores, Place
 from medgen.evaluation.reconstruction.pairs import pairs_of
 from medgen.evaluation.section import Distribution, Gallery, Score, Section, Table, number
 from medgen.nets.perception.lpips import LPIPS
@@ -105,6 +105,13 @@ def _warnings(result: dict[str, Any], options: ReconstructionOptions) -> Iterato
     for name, reason in reasons.items():
         if result[name]:
             yield f"{result[name]} of {result['pairs']} pairs {reason}; they are not in the means"
+    if result.get("mse") and "ssim" not in result:
+        yield WITHOUT_SSIM
+    if result["at_margin"]:
+        yield (
+            f"{result['at_margin']} pairs have their foreground at the margin, where SSIM has no window; they are "
+            "not in its mean"
+        )
     if result["identical"]:
         yield f"{result['identical']} pairs are identical; their PSNR is infinite and not in the mean"
     if options.lpips and options.foreground:

@@ -15,7 +15,7 @@ from medgen.artifacts.schema import Intensity
 from medgen.evaluation.intervals import ANYTHING, mean_interval
 from medgen.evaluation.pictures import picture
 from medgen.evaluation.section import Panel
-from medgen.nets.perception.similarity import MS_SSIM_WEIGHTS, ms_ssim, scales_that_fit, ssim, ssim_map
+from medgen.nets.perception.similarity import MS_SSIM_WEIGHTS, WINDOW, ms_ssim, scales_that_fit, ssim, ssim_map
 
 WORST = 4
 """Pairs kept for the eye."""
@@ -23,6 +23,7 @@ ERROR, SIMILARITY = (0.0, np.inf), (-1.0, 1.0)
 RANGES = {"ssim": SIMILARITY, "ms_ssim": SIMILARITY, "lpips": ERROR, "mse": ERROR, "mae": ERROR}
 RANGES |= {"mae_physical": ERROR, "rmse_physical": ERROR}
 """What a mean of them can be."""
+WITHOUT_SSIM = f"SSIM needs sides of {WINDOW} pixels at least; it is left out"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class PairScores:
     without_foreground: int = 0
     identical: int = 0
     """Pairs whose PSNR is infinite, and left out of its mean."""
+    at_margin: int = 0
+    """Pairs whose foreground lies where no window of SSIM does; left out of the mean of SSIM."""
     scales: int = 0
     places: list[Place] = field(default_factory=list)
     """Of the pairs scored."""
@@ -87,8 +90,9 @@ class PairScores:
             "mae_physical": absolute * (high - low),
         }
         side = min(a.shape[-2:])
-        if side >= 11:
+        if side >= WINDOW:
             scores["ssim"] = ssim(a, b, 1.0) if foreground is None else _inside(ssim_map(a, b, 1.0), weight)
+            self.at_margin += int(scores["ssim"].isnan().sum())
         if foreground is None:
             self.scales = scales_that_fit(side)
             if self.scales:
@@ -100,7 +104,7 @@ class PairScores:
             self._values.setdefault(name, []).append(values.detach().double().cpu())
         told = [place for place, keep in zip(places, kept.tolist(), strict=True) if keep]
         self.places += told
-        self._keep_worst(a, b, scores.get("ssim", -squared), told)
+        self._keep_worst(a, b, scores.get("ssim", -squared).nan_to_num(nan=1.0), told)
 
     @property
     def measured(self) -> list[str]:
@@ -120,6 +124,7 @@ class PairScores:
             "constant": self.constant,
             "without_foreground": self.without_foreground,
             "identical": self.identical,
+            "at_margin": self.at_margin,
             "unit": self.intensity.unit,
             "ms_ssim_scales": self.scales,
         }
@@ -155,12 +160,7 @@ class PairScores:
 
 
 def _inside(similarity: Tensor, weight: Tensor) -> Tensor:
-    """Mean over the foreground of a similarity map (B, C, h, w), which lacks a margin of the images."""
+    """Mean of a similarity map (B, C, h, w), which has no margin, over the foreground; NaN if this is in the margin."""
     margin = [(weight.shape[axis] - similarity.shape[axis]) // 2 for axis in (2, 3)]
     inner = weight[:, :, margin[0] :, margin[1] :][:, :, : similarity.shape[2], : similarity.shape[3]]
-    total = inner.sum((1, 2, 3)).clamp(min=1e-12)
-    # A foreground only in the margin: no window lies inside, so use the whole map.
-    empty = inner.sum((1, 2, 3)) == 0
-    return torch.where(
-        empty, similarity.mean((1, 2, 3)), (similarity.mean(1, keepdim=True) * inner).sum((1, 2, 3)) / total
-    )
+    return (similarity.mean(1, keepdim=True) * inner).sum((1, 2, 3)) / inner.sum((1, 2, 3))

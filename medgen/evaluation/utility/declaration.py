@@ -37,6 +37,7 @@ UTILITY = Metric(
     "images, after the images, and mixed with copies of the real pairs, for equal numbers of steps and over several "
     "seeds. It compares the Dice on held-out real pairs (val and test). It takes minutes, so --metrics must name it.",
     PAIRS,
+    ("reference", "training"),
     UtilityOptions,
     unasked=lambda inputs: False,
 )

@@ -24,7 +24,7 @@ class AlignLoop(LoopOptions, frozen=True):
 
     steps: Annotated[int, option("Updates of the weights.", group=TRAINING, ge=1)] = 100
     batch_size: Annotated[int, option("Images drawn at once, in each process.", group=TRAINING, ge=1)] = 96
-    learning_rate: Annotated[float, option("Size of an update.", metavar="R", group=TRAINING, gt=0)] = 3e-5
+    learning_rate: Annotated[float, option("Learning rate.", metavar="R", group=TRAINING, gt=0)] = 3e-5
     """Ten times as much for an adapter."""
     warmup: Size = 4
     weight_decay: Weight = 0.0
@@ -41,15 +41,15 @@ class AlignOptions(TrainingOptions, frozen=True, tag_field="method"):
     lora: LoraConfig | None = None
     """Train an adapter of the model, not the model itself; none = all weights of the model."""
     group: Annotated[int, option("Images of each condition, compared with each other.", group=ALIGNMENT, ge=2)] = 12
-    sampler: Annotated[SamplerName, option("How a step of drawing is made.", group=ALIGNMENT)] = "unipc"
-    sampling_steps: Annotated[int, option("Steps from noise to data in drawing.", group=ALIGNMENT, ge=2)] = 6
+    sampler: Annotated[SamplerName, option("How each step of drawing an image is computed.", group=ALIGNMENT)] = "unipc"
+    sampling_steps: Annotated[int, option("Steps from noise to data for each image drawn.", group=ALIGNMENT, ge=2)] = 6
     noise_levels: Count = 2
     """Noise levels at which each image is learned from in an update; of ddpo, steps of its chain."""
     noise_range: tuple[Part, Part] = (0.0, 1.0)
     """Least and greatest of these levels, as shares of the way from data to noise; ddpo has those of its chain. What is
     decided early is the whole image, late the fine grain: between them lies how clearly a finding shows."""
     kl: Annotated[
-        float, option("Weight of the squared distance to the old model's predictions.", group=ALIGNMENT, ge=0)
+        float, option("Weight of the squared distance from the old model's predictions.", group=ALIGNMENT, ge=0)
     ] = 1e-4
     rehearsal: Annotated[
         float, option("Weight of ordinary training on the reference's training images.", group=ALIGNMENT, ge=0)
@@ -58,7 +58,7 @@ class AlignOptions(TrainingOptions, frozen=True, tag_field="method"):
         float,
         option("Keep no weights whose Frechet distance has risen by more than this share.", group=ALIGNMENT, ge=0),
     ] = 0.1
-    weak: Annotated[bool, option("Follow a selector that says nothing, too.", group=ALIGNMENT)] = False
+    weak: Annotated[bool, option("Follow a selector even if its scores mean nothing.", group=ALIGNMENT)] = False
     verify: Annotated[bool, option("Measure at each check how many images show what was asked.", group=ALIGNMENT)] = (
         False
     )

@@ -104,7 +104,7 @@ class Bound:
                 self._begun = self._measure()
             self._reporter.say(f"before: {self._begun.told()}")
             if self._first is not None:
-                self._reporter.say(f"the bound holds since the first alignment, before which it was {self._first:.4g}")
+                self._reporter.say(f"the bound counts from {self._first:.4g}, the distance before the first alignment")
         return self._begun
 
     @property

@@ -148,7 +148,7 @@ def _rehearsed(
 ) -> AskedGroups | RatedImages | Rehearsed:
     """The source with real images beside it, if the reference has any that are not held out."""
     if not training_slices(training.stored):
-        training.reporter.warn("the reference has no real training images, so the model does not learn from any beside")
+        training.reporter.warn("the reference has no real training images, so none are learned from (--rehearsal)")
         return source
     return Rehearsed(source, training.stored, theirs.of, options.seed)
 
@@ -160,8 +160,8 @@ def _theirs(denoiser: Denoiser, options: AlignOptions, training: Training, stack
         requests = stack.enter_context(requests_of(denoiser, training.run.source, None, options.seed, reporter))
     except DataError as error:
         reporter.warn(
-            f"the reference does not say what its images show, as the model's conditions do ({error}): they are "
-            "compared with images of the conditions asked, and none of them is learned from"
+            f"the reference does not say what its images show in terms of the model's conditions ({error}): they are "
+            "compared with images of the conditions asked for, and none of them is learned from"
         )
         return None
     return asked_of(requests, denoiser.facts.mask_names)

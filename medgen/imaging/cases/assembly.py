@@ -49,6 +49,8 @@ class Assembler:
         self._moved = 0
         self._cases = 0
         self._ids = Remembered()
+        self._patients = Remembered()
+        self._torn = 0  # cases in another split than an earlier one of their patient
         self.duplicates = Duplicates()
 
     def take(
@@ -72,6 +74,9 @@ class Assembler:
         if self.duplicates.add(joined(digests), number, split, labels) and self._options.drop_duplicates:
             return None
         self._splits.add(split)
+        person = patient_of(case).encode("utf-8", "surrogatepass")
+        if person and split != NO_SPLIT:
+            self._torn += self._patients.first(person, split) != split
         try:
             made = self._finish(case, slabs, split)
         except DataError as error:
@@ -90,6 +95,11 @@ class Assembler:
         if self._moved:
             reporter.say(
                 f"{self._moved} cases kept out of the training split, which is for '{self._options.train_only}'"
+            )
+        if self._torn:
+            reporter.warn(
+                f"{self._torn} cases are in another split than an earlier case of their patient, as the table says: a "
+                "model would be tested on patients that it learned from"
             )
         wanted = [name for name, part in zip(SPLITS, self._fractions, strict=True) if part > 0]
         missing = [name for name in wanted if name not in self._splits]

@@ -9,7 +9,7 @@ from medgen.errors import DataError
 from medgen.imaging.cases.identity import split_key
 from medgen.imaging.cases.intensity import PERCENTILES, is_relative
 from medgen.imaging.cases.left_out import LeftOut
-from medgen.imaging.cases.options import PreprocessOptions
+from medgen.imaging.cases.options import PreprocessOptions, asks_for
 from medgen.imaging.cases.splits import uniform
 from medgen.imaging.geometry import PlaneMap
 from medgen.imaging.reading.series import SliceStack
@@ -28,7 +28,7 @@ def chosen(stacks: Sequence[SliceStack], options: PreprocessOptions, reporter: R
 
     Screen captures state the modality of what the screen showed, but asking for a modality does not select them.
     """
-    asked = [stack for stack in stacks if not options.series or stack.first.modality in options.series]
+    asked = [stack for stack in stacks if not options.series or asks_for(options.series, stack.first.modality)]
     captures = _captures(asked) if options.series else []
     kept = [stack for stack in asked if stack not in captures]
     scans = [stack for stack in kept if not stack.first.localizer] or kept

@@ -52,8 +52,8 @@ class Duplicates:
                 reporter.say(f"{len(self.found)} cases were dropped that show exactly the pixels of an earlier one")
         elif across:
             reporter.warn(
-                f"{len(across)} cases show exactly the pixels of a case of another split, so that what is measured "
-                "there was learned; --drop-duplicates keeps the first of each"
+                f"{len(across)} cases show exactly the pixels of a case of another split, so a model would be tested "
+                "on what it learned from; --drop-duplicates keeps the first of each"
             )
         if within and not dropped:
             reporter.warn(f"{within} cases show exactly the pixels of another case of their split")

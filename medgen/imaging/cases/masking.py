@@ -186,7 +186,7 @@ def _tell(
     if smeared:
         reporter.say(f"masks in JPEG, which blurs values, were cut at {classes.level:g}")
     if unread:
-        reporter.say(f"left out of the masks, for --mask-classes does not name them: {', '.join(sorted(unread))}")
+        reporter.say(f"left out of the masks, because --mask-classes does not name them: {', '.join(sorted(unread))}")
     for pair, count in shared.items():
         reporter.say(f"{pair} share {count} pixels: the later one of --mask-classes is on top")
     if masks.missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from medgen.config import Options, option
@@ -14,6 +15,11 @@ WINDOWS = {
     "brain": (0.0, 80.0),
 }
 """In HU, by name."""
+
+
+def asks_for(series: Collection[str], modality: str) -> bool:
+    """Whether --series names this modality, in whatever case."""
+    return modality.casefold() in {name.casefold() for name in series}
 
 
 class SourceOptions(Options, frozen=True):
@@ -49,7 +55,7 @@ class SourceOptions(Options, frozen=True):
     ] = ()
     min_slices: Annotated[int, option("Skip shorter stacks, such as localizers.", group=CHOICE, ge=1)] = 1
     keep_going: Annotated[bool, option("Leave out what fails, name each, and exit 1 at the end.")] = False
-    workers: Annotated[int, option("Reading processes; 0: one a core.", ge=0)] = 0
+    workers: Annotated[int, option("Reading processes; 0: one per core.", ge=0)] = 0
 
     def changed(self) -> list[str]:
         """Names of the options that change what is read, and are not at their defaults."""
@@ -70,7 +76,7 @@ class ReadingOptions(SourceOptions, frozen=True):
     window: Annotated[
         str,
         option(
-            f"auto, {', '.join(WINDOWS)}, two numbers, or percentiles: 1%,95%.",
+            f"Values from black to white: auto, {', '.join(WINDOWS)}, two numbers, or percentiles such as 1%,95%.",
             metavar="LOW,HIGH|NAME",
             group=VALUES,
         ),

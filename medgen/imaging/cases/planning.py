@@ -113,7 +113,11 @@ def make_plan(
                 raise DataError(f"{file}: holds no LIDC reading of a CT")
             if reading and not lidc.annotate(reading, stacks, annotations, options.lidc_readers) and named:
                 left_out.add(f"{file}: the series it describes is not among the sources", {"xml": number})
+    if options.healthy_slices is not None and not fields:
+        raise UsageError("--healthy-slices must know which slices have a finding; give --labels with vector fields")
     masked = inputs.masks or (table is not None and "mask" in table.columns)
+    if options.mask_classes and not masked:
+        raise UsageError("--mask-classes names the classes of masks; give --masks, or a table with a column 'mask'")
     masks = CaseMasks(inputs.masks, table, slices, every, options.masks_optional) if masked else None
     if masks:
         masks.report_unused(sources, left_out)
@@ -141,7 +145,7 @@ def make_plan(
             left_out.add(str(error), left_out.place(stack.first.entry))
             continue
         _tell_flaws(stack, mending, options, reporter)
-        keep = kept_slices(stack, annotations[index].findings, options.healthy_slices if fields else None)
+        keep = kept_slices(stack, annotations[index].findings, options.healthy_slices)
         cases.append(
             PlannedCase(stack, annotations[index], found, keep, plane_of(stack, mending, size, options), mending)
         )

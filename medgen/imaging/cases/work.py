@@ -13,6 +13,7 @@ import numpy.typing as npt
 from medgen.artifacts.schema import as_bytes
 from medgen.errors import DataError, MedgenError
 from medgen.imaging.cases.intensity import Encoding
+from medgen.imaging.cases.options import asks_for
 from medgen.imaging.geometry import Pair, PlaneMap
 from medgen.imaging.masks.classes import MaskClasses
 from medgen.imaging.masks.sources import MaskSource, label_map
@@ -122,7 +123,7 @@ def scan(task: ScanTask) -> list[Scanned]:
     for entry, named in zip(task.entries, task.named, strict=True):
         try:
             slices = formats.scan(entry, task.modality)
-            wanted = named or not slices[0].holds or slices[0].modality in task.wanted
+            wanted = named or not slices[0].holds or asks_for(task.wanted, slices[0].modality)
             results.append(slices if wanted else PassedOver(slices[0].holds))
         except NoPicture as error:
             results.append(str(error) if named else PassedOver(error.holds))

@@ -62,7 +62,7 @@ def _no_modules_from_here() -> Iterator[None]:
 
 
 class Workers:
-    """`count` processes (0: one a core), used as a context manager; leaving it ends them."""
+    """`count` processes (0: one per core), used as a context manager; leaving it ends them."""
 
     def __init__(self, count: int = 0) -> None:
         prepare()

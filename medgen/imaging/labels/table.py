@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from medgen.artifacts.schema import ALTERED, GENERATED, NO_SPLIT, SPLITS
 from medgen.config import did_you_mean
@@ -119,29 +121,35 @@ def _apply_row(
     annotate(table, row, annotations[index], places)
 
 
-def annotate(table: LabelTable, row: Mapping[str, str], annotation: Annotation, places: Iterable[int]) -> None:
-    """Write a row into the annotation of a stack, for its slices at `places`. DataError for a cell of no meaning."""
+def annotate(table: LabelTable, row: Mapping[str, str], annotation: Annotation, places: Collection[int]) -> None:
+    """Write a row into the annotation of a stack, for its slices at `places`.
+
+    DataError for a cell of no meaning, and for one that contradicts an earlier row.
+    """
     finding = _finding(table.fields, row) if table.fields else None
+    for name, allowed in (("split", (*SPLITS, NO_SPLIT)), ("synthetic", (GENERATED, ALTERED))):
+        if row.get(name) and row[name] not in allowed:
+            raise DataError(f"{name} is '{row[name]}'; expected {', '.join(allowed)}, or nothing")
+    by_slice: dict[str, dict[int, Any]] = {
+        "label": annotation.labels,
+        "text": annotation.texts,
+        "modality": annotation.modalities,
+        "mask": annotation.masks,
+    }
+    read: dict[str, Callable[[str], Any]] = {"label": partial(_label, table), "mask": partial(_mask, table)}
+    told = {name: read.get(name, str)(row[name]) for name in by_slice if row.get(name)}
+    of_case = {name: row[name] for name in ("patient", "split", "synthetic") if row.get(name)}
+    clashes = [name for name, value in of_case.items() if getattr(annotation, name) not in ("", value)]
+    clashes += [name for name in told if any(by_slice[name].get(at, told[name]) != told[name] for at in places)]
+    if clashes:
+        raise DataError(f"its {clashes[0]} is not that of an earlier row for the same image; keep one of them")
     for position in places:
         if finding is not None:
             annotation.findings[position] = _larger(finding, annotation.findings.get(position), table.fields)
-        if row.get("label"):
-            annotation.labels[position] = _label(table, row["label"])
-        if row.get("text"):
-            annotation.texts[position] = row["text"]
-        if row.get("modality"):
-            annotation.modalities[position] = row["modality"]
-        if row.get("mask"):
-            annotation.masks[position] = _mask(table, row["mask"])
-    annotation.patient = row.get("patient") or annotation.patient
-    if row.get("split"):
-        if row["split"] not in (*SPLITS, NO_SPLIT):
-            raise DataError(f"split '{row['split']}' is not one of {', '.join((*SPLITS, NO_SPLIT))}")
-        annotation.split = row["split"]
-    if row.get("synthetic"):
-        if row["synthetic"] not in (GENERATED, ALTERED):
-            raise DataError(f"synthetic is '{row['synthetic']}'; expected {GENERATED}, {ALTERED}, or nothing")
-        annotation.synthetic = row["synthetic"]
+        for name, value in told.items():
+            by_slice[name][position] = value
+    for name, value in of_case.items():
+        setattr(annotation, name, value)
 
 
 def image_paths(table: LabelTable) -> tuple[list[str], list[tuple[int, str]]]:

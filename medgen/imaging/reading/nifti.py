@@ -64,7 +64,7 @@ def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
     sample = entry.sample()
     synthetic = told_by(bytes(header["descrip"]).decode("ascii", "replace"))
     unit = bytes(header["intent_name"]).rstrip(b"\0").decode("ascii", "replace")
-    modality = "CT" if unit == "HU" else modality
+    modality = "CT" if unit == "HU" or modality.upper() == "CT" else modality
     kind: Kind = "hu" if modality == "CT" else "byte" if unit == BYTES else "other"
     facts = []
     for volume in range(volumes):

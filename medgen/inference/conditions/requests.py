@@ -37,6 +37,11 @@ class Requests:
     retrieved: Retrieved | None = None
     """The confirmed cases that were found for each prompt, and what they lend."""
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is asked for."""
+        return self.vectors is None and self.masks is None and self.texts is None
+
     def arrays(self, indices: Sequence[int]) -> dict[str, Array]:
         """The conditions of these samples as a set stores them: vector (B, K), mask (B, 1, H, W) uint8."""
         arrays: dict[str, Array] = {}

@@ -68,7 +68,7 @@ class SliceDiffusionOptions(TrainDiffusionOptions, frozen=True):
 
 
 class DenoiserOptions(SliceDiffusionOptions, frozen=True, tag="denoiser"):
-    """To denoise images or latents, under their vectors if there are any."""
+    """To denoise images or latents, under their conditions if there are any."""
 
     lora: LoraConfig | None = None
     """Train an adapter of --init, not the network itself; none = train the network."""
@@ -91,7 +91,7 @@ class DenoiserOptions(SliceDiffusionOptions, frozen=True, tag="denoiser"):
     ) = None
     text_tuning: Annotated[
         Literal["frozen", "lora", "all"],
-        option("Keep that encoder frozen, or train low-rank changes to its layers (LoRA) or all of it too."),
+        option("What is trained of that encoder: nothing, low-rank changes to its layers (LoRA), or all of it."),
     ] = "frozen"
     text_length: Annotated[int, Meta(ge=4)] = 77
     """Pieces of a text that it reads at most, with its marks."""

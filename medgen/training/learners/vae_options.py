@@ -41,9 +41,7 @@ class TrainVAEOptions(TrainingOptions, frozen=True):
     network: VAEConfig = VAEConfig()
     losses: VAELosses = VAELosses()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
-    decoder_only: Annotated[
-        bool | Literal["with-init"], option("Train only the part after the latent (with --init).")
-    ] = False
+    decoder_only: Annotated[bool | Literal["with-init"], option("Train only the decoder of --init.")] = False
     """with-init: where there is an encoder to keep."""
     init: Annotated[str, option("Start from this VAE: a model file, or a diffusers folder.", metavar="VAE")] | None = (
         None

@@ -171,6 +171,20 @@ def test_only_the_foreground_counts() -> None:
     assert part.result()["ssim"]["mean"] == pytest.approx(np.mean(expected), abs=1e-6)
 
 
+def test_a_foreground_that_ssim_cannot_see_is_not_replaced_by_the_whole_image() -> None:
+    images, references = pair(count=3, side=32)
+    inside = torch.zeros(3, 1, 32, 32, dtype=torch.bool)
+    inside[:2, :, 8:24, 4:20] = True
+    inside[2, :, :, :3] = True
+    both, two = PairScores(HU), PairScores(HU)
+    both.add(images, references, places(images), inside)
+    two.add(images[:2], references[:2], places(images[:2]), inside[:2])
+    assert both.result()["ssim"] == two.result()["ssim"]
+    assert (both.result()["at_margin"], two.result()["at_margin"]) == (1, 0)
+    assert both.result()["mae"]["mean"] != two.result()["mae"]["mean"]
+    assert [place.name for _, place, _ in both.worst][:2] == [place.name for _, place, _ in two.worst]
+
+
 def test_the_interval_is_over_cases_and_the_worst_pairs_are_kept() -> None:
     images, references = pair(count=12)
     images[7] = -references[7]

@@ -270,3 +270,24 @@ def test_field_order_is_the_convention_whatever_the_columns_order(stacks: list[S
     columns = list(reversed(NODULE_FIELDS))
     annotations, _ = run(stacks, tmp_path, f"case,{','.join(columns)}\nalpha,0.6,0.5,0.4,0.3,0.2,1\n")
     assert annotations[0].findings[0].values == (1.0, 0.2, 0.3, 0.4, 0.5, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("columns", "first", "second", "name"),
+    [
+        ("case,label", "alpha,ill", "alpha,normal", "label"),
+        ("case,slice,text", "alpha,1,a nodule", "alpha,1,two nodules", "text"),
+        ("case,slice,modality", "alpha,,CT", "alpha,2,MR", "modality"),
+        ("case,slice,split", "alpha,0,train", "alpha,1,test", "split"),
+        ("case,slice,patient", "alpha,0,p1", "alpha,1,p2", "patient"),
+        ("case,slice,synthetic", "alpha,0,generated", "alpha,1,altered", "synthetic"),
+    ],
+)
+def test_rows_that_contradict_each_other_are_named(
+    stacks: list[SliceStack], tmp_path: Path, columns: str, first: str, second: str, name: str
+) -> None:
+    annotations, errors = run(stacks, tmp_path, f"{columns}\n{first}\n{first}\n{second}\nbeta{first[5:]}\n")
+    assert len(errors) == 1
+    assert f"row 4: its {name} is not that of an earlier row for the same image" in errors[0]
+    alone, _ = run(stacks, tmp_path, f"{columns}\n{first}\n")
+    assert annotations[0] == alone[0]  # the row has left nothing behind

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -28,3 +29,14 @@ def test_a_plan_holds_the_cases_of_one_size_with_their_slices_and_grid(tmp_path:
     assert "its slices have 20 x 24 pixels" in reason
     with pytest.raises(FrozenInstanceError):
         plan.cases[0].keep = ()  # type: ignore[misc]
+
+
+def test_modalities_are_known_in_any_case(tmp_path: Path) -> None:
+    """A CT that was called ct kept no HU: each volume was scaled by percentiles of its own, without a word."""
+    voxels = np.arange(48, dtype=np.int16).reshape(4, 4, 3) - 1000
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "v.nii")
+    options = PreprocessOptions(modality="ct", series=("Ct",))
+    with Workers(1) as workers:
+        plan = make_plan(SourceInputs((str(tmp_path),)), options, workers, LeftOut(Silent(), False), Silent())
+    assert plan.encoding.intensity.unit == "HU"
+    assert plan.cases[0].stack.first.modality == "CT"
