@@ -17,7 +17,8 @@ from medgen.artifacts.provenance import Identified, all_digests
 from medgen.artifacts.schema import SetHeader
 from medgen.artifacts.spool import temporary_storage
 from medgen.artifacts.stored import StoredSet
-from medgen.artifacts.stream import HDF5_MAGIC, StreamReader, StreamWriter
+from medgen.artifacts.stream import StreamReader, StreamWriter
+from medgen.artifacts.tensors.header import HDF5_MAGIC
 from medgen.artifacts.writer import SetWriter
 from medgen.errors import DataError, InputMissingError, UsageError
 
@@ -112,5 +113,7 @@ def _open_file(path: Path) -> IO[bytes]:
         return path.open("rb")
     except FileNotFoundError:
         raise InputMissingError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputMissingError(f"{path}: is a folder, not a set; make one of it with medgen preprocess") from None
     except OSError as error:
         raise InputMissingError(f"{path}: cannot be opened: {error.strerror}") from None

@@ -25,12 +25,11 @@ from medgen.artifacts.schema import READABLE_SCHEMAS, Array, Case, ContentDigest
 from medgen.artifacts.spool import Spool
 from medgen.artifacts.stacks import Stack, block_length, blocks
 from medgen.artifacts.synthetic import synthetic_in_old_set
+from medgen.artifacts.tensors.header import HDF5_MAGIC
 from medgen.artifacts.tensors.layout import KEY, TensorEntry, head
 from medgen.artifacts.writer import SetWriter
 from medgen.errors import DataError
 
-HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-"""How sets on disk begin."""
 _DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "I16": np.int16,
     "I8": np.int8, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "BOOL": np.bool_,
@@ -89,7 +88,9 @@ class StreamReader:
         _widen_pipe(file)
         facts, _ = self._read_blob(beginning)
         if facts.get("part") != "header":
-            raise DataError(f"{name}: does not begin with a set's header; is it the output of a medgen command?")
+            kind = str(facts.get("schema")).partition("/")[0]
+            what = {"medgen.model": "is a model", "medgen.resume": "is the saved state of a training"}.get(kind)
+            raise DataError(f"{name}: {what or 'does not begin with the header of a set'}, and a set is expected")
         self.header = parse_header(facts.get("header"), name)
         self._tail: Tail | None = None
 

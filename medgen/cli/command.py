@@ -84,7 +84,10 @@ class Command(TyperCommand):
         console = ctx.obj = Console(str(self.name), quiet, verbose)
         if report is None or not _first_process(self.params):
             return super().invoke(ctx)
-        if Path(report).suffix.lower() == ".html":
+        ending = Path(report).suffix.lower()
+        if self.name in WITH_PAGE and ending not in (".html", ".json"):
+            raise UsageError(f"--report {report}: end the name in .html for the page, or in .json for facts as JSON")
+        if ending == ".html":
             if self.name not in WITH_PAGE:
                 raise UsageError(f"--report {report}: '{self.name}' writes facts as JSON; give a name ending in .json")
             console.page = Path(report)

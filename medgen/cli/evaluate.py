@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medgen.cli.flags import Given, takes
-from medgen.cli.options import Device, Force, console_of, listed
+from medgen.cli.options import Device, Force, check_picture, console_of, listed
 from medgen.evaluation.options import METRICS_SAID, EvaluateOptions
 
 if TYPE_CHECKING:
@@ -150,6 +150,8 @@ def command(
     measured = options.metrics is None or "memorization" in options.metrics
     if pairs_png is not None and not (measured and training and reference):
         raise UsageError("--pairs shows what memorization found: give --training and --reference")
+    if pairs_png is not None:
+        check_picture(pairs_png, "--pairs")
     if output != "-":
         check_output(Path(output), force=force)
     for path in (console.page, pairs_png):

@@ -122,3 +122,9 @@ def check_destination(output: str, *, force: bool) -> None:
         refuse_terminal()
     else:
         check_output(Path(output), force=force)
+
+
+def check_picture(path: str | Path, flag: str) -> None:
+    """Refuse a name that promises another kind of picture than a PNG, which is what is written."""
+    if Path(path).suffix.lower() in (".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".svg", ".pdf"):
+        raise UsageError(f"{flag} {path}: the picture is a PNG; end its name in .png")

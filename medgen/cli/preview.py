@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medgen.cli.flags import Given, takes
-from medgen.cli.options import Force, InputSet, check_destination, console_of
+from medgen.cli.options import Force, InputSet, check_destination, check_picture, console_of
 from medgen.imaging.pictures.options import PreviewOptions
 
 
@@ -43,6 +43,7 @@ def command(
     from medgen.imaging.pictures.preview import make_tiles, title
     from medgen.imaging.pictures.preview_maps import LEGEND, PALETTE, PANELS, make_map_tiles
 
+    check_picture(output, "--output")
     check_destination(output, force=force)
     with open_set(source, random_access=True) as stored:
         if stored.header.kind == "map":

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medgen.artifacts.stored import StoredSet
-from medgen.evaluation.intervals import mean_interval
+from medgen.evaluation.intervals import ALIKE, mean_interval
 from medgen.evaluation.results import Evaluated
 from medgen.evaluation.section import Distribution, Score, Table, interval, number
 
@@ -161,9 +161,10 @@ def effect_size(differences: Values, cases: Rows) -> float | None:
     """The cases' mean differences: their mean over their standard deviation; None where they do not vary."""
     place = np.unique(cases, return_inverse=True)[1]
     means = np.bincount(place, differences) / np.bincount(place)
-    if len(means) < 2 or not (spread := float(means.std(ddof=1))) > 0:
+    mean = float(means.mean())
+    if len(means) < 2 or (spread := float(means.std(ddof=1))) <= ALIKE * abs(mean):
         return None
-    return float(means.mean()) / spread
+    return mean / spread
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

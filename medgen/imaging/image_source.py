@@ -15,7 +15,7 @@ from medgen.artifacts.outputs.partial import partial_folder
 from medgen.artifacts.schema import Intensity
 from medgen.artifacts.sets import open_set
 from medgen.artifacts.stored import StoredSet
-from medgen.artifacts.stream import HDF5_MAGIC
+from medgen.artifacts.tensors.header import HDF5_MAGIC
 from medgen.errors import UsageError
 from medgen.imaging.cases.options import PreprocessOptions, ReadingOptions, SourceOptions
 from medgen.imaging.cases.planning import SourceInputs

@@ -12,6 +12,7 @@ from PIL import Image
 
 from medgen.artifacts.sets import create_set, open_set
 from medgen.artifacts.sharding import mark_shard
+from medgen.artifacts.stream import StreamWriter
 from tests.conftest import write_denoiser
 
 Here = Callable[..., tuple[int, str]]
@@ -146,3 +147,37 @@ def test_a_table_that_parts_the_images_of_a_patient_is_warned_of(here: Here, tmp
     status, said = here("preprocess", tmp_path / "t.csv", "--workers", "1", "-o", tmp_path / "t.h5")
     assert status == 0
     assert "warning: 1 cases are in another split than an earlier case of their patient, as the table says" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "told"),
+    [
+        ("train-vae vae.safetensors -o {out}/v", 65, "vae.safetensors: is a model, and a set is expected"),
+        ("info {out}", 66, "is a folder, not a set; make one of it with medgen preprocess"),
+        ("generate images.h5 -o {out}/s.h5", 65, "images.h5: is a set, and a model is expected"),
+        ("generate {out}/stream -o {out}/s.h5", 65, "stream: is a set, and a model is expected"),
+        ("preview images.h5 -o {out}/sheet.jpg", 2, "sheet.jpg: the picture is a PNG; end its name in .png"),
+        ("evaluate images.h5 --report {out}/page.htm", 2, "page.htm: end the name in .html for the page"),
+        ("evaluate images.h5 --reference a --training b --pairs p.jpeg", 2, "--pairs p.jpeg: the picture is a PNG"),
+    ],
+)
+def test_files_of_another_kind_are_called_what_they_are(
+    here: Here, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, status: int, told: str
+) -> None:
+    monkeypatch.chdir(tiny)
+    with (tmp_path / "stream").open("wb") as file, open_set("images.h5") as images:
+        writer = StreamWriter(file, images.header)
+        for case in images:
+            writer.write(case)
+        writer.finish(images.tail)
+    found, said = here(*shlex.split(line.format(out=tmp_path)))
+    assert (found, told in said.splitlines()[-1]) == (status, True), said
+
+
+def test_images_and_normal_versions_are_not_swapped(here: Here, tiny: Path, tmp_path: Path) -> None:
+    images, normal = tiny / "images.h5", tmp_path / "n.h5"
+    assert here("normalize", images, "--method", "vae", "--vae", tiny / "vae.safetensors", "-o", normal)[0] == 0
+    status, said = here("anomaly-map", normal, images, "-o", tmp_path / "m.h5")
+    assert (status, "give the images first, then their normal versions" in said) == (2, True)
+    assert here("anomaly-map", images, normal, "-o", tmp_path / "m.h5")[0] == 0
+    assert here("anomaly-map", normal, normal, "-o", tmp_path / "same.h5")[0] == 0

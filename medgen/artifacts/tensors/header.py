@@ -27,6 +27,11 @@ class StoredTensor(msgspec.Struct, frozen=True):
     data_offsets: tuple[int, int]
 
 
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+"""How sets in files begin, which hold no tensors."""
+A_SET = "is a set, and a model is expected"
+
+
 @dataclass(frozen=True)
 class TensorHeader:
     """The facts of a file, its tensors, and their CRC-32 by name (None: the file has no checksums)."""
@@ -47,7 +52,10 @@ def read_header(path: Path) -> TensorHeader:
     """Open a file that `write_tensors` wrote; DataError if it is another file, truncated, or its header is damaged."""
     try:
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
+            beginning = file.read(8)
+            length = int.from_bytes(beginning, "little")
+            if beginning == HDF5_MAGIC:
+                raise DataError(f"{path}: {A_SET}")
             if not 2 <= length <= _LONGEST_HEADER:
                 raise DataError(f"{path}: not a .safetensors file")
             header = msgspec.json.decode(file.read(length), type=dict[str, Any])
@@ -64,6 +72,8 @@ def read_header(path: Path) -> TensorHeader:
     try:
         tensors = msgspec.convert(header, dict[str, StoredTensor])
         facts = msgspec.json.decode(metadata[KEY], type=dict[str, Any])
+        if "part" in facts:
+            raise DataError(f"{path}: {A_SET}")
         checksums = _unseal(facts)
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: damaged: its header cannot be read ({error})") from None

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from medgen.errors import DataError
 from medgen.evaluation.features.features import key_of
@@ -25,6 +26,8 @@ from medgen.evaluation.section import Distribution, Score, Section, Table, numbe
 
 LEAK_SPREADS = 5.0
 """A held-out image so many standard deviations below the median is a training image that leaked, not a new one."""
+LEAK_CHANCE = 0.01
+"""Chance that any of the held-out images counts as leaked, where their distances are normally distributed."""
 LEAK_LEAST = 0.1
 """And so is one below this relative distance, however the others spread."""
 SURROUNDINGS = 0.05
@@ -152,13 +155,25 @@ def learn_rule(held_out: Matches, options: MemorizationOptions) -> CopyRule:
     around = held_out.surroundings[np.isfinite(held_out.surroundings)]
     least = float(np.quantile(around, SURROUNDINGS)) if len(around) else 1.0  # one training case: as it is
     relative = held_out.relative(least)
-    # Leaks lie below the median, so the spread is measured above it: for a normal distribution, 0.6745 of sigma.
-    middle, upper = np.quantile(relative, [0.5, 0.75])
-    leaked = relative < max(middle - LEAK_SPREADS * (upper - middle) / 0.6745, LEAK_LEAST)
+    leaked = relative < max(_lowest_new(relative), LEAK_LEAST)
     if leaked.all():
         raise DataError("all real images are copies of each other; give a --reference that was held out of training")
     smallest = float(relative[~leaked].min())
     return CopyRule(options.margin * smallest, smallest, least, leaked)
+
+
+def _lowest_new(relative: Values) -> float:
+    """The distance below which no image is that is new as most of these (H,) are.
+
+    Leaks lie below the median, so the spread is measured above it. It is not known well of few images, and the nearest
+    of many lies farther from the median: Student's t and Bonferroni's correction allow for both.
+    """
+    middle = float(np.median(relative))
+    above = relative[relative > middle] - middle
+    if not len(above):
+        return 0.0
+    surely = float(stats.t.ppf(1 - LEAK_CHANCE / len(relative), max(len(above) - 1, 1)))
+    return middle - max(LEAK_SPREADS, surely) * float(np.sqrt(np.mean(above**2)))
 
 
 def _without(collection: Collection, ids: set[str]) -> tuple[Collection, int]:

@@ -17,7 +17,7 @@ from medgen.artifacts.classes import normal_class
 from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import MAP_CHANNELS, Case, Intensity, SetHeader
 from medgen.config import plain
-from medgen.errors import DataError
+from medgen.errors import DataError, UsageError
 from medgen.inference.anomaly.calibration import Calibration, Maps, Place
 from medgen.inference.anomaly.options import AnomalyOptions
 
@@ -30,13 +30,19 @@ CALIBRATED_NOTE = "calibrated"
 
 
 def shared_intensity(images: SetHeader, normalized: SetHeader) -> Intensity:
-    """The intensity of both sets; DataError unless both hold images of the same intensity."""
+    """The intensity of both sets; DataError unless both hold images of one intensity, UsageError in wrong order."""
+    if _normalizations(images) > _normalizations(normalized):
+        raise UsageError("only the first set was made by normalize; give the images first, then their normal versions")
     if images.kind != "image" or normalized.kind != "image":
         kinds = f"'{images.kind}' and '{normalized.kind}'"
         raise DataError(f"the sets are of kinds {kinds}; anomaly-map needs images and their normal versions")
     if images.intensity is None or normalized.intensity != images.intensity:
         raise DataError("the values of the two sets mean different things; normalize the same set")
     return images.intensity
+
+
+def _normalizations(header: SetHeader) -> int:
+    return sum(step.command == "normalize" for step in header.provenance.steps)
 
 
 def pairs(images: Iterable[Case], normalized: Iterable[Case]) -> Iterator[tuple[Case, Case]]:

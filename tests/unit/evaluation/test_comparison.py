@@ -77,6 +77,7 @@ def test_effect_is_the_mean_in_standard_deviations() -> None:
     differences = np.array([1.0, 2.0, 3.0, 4.0])
     assert effect_size(differences, np.arange(4)) == pytest.approx(2.5 / np.std(differences, ddof=1))
     assert effect_size(np.ones(4), np.arange(4)) is None
+    assert effect_size(np.full(20, 0.1), np.arange(20)) is None  # their mean is not 0.1 to the last digit
 
 
 def test_only_samples_of_both_are_compared() -> None:
