@@ -196,6 +196,9 @@ def test_frames_without_positions_get_none(write_slice: Callable[..., Path], tmp
     assert file.SOPClassUID == pydicom.uid.SecondaryCaptureImageStorage
     image = nibabel.load(next((tmp_path / "nifti").rglob("*.nii.gz")))
     assert (int(image.header["qform_code"]), int(image.header["sform_code"])) == (0, 0)
+    assert quietly("preprocess", tmp_path / "nifti", "--window", "0,255", "-o", tmp_path / "b.h5") == 0
+    with open_set(tmp_path / "a.h5") as first, open_set(tmp_path / "b.h5") as second:
+        np.testing.assert_array_equal(next(iter(first))["image"], next(iter(second))["image"])
 
 
 @pytest.mark.parametrize("unit", ["HU", "grey value"])

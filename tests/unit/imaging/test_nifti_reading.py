@@ -174,3 +174,35 @@ def test_places_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     (tmp_path / "v.nii").write_bytes(content)
     with pytest.raises(DataError, match=r"v\.nii: its affine matrix holds numbers that are not finite"):
         scan(entry_of(tmp_path / "v.nii"), "")
+
+
+def test_rows_stay_as_stored_where_nothing_says_how_they_run(tmp_path: Path) -> None:
+    """As SimpleITK reads them, and as frames without positions are written."""
+    voxels = np.arange(60, dtype=np.int16).reshape(5, 4, 3)
+    image = nibabel.Nifti1Image(voxels, None)
+    image.header.set_zooms((0.7, 0.8, 3.0))
+    nibabel.save(image, tmp_path / "v.nii")
+    (stack,), _ = build_stacks(scan(entry_of(tmp_path / "v.nii"), ""))
+    values = read(entry_of(tmp_path / "v.nii"), "nifti", [item.frame for item in stack.slices], hu=False)[..., 0]
+    assert np.array_equal(values, SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "v.nii"))))
+    assert np.allclose(stack.spacing, (3.0, 0.8, 0.7))
+
+
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        (np.diag([-1.2, -1.0, 2.0, 1.0]), "its sform and qform state voxels of 1.2 x 1 x 2 and of 1 x 1 x 2; set"),
+        (np.diag([1.0, -1.0, 2.0, 1.0]), "its sform and qform disagree about which side is left; set"),
+        (np.array([[0, -1.0, 0, 7], [1.0, 0, 0, 8], [0, 0, 2, 9], [0, 0, 0, 1]]), ""),  # turned by a registration
+    ],
+)
+def test_forms_that_contradict_each_other_are_refused(tmp_path: Path, form: np.ndarray, told: str) -> None:
+    image = nibabel.Nifti1Image(np.zeros((5, 4, 3), np.int16), None)
+    image.set_qform(np.diag([-1.0, -1.0, 2.0, 1.0]), 1)
+    image.set_sform(form, 2)
+    nibabel.save(image, tmp_path / "v.nii")
+    if told:
+        with pytest.raises(DataError, match=rf"v\.nii: {told}"):
+            scan(entry_of(tmp_path / "v.nii"), "")
+    else:
+        assert len(scan(entry_of(tmp_path / "v.nii"), "")) == 3
