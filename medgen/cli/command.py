@@ -29,6 +29,8 @@ SHARED = ("force", "quiet", "verbose", "debug", "report", "help")
 """Options that stand under the last heading, whichever command has them."""
 EXAMPLES = "\nExamples:\n"
 """What the last part of a command's docstring begins with."""
+LONGEST = 300
+"""Letters of a library's message that are shown: some quote all that a compiler says."""
 _ClickError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
@@ -163,7 +165,12 @@ def describe(error: BaseException) -> tuple[int, str]:
         if error.errno == errno.ENOSPC:
             cause += "; free some space, or set TMPDIR to a larger disk"
         return StorageError.exit_code, f"{error.filename}: {cause}" if error.filename else cause
-    if type(error).__name__ == "OutOfMemoryError":
-        return UnavailableError.exit_code, "device memory is full; lower --batch-size, or train with loop.checkpoint"
-    kind = type(error).__name__
-    return 70, f"internal error, please report it ({kind}: {error}); run again with --debug to see where"
+    kinds = [kind.__name__ for kind in type(error).__mro__]  # of torch, which is not loaded for this
+    cause = next(iter(str(error).splitlines()), "")[:LONGEST]
+    if {"OutOfMemoryError", "MemoryError"} & {*kinds} or "can't allocate memory" in cause:
+        where = "device memory" if "OutOfMemoryError" in kinds else "memory"
+        return UnavailableError.exit_code, f"{where} is full; lower --batch-size, or train with loop.checkpoint"
+    if "BackendCompilerFailed" in kinds:
+        told = f"compiling the network failed ({cause}); install a C++ compiler or leave out loop.compile"
+        return UnavailableError.exit_code, told
+    return 70, f"internal error, please report it ({kinds[0]}: {cause}); run again with --debug to see where"

@@ -22,6 +22,7 @@ import pytest
 import typer
 
 from medgen.cli.app import COMMANDS, app
+from medgen.cli.command import describe
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 HEAVY = ("torch", "numpy", "h5py", "pydicom", "skimage", "scipy")
@@ -160,6 +161,39 @@ def test_report_tells_success_and_failure(medgen: Run, make_set: Callable[..., P
     assert bad["exit_status"] == 66
     assert bad["error"] == "InputMissingError"
     assert "none.h5" not in json.dumps(bad)
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch calls it."""
+
+
+class BackendCompilerFailed(RuntimeError):
+    """As torch calls it."""
+
+
+class InductorError(BackendCompilerFailed):
+    """As torch calls it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (OutOfMemoryError("CUDA"), 69, "device memory is full; lower --batch-size"),
+        (RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: you tried"), 69, "memory is full; lower"),
+        (MemoryError(), 69, "memory is full; lower"),
+        (
+            InductorError(f"CppCompileError\n{'warning' * 10_000}"),
+            69,
+            "compiling the network failed (CppCompileError);",
+        ),
+        (RuntimeError(f"one\ntwo{'three' * 1000}"), 70, "internal error, please report it (RuntimeError: one); run"),
+    ],
+)
+def test_what_libraries_raise_is_told_in_one_short_sentence(error: Exception, status: int, told: str) -> None:
+    found = describe(error)
+    assert found[0] == status
+    assert found[1].startswith(told)
+    assert len(found[1]) < 200
 
 
 def test_binary_is_never_written_to_a_terminal(make_set: Callable[..., Path]) -> None:

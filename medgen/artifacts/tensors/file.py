@@ -39,7 +39,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
 def read_tensors(path: Path, header: TensorHeader, names: Iterable[str]) -> dict[str, Tensor]:
     """The tensors called `names` of the file that `header` was read from; DataError names one that is damaged."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(named_in_utf8(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise DataError(f"{path}: damaged: {error}") from None
@@ -48,6 +48,15 @@ def read_tensors(path: Path, header: TensorHeader, names: Iterable[str]) -> dict
             if checksum(name, tensor) != header.checksums[name]:
                 raise DataError(f"{path}: damaged: tensor '{name}' does not match its checksum; copy the file again")
     return tensors
+
+
+def named_in_utf8(path: Path) -> Path:
+    """The path; DataError if safetensors cannot open it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{path}: its name is not UTF-8, as safetensors wants it; rename the file") from None
+    return path
 
 
 def in_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from medgen.artifacts.tensors.file import in_memory, not_finite
+from medgen.artifacts.tensors.file import in_memory, named_in_utf8, not_finite
 from medgen.errors import DataError, InputMissingError, StorageError
 
 PICKLED = {".pth", ".bin", ".ckpt", ".pkl"}
@@ -22,7 +22,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors')"
         )
     try:
-        tensors = in_memory(safetensors.torch.load_file(path))
+        tensors = in_memory(safetensors.torch.load_file(named_in_utf8(path)))
     except FileNotFoundError:
         raise InputMissingError(f"{path}: no such file") from None
     except safetensors.SafetensorError as error:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medgen.errors import Terminated, UnavailableError
+from medgen.errors import Terminated
 from medgen.nets.compute import autocast, channels_last, lay_channels_last
 from medgen.nets.units import recompute_units
 from medgen.read_ahead import read_ahead
@@ -215,12 +215,12 @@ class Loop:
                 seeded(self.seed, "dropout", index, step.offset),
             ):
                 with autocast(self.device, self.dtype):
-                    loss, parts = _call(self._loss, batch, step)
+                    loss, parts = self._loss(batch, step)
                 self.optimizers.backward(loss / options.accumulate)
                 parts = {"loss": loss.detach(), **parts}
                 if self._discriminator_loss is not None:
                     with autocast(self.device, self.dtype):
-                        against = _call(self._discriminator_loss, batch, step)
+                        against = self._discriminator_loss(batch, step)
                     self.optimizers.backward(against / options.accumulate)
                     parts["discriminator"] = against.detach()
             for name, value in parts.items():
@@ -304,16 +304,6 @@ class Loop:
             self.reporter.say(message)
             raise KeyboardInterrupt
         raise Terminated(message)
-
-
-def _call(step_loss: Callable[..., Any], batch: Batch, step: Step) -> Any:
-    try:
-        return step_loss(batch, step)
-    except torch._dynamo.exc.BackendCompilerFailed as error:
-        cause = str(error).splitlines()[0]
-        raise UnavailableError(
-            f"compiling the network failed ({cause}); install a C++ compiler or leave out compile"
-        ) from None
 
 
 def _due(done: int, every: int) -> bool:

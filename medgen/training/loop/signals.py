@@ -7,9 +7,14 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from medgen.errors import MedgenError, Terminated
+
 
 class StopRequest:
-    """Inside the block, the first SIGTERM or Ctrl-C is only noted in `received`; a second one ends at once."""
+    """Inside the block, the first SIGTERM or Ctrl-C is only noted in `received`; a second one ends at once.
+
+    A compiler that the block runs gets Ctrl-C as well: what fails because of that counts as the end asked for.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -25,6 +30,8 @@ class StopRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._restore()
+        if self.received is not None and isinstance(error, Exception) and not isinstance(error, MedgenError):
+            raise (KeyboardInterrupt if self.received == signal.SIGINT else Terminated("terminated")) from error
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from medgen.artifacts.model_file import ModelFile, open_model, save_model
 from medgen.artifacts.model_record import read_record
 from medgen.artifacts.provenance import derive
+from medgen.artifacts.tensors.foreign import read_weights
 from medgen.errors import DataError, InputMissingError
 
 
@@ -57,6 +59,13 @@ def test_weights_in_use_are_not_those_of_a_file_that_is_overwritten(tmp_path: Pa
     with model.path.open("r+b") as file:  # as cp does, in place
         file.write(bytes(model.path.stat().st_size))
     assert torch.equal(weights["b"], torch.arange(6.0).reshape(2, 3) + 1)
+
+
+def test_a_name_that_safetensors_cannot_open_is_no_damage(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path / "m") + b"\xff.safetensors"))
+    for read in (save(path).weights, lambda: read_weights(path)):
+        with pytest.raises(DataError, match=r"its name is not UTF-8, as safetensors wants it; rename"):
+            read()
 
 
 def test_damage_and_mix_ups(tmp_path: Path) -> None:

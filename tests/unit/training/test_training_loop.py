@@ -26,6 +26,7 @@ from medgen.training.loop.distributed import World
 from medgen.training.loop.options import decisive
 from medgen.training.loop.resume import ResumeFile
 from medgen.training.loop.run import Run
+from medgen.training.loop.signals import StopRequest
 from medgen.training.loop.watch import TrainingFailed, Watch
 
 RunOf = Callable[..., Run]
@@ -245,6 +246,25 @@ def test_warm_up_shrinks_with_a_shortened_training(small_vae: Callable[..., Trai
     assert small_vae({"steps": 60, "warmup": 1000}).loop.rising == 30
     assert small_vae({"steps": 60, "warmup": 7}).loop.rising == 7
     assert small_vae({"steps": 1, "warmup": 7}).loop.rising == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "failure", "told"),
+    [
+        (signal.SIGINT, RuntimeError, KeyboardInterrupt),
+        (signal.SIGTERM, RuntimeError, Terminated),
+        (signal.SIGINT, DataError, DataError),
+        (None, RuntimeError, RuntimeError),
+    ],
+)
+def test_what_a_signal_makes_fail_is_told_as_the_end_that_was_asked_for(
+    number: int | None, failure: type[Exception], told: type[BaseException]
+) -> None:
+    """Ctrl-C reaches compilers, too, which end; but it does not hide what is wrong with the data."""
+    with pytest.raises(told), StopRequest():
+        if number is not None:
+            signal.raise_signal(number)
+        raise failure("the compiler was interrupted")
 
 
 def test_the_log_is_whole_after_an_interruption(
