@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -29,6 +30,11 @@ _WIDTH, _HEIGHT = 256, 257
 _BITS = 258
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _SAMPLES, _UNSIGNED, _SIGNED = 339, 1, 2
+_DEPTH = 32997  # slices in one page
+_DESCRIPTION, _IMAGEJ = 270, re.compile(r"ImageJ=.*^images=([2-9]|1\d)", re.DOTALL | re.MULTILINE)
+
+_ORDERED = re.compile(r"^(I;16|I;32|F;32|F;64)B?([SF])$")
+"""Pillow's raw modes of numbers whose bytes have an order."""
 
 
 def scan_raster(entry: Entry, modality: str) -> list[SliceFacts]:
@@ -98,8 +104,8 @@ def _open(entry: Entry, page: int = 0) -> ImageFile:
         try:
             image = Image.open(io.BytesIO(entry.read()) if entry.member else entry.path)
             image.seek(page)
-            if image.format == "TIFF" and _turned(image):
-                image.filename = ""  # else it is mapped to memory, where Pillow takes its sides for each other
+            if image.format == "TIFF":
+                _set_right(image)
         except Image.DecompressionBombError:
             raise DataError(f"{entry.name}: has far too many pixels; refused") from None
     if image.width * image.height > MAX_PIXELS:
@@ -107,12 +113,31 @@ def _open(entry: Entry, page: int = 0) -> ImageFile:
     return image
 
 
+def _set_right(image: ImageFile) -> None:
+    """Keep Pillow from mistaking pixels: the sides of a page that is mapped to memory and turned, and orders of bytes.
+
+    What libtiff inflates has this machine's order, which Pillow heeds only for unsigned numbers of 16 bits.
+    """
+    if _turned(image):
+        image.filename = ""  # not mapped then
+    image.tile = [
+        tile._replace(args=(_ORDERED.sub(r"\1N\2", str(tile.args[0])), *tile.args[1:]))
+        if tile.codec_name == "libtiff" and isinstance(tile.args, tuple)
+        else tile
+        for tile in image.tile
+    ]
+
+
 def _pages(entry: Entry) -> Iterator[tuple[int, ImageFile]]:
     """The image at each page of a TIFF, except previews of another page; for other formats, only the first image."""
     image = _open(entry)
-    for page in range(getattr(image, "n_frames", 1) if image.format == "TIFF" else 1):
+    count = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+    for page in range(count):
         image.seek(page)
-        if not _tags(image).get(_SUBFILE, 0) & _REDUCED:
+        tags = _tags(image)
+        if tags.get(_DEPTH, 1) > 1 or (count == 1 and _IMAGEJ.match(str(tags.get(_DESCRIPTION)))):
+            raise DataError(f"{entry.name}: a page of it holds several slices; save each slice as a page of its own")
+        if not tags.get(_SUBFILE, 0) & _REDUCED:
             yield page, image
 
 

@@ -84,7 +84,7 @@ def normal(facts: SliceFacts) -> Vector3:
 
 
 def build_stacks(slices: Iterable[SliceFacts]) -> tuple[list[SliceStack], list[str]]:
-    """Group by series, orientation, size and (where positions repeat) echo or time point; order and check each.
+    """Group by series, patient, orientation, size and, where positions repeat, echo or time; order and check each.
 
     Stacks are in the order of their first files. A file without a position is a stack of its own. Also returns the
     names of files that are skipped because they are exact copies of others.
@@ -99,7 +99,7 @@ def _separate(slices: Iterable[SliceFacts]) -> list[SliceStack]:
     series: dict[tuple[object, ...], list[list[SliceFacts]]] = {}
     for item in slices:
         alone = item.position is None or not item.series
-        where = (item.entry.source, item.entry.within) if alone else (item.series,)
+        where = (item.entry.source, item.entry.within) if alone else (item.series, item.patient)
         groups = series.setdefault(where, [])
         group = next((group for group in groups if _alike(group[0], item)), None)
         if group is None:

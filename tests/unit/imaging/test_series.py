@@ -79,6 +79,13 @@ def test_series_orientations_and_sizes_are_separated(write_slice: WriteSlice, tm
     assert len({stack.key for stack in stacks}) == 4
 
 
+def test_no_stack_holds_slices_of_two_patients(write_slice: WriteSlice, tmp_path: Path) -> None:
+    """Who takes names out of files may give all series one UID."""
+    for number, z in enumerate(range(6)):
+        write_slice(tmp_path / f"{number}", blank(), z=z, PatientID="AB"[number % 2])
+    assert [(stack.patient, len(stack.slices)) for stack in stacks_in(tmp_path)] == [("A", 3), ("B", 3)]
+
+
 def test_nearly_equal_orientations_stay_together(write_slice: WriteSlice, tmp_path: Path) -> None:
     for index, small in enumerate((0.00499, 0.00501, 0.005)):  # either side of what rounding would cut apart
         write_slice(tmp_path / f"{index}", blank(), z=index, ImageOrientationPatient=[1, small, 0, -small, 1, 0])
