@@ -80,8 +80,8 @@ def sources(kind: str, write_slice: WriteSlice, root: Path, name: str) -> Path:
         for number in range(2):
             file = folder / f"{name}-{number}.{kind}"
             png(file, number) if kind == "png" else nifti(file, number)
-    lines = [f"{found},{name}-{number},ill,round\n" for number, found in rows(kind, name)]
-    (folder / f"{name}.csv").write_text("path,patient,label,text\n" + "".join(lines))
+    lines = [f"{found},{name}-{number},round,0,0.5\n" for number, found in rows(kind, name)]
+    (folder / f"{name}.csv").write_text("path,patient,text,slice,x\n" + "".join(lines))
     return folder
 
 
@@ -98,7 +98,8 @@ def test_sets_of_the_same_images_are_the_same_whoever_they_are_named_after(
     made = []
     for name in (JANE, JOHN):
         folder = sources(kind, write_slice, tmp_path, name)
-        more = ("--labels", str(folder / f"{name}.csv"), "--split-name", "test", "--healthy-slices", "1")
+        more = ("--labels", str(folder / f"{name}.csv"), "--vector-fields", "x", "--split-name", "test")
+        more += ("--healthy-slices", "1")
         preprocess(folder, output=tmp_path / f"{name}.h5", more=more)
         made.append((tmp_path / f"{name}.h5").read_bytes())
     assert made[0] == made[1]
