@@ -101,7 +101,10 @@ def scan_structures(entry: Entry, dataset: Dataset) -> Structures:
                 contours.append(_points(entry, contour))
         number = int(item.ReferencedROINumber)
         if contours:
-            regions.append(Region(number, names.get(number, str(number)), tuple(contours)))
+            once = {
+                points.tobytes(): points for points in contours
+            }  # one that is listed twice would make a hole of itself
+            regions.append(Region(number, names.get(number, str(number)), tuple(once.values())))
     if not regions:
         raise DataError(f"{entry.name}: its structures have no closed contours")
     if len({region.name for region in regions}) < len(regions):

@@ -201,13 +201,14 @@ def _levels(group: Sequence[SliceFacts]) -> list[int]:
 def _without_copies(slices: Iterable[SliceFacts]) -> tuple[list[list[SliceFacts]], list[str]]:
     """Layers in which each instance occurs once, and the names of files that are byte for byte copies of others.
 
-    Files of one instance that differ (written in another transfer syntax, or truncated) go to separate layers.
+    Files of one instance that differ (written in another transfer syntax, or truncated) go to separate layers. What
+    lies at another position is another instance, whatever UID was copied into its file.
     """
     layers: list[list[SliceFacts]] = [[]]
-    seen: dict[tuple[str, int], list[SliceFacts]] = defaultdict(list)
+    seen: dict[tuple[object, ...], list[SliceFacts]] = defaultdict(list)
     copies: dict[str, None] = {}
     for item in slices:
-        before = seen[item.sop or item.entry.name, item.frame]
+        before = seen[item.sop or item.entry.name, item.frame, item.position]
         if any(_same_file(item.entry, other.entry) for other in before):
             copies[item.entry.name] = None
             continue

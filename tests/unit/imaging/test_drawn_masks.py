@@ -285,6 +285,12 @@ def test_holes_stay_open(ct: Path, tmp_path: Path, way: str) -> None:
     np.testing.assert_array_equal(mask[0], inside[0] & ~inside[1])
 
 
+def test_a_contour_that_is_listed_twice_is_no_hole(ct: Path, tmp_path: Path) -> None:
+    contours = [(2.5, square(2.1, 12.1)), (5.0, square(2.1, 9.1)), (2.5, square(2.1, 12.1))]
+    _, _, mask = read(ct, write_structures(tmp_path / "s.dcm", {"lesion": contours}))
+    assert mask.sum(axis=(1, 2)).tolist() == [0, 20 * 20, 14 * 14, 0]
+
+
 def test_area_of_a_polygon_is_that_of_its_pixels() -> None:
     corners = np.array([[3.2, 4.1], [50.7, 20.3], [30.4, 55.8]])
     (r0, c0), (r1, c1), (r2, c2) = corners

@@ -86,6 +86,13 @@ def test_no_stack_holds_slices_of_two_patients(write_slice: WriteSlice, tmp_path
     assert [(stack.patient, len(stack.slices)) for stack in stacks_in(tmp_path)] == [("A", 3), ("B", 3)]
 
 
+def test_slices_with_a_copied_uid_are_a_stack(write_slice: WriteSlice, tmp_path: Path) -> None:
+    write_all(write_slice, tmp_path, (0, 1, 2), SOPInstanceUID="1.2.3.4")
+    (stack,) = stacks_in(tmp_path)
+    assert heights(stack) == [0.0, 1.0, 2.0]
+    assert not stack.flaws
+
+
 def test_nearly_equal_orientations_stay_together(write_slice: WriteSlice, tmp_path: Path) -> None:
     for index, small in enumerate((0.00499, 0.00501, 0.005)):  # either side of what rounding would cut apart
         write_slice(tmp_path / f"{index}", blank(), z=index, ImageOrientationPatient=[1, small, 0, -small, 1, 0])
