@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 
 from medgen import __version__
 from medgen.cli.console import Console
-from medgen.cli.outputs import check_places, may_replace_report
+from medgen.cli.outputs import check_here, check_places, may_replace_report
 from medgen.errors import MedgenError, PipeClosed, StorageError, UnavailableError, UsageError
 from medgen.models.options import COMPUTING
 
@@ -78,6 +78,7 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run with a Console in `ctx.obj`, and write the report however the run ends."""
+        check_here()
         check_places(self.params, ctx.params)
         quiet, verbose = ctx.params.pop("quiet"), ctx.params.pop("verbose")
         ctx.params.pop("debug")  # read from the arguments by `run`, which sees failures of parsing too

@@ -69,7 +69,7 @@ def command(
         provenance = derive("extract-latents", settings, seed=options.seed if options.sample else None, inputs=inputs)
         header = latent_header(reader.header, autoencoder.facts, autoencoder.model.digest, provenance)
         encoder = SetEncoder(autoencoder, intensity, options, maker.leave_out)
-        chosen = (case for case in maker.take(chain(first, images)) if options.split in (None, case.split))
+        chosen = maker.take(case for case in chain(first, images) if options.split in (None, case.split))
         nothing = no_case("encoded", chosen=bool(options.split))
         with maker.console.progress(None, "slices") as advance, closing(read_ahead(chosen)) as cases:
             done = maker.write(encoder.encode(cases), header, inputs, advance, nothing=nothing)

@@ -108,7 +108,7 @@ def command(
 
         with maker.console.progress(None, "slices") as advance:
             nothing = "no case was interpolated ({left_out} left out)"
-            chosen = (case for case in maker.take(reader.on_disk()) if split in (None, case.split))
+            chosen = maker.take(case for case in reader.on_disk() if split in (None, case.split))
             thin = interpolate(chosen, interpolation, maker.leave_out, advance)
             done = maker.write(thin, header, inputs, nothing=nothing)
     way = options.told() if denoiser else "by a cubic spline"

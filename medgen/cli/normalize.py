@@ -68,7 +68,7 @@ def command(
         began = time.monotonic()
         with (
             maker.console.progress(None, "slices") as advance,
-            closing(read_ahead(options.chosen(maker.take(reader)))) as cases,
+            closing(read_ahead(maker.take(options.chosen(reader)))) as cases,
         ):
             made = normalize(cases, version, intensity, options.batch_size, maker.leave_out)
             done = maker.write(made, header, inputs, advance, nothing=nothing)

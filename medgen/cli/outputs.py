@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medgen.errors import UsageError
+from medgen.errors import InputMissingError, UsageError
 
 WRITTEN = ("output", "report", "log", "tensorboard", "pairs_png", "ratings")
 """Parameters that name what is written; all others that can be files name what is read."""
@@ -38,6 +38,16 @@ class _Place:
 
     def within(self, other: _Place) -> bool:
         return None not in (self.path, other.path) and other.path in self.path.parents  # type: ignore[union-attr]
+
+
+def check_here() -> None:
+    """InputMissingError if the folder we are in was removed: libraries then end the process, and blame themselves."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise InputMissingError(
+            "the current folder was removed, even if there is a new one of its name; cd to it"
+        ) from None
 
 
 def check_places(parameters: Sequence[Any], values: Mapping[str, Any]) -> None:

@@ -69,7 +69,7 @@ class SetMaker:
         return precisions(networks)
 
     def take(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items that belong to this shard."""
+        """The items that belong to this shard, of all that the job is about: merging deals them back in turn."""
         from medgen.artifacts.sharding import take_shard
 
         return take_shard(items, self.part, self.parts)

@@ -90,6 +90,12 @@ def check_image(case: Case, vae: FrozenVAE) -> None:
             f"case {case.id}: {height} x {width} pixels do not fit the VAE: sides must be multiples of "
             f"{config.factor}; resize in preprocess"
         )
+    check_finite(case)
+
+
+def check_finite(case: Case) -> None:
+    """DataError naming the case and slice of an image that holds NaN or infinity."""
+    image = case["image"]
     if image.dtype.kind == "f":
         finite = np.isfinite(image).all(axis=(1, 2, 3))
         if not finite.all():

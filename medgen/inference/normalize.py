@@ -20,7 +20,7 @@ from medgen.diffusion.samplers import StepNoise
 from medgen.diffusion.sampling import sample
 from medgen.diffusion.schedules import Schedule
 from medgen.errors import DataError
-from medgen.inference.encode import check_image
+from medgen.inference.encode import check_finite, check_image
 from medgen.inference.generate import objective_of
 from medgen.inference.normalize_options import NormalizeOptions
 from medgen.inference.slices import Refused, grouped, slice_keys, slice_noise
@@ -60,12 +60,14 @@ class Normalizer:
         return (self.network,) if self.vae is None else (self.network, self.vae)
 
     def check(self, case: Case) -> None:
-        """DataError naming the case unless its images have the size of the training images."""
+        """DataError naming the case unless its images are finite and have the size of the training images."""
         wanted = self.network.facts.shape
         if self.vae is not None:
             check_image(case, self.vae)
             config = self.vae.network.config
             wanted = (config.in_channels, *(side * config.factor for side in wanted[1:]))
+        else:
+            check_finite(case)
         if case["image"].shape[1:] != wanted:
             told, needed = (" x ".join(map(str, shape)) for shape in (case["image"].shape[1:], wanted))
             raise DataError(f"case {case.id}: images of {told}, but the model was trained on {needed}")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.cli.app import run
@@ -65,6 +66,27 @@ def test_shards_join_into_the_unsharded_result(tiny: Path, tmp_path: Path, parts
         assert run(["extract-latents", source, "--vae", vae, "-o", shard, "--shard", f"{part}/{parts}"]) == 0
     assert run(["merge", *shards, "-o", str(tmp_path / "joined.h5")]) == 0
     assert (tmp_path / "joined.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["extract-latents", "--vae", "{vae}"],
+        ["normalize", "--vae", "{vae}", "--method", "vae"],
+        ["interpolate", "--spacing", "2"],
+    ],
+)
+def test_shards_of_one_split_join_into_the_unsharded_result(tiny: Path, tmp_path: Path, words: list[str]) -> None:
+    rng, source = np.random.default_rng(0), tmp_path / "images.h5"
+    with create_set(source, SetHeader("image", derive("make", {}), Intensity())) as writer:
+        for number, split in enumerate(("test", "val", "test", "test", "val", "test")):
+            image = rng.integers(-900, 300, (2, 1, 32, 32)).astype(np.int16)
+            writer.write(Case(f"case-{number}", {"image": image}, split, (4.0, 1.0, 1.0)))
+    command = [word.format(vae=tiny / "vae.safetensors") for word in words]
+    for name, more in (("whole", []), ("0", ["--shard", "0/2"]), ("1", ["--shard", "1/2"])):
+        assert run([*command, str(source), "--split", "test", "-o", str(tmp_path / name), *more]) == 0
+    assert run(["merge", str(tmp_path / "0"), str(tmp_path / "1"), "-o", str(tmp_path / "joined")]) == 0
+    assert (tmp_path / "joined").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_only_one_split(tiny: Path, tmp_path: Path) -> None:

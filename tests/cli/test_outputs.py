@@ -190,3 +190,14 @@ def test_all_that_commands_write_is_known_here() -> None:
     assert written["train-vae"] == written["train-diffusion"] == {"output", "report", "log", "tensorboard"}
     assert written["rate"] == {"ratings", "report"}
     assert written["evaluate"] == {"output", "report", "pairs_png"}
+
+
+def test_a_folder_that_was_removed_is_no_place_to_work_in(
+    make_set: MakeSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Callable[[], str]
+) -> None:
+    path = make_set().resolve()
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert run(["check", str(path)]) == 66
+    assert "the current folder was removed" in told()

@@ -226,11 +226,13 @@ def test_what_does_not_fit_is_refused_by_name(
     def refused(case: Case, error: DataError) -> None:
         left_out.append((case.id, str(error)))
 
-    kept = list(normalize([cases[0], bad, cases[3]], version, Intensity(), 8, refused))
-    assert [case.id for case in kept] == ["case-0", "case-3"]
-    ((name, reason),) = left_out
-    assert name == "case-2"
-    assert "case case-2, slice 1" in reason
+    for one in (version, Normalizer(pixels, None, options_of())):
+        kept = list(normalize([cases[0], bad, cases[3]], one, Intensity(), 8, refused))
+        assert [case.id for case in kept] == ["case-0", "case-3"]
+        ((name, reason),) = left_out
+        assert name == "case-2"
+        assert "case case-2, slice 1: the image holds NaN" in reason
+        left_out.clear()
     with pytest.raises(UsageError, match="--vae"):
         Normalizer(network, None, options_of())
     with pytest.raises(UsageError, match="leave out --vae"):
