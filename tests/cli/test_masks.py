@@ -383,6 +383,17 @@ def test_a_nifti_mask_of_a_picture_must_lie_as_it_is_stored(
         assert "masks/a.nii.gz: its header turns its rows, columns or slices, and images/a.png" in made.told
 
 
+def test_a_mask_without_a_place_is_not_laid_over_an_image_that_is_turned(
+    tmp_path: Path, make: Callable[..., Made]
+) -> None:
+    nifti(tmp_path / "images" / "a.nii.gz", disc().T[:, :, None], np.eye(4))
+    save(tmp_path / "masks" / "a.png", disc(full=1))
+    assert (
+        "images/a.nii.gz: its header turns its rows, columns or slices, and masks/a.png"
+        in make("images", "--masks", "masks").told
+    )
+
+
 def test_a_mask_with_pixels_of_another_size_is_refused(tmp_path: Path, make: Callable[..., Made]) -> None:
     for folder, spacing in (("images", 1.0), ("masks", 1.2)):
         affine = np.diag([-spacing, -spacing, 2.0, 1.0])

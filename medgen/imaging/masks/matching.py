@@ -115,20 +115,23 @@ def _scan(entry: Entry) -> list[SliceFacts]:
 
 def _check_order(entry: Entry, facts: Sequence[SliceFacts], stack: SliceStack) -> None:
     """DataError where only one of mask and image says how it lies, so that the mask may be upside down."""
-    placed, told = stack.first.position is not None, facts[0].position is not None
-    if placed and not told and len(facts) > 1:
+    image, mask = stack.first, facts[0]
+    if (image.position is None) == (mask.position is None):
+        return
+    if mask.position is None and len(facts) > 1:
         raise DataError(
             f"{entry.name}: does not say which of its {len(facts)} slices belongs to which of {stack.name}; save the "
             "mask as NIfTI or DICOM segmentation, or one file a slice, named like that of its image"
         )
-    if facts[0].format == "nifti" and not placed:
-        from medgen.imaging.reading.nifti import is_turned
+    for one, other in ((image, mask), (mask, image)):
+        if one.format == "nifti":
+            from medgen.imaging.reading.nifti import is_turned
 
-        if is_turned(entry):
-            raise DataError(
-                f"{entry.name}: its header turns its rows, columns or slices, and {stack.name} does not say how it "
-                "lies; save the mask as PNG or TIFF"
-            )
+            if is_turned(one.entry):
+                raise DataError(
+                    f"{one.entry.name}: its header turns its rows, columns or slices, and {other.entry.name} does not "
+                    "say how it lies; save both in one format"
+                )
 
 
 def _same_place(image: SliceFacts, mask: SliceFacts) -> bool:
