@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 import msgspec
 
 from medgen.errors import ConfigError, InputMissingError
+from medgen.structs import fields_of, struct_in, takes, type_at, words_of
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,18 +96,18 @@ def resolve(
         if command not in content:
             say(f"{name} has no options for {command}")
         layers.append((content.get(command, {}), f"{name}, table [{command}]"))
+    kinds = [kind] if isinstance(kind, type) else kind
     for item in sets:
         key, value = parse_setting(item, "--set")
-        layers.append((_nest(key, value), f"--set {item}"))
+        layers.append((_nest(key, _meant_value(kinds, key, item.partition("=")[2].strip(), value)), f"--set {item}"))
     for key, value in (flags or {}).items():
         if value is not None:
             layers.append((_nest(key, value), f"command line ({key})"))
-    kinds = [kind] if isinstance(kind, type) else kind
     meant = _meant(kinds, layers)
     if preset is not None and _meant(kinds, layers[:1]) is not meant:
         values, where = layers[0]
         layers[0] = (
-            {key: value for key, value in values.items() if not _owners(kinds, key) or key in _fields(meant)},
+            {key: value for key, value in values.items() if not _owners(kinds, key) or key in fields_of(meant)},
             where,
         )
     merged: dict[str, Any] = {}
@@ -138,7 +139,7 @@ def _check_owner(
     """ConfigError for a key that belongs to a kind other than the selected one."""
     for key in values:
         owners = _owners(kinds, key)
-        if owners and key not in _fields(meant):
+        if owners and key not in fields_of(meant):
             field, tag = meant.__struct_config__.tag_field, meant.__struct_config__.tag
             raise ConfigError(
                 f"{where}: '{key}' is an option of {field} {' or '.join(owners)}, and this is {field} {tag}"
@@ -147,13 +148,7 @@ def _check_owner(
 
 def _owners(kinds: Iterable[type[msgspec.Struct]], key: str) -> list[str]:
     """Tags of the kinds that have this option."""
-    return [str(kind.__struct_config__.tag) for kind in kinds if key in _fields(kind)]
-
-
-def _fields(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """Types of the fields by name, including the tag's."""
-    tag = kind.__struct_config__.tag_field
-    return {field.name: field.type for field in msgspec.structs.fields(kind)} | ({tag: str} if tag else {})
+    return [str(kind.__struct_config__.tag) for kind in kinds if key in fields_of(kind)]
 
 
 def parse_setting(item: str, flag: str) -> tuple[str, object]:
@@ -170,26 +165,16 @@ def convert(kind: type[OptionsT], values: Mapping[str, Any], where: str) -> Opti
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
         told, _, place = str(error).replace("`", "").replace("$.", "").partition(" - at ")
-        choices = _choices(kind, re.findall(r"\w+", re.sub(r"\[.*?\]", "", place))) if "enum value" in told else []
-        hint = f"; choose from {', '.join(choices)}" if choices else ""
+        path = re.findall(r"\w+", re.sub(r"\[.*?\]", "", place))
+        choices = words_of(type_at(kind, path)) if "enum value" in told else []
+        hint = f"; choose from {', '.join(choices)}" if choices else "; put it in quotes" * ("Expected str" in told)
         raise ConfigError(f"{where}: {told}{place and f' - at {place}'}{hint}") from None
 
 
-def _choices(annotation: Any, path: Sequence[str]) -> list[str]:
-    """The words that an option takes, found by its names from struct to struct."""
-    for name in path:
-        struct = _struct_in(annotation)
-        if struct is None or name not in _fields(struct):
-            return []
-        annotation = _fields(struct)[name]
-    return _words(annotation)
-
-
-def _words(annotation: Any) -> list[str]:
-    """The words of all Literals in a type."""
-    if get_origin(annotation) is Literal:
-        return list(map(str, get_args(annotation)))
-    return [word for inner in get_args(annotation) for word in _words(inner)]
+def _meant_value(kinds: Iterable[Any], key: str, text: str, value: object) -> object:
+    """The value of a setting: its `text` itself for an option of text, such as a label called 0."""
+    found = (type_at(kind, key.split(".")) for kind in kinds)
+    return text if any(takes(one, text) and not takes(one, value) for one in found if one is not None) else value
 
 
 def plain(options: msgspec.Struct) -> dict[str, Any]:
@@ -202,7 +187,7 @@ def completed(kind: type[msgspec.Struct], then: Mapping[str, Any], now: Mapping[
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     whole = dict(then)
     for name in now.keys() & fields.keys():
-        nested, field = _struct_in(fields[name].type), fields[name]
+        nested, field = struct_in(fields[name].type), fields[name]
         if name not in whole and field.default is not msgspec.NODEFAULT:
             whole |= _without_none({name: msgspec.to_builtins(field.default)})
         elif nested is not None and isinstance(whole.get(name), Mapping) and isinstance(now[name], Mapping):
@@ -263,13 +248,13 @@ def _load_file(file: Path, tables: Iterable[str]) -> dict[str, Any]:
 
 def _merge_layer(merged: dict[str, Any], kind: type[msgspec.Struct], layer: Mapping[str, Any], where: str) -> None:
     """Deep-merge `layer` into `merged`; every key must be a field of `kind`."""
-    fields = _fields(kind)
+    fields = fields_of(kind)
     for key, value in layer.items():
         if key not in fields:
             raise ConfigError(
                 f"{where}: unknown key '{key}'{did_you_mean(key, fields)}; known: {', '.join(sorted(fields))}"
             )
-        nested = _struct_in(fields[key])
+        nested = struct_in(fields[key])
         if nested is not None and isinstance(value, Mapping):
             below = merged.setdefault(key, {})
             if not isinstance(below, dict):
@@ -286,17 +271,6 @@ def _numbers(value: Any) -> list[float]:
     if isinstance(value, list | tuple):
         return [number for one in value for number in _numbers(one)]
     return [value] if isinstance(value, float) else []
-
-
-def _struct_in(annotation: Any) -> type[msgspec.Struct] | None:
-    """The struct class in `annotation` (itself, or inside Optional / Annotated), if any."""
-    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
-        return annotation
-    for inner in get_args(annotation):
-        found = _struct_in(inner)
-        if found is not None:
-            return found
-    return None
 
 
 def _nest(dotted: str, value: object) -> dict[str, Any]:

@@ -101,6 +101,8 @@ class Flag:
             msgspec.convert(parsed, self.annotation)
         except msgspec.ValidationError as error:
             reason = str(error).replace("`", "").partition(" - at")[0]
+            if "regex" in reason:
+                reason = f"expected {self.metavar}"
             raise ConfigError(f"{self.name} {given}: {reason[0].lower()}{reason[1:]}") from None
         return parsed
 

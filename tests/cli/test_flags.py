@@ -31,6 +31,7 @@ class Cooking(Options, frozen=True):
     ] = "often"
     size: Annotated[Literal[8, 16], option("Of the pot.")] = 8
     crust: Annotated[bool | Literal["maybe"], option("Bake a crust.")] = False
+    pan: Annotated[str, option("Its sides.", metavar="WxH", pattern=r"^\d+x\d+$")] = "20x30"
 
 
 class Baking(Options, frozen=True):
@@ -57,6 +58,7 @@ def test_a_field_is_a_flag_only_if_it_says_so() -> None:
         "stirs",
         "size",
         "crust",
+        "pan",
     }
 
 
@@ -108,6 +110,7 @@ def test_lists_are_typed_with_commas(key: str, typed: str, value: object) -> Non
         ("method", "x", ConfigError, "--method x; choose from boil, fry"),
         ("stirs", "nevr", ConfigError, "--stirs nevr; did you mean 'never'?"),
         ("stirs", "5,b", UsageError, r"--stirs 5,b: expected NAME\|T,T"),
+        ("pan", "large", ConfigError, r"--pan large: expected WxH$"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_flag(key: str, typed: object, kind: type[Exception], message: str) -> None:

@@ -77,13 +77,14 @@ def test_guidance_needs_a_condition(here: Here, tmp_path: Path, tiny: Path) -> N
     assert here(*ask)[0] == 0
 
 
-def test_a_table_without_masks_or_findings_cannot_use_options_about_them(here: Here, tmp_path: Path) -> None:
+def test_options_about_what_the_images_do_not_have_are_refused(here: Here, tmp_path: Path) -> None:
     Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(tmp_path / "a.png")
     (tmp_path / "l.csv").write_text("path,label\na.png,ill\n")
     call = ["preprocess", tmp_path / "a.png", "--labels", tmp_path / "l.csv", "--workers", "1", "-o", tmp_path / "a.h5"]
     for option, told in (
         (("--healthy-slices", "2"), "--healthy-slices must know which slices have a finding"),
         (("--mask-classes", "background,polyp"), "--mask-classes names the classes of masks; give --masks"),
+        (("--thickness", "2"), "--thickness resamples stacks of slices, and these are single images"),
     ):
         status, said = here(*call, *option)
         assert (status, told in said) == (2, True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import pytest
@@ -152,3 +152,39 @@ def test_a_source_that_says_nothing_of_the_command_is_named(tmp_path: Path) -> N
     file.write_text("[train-vae]\n")
     settle(file=file, say=said.append)
     assert len(said) == 1
+
+
+class Named(Options, frozen=True):
+    name: str = ""
+    channels: Literal["auto", "1", "3"] = "auto"
+    count: int = 0
+    either: bool | Literal["maybe"] = False
+    inner: Outer = Outer()
+
+
+@pytest.mark.parametrize(
+    ("item", "value"),
+    [
+        ("name=0", "0"),
+        ("name=1.50", "1.50"),
+        ("name=true", "true"),
+        ('name="0"', "0"),
+        ("channels=3", "3"),
+        ("count=3", 3),
+        ("either=true", True),
+        ("inner.name=2026-01-31", "2026-01-31"),
+    ],
+)
+def test_an_option_of_text_takes_what_looks_like_a_number(item: str, value: object) -> None:
+    found: object = resolve(Named, "generate", tables=["generate"], sets=[item])
+    for name in item.partition("=")[0].split("."):
+        found = getattr(found, name)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_a_number_in_a_file_for_an_option_of_text_is_told_to_be_quoted(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("[train-vae]\nname = 5\n")
+    with pytest.raises(ConfigError, match="Expected str, got int - at name; put it in quotes"):
+        settle(file=file)
