@@ -102,8 +102,9 @@ class Volumes:
         return [""] * len(positions)
 
     def faulty(self, positions: Sequence[int]) -> str | None:
-        """Name the first case among these whose slices hold a value that is not finite."""
-        for row in (self._rows[int(number)] for number in self._sampler[positions]):
+        """Name the first case among these, or their thick partners, whose slices hold a value that is not finite."""
+        numbers = map(int, self._sampler[positions])
+        for row in (row for number in numbers for row in (self._rows[number], *self._partners[number])):
             for index in range(row.start, row.start + row.count):
                 if not np.isfinite(self._stored.read("image", [index])).all():
                     return f"slice {index - row.start} of case {row.id} holds image values that are not finite"

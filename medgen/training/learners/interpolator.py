@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import msgspec
@@ -99,9 +100,13 @@ class InterpolatorLearner(Learner):
         return latents.view(*volumes.shape[:2], *latents.shape[1:]).transpose(1, 2)
 
     def measure(self, volumes: Volumes) -> None:
-        """Set the residual's standard deviation from the first windows of the training."""
+        """Set the residual's standard deviation from the first windows of the training; DataError for NaN in them."""
         squares = [float(self.residual(volumes.at([place]))[1].square().mean()) for place in range(MEASURED)]
-        self.residual_std = max(sum(squares) / len(squares), 1e-12) ** 0.5
+        mean = sum(squares) / len(squares)
+        if not math.isfinite(mean):
+            fault = volumes.faulty(range(MEASURED)) or "the VAE makes latents of them that are not finite"
+            raise DataError(f"the first windows cannot be measured: {fault}")
+        self.residual_std = max(mean, 1e-12) ** 0.5
 
 
 def train(training: Training, options: InterpolatorOptions) -> None:

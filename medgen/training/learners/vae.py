@@ -178,7 +178,8 @@ def reconstruction_quality(model: VAE, loop: Loop, slices: Slices) -> dict[str, 
 
 
 def _images(loop: Loop, slices: Slices, limit: int) -> Iterator[Tensor]:
-    """At most `limit` slices, evenly spread, in batches (B, C, H, W) on the loop's device."""
+    """At most `limit` slices that are finite, evenly spread, in batches (B, C, H, W) on the loop's device."""
     chosen = slices.samples[np.linspace(0, len(slices) - 1, min(limit, len(slices))).astype(np.int64)]
     for first in range(0, len(chosen), loop.options.batch_size):
-        yield slices.read(chosen[first : first + loop.options.batch_size])["x"].to(loop.device)
+        x = slices.read(chosen[first : first + loop.options.batch_size])["x"].to(loop.device)
+        yield x[torch.isfinite(x).flatten(1).all(1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from msgspec.structs import replace
 from medgen.artifacts.model_file import open_model, save_model
 from medgen.artifacts.provenance import derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
-from medgen.artifacts.sets import create_set
+from medgen.artifacts.sets import create_set, open_set
 from medgen.config import plain
 from medgen.diffusion.options import ScheduleConfig
 from medgen.errors import ConfigError, DataError, Terminated, UsageError
@@ -155,6 +156,19 @@ def test_what_cannot_be_trained_is_said_in_one_sentence(
     ):
         with pytest.raises(error, match=sentence):
             train_diffusion(run_of("train-diffusion", source), options)
+
+
+def test_a_nan_among_the_first_windows_is_traced_to_its_slice(
+    tiny: Path, thin: Path, run_of: RunOf, tmp_path: Path
+) -> None:
+    """They decide the scale of the residual, which would make a sound first batch look bad."""
+    with open_set(thin) as reader, create_set(tmp_path / "bad.h5", reader.header) as writer:
+        for case in reader:
+            image = case["image"].astype(np.float32)
+            image[10] = np.nan if case.id == "case-2" else image[10]
+            writer.write(replace_fields(case, arrays={"image": image}))
+    with pytest.raises(DataError, match="first windows cannot be measured: slice 10 of case case-2 holds image values"):
+        train_diffusion(run_of("train-diffusion", tmp_path / "bad.h5"), options_of(tiny))
 
 
 def test_a_vae_of_volumes_or_of_another_window_is_refused(

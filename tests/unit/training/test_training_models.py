@@ -74,6 +74,15 @@ def test_a_vae_learns_to_reconstruct_and_measures_itself(
     assert run.reporter.report["reconstruction_ssim"] == model.facts["reconstruction_ssim"] > 0.6
 
 
+def test_a_slice_of_nan_that_was_not_drawn_does_not_decide_how_latents_are_scaled(
+    write_images: Callable[..., Path], run_of: RunOf, small_vae: Callable[..., TrainVAEOptions]
+) -> None:
+    run = run_of("train-vae", write_images("bad.h5", 12, bad=float("nan")))
+    train_vae(run, small_vae({"steps": 1, "batch_size": 1}))
+    facts = VAEFacts.read(open_model(run.output).facts, "vae")
+    assert np.isfinite([facts.latent_scale, facts.latent_shift]).all()
+
+
 def test_each_channel_is_standardized_but_one_that_holds_nothing_stays_small() -> None:
     noise = torch.randn(3, 10_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     stds = torch.tensor([[2.0], [0.5], [1e-4]], dtype=torch.float64)

@@ -145,6 +145,9 @@ def test_a_thick_partner_in_the_same_frame_is_taken_at_its_place(volumes_of: Wri
             torch.testing.assert_close(sample["guess"][0, :, 0, 0, 0], expected, atol=1e-3, rtol=0)
     with volumes_of([thin, thick], paired=0.0, thick_spacing=(3.0, 3.0)) as volumes:
         assert float(volumes.at([0])["scales"][0, 1]) == pytest.approx(3 / 7)
+    marked[6, 0, 1, 1] = np.nan
+    with volumes_of([thin, thick], paired=1.0) as volumes:
+        assert volumes.faulty([0]) == "slice 6 of case thick holds image values that are not finite"
 
 
 def test_coarser_targets_are_averages_of_the_cases_slices(volumes_of: Write) -> None:
