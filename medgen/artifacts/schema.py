@@ -10,7 +10,7 @@
 | normalized | (D, C, H, W) | the nearest normal version of image, in the same stored values       |
 | map        | (D, 4, H, W) | float32 anomaly maps, named by `MAP_CHANNELS`                        |
 | score      | (D,)         | float32, how anomalous the slice is as a whole                       |
-| spread     | (D, C, H, W) | float16, standard deviation over the samples that image is the mean of |
+| spread     | (D, C, H, W) | float16 or 32, deviation over the samples that image is the mean of  |
 | quality    | (D,)         | float32, the rating from 1 to 5 that a selector expects for the case |
 """
 

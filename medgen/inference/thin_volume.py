@@ -30,6 +30,8 @@ VAGUE = 5.0
 """Variance of a voxel beyond the model's window, relative to one inside."""
 ROUNDED = 1e-8
 """Share of the greatest that a float32 sum does not see."""
+SMALLEST = 1e-3
+"""Width of a window in which float16 tells the 1e-4th part."""
 EVEN = 0.01
 """A target spacing within this share of the source's is not finer."""
 
@@ -151,11 +153,12 @@ class ThinVolume:
         Its arrays are on disk, in temporary files that are removed with them.
         """
         source, (low, high) = self.case.stack("image"), self.intensity.window
-        image, spread = Spool(source.shape[1:], source.dtype), Spool(source.shape[1:], np.float16)
+        kind = spread_type(high - low)
+        image, spread = Spool(source.shape[1:], source.dtype), Spool(source.shape[1:], kind)
         for slab in images:
             image.append(self.stored(slab.mean(dim=0)))
             if len(slab) > 1:
-                spread.append((slab.std(dim=0) * (0.5 * (high - low))).numpy().astype(np.float16))
+                spread.append((slab.std(dim=0) * (0.5 * (high - low))).numpy().astype(kind))
             advance(slab.shape[1])
         arrays = {"image": image, "spread": spread} if len(spread) else {"image": image}
         case, shift = self.case, float(self.thin[0] - self.thick[0])
@@ -194,6 +197,11 @@ def volume_of(
             "give a smaller --spacing"
         )
     return ThinVolume(case, intensity, spacing, case.thickness or thickness or source, profile)
+
+
+def spread_type(width: float) -> type[np.float16 | np.float32]:
+    """The type of deviations of values in a window of this width: as small as can be without infinity or zeros."""
+    return np.float16 if SMALLEST <= width <= float(np.finfo(np.float16).max) else np.float32
 
 
 def combine(decoded: Tensor, guess: Tensor) -> Tensor:

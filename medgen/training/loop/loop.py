@@ -176,13 +176,14 @@ class Loop:
         """
         source = self.validation or self.source
         positions = range(min(COUNT, len(source)))
-        try:
-            with self.averaged(), torch.no_grad(), seeded(self.seed, "pictures"), autocast(self.device, self.dtype):
-                shown = self.learner.samples(self.on_device(source.at(positions)), mix(self.seed, "pictures"))
-            if self.world.first:
-                self.pictures.write(done, self.options.steps, shown, source.told(positions))
-        except Exception as error:
-            self.reporter.warn(f"step {done}: no picture ({error!r:.200}); training continues")
+        with self.averaged(), torch.no_grad():  # weights that did not all change places do end the training
+            try:
+                with seeded(self.seed, "pictures"), autocast(self.device, self.dtype):
+                    shown = self.learner.samples(self.on_device(source.at(positions)), mix(self.seed, "pictures"))
+                if self.world.first:
+                    self.pictures.write(done, self.options.steps, shown, source.told(positions))
+            except Exception as error:
+                self.reporter.warn(f"step {done}: no picture ({error!r:.200}); training continues")
 
     def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
         """State dicts, as `run` left them, of the model and of its moving average with everything that is not averaged.

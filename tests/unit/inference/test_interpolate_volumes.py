@@ -137,6 +137,10 @@ def test_several_samples_give_their_mean_and_spread(tiny: Path, models: Path) ->
     assert "spread" not in first.arrays
     certain = interpolation(tiny, models / "zero", samples=2).case(thick)
     assert float(certain["spread"].max()) == 0
+    for factor in (1e4, 1e-9):  # beyond what float16 holds
+        unit = Intensity(factor, window=(-1000.0 * factor, 400.0 * factor))
+        other = interpolation(tiny, models / "random", unit, samples=3).case(thick)
+        np.testing.assert_allclose(other["spread"] / factor, thin["spread"].astype(np.float32), rtol=2e-3, atol=0.1)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -18,8 +18,10 @@ from medgen.training.learners.diffusion import train_diffusion
 from medgen.training.learners.diffusion_options import TrainDiffusionOptions
 from medgen.training.learners.vae import train_vae
 from medgen.training.learners.vae_options import TrainVAEOptions
+from medgen.training.loop.ema import MovingAverage
 from medgen.training.loop.learner import Shown
 from medgen.training.loop.pictures import Pictures
+from medgen.training.loop.resume import resume_path
 from medgen.training.loop.run import Run
 from tests.unit.training.conftest import Reporter
 from tests.unit.training.test_interpolator import options_of as interpolator_options
@@ -128,3 +130,20 @@ def test_a_sheet_shows_a_row_for_each_thing_with_what_was_asked_and_outlines(tmp
     assert (masked == (0, 200, 220)).all(-1).sum() > 4 * 4 * 60  # around four tiles of 144 pixels
     Pictures(tmp_path / "again").write(50, 200, Shown(rows), ["one", "two"])
     assert (tmp_path / "again" / "step-050.png").read_bytes() == (tmp_path / "plain" / "step-050.png").read_bytes()
+
+
+def test_weights_that_did_not_all_change_places_end_the_training(
+    latents: Path,
+    run_of: RunOf,
+    small_diffusion: Callable[..., TrainDiffusionOptions],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where memory is full: it would go on with some weights of the average, and average the others."""
+
+    def fails(self: MovingAverage) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(MovingAverage, "_exchange", fails)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train_diffusion(run_of("train-diffusion", latents), every(small_diffusion(), 1))
+    assert not resume_path(run_of("train-diffusion", latents).output).exists()  # none of its steps is kept
