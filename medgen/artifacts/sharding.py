@@ -40,6 +40,12 @@ def shard_of(header: SetHeader) -> tuple[int, int] | None:
     return int(part), int(whole)
 
 
+def part_told(header: SetHeader) -> str:
+    """That a set is a shard, in words that follow its name; "" if it is whole."""
+    shard = shard_of(header)
+    return f"is shard {shard[0]}/{shard[1]}, a part of all cases; merge the shards to use all" if shard else ""
+
+
 def without_shard(header: SetHeader) -> SetHeader:
     """The header of the whole job."""
     return msgspec.structs.replace(header, notes={key: value for key, value in header.notes.items() if key != NOTE})

@@ -12,6 +12,7 @@ import torch
 
 from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import SetHeader
+from medgen.artifacts.sharding import part_told
 from medgen.config import did_you_mean
 from medgen.errors import UsageError
 from medgen.evaluation.comparability import check_comparable
@@ -104,6 +105,9 @@ def evaluation(
             reporter.say("; ".join(f"{one.name} is {source}" for one, source in pairs_of))
         if REFERENCE in others and not task.synthetic_reference:
             check_real(others[REFERENCE])
+        for one in opened:
+            if part := part_told(one.stored.header):
+                reporter.warn(f"{one.name} {part}")
         _check_comparable(measured, others, reporter)
         materials = [Material(one.part, one.name, one.stored) for one in opened]
         if vae is not None:

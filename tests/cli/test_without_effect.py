@@ -182,3 +182,16 @@ def test_images_and_normal_versions_are_not_swapped(here: Here, tiny: Path, tmp_
     assert (status, "give the images first, then their normal versions" in said) == (2, True)
     assert here("anomaly-map", images, normal, "-o", tmp_path / "m.h5")[0] == 0
     assert here("anomaly-map", normal, normal, "-o", tmp_path / "same.h5")[0] == 0
+
+
+def test_a_shard_is_not_taken_for_the_whole_set(here: Here, tiny: Path, tmp_path: Path) -> None:
+    call = ["extract-latents", tiny / "images.h5", "--vae", tiny / "vae.safetensors"]
+    assert here(*call, "--shard", "0/2", "-o", tmp_path / "0.h5")[0] == 0
+    told = "is shard 0/2, a part of all cases; merge the shards to use all"
+    status, said = here("train-vae", tmp_path / "0.h5", "-o", tmp_path / "v")
+    assert (status, f"warning: {tmp_path / '0.h5'}: {told}" in said) == (65, True)  # latents are no images
+    call = ["normalize", tiny / "images.h5", "--method", "vae", "--vae", tiny / "vae.safetensors"]
+    assert here(*call, "--shard", "0/2", "-o", tmp_path / "n.h5")[0] == 0
+    call = ["evaluate", tmp_path / "n.h5", "--reference", tiny / "images.h5", "--metrics", "reconstruction"]
+    status, said = here(*call, "-o", tmp_path / "e.json")
+    assert (status, f"warning: the set {told}" in said) == (0, True)

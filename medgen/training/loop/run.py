@@ -20,6 +20,7 @@ from medgen.artifacts.model_file import Model, save_model
 from medgen.artifacts.outputs.whole import check_output
 from medgen.artifacts.provenance import Identified, Provenance, all_digests, derive
 from medgen.artifacts.sets import open_set
+from medgen.artifacts.sharding import part_told
 from medgen.artifacts.stored import StoredSet
 from medgen.config import Options, plain
 from medgen.errors import DataError, UsageError
@@ -282,6 +283,8 @@ def start(run: Run, options: TrainingOptions) -> Iterator[Training]:
             raise UsageError("several processes cannot share standard input; write the set to a file first")
         reporter: Reporter = run.reporter if here.first else Silent()
         with open_set(run.source, random_access=True) as stored:
+            if part := part_told(stored.header):
+                reporter.warn(f"{run.source}: {part}")
             trained = [row for row in stored.cases if row.split == "train"]
             if made := sum(bool(row.synthetic) for row in trained):
                 reporter.warn(f"{made} of the {len(trained)} cases of the training split are synthetic")
