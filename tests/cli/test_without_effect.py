@@ -195,3 +195,13 @@ def test_a_shard_is_not_taken_for_the_whole_set(here: Here, tiny: Path, tmp_path
     call = ["evaluate", tmp_path / "n.h5", "--reference", tiny / "images.h5", "--metrics", "reconstruction"]
     status, said = here(*call, "-o", tmp_path / "e.json")
     assert (status, f"warning: the set {told}" in said) == (0, True)
+
+
+def test_the_shape_of_a_vae_to_begin_with_counts_and_is_told(here: Here, tiny: Path, tmp_path: Path) -> None:
+    vae, output = tiny / "vae.safetensors", tmp_path / "v.safetensors"
+    call = ["train-vae", tiny / "images.h5", "--init", vae, "--steps", "1", "--batch-size", "1", "-o", output]
+    call += ["--set", "losses.ssim=0", "--set", "loop.validation_samples=1"]
+    status, said = here(*call, "--set", "network.latent_channels=7")
+    assert (status, f"the network has the shape of {vae}, whatever the options say of it" in said) == (0, True)
+    status, said = here(*call, "--force")
+    assert (status, "whatever the options say" in said) == (0, False)

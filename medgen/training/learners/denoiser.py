@@ -72,7 +72,7 @@ def vae_for_pictures(training: Training, options: DenoiserOptions) -> FrozenVAE 
     """The VAE that decodes the pictures of latents; a message where they are shown as they are."""
     if training.stored.header.kind == "image":
         if options.vae is not None:
-            raise UsageError("the set holds images, which need no decoding; leave out --vae")
+            raise UsageError("the set holds images; give latents, made with extract-latents, or leave out --vae")
         return None
     if options.vae is None:
         if options.loop.sample_every:

@@ -139,7 +139,7 @@ def train(training: Training, options: NormalizerOptions) -> None:
     options = replace(options, network=network)
     vae = vae_of(training, options) if header.kind == "latent" else None
     if vae is None and options.vae is not None:
-        raise UsageError("the set holds images, which need no decoding; leave out --vae")
+        raise UsageError("the set holds images; give latents, made with extract-latents, or leave out --vae")
     if vae and options.loop.compile:
         vae.network.compile()
     learner = NormalizerLearner(options, vae.images if vae else lambda x: x)

@@ -113,7 +113,8 @@ def train_vae(run: Run, options: TrainVAEOptions) -> None:
                 "the VAE is for colour: it takes the images as grey, and gives the mean of its channels"
             )
         network = replace(init.config if init else options.network, in_channels=shape[0], out_channels=shape[0])
-        if init and network != replace(options.network, in_channels=shape[0], out_channels=shape[0]):
+        asked = replace(options.network, in_channels=shape[0], out_channels=shape[0])
+        if init and network != asked and options.network != VAEConfig():
             training.reporter.say(f"the network has the shape of {options.init}, whatever the options say of it")
         options = replace(options, network=network)
         learner = VAELearner(options)
