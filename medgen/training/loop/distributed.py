@@ -17,6 +17,9 @@ from medgen.errors import UnavailableError, UsageError
 from medgen.nets.units import units
 from medgen.training.data.step import Batch, Step
 
+OF_TORCHRUN = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT")
+"""Numbers that it sets in the environment of each process."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -74,17 +77,18 @@ class World:
 @contextlib.contextmanager
 def world(device: torch.device) -> Iterator[tuple[World, torch.device]]:
     """Join the processes that torchrun started; yields the world and this process's device."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         yield World(), device
         return
     try:
-        rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+        size, rank, local, _ = (int(os.environ[name]) for name in OF_TORCHRUN)
     except (KeyError, ValueError):
         raise UsageError(
-            "WORLD_SIZE is set but RANK or LOCAL_RANK is not; start several processes with torchrun"
+            "WORLD_SIZE is set, but not all of RANK, LOCAL_RANK and MASTER_PORT; start several processes with torchrun"
         ) from None
     if device.type == "cuda":
+        if local >= (count := torch.cuda.device_count()):
+            raise UsageError(f"process {local} of this machine finds {count} GPUs; start no more processes than those")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed import fsdp
 
-from medgen.errors import Terminated, UnavailableError
+from medgen.errors import Terminated, UnavailableError, UsageError
 from medgen.nets.condition import Condition
 from medgen.nets.options import DiscriminatorConfig, UNetConfig, VAEConfig
 from medgen.nets.unet import UNet
@@ -288,6 +288,29 @@ def test_sharding_is_part_of_what_a_training_of_several_processes_is() -> None:
     options = TrainingOptions(loop=LoopOptions(sharded=True))
     assert "sharded" not in decisive(options, {"precision": "float32"}, 1)["loop"]
     assert decisive(options, {"precision": "float32"}, 2)["loop"]["sharded"] is True
+
+
+@pytest.mark.parametrize(
+    ("changes", "device", "told"),
+    [
+        ({"WORLD_SIZE": "two"}, "cpu", "start several processes with torchrun"),
+        ({"LOCAL_RANK": ""}, "cpu", "not all of RANK, LOCAL_RANK and MASTER_PORT"),
+        ({"MASTER_PORT": ""}, "cpu", "not all of RANK, LOCAL_RANK and MASTER_PORT"),
+        ({"LOCAL_RANK": "3"}, "cuda", "process 3 of this machine finds 2 GPUs; start no more processes than those"),
+    ],
+)
+def test_processes_that_cannot_join_are_told_before_they_wait(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], device: str, told: str
+) -> None:
+    for name, value in {
+        **dict.fromkeys(("RANK", "LOCAL_RANK", "MASTER_PORT"), "1"),
+        "WORLD_SIZE": "2",
+        **changes,
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UsageError, match=told), world(torch.device(device)):
+        pass
 
 
 def test_a_torch_without_sharding_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
