@@ -205,3 +205,14 @@ def test_the_shape_of_a_vae_to_begin_with_counts_and_is_told(here: Here, tiny: P
     assert (status, f"the network has the shape of {vae}, whatever the options say of it" in said) == (0, True)
     status, said = here(*call, "--force")
     assert (status, "whatever the options say" in said) == (0, False)
+
+
+def test_splits_that_a_table_gives_need_no_more_patients(here: Here, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for number in range(2):
+        Image.fromarray(random.integers(0, 256, (16, 16)).astype(np.uint8)).save(tmp_path / f"{number}.png")
+    for split, advised in (("train", False), ("", True)):
+        (tmp_path / "t.csv").write_text(f"path,text,split\n0.png,a,{split}\n1.png,b,{split}\n")
+        call = ["preprocess", tmp_path / "t.csv", "--workers", "1", "-o", tmp_path / "t.h5", "--force"]
+        status, said = here(*call)
+        assert (status, "choose other --split-fractions" in said) == (0, advised)

@@ -50,6 +50,7 @@ class Assembler:
         self._cases = 0
         self._ids = Remembered()
         self._patients = Remembered()
+        self._drawn = False  # whether the fractions decided any split
         self._torn = 0  # cases in another split than an earlier one of their patient
         self.duplicates = Duplicates()
 
@@ -103,7 +104,7 @@ class Assembler:
             )
         wanted = [name for name, part in zip(SPLITS, self._fractions, strict=True) if part > 0]
         missing = [name for name in wanted if name not in self._splits]
-        if missing and not self._options.split_name and self._cases > 1:
+        if missing and self._drawn and self._cases > 1:
             reporter.warn(
                 f"no patient fell into {' and '.join(missing)}: add patients, or choose other --split-fractions"
             )
@@ -186,8 +187,9 @@ class Assembler:
         """The split of a case. If the patient is not known, the pixels decide, so that equal images share a split."""
         name = self._options.split_name or case.annotation.split
         if not name:
-            generated = _synthetic(case) == GENERATED  # the user did not ask to train on it
-            name = NO_SPLIT if generated else split_of(self._key, patient, self._fractions)
+            if _synthetic(case) == GENERATED:  # the user did not ask to train on it
+                return NO_SPLIT
+            name, self._drawn = split_of(self._key, patient, self._fractions), True
         if name == "train" and (patient in self._not_trained or self._has_other_labels(case)):
             name = split_of(self._key, f"{patient}, held out", held_out(self._fractions))  # drawn again
             self._moved += 1
