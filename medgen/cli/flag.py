@@ -111,6 +111,10 @@ class Flag:
         """The long name alone."""
         return max(self.switches.partition("/")[0].split(), key=len)
 
+    def as_typed(self, value: Any) -> str:
+        """The name with which this value was typed: of a switch that was turned off, the other one."""
+        return self.switches.partition("/")[2] if value is False else self.name
+
     def _parsed(self, given: Any) -> Any:
         kind = self.kind
         if get_origin(kind) in (Union, UnionType):  # a word, or a list of numbers in its place

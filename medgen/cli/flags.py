@@ -100,7 +100,9 @@ class Given:
 
         A preset or a file may hold it: these serve other command lines too.
         """
-        typed = {key: flag.name for key, (flag, value) in self.flags.items() if value is not None and value != []}
+        typed = {
+            key: flag.as_typed(value) for key, (flag, value) in self.flags.items() if value is not None and value != []
+        }
         typed |= {item.partition("=")[0].strip(): f"--set {item}" for item in self.sets}
         for name in (typed[one] for key in keys for one in typed if f"{one}.".startswith(f"{key}.")):
             raise UsageError(f"{name} has no effect {because}; leave it out")

@@ -214,7 +214,7 @@ def test_flags_that_one_struct_alone_has_stand_under_its_name() -> None:
 def test_what_was_typed_without_effect_is_refused() -> None:
     (given,) = _run("--no-salt", "--set", "loop.hidden=5")
     given.refuse(("heat", "loop.steps", "loo"), "here")
-    with pytest.raises(UsageError, match=r"^--salt has no effect without a pot; leave it out$"):
+    with pytest.raises(UsageError, match=r"^--no-salt has no effect without a pot; leave it out$"):
         given.refuse(("lid", "salt"), "without a pot")
     with pytest.raises(UsageError, match=r"^--set loop\.hidden=5 has no effect at all; leave it out$"):
         given.refuse(("loop",), "at all")

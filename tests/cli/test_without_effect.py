@@ -22,7 +22,7 @@ Here = Callable[..., tuple[int, str]]
     ("line", "told"),
     [
         ("interpolate a.h5 --spacing 1 --samples 4", "--samples has no effect without --model"),
-        ("interpolate a.h5 --spacing 1 --no-ema", "--ema has no effect without --model"),
+        ("interpolate a.h5 --spacing 1 --no-ema", "--no-ema has no effect without --model"),
         ("interpolate a.h5 --spacing 1 --window 0,1", "--window has no effect without --model"),
         ("interpolate a.h5 --spacing 1 --set depth=8", "--set depth=8 has no effect without --model"),
         ("normalize a.h5 --method flow --steps 8", "--steps has no effect with --method flow"),
@@ -50,7 +50,7 @@ Here = Callable[..., tuple[int, str]]
         ("preprocess in --vector-fields x", "--vector-fields has no effect without a table"),
         ("preprocess in --encoding cp1252", "--encoding has no effect without a table"),
         ("preprocess in --masks-optional", "--masks-optional has no effect without masks"),
-        ("preprocess in --stretch", "--keep-aspect has no effect without --size"),
+        ("preprocess in --stretch", "--stretch has no effect without --size"),
         (
             "preprocess in --split-name test --split-fractions 0.5,0.5",
             "--split-fractions has no effect with --split-name",
