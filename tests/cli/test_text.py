@@ -231,10 +231,15 @@ def test_an_encoder_from_a_folder_is_kept_out_of_the_model_or_trained_in_it(
 def test_without_the_library_its_extra_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    library = pytest.importorskip("transformers")
     monkeypatch.setitem(sys.modules, "transformers", None)
     command = ["train-diffusion", str(folder / "set.h5"), "--config", str(folder / "p.toml"), "--text-encoder", "x"]
     assert run([*command, "-o", str(folder / "no.safetensors")]) == 69
     assert "pip install 'medgen[text]'" in capfd.readouterr().err
+    monkeypatch.setitem(sys.modules, "transformers", library)
+    monkeypatch.setattr(library, "is_torch_available", lambda: False)  # as it says of an old torch
+    assert run([*command, "-o", str(folder / "no.safetensors")]) == 69
+    assert f"needs a newer torch than {torch.__version__}; pip install -U torch" in capfd.readouterr().err
     for given, told in ((("--lora", "text"), "an adapter alone; give one"), ((), "give that")):
         encoder = command[4:] if given else []
         assert (

@@ -59,11 +59,15 @@ def build(settings: Mapping[str, Any]) -> nn.Module:
 
 
 def transformers() -> Any:
-    """The library; UnavailableError without it."""
+    """The library; UnavailableError without it, or if it does not take this torch."""
     try:
         library: Any = importlib.import_module("transformers")
     except ImportError:
         raise UnavailableError("transformers is not installed; pip install 'medgen[text]'") from None
+    if not library.is_torch_available():
+        raise UnavailableError(
+            f"transformers {library.__version__} needs a newer torch than {torch.__version__}; pip install -U torch"
+        )
     library.utils.logging.set_verbosity_error()
     library.utils.logging.disable_progress_bar()
     return library
