@@ -42,6 +42,13 @@ class Metric:
     """Whether it is measured by default, without `--metrics`, if its needs are given."""
     alone: bool = False
     """Whether nothing else is then measured by default."""
+    either: bool = False
+    """Whether it uses only the first of the inputs in `reads` that is given."""
+
+    def used(self, inputs: Inputs) -> tuple[str, ...]:
+        """Names of the inputs that are given and that it uses."""
+        given = tuple(name for name in self.reads if getattr(inputs, name) is not None)
+        return given[:1] if self.either else given
 
     def lacking(self, inputs: Inputs) -> str:
         """The first need that is not given, with the remedy; "" if all are."""

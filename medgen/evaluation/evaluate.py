@@ -180,9 +180,13 @@ def overlooked(chosen: Sequence[Sequence[str]], inputs: Inputs, options: SharedO
         lacking = metric.lacking(inputs) if options.metrics is None else ""
         return f"{metric.name} {lacking or 'is not measured'}"
 
+    used = {name for metric in taken.values() for name in metric.used(inputs)}
     for name in ("reference", "training", "thick", "vae", "ratings"):
-        if getattr(inputs, name) is not None and not any(name in metric.reads for metric in taken.values()):
-            yield f"--{name} is not used: {why(next(one for one in METRICS.values() if name in one.reads))}"
+        if getattr(inputs, name) is not None and name not in used:
+            other = next((metric for metric in taken.values() if name in metric.reads), None)
+            first = next(metric for metric in METRICS.values() if name in metric.reads)
+            cause = f"{other.name} uses --{other.used(inputs)[0]}" if other else why(first)
+            yield f"--{name} is not used: {cause}"
     for metric in METRICS.values():
         table, default = options.of(metric), metric.options() if metric.options else None
         for name in table.__struct_fields__ if table and metric.name not in taken else ():

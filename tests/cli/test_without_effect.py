@@ -121,6 +121,8 @@ class TestEvaluate:
         assert "warning: the option fidelity.by has no effect: fidelity needs real images: give --reference" in said
         status, said = here(*call, "--metrics", "reconstruction", "--training", images)
         assert (status, "--training is not used: memorization is not measured" in said) == (0, True)
+        status, said = here(*call, "--metrics", "reconstruction", "--reference", images)
+        assert (status, "--reference is not used: reconstruction uses --vae" in said) == (0, True)
         status, said = here(*call)
         assert (status, "is not used" in said, "has no effect" in said) == (0, False, False)
 

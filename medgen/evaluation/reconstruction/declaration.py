@@ -43,4 +43,5 @@ RECONSTRUCTION = Metric(
     ("vae", "reference"),
     ReconstructionOptions,
     files=("lpips",),
+    either=True,
 )
