@@ -10,14 +10,14 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
 
 from medgen import __version__
 from medgen.cli.command import Command, describe
-from medgen.cli.console import Console
+from medgen.cli.console import Console, Unfailing
 from medgen.config import did_you_mean
 from medgen.errors import PipeClosed, Terminated, UsageError
 from medgen.memory import keep_freed_memory
@@ -120,7 +120,12 @@ def main() -> None:
     keep_freed_memory()
     share_processors()
     warnings.showwarning = _show_warning
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    try:
+        sys.stderr.flush()
+    except OSError:  # what could not be told does not change the status either
+        _silence(sys.stderr)
+    sys.exit(status)
 
 
 def _open_closed_streams() -> None:
@@ -136,7 +141,7 @@ def _open_closed_streams() -> None:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Escape libraries' warnings for the terminal, since they may quote file contents."""
-    sys.stderr.write(f"medgen: warning: {visible(str(message))}\n")
+    Unfailing(sys.stderr).write(f"medgen: warning: {visible(str(message))}\n")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -156,11 +161,11 @@ def run(arguments: Sequence[str]) -> int:
         try:
             sys.stdout.flush()
         except OSError:  # a closed pipe, a full disk: the interpreter would fail over it once more, with 120
-            _silence_stdout()
+            _silence(sys.stdout)
         if "--debug" in arguments and not isinstance(error, BrokenPipeError | PipeClosed):
             import traceback
 
-            sys.stderr.write(visible_lines(traceback.format_exc()))
+            Unfailing(sys.stderr).write(visible_lines(traceback.format_exc()))
         status, message = describe(error)
         if message:
             Console(name).error(message)
@@ -198,10 +203,10 @@ def _terminable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _silence_stdout() -> None:
-    """Keep the interpreter from failing again when it flushes the closed pipe at exit."""
+def _silence(stream: TextIO) -> None:
+    """Keep the interpreter from failing again when it flushes the closed pipe, or whatever it is, at exit."""
     with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

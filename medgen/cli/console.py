@@ -16,6 +16,27 @@ from medgen.visible import visible
 PLAIN_LINE_EVERY = 10.0  # seconds between progress lines where stderr is not a terminal
 
 
+@dataclass(frozen=True)
+class Unfailing:
+    """A stream of messages, which are lost where it is closed, a terminal that is gone, or on a full disk."""
+
+    stream: TextIO
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with contextlib.suppress(OSError, ValueError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what is waiting, if that is possible."""
+        with contextlib.suppress(OSError, ValueError):
+            self.stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
 @dataclass
 class Console:
     """Messages, progress and the facts for `--report`, of one run of one command."""
@@ -32,7 +53,7 @@ class Console:
     @property
     def stream(self) -> TextIO:
         """Standard error, as it is now (tests replace it)."""
-        return sys.stderr
+        return Unfailing(sys.stderr)  # type: ignore[return-value]
 
     def say(self, message: str) -> None:
         """Report a result or a step; silent under `--quiet`."""
@@ -80,7 +101,7 @@ class Console:
             rich_table.add_column(shown(column), justify="left" if index == 0 else "right")
         for row in rows:
             rich_table.add_row(*map(shown, row))
-        console = RichConsole(stderr=True, soft_wrap=True)
+        console = RichConsole(file=self.stream, soft_wrap=True)
         if not self.stream.isatty():
             console.width = 160
         console.print(rich_table)
@@ -105,7 +126,7 @@ class Console:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=RichConsole(stderr=True), transient=True) as bar:
+        with Progress(*columns, console=RichConsole(file=self.stream), transient=True) as bar:
             task = bar.add_task("", total=total, unit=visible(unit), note="")
 
             def advance(count: int = 1, note: str = "") -> None:
@@ -116,9 +137,9 @@ class Console:
             yield advance
 
     def _line(self, message: str) -> None:
-        with contextlib.suppress(BrokenPipeError, ValueError):  # a closed stderr must not hide the exit status
-            self.stream.write(f"{f'medgen {self.command}'.rstrip()}: {visible(message)}\n")
-            self.stream.flush()
+        stream = self.stream
+        stream.write(f"{f'medgen {self.command}'.rstrip()}: {visible(message)}\n")
+        stream.flush()
 
 
 @dataclass

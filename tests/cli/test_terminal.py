@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -18,6 +19,7 @@ from PIL import Image
 
 from medgen.artifacts.schema import Case
 from medgen.artifacts.sets import create_set, open_set
+from medgen.cli import app
 from medgen.cli.app import run
 from medgen.cli.console import Console
 from medgen.visible import visible, visible_lines
@@ -138,3 +140,32 @@ def test_what_libraries_warn_of_is_shielded(medgen: Medgen, write_slice: Callabl
     done = medgen("preprocess", image, "--masks", tmp_path / "masks", "--workers", 1, "-o", tmp_path / "out.h5")
     check(done.stderr.decode())
     assert rb"\x1b[2J" in done.stderr
+
+
+def test_a_terminal_that_is_closed_does_not_end_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a connection breaks, and the shell leaves the command running."""
+    leader, follower = pty.openpty()
+    stream = os.fdopen(follower, "w")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        console = Console("train-vae")
+        with console.progress(3, "steps") as advance:
+            advance()
+            os.close(leader)
+            advance(1, "loss 0.1")
+            console.say("step 2")
+        console.table("figures", ["name"], [["loss"]])
+        app._show_warning("of a library")
+    with contextlib.suppress(OSError):
+        stream.close()
+
+
+@pytest.mark.parametrize(("name", "status"), [("set", 0), ("none", 66)])
+def test_messages_that_a_full_disk_loses_do_not_change_the_exit_status(
+    make_set: Callable[..., Path], name: str, status: int
+) -> None:
+    path = make_set()
+    path = path if name == "set" else path.with_name("none.h5")
+    command = [sys.executable, "-m", "medgen.cli.app", "check", str(path)]
+    with Path("/dev/full").open("rb+", buffering=0) as full:
+        assert subprocess.run(command, stderr=full, stdout=subprocess.DEVNULL, check=False).returncode == status
