@@ -86,6 +86,9 @@ class StreamReader:
         self._checksum = 0
         self._checked: bool | None = None  # whether the stream has checksums, once its first blob is read
         _widen_pipe(file)
+        beginning = beginning or file.read(1)
+        if not beginning:
+            raise DataError(f"{name}: is empty; the command before it in the pipe may have failed")
         facts, _ = self._read_blob(beginning)
         if facts.get("part") != "header":
             kind = str(facts.get("schema")).partition("/")[0]

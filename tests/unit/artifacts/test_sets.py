@@ -142,6 +142,11 @@ def test_a_stream_cut_anywhere_is_truncated(make_set: Callable[..., Path], keep:
         list(StreamReader(io.BytesIO(data[: int(len(data) * keep)]), "stream"))
 
 
+def test_an_empty_pipe_is_called_empty() -> None:
+    with pytest.raises(DataError, match="is empty; the command before it in the pipe may have failed"):
+        StreamReader(io.BytesIO(b""), "standard input")
+
+
 def test_an_hdf5_set_in_a_pipe_is_named_as_such(make_set: Callable[..., Path]) -> None:
     with pytest.raises(DataError, match="an HDF5 set, which no pipe can carry; give the name of its file"):
         StreamReader(io.BytesIO(make_set().read_bytes()), "standard input")
