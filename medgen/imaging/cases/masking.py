@@ -17,7 +17,7 @@ from medgen.imaging.labels.table import LabelTable
 from medgen.imaging.masks.classes import Declared, MaskClasses, decide, declared, told_classes
 from medgen.imaging.masks.finding import Masks
 from medgen.imaging.masks.matching import SliceMasks, is_picture, matched_slices
-from medgen.imaging.masks.sources import Seen, SurveyTask, layers_of, survey
+from medgen.imaging.masks.sources import Seen, SurveyTask, layers_of, skipping, survey
 from medgen.imaging.reading.archive import real_path
 from medgen.imaging.reading.series import SliceStack
 from medgen.imaging.reading.slices import SliceFacts
@@ -134,6 +134,13 @@ def plan_classes(
         if not any(number in _shown(what, classes) for what in seen.values()):
             reporter.warn(f"no mask shows the class {name}{did_you_mean(name, unread)}")
     _tell(classes, masks, unread, shared, any(what.peak for what in seen.values()), reporter)
+    gaps = [one for index in sound for one in skipping(cases[index][2]).items() if one[0] in classes.names]
+    if gaps:
+        name, entry = gaps[0]
+        reporter.warn(
+            f"{entry.name}: {name} is drawn on every second slice at most, and is background between them"
+            + f"; so are {len(gaps) - 1} more" * (len(gaps) > 1)
+        )
     return sorted(sound), classes
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -74,6 +74,24 @@ MaskSource = PictureMask | LayeredMask
 def layers_of(mask: MaskSource) -> set[tuple[int, str]]:
     """Numbers and names of the layers of a mask."""
     return {(layer.number, layer.name) for layer in mask.layers} if isinstance(mask, LayeredMask) else set()
+
+
+def skipping(masks: Sequence[MaskSource | None]) -> dict[str, Entry]:
+    """Names of layers that lie on three slices or more and on no two neighbours, as if every second one were drawn.
+
+    The value is a file that holds the layer.
+    """
+    places: dict[str, list[int]] = {}
+    files: dict[str, Entry] = {}
+    for index, mask in enumerate(masks):
+        for layer in mask.layers if isinstance(mask, LayeredMask) else ():
+            places.setdefault(layer.name, []).append(index)
+            files[layer.name] = layer.entry
+    return {
+        name: files[name]
+        for name, found in places.items()
+        if len(found) > 2 and all(after - before > 1 for before, after in pairwise(found))
+    }
 
 
 def files_of(masks: Sequence[MaskSource | None]) -> list[Entry]:

@@ -291,6 +291,18 @@ def test_a_contour_that_is_listed_twice_is_no_hole(ct: Path, tmp_path: Path) -> 
     assert mask.sum(axis=(1, 2)).tolist() == [0, 20 * 20, 14 * 14, 0]
 
 
+@pytest.mark.parametrize(("drawn", "told"), [((0, 2, 4), True), ((0, 2, 3, 5), False), ((0, 4), False)])
+def test_structures_on_every_second_slice_are_told(
+    write_slice: WriteSlice, tmp_path: Path, drawn: tuple[int, ...], told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(6):
+        write_slice(tmp_path / "ct" / f"{index}.dcm", LOW[0] + index, z=2.5 * index, FrameOfReferenceUID=FRAME)
+    contours = [(2.5 * index, square(2, 8)) for index in drawn]
+    _, _, mask = read(tmp_path / "ct", write_structures(tmp_path / "s.dcm", {"lesion": contours}))
+    assert tuple(np.flatnonzero(mask.any(axis=(1, 2)))) == drawn
+    assert ("s.dcm: lesion is drawn on every second slice at most" in capsys.readouterr().err) == told
+
+
 def test_area_of_a_polygon_is_that_of_its_pixels() -> None:
     corners = np.array([[3.2, 4.1], [50.7, 20.3], [30.4, 55.8]])
     (r0, c0), (r1, c1), (r2, c2) = corners
