@@ -98,9 +98,9 @@ def command(
     if reference is None:
         raise UsageError("give --reference SET, real images that bound how far the model may move")
     if selector is None:
-        given.refuse(("weak",), "without --selector")
+        given.warn_unused(("weak",), "without --selector")
     if isinstance(options, DDPOOptions):
-        given.refuse(("sampler", "noise_range"), "with --method ddpo")
+        given.warn_unused(("sampler", "noise_range"), "with --method ddpo")
     console, wish = console_of(context), Wish(changes, finish)
     run = Run(
         "align", str(reference), output, resolve_device(device), console, log, tensorboard,

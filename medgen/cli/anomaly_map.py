@@ -57,9 +57,9 @@ def command(
     """
     options = given.resolve(AnomalyOptions, _weights(weights))
     if calibrate_by is None:
-        given.refuse(("calibration",), "without --calibrate")
+        given.warn_unused(("calibration",), "without --calibrate")
     if options.score == "mean":
-        given.refuse(("score_share",), "with --score mean")
+        given.warn_unused(("score_share",), "with --score mean")
 
     from contextlib import ExitStack
 

@@ -47,9 +47,9 @@ def command(
     if vae is not None and options.to != "diffusers":
         raise UsageError(f"--vae belongs to --to diffusers, not to --to {options.to}; leave it out")
     if options.to not in ("png", "nnunet"):
-        given.refuse(("bits",), f"with --to {options.to}")
+        given.warn_unused(("bits",), f"with --to {options.to}")
     if options.to in ("peft", "diffusers"):
-        given.refuse(("split", "limit"), f"with --to {options.to}")
+        given.warn_unused(("split", "limit"), f"with --to {options.to}")
     if options.to == "diffusers":
         _export_pipeline(Path(source), vae, output, console_of(context), force=force)
         return

@@ -65,6 +65,8 @@ class Given:
     print_config: bool
     say: Callable[[str], object] = lambda message: None
     """Reports a message."""
+    warn: Callable[[str], object] = lambda message: None
+    """Reports a warning."""
 
     def resolve(
         self, kind: type[OptionsT] | Sequence[type[OptionsT]], more: Mapping[str, object] | None = None
@@ -95,8 +97,8 @@ class Given:
             raise typer.Exit
         return options
 
-    def refuse(self, keys: Iterable[str], because: str) -> None:
-        """UsageError for an option or table of options among `keys` that was typed, though it has no effect `because`.
+    def warn_unused(self, keys: Iterable[str], because: str) -> None:
+        """Warn of each option, or table of options, among `keys` that was typed, though it has no effect `because`.
 
         A preset or a file may hold it: these serve other command lines too.
         """
@@ -105,7 +107,7 @@ class Given:
         }
         typed |= {item.partition("=")[0].strip(): f"--set {item}" for item in self.sets}
         for name in (typed[one] for key in keys for one in typed if f"{one}.".startswith(f"{key}.")):
-            raise UsageError(f"{name} has no effect {because}; leave it out")
+            self.warn(f"{name} has no effect {because}")
 
     def _check(self, flags: Mapping[str, Flag], values: Mapping[str, Any]) -> None:
         """UsageError for a flag given beside one that it replaces, and for a missing one."""
@@ -137,10 +139,9 @@ def takes(*kinds: type[Options], names: Iterable[str] = ()) -> Callable[[Body], 
         def command(context: typer.Context, **values: Any) -> None:
             typed = {key: (flags[0], values.pop(flags[0].parameter)) for key, flags in shared.items()}
             layers = [values.pop(name) for name in LAYERS]
-            say = console_of(context).say
-            given = Given(
-                context.command.name or "", typed, layers[0], layers[1], tuple(layers[2] or ()), layers[3], say
-            )
+            preset, config, sets, print_config = layers
+            name, console = context.command.name or "", console_of(context)
+            given = Given(name, typed, preset, config, tuple(sets or ()), print_config, console.say, console.warn)
             body(context, given=given, **values)
 
         parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]

@@ -233,7 +233,7 @@ def command(
     if (until is None) != (reference is None):
         raise UsageError("--until verified needs --reference SET, the real images, and only --until takes it")
     if until is None and tries is not None:
-        raise UsageError("--tries has no effect without --until verified; leave it out")
+        given.warn("--tries has no effect without --until verified")
     tries = tries or TRIES
     maker = SetMaker.of(context, output, force=force, shard=shard, keep_going=until is not None)
     target = resolve_device(device)
@@ -274,7 +274,7 @@ def command(
         requests, sets = stack.enter_context(asked.requests(denoiser, options.seed, maker.console))
         real = None if reference is None else stack.enter_context(open_set(reference, random_access=True))
         if weaker is None and requests.empty:
-            given.refuse(("guidance", "guidance_shape", "guidance_rescale"), "without a condition")
+            given.warn_unused(("guidance", "guidance_shape", "guidance_rescale"), "without a condition")
         inputs: list[Identified] = [*(network.model for network in generator.networks), *adapters, *sets]
         inputs += [] if real is None else [real]
         settings = generator.settings(requests) | {"precision": maker.settled(*generator.networks)}

@@ -81,7 +81,7 @@ def command(
     if (model is None) != (vae is None):
         raise UsageError("--model and --vae go together; leave out both to interpolate by a spline")
     if model is None:
-        given.refuse(MODEL_ONLY + ("window",) * is_set(source), "without --model")
+        given.warn_unused(MODEL_ONLY + ("window",) * is_set(source), "without --model")
     denoiser, autoencoder = None, None
     if model and vae:
         settled = maker.precision(options.precision, target)

@@ -44,7 +44,7 @@ def command(
 
     """
     options = given.resolve(NormalizeOptions)
-    given.refuse(options.unused, f"with --method {options.method}")
+    given.warn_unused(options.unused, f"with --method {options.method}")
 
     import time
     from contextlib import closing

@@ -63,15 +63,15 @@ def command(
     options = given.resolve(PreprocessOptions)
     part = parse_shard(shard)
     if not lidc_xml:
-        given.refuse(("lidc_readers",), "without --lidc-xml")
+        given.warn_unused(("lidc_readers",), "without --lidc-xml")
     if labels is None and not any(source.lower().endswith((".csv", ".tsv")) for source in sources):
-        given.refuse(("vector_fields", "encoding"), "without a table")
+        given.warn_unused(("vector_fields", "encoding"), "without a table")
         if not masks:
-            given.refuse(("masks_optional",), "without masks")
+            given.warn_unused(("masks_optional",), "without masks")
     if not options.size:
-        given.refuse(("keep_aspect",), "without --size")
+        given.warn_unused(("keep_aspect",), "without --size")
     if options.split_name:
-        given.refuse(("split_fractions",), "with --split-name")
+        given.warn_unused(("split_fractions",), "with --split-name")
 
     from medgen.imaging.cases.workers import prepare
 

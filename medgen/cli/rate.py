@@ -57,9 +57,9 @@ def command(
     if real is not None and options.pairs:
         raise UsageError("--real and --pairs: pairs are compared, not judged for being real; leave one of them out")
     if not options.pairs:
-        given.refuse(("comparisons",), "without --pairs")
+        given.warn_unused(("comparisons",), "without --pairs")
     if real is None:
-        given.refuse(("real_share",), "without --real")
+        given.warn_unused(("real_share",), "without --real")
     with contextlib.ExitStack() as stack:
         rated = stack.enter_context(open_set(source, random_access=True))
         mixed = None if real is None else stack.enter_context(open_set(real, random_access=True))

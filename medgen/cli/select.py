@@ -72,11 +72,11 @@ def command(
     if verify and (ranked or options.min_score is not None or options.aspect):
         raise UsageError("--verify gives no scores; leave out --keep, --min-score, --per and --aspect")
     if verify and vae is not None:
-        raise UsageError("--vae has no effect with --verify; leave it out")
+        given.warn("--vae has no effect with --verify")
     if verify:
-        given.refuse(("weak",), "with --verify")
+        given.warn_unused(("weak",), "with --verify")
     else:
-        given.refuse(("segmenter", "probe"), "without --verify")
+        given.warn_unused(("segmenter", "probe"), "without --verify")
     if per is not None and (options.keep is not None or options.min_score is not None):
         raise UsageError("--per excludes --keep and --min-score; give one of them")
     if per is not None and per[1] < 1:
