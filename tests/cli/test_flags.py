@@ -211,10 +211,12 @@ def test_flags_that_one_struct_alone_has_stand_under_its_name() -> None:
     assert panels["option_seats"] is None
 
 
-def test_what_was_typed_without_effect_is_refused() -> None:
+def test_what_was_typed_without_effect_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
     (given,) = _run("--no-salt", "--set", "loop.hidden=5")
-    given.refuse(("heat", "loop.steps", "loo"), "here")
-    with pytest.raises(UsageError, match=r"^--no-salt has no effect without a pot; leave it out$"):
-        given.refuse(("lid", "salt"), "without a pot")
-    with pytest.raises(UsageError, match=r"^--set loop\.hidden=5 has no effect at all; leave it out$"):
-        given.refuse(("loop",), "at all")
+    capsys.readouterr()
+    given.warn_unused(("heat", "loop.steps", "loo"), "here")
+    assert capsys.readouterr().err == ""
+    given.warn_unused(("lid", "salt"), "without a pot")
+    given.warn_unused(("loop",), "at all")
+    told = [line.partition("warning: ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert told == ["--no-salt has no effect without a pot", "--set loop.hidden=5 has no effect at all"]
