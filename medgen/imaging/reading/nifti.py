@@ -25,6 +25,7 @@ _CIFTI = range(3000, 3100)  # intents of CIFTI-2, section 3 of its specification
 _LABELS = 1002  # NIFTI_INTENT_LABEL
 _GZIP_RATIO = 1032  # the most that deflated data can grow
 _MM = {"meter": 1000.0, "micron": 0.001}
+SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT; higher codes lead to other images or to a template
 SAME_SIZE = 0.01  # voxels that differ by a smaller share are of one size
 _LPS_OF_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -54,7 +55,7 @@ def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
     volumes = math.prod(shape[3:])
     if not np.isfinite(matrix).all():
         raise DataError(f"{entry.name}: its affine matrix holds numbers that are not finite; repair the header")
-    if told := _contradiction(header, shape):
+    if told := _contradiction(header):
         raise DataError(f"{entry.name}: its sform and qform {told}; set the code of the wrong one to 0")
     steps = np.linalg.norm(matrix[:3, :3], axis=0)
     if (steps < 1e-6).any():
@@ -141,27 +142,38 @@ def _oriented(header: Any, shape: Sequence[int]) -> tuple[npt.NDArray[np.float64
 def _affine(header: Any) -> npt.NDArray[np.float64]:
     """Matrix (4, 4) from voxel indices to RAS. Where neither form is set, only sizes are known: rows stay as stored.
 
-    Analyze 7.5 attached no orientation to its axes, nor does NIfTI then (nifti1.h, method 1).
+    Analyze 7.5 attached no orientation to its axes, nor does NIfTI then (nifti1.h, method 1). The sform is preferred,
+    but not if it stretches the scanner's voxels to those of a template: then they are no longer the patient's mm.
     """
+    if header["sform_code"] > SCANNER and header["qform_code"] == SCANNER and _sizes_apart(header):
+        return np.asarray(header.get_qform(), dtype=np.float64)
     if header["qform_code"] > 0 or header["sform_code"] > 0:
         return np.asarray(header.get_best_affine(), dtype=np.float64)
     sizes = [*map(float, header.get_zooms()[:3]), 1.0, 1.0][:3]
     return _LPS_OF_RAS @ np.diag([*sizes, 1.0])
 
 
-def _contradiction(header: Any, shape: Sequence[int]) -> str:
+def _contradiction(header: Any) -> str:
     """How the two forms of a header contradict each other; "" if both may be right, as after a registration."""
     if not (header["qform_code"] > 0 and header["sform_code"] > 0):
         return ""
     form = np.asarray(header.get_sform(), dtype=np.float64)[:3, :3]
-    ours, theirs = np.linalg.norm(form, axis=0), np.abs(header["pixdim"][1:4])
-    counted = np.array(shape[:3]) > 1
-    if not np.allclose(ours[counted], theirs[counted], rtol=SAME_SIZE):
-        sizes = " and of ".join(" x ".join(f"{size:.4g}" for size in form) for form in (ours, theirs))
-        return f"state voxels of {sizes}"
     if (np.linalg.det(form) < 0) != (header["pixdim"][0] < 0):
         return "disagree about which side is left"
-    return ""
+    products = form.T @ form
+    sheared = bool((np.abs(products - np.diag(np.diag(products))) > 1e-3 * products.max()).any())  # a qform cannot be
+    told = "" if sheared or header["sform_code"] != header["qform_code"] else _sizes_apart(header)
+    return f"state voxels of {told}" if told else ""
+
+
+def _sizes_apart(header: Any) -> str:
+    """The sizes of voxels by the sform and by the qform, where they differ."""
+    ours = np.linalg.norm(np.asarray(header.get_sform(), dtype=np.float64)[:3, :3], axis=0)
+    theirs = np.abs(header["pixdim"][1:4])
+    counted = np.array([*header.get_data_shape(), 1, 1][:3]) > 1
+    if np.allclose(ours[counted], theirs[counted], rtol=SAME_SIZE):
+        return ""
+    return " and of ".join(" x ".join(f"{size:.4g}" for size in form) for form in (ours, theirs))
 
 
 def _flip(matrix: npt.NDArray[np.float64], axis: int, length: int) -> npt.NDArray[np.float64]:

@@ -194,15 +194,25 @@ def test_rows_stay_as_stored_where_nothing_says_how_they_run(tmp_path: Path) -> 
         (np.diag([-1.2, -1.0, 2.0, 1.0]), "its sform and qform state voxels of 1.2 x 1 x 2 and of 1 x 1 x 2; set"),
         (np.diag([1.0, -1.0, 2.0, 1.0]), "its sform and qform disagree about which side is left; set"),
         (np.array([[0, -1.0, 0, 7], [1.0, 0, 0, 8], [0, 0, 2, 9], [0, 0, 0, 1]]), ""),  # turned by a registration
+        (np.array([[-1.0, 0, 0, 7], [0, -1.0, 0.7, 8], [0, 0, 2, 9], [0, 0, 0, 1]]), ""),  # of a tilted gantry
     ],
 )
 def test_forms_that_contradict_each_other_are_refused(tmp_path: Path, form: np.ndarray, told: str) -> None:
     image = nibabel.Nifti1Image(np.zeros((5, 4, 3), np.int16), None)
     image.set_qform(np.diag([-1.0, -1.0, 2.0, 1.0]), 1)
-    image.set_sform(form, 2)
+    image.set_sform(form, 1)
     nibabel.save(image, tmp_path / "v.nii")
     if told:
         with pytest.raises(DataError, match=rf"v\.nii: {told}"):
             scan(entry_of(tmp_path / "v.nii"), "")
     else:
         assert len(scan(entry_of(tmp_path / "v.nii"), "")) == 3
+
+
+def test_voxels_keep_the_size_of_the_scanner_where_the_sform_stretches_them_to_a_template(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(np.zeros((5, 4, 3), np.int16), None)
+    image.set_qform(np.diag([-1.0, -1.0, 2.0, 1.0]), 1)
+    image.set_sform(np.diag([-1.3, -1.2, 2.5, 1.0]), 4)
+    nibabel.save(image, tmp_path / "v.nii")
+    (stack,), _ = build_stacks(scan(entry_of(tmp_path / "v.nii"), ""))
+    assert np.allclose(stack.spacing, (2.0, 1.0, 1.0))
