@@ -9,6 +9,8 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
+from medgen.spelling import composed
+
 K1 = 1.2
 """Saturation: how much repeating a word in a text raises the score."""
 B = 0.75
@@ -19,7 +21,7 @@ _WORD = re.compile(r"\w+(?:[-'’]\w+)*")
 
 def words_of(text: str) -> list[str]:
     """The words of a text, case-folded; a hyphenated word is one word."""
-    return _WORD.findall(text.casefold())
+    return _WORD.findall(composed(text).casefold())
 
 
 class BM25:

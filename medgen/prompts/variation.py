@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from medgen.config import Options
 from medgen.errors import ConfigError
+from medgen.spelling import composed
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -64,6 +65,7 @@ class Variation:
 def varied(text: str, options: PromptVariation, seed: int, position: int) -> str:
     """The text as varied at this position (from 0) in a training with this seed."""
     draw = random.Random(f"{seed}/prompt/{position}")
+    text = composed(text)
     parts = _BETWEEN.split(text)
     # Everything is drawn whether it is used or not, so that one option does not change the draws of another.
     order = sorted(range(len(parts)), key=lambda _: draw.random())
@@ -81,11 +83,11 @@ def varied(text: str, options: PromptVariation, seed: int, position: int) -> str
         others = _alternatives(options)[found.group().casefold()]
         return others[int(choice * len(others))] if share < options.replace else found.group()
 
-    return _terms(tuple(options.synonyms)).sub(another, shown)
+    return _terms(tuple(map(composed, options.synonyms))).sub(another, shown)
 
 
 def _alternatives(options: PromptVariation) -> dict[str, tuple[str, ...]]:
-    return {term.casefold(): others for term, others in options.synonyms.items()}
+    return {composed(term).casefold(): others for term, others in options.synonyms.items()}
 
 
 @lru_cache(maxsize=8)

@@ -21,7 +21,8 @@ FLOORS = {
     "nets": 2, "diffusion": 2,
     "prompts": 2,
     "presets": 1, "config": 1,
-    "errors": 0, "memory": 0, "reporting": 0, "processors": 0, "read_ahead": 0, "visible": 0, "structs": 0, "": 0,
+    "errors": 0, "memory": 0, "reporting": 0, "processors": 0, "read_ahead": 0, "spelling": 0, "structs": 0,
+    "visible": 0, "": 0,
 }  # fmt: skip
 ROOMY = {"medgen/cli"}
 """Folders without a limit of files: the door has one a command."""

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from medgen.models.text.prompts import distinct, spelled
 from medgen.phantoms.captions import FIELDS, Caption
+from medgen.spelling import composed
 
 Rows = npt.NDArray[np.int64]
 
@@ -96,7 +97,7 @@ def frequent_words(real: Texts) -> list[str]:
 
 def words_of(text: str) -> list[str]:
     """The words of a text, in small letters."""
-    return re.findall(r"[^\W\d_]+", text.lower())
+    return re.findall(r"[^\W\d_]+", composed(text).lower())
 
 
 def combinations(real: bool, attributes: Sequence[Attribute]) -> list[str]:

@@ -21,6 +21,9 @@ from medgen.nets.text.pretrained import transformers
 from medgen.reporting import Advance, unseen
 
 BATCH = 32
+SIGLIP = "siglip"
+"""Beginning of the types of models that take the state of the last place for that of the text, and have learned it from
+texts padded to the full length (Zhai et al. 2023)."""
 
 
 class ImageTextModel:
@@ -32,7 +35,8 @@ class ImageTextModel:
         library = transformers()
         try:
             # Weights of pickles could run programs, and nothing is fetched.
-            model = library.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            given: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
+            model = library.AutoModel.from_pretrained(folder, **given)  # else in the type that the file happens to have
             self._tokenizer: Any = library.AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self._pixels: Any = library.AutoImageProcessor.from_pretrained(
                 folder, local_files_only=True, use_fast=False
@@ -43,6 +47,10 @@ class ImageTextModel:
         if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
             raise DataError(f"--clip {folder}: {type(model).__name__} does not compare images with texts; give a CLIP")
         self._model: Any = model.to(device).eval().requires_grad_(False)
+        self._padded: dict[str, Any] = {"padding": True}
+        if model.config.model_type.startswith(SIGLIP):
+            length = model.config.text_config.max_position_embeddings
+            self._padded = {"padding": "max_length", "max_length": length, "return_attention_mask": False}
         self._device = device
 
     @torch.inference_mode()
@@ -58,7 +66,7 @@ class ImageTextModel:
     @exact_float32()
     def of_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors (B, d) of texts, which are cut where they are too long."""
-        seen = self._tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(self._device)
+        seen = self._tokenizer(list(texts), **self._padded, truncation=True, return_tensors="pt").to(self._device)
         return _unit(self._model.get_text_features(**seen))
 
 

@@ -16,6 +16,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from medgen.spelling import composed
+
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 LAST = "</w>"
 """Mark of a word's last piece."""
@@ -47,7 +49,7 @@ class BytePairs:
         for start, pieces in self.pieces(text):
             room -= len(pieces)
             if room < 0:
-                return _composed(text)[start:].strip()
+                return composed(text)[start:].strip()
         return ""
 
     def unknown(self, text: str) -> list[str]:
@@ -62,7 +64,7 @@ class BytePairs:
     def _words(self, text: str) -> Iterator[tuple[int, str]]:
         """The place of each word, and the word in small letters; marks and the padding are words of their own."""
         start = 0
-        for part in self._marks.split(_composed(text)):
+        for part in self._marks.split(composed(text)):
             if self._marks.fullmatch(part):
                 yield start, part
             else:
@@ -119,10 +121,6 @@ def _letters() -> list[str]:
 
 
 LETTERS = _letters()
-
-
-def _composed(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
 
 
 def _words(plain: str) -> Iterator[tuple[int, str]]:

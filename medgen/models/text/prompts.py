@@ -17,6 +17,7 @@ from medgen.models.text.pretrained import FrozenStates, OutsideWords, Pretrained
 from medgen.models.text.wordpiece import WordPieces, plain_words
 from medgen.nets.options import TextConfig, UNetConfig
 from medgen.nets.text.modality import UNSAID
+from medgen.spelling import composed
 
 PARTS = ("words", "tokens", "token_mask", "pooled", "modality")
 """The parts of a condition that come from texts and modalities."""
@@ -69,8 +70,8 @@ class Prompts:
 
 
 def key(modality: str) -> str:
-    """A modality's name without case and extra spaces, for comparison."""
-    return " ".join(modality.casefold().split())
+    """A modality's name without case and extra spaces, its accents composed, for comparison."""
+    return " ".join(composed(modality).casefold().split())
 
 
 def distinct(modalities: Iterable[str], known: Sequence[str] = ()) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from medgen.errors import DataError
+from medgen.spelling import composed
 
 MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 """Padding, an unreadable word, the beginning and the end of a text."""
@@ -54,7 +55,7 @@ class WordPieces:
         for start, pieces in self.pieces(text):
             room -= len(pieces)
             if room < 0:
-                return text[start:].strip()
+                return composed(text)[start:].strip()
         return ""
 
     def unknown(self, text: str) -> list[str]:
@@ -62,7 +63,7 @@ class WordPieces:
         return [found[0] for found in _words(text) if UNKNOWN in self._split(_plain(found[0]))]
 
     def pieces(self, text: str) -> Iterator[tuple[int, tuple[int, ...]]]:
-        """The place of each word in a text and the ids of its pieces."""
+        """The place of each word in the (NFC) text and the ids of its pieces."""
         for found in _words(text):
             yield found.start(), self._split(_plain(found[0]))
 
@@ -181,7 +182,7 @@ def _with_joint(pieces: list[str], pair: tuple[str, str], joint: str) -> list[st
 
 
 def _words(text: str) -> Iterator[re.Match[str]]:
-    return _WORD.finditer(text)
+    return _WORD.finditer(composed(text))
 
 
 def _plain(word: str) -> str:

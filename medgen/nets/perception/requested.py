@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from medgen.spelling import composed
+
 PLACE = ("x", "y", "size")
 """Fields of a vector that together say where something was asked for."""
 REGION = 4
@@ -55,9 +57,9 @@ def request_features(requested: Requested, classes: int, count: int) -> Tensor:
     if requested.mask is not None:
         parts.append(_places(one_hot(requested.mask, classes)))
     if requested.text is not None:
-        parts.append(torch.stack([hashed(_WORD.findall(text.lower())) for text in requested.text]))
+        parts.append(torch.stack([hashed(_WORD.findall(composed(text).lower())) for text in requested.text]))
     if requested.modality is not None:
-        parts.append(torch.stack([hashed([name.lower()]) for name in requested.modality]))
+        parts.append(torch.stack([hashed([composed(name).lower()]) for name in requested.modality]))
     if not parts:
         return torch.zeros(count, 0)
     device = parts[0].device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +125,29 @@ def test_the_score_is_that_of_transformers_beside_that_of_other_texts(clip: Path
     assert section.result["variety"]["samples"]["texts"] == 2
     assert "give --reference" in section.warnings[0]
     assert [table.rows[0][0] for table in section.tables] == ["samples", "samples"]
+
+
+def test_the_score_of_a_text_depends_neither_on_its_batch_nor_on_the_type_of_stored_weights(
+    clip: Path, tmp_path: Path
+) -> None:
+    import transformers
+
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    model = transformers.SiglipModel(
+        transformers.SiglipConfig(
+            text_config={**shape, "vocab_size": 6, "max_position_embeddings": 8, "projection_size": 16},
+            vision_config={**shape, "image_size": 32, "patch_size": 16},
+        )
+    ).half()
+    shutil.copytree(clip, tmp_path / "siglip", ignore=shutil.ignore_patterns("model.safetensors", "config.json"))
+    model.save_pretrained(tmp_path / "siglip")
+    ours = ImageTextModel(tmp_path / "siglip", CPU)
+    alone, beside = ours.of_texts(["a cat"]), ours.of_texts(["a cat", "a cat a dog"])[:1]
+    full = torch.tensor([[3, 4, 2, 0, 0, 0, 0, 0]])  # as its authors pad
+    expected = model.float().get_text_features(input_ids=full).pooler_output.detach()
+    torch.testing.assert_close(alone, beside, atol=1e-5, rtol=0)
+    torch.testing.assert_close(alone, torch.nn.functional.normalize(expected.double(), dim=-1), atol=1e-5, rtol=0)
 
 
 def test_what_is_no_model_of_images_and_texts_is_said(clip: Path, tmp_path: Path) -> None:
