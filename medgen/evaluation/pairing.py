@@ -11,7 +11,7 @@ from medgen.artifacts.stored import CaseRow
 from medgen.config import did_you_mean
 from medgen.errors import DataError, UsageError
 from medgen.imaging.cases.identity import patient_in
-from medgen.imaging.labels.names import CaseNames, stem_of
+from medgen.imaging.labels.names import CaseNames, called, stem_of
 from medgen.imaging.labels.rows import read_rows
 from medgen.imaging.reading.series import SliceStack
 
@@ -108,7 +108,7 @@ def _paths(side: Side) -> Iterator[tuple[str, str]]:
         alone = [place for place in path.parents if place.name and inside[place] == {case}]
         shared = len({item.entry.within for item in stack.slices}) == 1
         place = path if shared or not alone else alone[-1]
-        yield case, str(place.with_name(stem_of(place.name)))
+        yield case, str(place.with_name(called(place, is_file=place == path)[-1]))
 
 
 def _read_pairs(file: Path, sides: Sequence[Side], names: Mapping[tuple[str, str], set[str]]) -> None:

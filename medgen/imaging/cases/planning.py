@@ -111,7 +111,8 @@ def make_plan(
                 continue
             if named and reading is None:
                 raise DataError(f"{file}: holds no LIDC reading of a CT")
-            if reading and not lidc.annotate(reading, stacks, annotations, options.lidc_readers) and named:
+            there = reading and lidc.annotate(reading, stacks, annotations, options.lidc_readers, reporter.warn)
+            if reading and named and not there:
                 left_out.add(f"{file}: the series it describes is not among the sources", {"xml": number})
     if options.healthy_slices is not None and not fields:
         raise UsageError("--healthy-slices must know which slices have a finding; give --labels with vector fields")

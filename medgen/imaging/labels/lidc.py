@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import xml.parsers.expat
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
@@ -87,27 +87,37 @@ def xml_files(places: Iterable[Path]) -> list[tuple[Path, bool]]:
 
 
 def annotate(
-    reading: Reading, stacks: Sequence[SliceStack], annotations: Mapping[int, Annotation], readers: int
+    reading: Reading,
+    stacks: Sequence[SliceStack],
+    annotations: Mapping[int, Annotation],
+    readers: int,
+    warn: Callable[[str], None],
 ) -> bool:
-    """Write the findings of all nodules that at least `readers` marked; False if the series is not there."""
-    spots = {
-        item.sop: (index, position)
-        for index, stack in enumerate(stacks)
-        for position, item in enumerate(stack.slices)
-        if item.series == reading.series
-    }
+    """Write the findings of all nodules that at least `readers` marked; False if the series is not there.
+
+    `warn` is told if the series is there, but no slice with a nodule.
+    """
+    spots: dict[str, list[tuple[int, int]]] = defaultdict(list)  # several where a file was stored in two ways
+    for index, stack in enumerate(stacks):
+        for position, item in enumerate(stack.slices):
+            if item.series == reading.series:
+                spots[item.sop].append((index, position))
+    marked = {sop for outline in reading.outlines for sop in outline.boxes}
+    if spots and marked and not marked & spots.keys():
+        warn(
+            f"{reading.file}: none of the slices that it marks (by SOPInstanceUID) is among the sources, but others of "
+            "their series are, and count as healthy"
+        )
     for nodule in nodules(reading.outlines):
         if len({outline.reader for outline in nodule}) < readers:
             continue
         for sop in {sop for outline in nodule for sop in outline.boxes}:
-            if sop not in spots:
-                continue  # a slice that the user did not give
-            index, position = spots[sop]
-            shape = stacks[index].first.rows, stacks[index].first.columns
-            finding = mean_finding(nodule, sop, shape)
-            old = annotations[index].findings.get(position)
-            if old is None or finding.values[3] > old.values[3]:
-                annotations[index].findings[position] = finding
+            for index, position in spots.get(sop, ()):  # none for a slice that the user did not give
+                shape = stacks[index].first.rows, stacks[index].first.columns
+                finding = mean_finding(nodule, sop, shape)
+                old = annotations[index].findings.get(position)
+                if old is None or finding.values[3] > old.values[3]:
+                    annotations[index].findings[position] = finding
     return bool(spots)
 
 

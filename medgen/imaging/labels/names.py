@@ -16,12 +16,13 @@ from medgen.imaging.reading.series import SliceStack
 
 _ID = re.compile(r"([0-9a-f]{12}-)?([0-9a-f]{16})(\.[0-9]+)?")  # perhaps patient, pixels, perhaps number
 _NAMED = 4  # of several that a name could mean
+_EXTENSION = re.compile(r"(?<=.)(\.nii\.gz|\.[A-Za-z][^.]*)$", re.IGNORECASE)
+"""Begins with a letter: `1.2.840` and `case.7` differ from `1.2.841` and `case.8` in nothing but their last number."""
 
 
 def stem_of(name: str) -> str:
-    """File name without extension; `.nii.gz` counts as one."""
-    file = PurePosixPath(name).name
-    return file[:-7] if file.lower().endswith(".nii.gz") else PurePosixPath(file).stem
+    """File name without extension; `.nii.gz` counts as one, and a number after a dot is none."""
+    return _EXTENSION.sub("", PurePosixPath(name).name)
 
 
 class CaseNames:
@@ -45,7 +46,6 @@ class CaseNames:
                 self._files[PurePosixPath(item.entry.within).name].append((index, position))
                 for name in _containers(item.entry):
                     self._loose[name].add(index)
-                    self._loose[stem_of(name)].add(index)
 
     def stack(self, name: str, series: str = "") -> int:
         """The stack called `name`, of this series. DataError if there is none, with the nearest name, or several."""
@@ -76,11 +76,10 @@ class CaseNames:
             if len(files) > 1:
                 raise DataError(f"'{name}' means {_some(files)} of one case; give more of the path")
             return index, places[0] if len(places) == 1 else None
-        found = None if candidates else self._loose.get(wanted.name) or self._loose.get(stem_of(name))
+        loose = () if candidates else self._loose.get(wanted.name) or self._loose.get(stem_of(wanted.name))
+        found = {index for index in loose or () if self._holds(index, wanted, absolute)}
         if not found:
             raise DataError(f"no file '{name}' in the sources{did_you_mean(name, self._files)}")
-        if len(found) > 1:
-            found = {index for index in found if self._holds(index, wanted, absolute)} or found
         return self._only(found, name, series, "give more of the path, or "), None
 
     @cached_property
@@ -123,13 +122,19 @@ class CaseNames:
         return parts[-len(wanted.parts) :] == wanted.parts
 
     def _holds(self, index: int, wanted: PurePosixPath, absolute: Path) -> bool:
-        """Whether slices of a stack lie in the folder or ZIP `wanted`, by all that is given of its path."""
-        for entry in dict.fromkeys(item.entry for item in self._stacks[index].slices):
-            parts, length = PurePosixPath(entry.within).parts, len(wanted.parts)
-            if any(parts[start : start + length] == wanted.parts for start in range(len(parts) - length)):
-                return True
-            if absolute in (real_path(entry.path), *real_path(entry.path).parents):
-                return True
+        """Whether slices of a stack lie in the file, folder or ZIP `wanted`, by all that is given of its path.
+
+        Its extension may be another one, or left out.
+        """
+        names, above = {wanted.name, stem_of(wanted.name)}, wanted.parts[:-1]
+        for entry in {item.entry for item in self._stacks[index].slices}:
+            for file in (PurePosixPath(real_path(entry.path)) / entry.member, PurePosixPath(entry.within)):
+                for place in (file, *file.parents):
+                    around = place.parent.parts
+                    if names.intersection(called(place, is_file=place == file)) and (
+                        not above or around[-len(above) :] == above or around == absolute.parent.parts
+                    ):
+                        return True
         return False
 
 
@@ -138,6 +143,14 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
-def _containers(entry: Entry) -> list[str]:
+def _containers(entry: Entry) -> set[str]:
     """Names of the file itself, of the ZIP and the folders around it."""
-    return [entry.within, *PurePosixPath(entry.within).parts]
+    file = PurePosixPath(entry.within)
+    around = (name for place in (file, *file.parents) for name in called(place, is_file=place == file))
+    return {entry.within, *around}
+
+
+def called(place: PurePosixPath, *, is_file: bool) -> tuple[str, ...]:
+    """The name of a place; that of a file or ZIP also without its extension, which folders do not have."""
+    archive = place.suffix.lower() == ".zip"
+    return (place.name, stem_of(place.name)) if is_file or archive else (place.name,)

@@ -105,7 +105,7 @@ def _facts(
         localizer="LOCALIZER" in (dataset.get("ImageType") or ()),
         capture="Secondary Capture" in _class_of(dataset).name,
         holds=_held_instead(dataset),
-        patient=str(dataset.get("PatientID") or dataset.get("StudyInstanceUID") or series or sop),
+        patient=str(dataset.get("PatientID") or "").strip() or str(dataset.get("StudyInstanceUID") or series or sop),
         series=series,
         sop=sop,
         position=position if across else None,

@@ -52,6 +52,8 @@ def write_dicom(folder: Path, name: str, case: Case, header: SetHeader) -> list[
             dataset.RescaleType = _unit(intensity, series.Modality)
             low, high = intensity.window
             dataset.WindowCenter, dataset.WindowWidth = decimal((low + high) / 2), decimal(high - low)
+            # By the usual function LINEAR a window of width 1, such as that of relative values, is black or white.
+            dataset.VOILUTFunction = "LINEAR_EXACT"
         set_pixels(dataset, plane)
         files.append(f"{name}/{index:04d}.dcm")
         (folder / files[-1]).write_bytes(encode(dataset))
@@ -70,7 +72,7 @@ def storable(image: npt.NDArray[Any], intensity: Intensity, where: str) -> tuple
     DataError if the channels are neither one nor three.
     """
     if image.shape[1] == 3:
-        colour = image if image.dtype == np.uint8 else eight_bits(image, intensity)
+        colour = image if image.dtype == np.uint8 else eight_bits(image, intensity, where)
         return colour.transpose(0, 2, 3, 1), 1.0, 0.0
     if image.shape[1] != 1:
         raise DataError(f"{where}: has {image.shape[1]} channels; grey (1) or colour (3) can be exported")

@@ -59,7 +59,7 @@ def export_cases(
                     write_classes(folder, header, shown=options.to == "png")
             files = write(names.take(case.id), case)
             for index, name in enumerate(files):
-                table.write([name, case.id, index, case.split, case.synthetic, *_values(case, index)])
+                table.write([name, case.id, index, case.split, case.synthetic, *_values(header, case, index)])
             count += 1
             slices += len(case)
             advance()
@@ -93,10 +93,11 @@ def _columns(header: SetHeader, case: Case) -> list[str]:
     return vector + [name for name in ("label", "quality") if name in case.arrays] + list(TEXT_NAMES)
 
 
-def _values(case: Case, index: int) -> list[Any]:
+def _values(header: SetHeader, case: Case, index: int) -> list[Any]:
     values: list[Any] = [f"{value:.6g}" for value in case["vector"][index]] if "vector" in case.arrays else []
     if "label" in case.arrays:
-        values.append(int(case["label"][index]))
+        label = int(case["label"][index])
+        values.append(header.label_names[label] if 0 <= label < len(header.label_names) else label)
     if "quality" in case.arrays:
         values.append(f"{case['quality'][index]:.5g}")
     return values + [(getattr(case, name) or [""] * len(case))[index] for name in TEXT_NAMES]

@@ -96,7 +96,7 @@ class NnUNetFolder:
         elif self._bits == 16 and image.shape[1] == 1:
             pixels = sixteen_bits(image, f"case {case.id}")[0]
         else:
-            pixels = eight_bits(image, self._intensity)[0]
+            pixels = eight_bits(image, self._intensity, f"case {case.id}")[0]
         return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
 
     def _write_volumes(self, case: Case, labels: npt.NDArray[np.uint8], image: str, label: str) -> None:

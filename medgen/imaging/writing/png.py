@@ -20,7 +20,8 @@ def write_png(folder: Path, name: str, case: Case, header: SetHeader, *, bits: i
     Returns names relative to `folder`, one per slice, without those of the masks.
     """
     intensity = header.intensity or Intensity(unit="", window=(-1.0, 1.0))
-    images = eight_bits(case["image"], intensity) if bits == 8 else sixteen_bits(case["image"], f"case {case.id}")
+    where = f"case {case.id}"
+    images = eight_bits(case["image"], intensity, where) if bits == 8 else sixteen_bits(case["image"], where)
     if images.shape[1] not in (1, 3) or (bits == 16 and images.shape[1] != 1):
         raise DataError(f"case {case.id}: has {images.shape[1]} channels; a PNG has one, or in 8 bits three")
     stems = [name] if len(case) == 1 else [f"{name}/{index:04d}" for index in range(len(case))]
@@ -45,9 +46,12 @@ def physical_scale(intensity: Intensity, dtype: npt.DTypeLike, bits: int) -> tup
     return intensity.scale, intensity.offset + intensity.scale * shift_of(dtype)
 
 
-def eight_bits(image: npt.NDArray[Any], intensity: Intensity) -> npt.NDArray[np.uint8]:
-    """Stored values -> 0 to 255 over the window."""
-    pixels: npt.NDArray[np.uint8] = np.rint((intensity.normalized(image) + 1.0) * 127.5).astype(np.uint8)
+def eight_bits(image: npt.NDArray[Any], intensity: Intensity, where: str) -> npt.NDArray[np.uint8]:
+    """Stored values -> 0 to 255 over the window; DataError for values that are not finite, which no grey shows."""
+    levels = intensity.normalized(image)
+    if np.isnan(levels).any():
+        raise DataError(f"{where}: has values that are not finite; export NIfTI")
+    pixels: npt.NDArray[np.uint8] = np.rint((levels + 1.0) * 127.5).astype(np.uint8)
     return pixels
 
 

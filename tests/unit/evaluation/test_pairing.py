@@ -130,3 +130,11 @@ def test_a_way_that_is_unknown_or_asks_too_much_is_refused() -> None:
         pairing_of("patients", SIDES)
     with pytest.raises(UsageError, match="nothing is known of the cases of the measured: a set holds no names"):
         pairing_of("patient", [OUTPUT, FINE])
+
+
+def test_folders_that_differ_in_their_last_number_do_not_pair() -> None:
+    sides = [
+        Side(part, [row(f"{part}7"), row(f"{part}8")], [(f"{part}{n}", stack(f"p.{n}/0", f"p.{n}/1")) for n in (7, 8)])
+        for part in (MEASURED, REFERENCE)
+    ]
+    assert found(pairing_of("path", sides), f"{MEASURED}7", other=sides[1]) == [f"{REFERENCE}7"]

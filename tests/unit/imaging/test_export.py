@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import nibabel
 import numpy as np
 import pydicom
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom import uid
+from pydicom.pixels import apply_rescale, apply_windowing
 
 from medgen.artifacts.provenance import Provenance, derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
@@ -116,6 +118,16 @@ def test_dicom_spreads_other_numbers_over_sixteen_bits(tmp_path: Path) -> None:
     assert np.abs(physical - image[1, 0]).max() <= 0.51 * np.ptp(image) / 65535 + 1e-4
     with pytest.raises(DataError, match="case c: has values that are not finite"):
         export(tmp_path / "bad", "dicom", Case("c", {"image": np.full((1, 1, 2, 2), np.nan, np.float32)}))
+
+
+@pytest.mark.parametrize("intensity", [Intensity(1 / 8192, 0.0, "relative", (0.0, 1.0)), Intensity()])
+def test_viewers_show_the_window_of_dicom(tmp_path: Path, intensity: Intensity) -> None:
+    stored = intensity.stored(np.linspace(-1, 1, 16, dtype=np.float32).reshape(1, 1, 4, 4), np.int16)
+    folder = export(tmp_path / "out", "dicom", Case("c", {"image": stored}), header=header_of(intensity))
+    file = pydicom.dcmread(folder / "c/0000.dcm")
+    shown = apply_windowing(apply_rescale(file.pixel_array, file), file).ravel()
+    grey = (shown - shown[0]) / (shown[-1] - shown[0])
+    np.testing.assert_allclose(grey, np.linspace(0, 1, 16), atol=1e-3)
 
 
 def test_dicom_says_what_it_is_and_names_nobody(tmp_path: Path) -> None:
@@ -228,6 +240,16 @@ def test_png_of_what_sixteen_bits_cannot_hold_is_refused(tmp_path: Path) -> None
         export(tmp_path / "float", "png", Case("c", {"image": np.zeros((1, 1, 2, 2), np.float32)}), bits=16)
 
 
+@pytest.mark.parametrize(("to", "channels"), [("png", 1), ("png", 3), ("dicom", 1), ("dicom", 3), ("nnunet", 1)])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_what_is_not_finite_is_no_grey(tmp_path: Path, to: str, channels: int, value: float) -> None:
+    image = np.zeros((1, channels, 2, 2), np.float32)
+    image[0, 0, 0, 0] = value
+    case = Case("c", {"image": image} | ({"mask": np.zeros((1, 1, 2, 2), np.uint8)} if to == "nnunet" else {}))
+    with pytest.raises(DataError, match="case c: has values that are not finite"):
+        export(tmp_path / "out", to, case, header=header_of(Intensity(unit="relative", window=(0.0, 1.0))))
+
+
 @pytest.mark.parametrize("to", ["dicom", "nifti", "png"])
 def test_conditions_tell_each_slice_apart(tmp_path: Path, to: str) -> None:
     vector = np.linspace(0, 1, 10, dtype=np.float32).reshape(5, 2)
@@ -244,6 +266,13 @@ def test_conditions_tell_each_slice_apart(tmp_path: Path, to: str) -> None:
     assert [float(row["size"]) for row in rows] == pytest.approx(vector[:, 1].tolist(), abs=1e-6)
     assert rows[3]["text"] == 'slice 3, "quoted"'
     assert all((folder / row["file"]).is_file() for row in rows)
+
+
+def test_conditions_call_classes_by_their_names(tmp_path: Path) -> None:
+    case = Case("c", {"image": np.zeros((3, 1, 4, 4), np.int16), "label": np.array([2, 0, 1])})
+    header = msgspec.structs.replace(header_of(), label_names=("-1", "0", "1"))
+    folder = export(tmp_path / "out", "png", case, header=header)
+    assert [row["label"] for row in csv.DictReader((folder / "conditions.csv").open())] == ["1", "-1", "0"]
 
 
 def test_a_case_without_a_text_leaves_its_cell_empty(tmp_path: Path) -> None:

@@ -291,3 +291,40 @@ def test_rows_that_contradict_each_other_are_named(
     assert f"row 4: its {name} is not that of an earlier row for the same image" in errors[0]
     alone, _ = run(stacks, tmp_path, f"{columns}\n{first}\n")
     assert annotations[0] == alone[0]  # the row has left nothing behind
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        ("path", "gamma/alpha"),  # a folder of that name, in another one
+        ("path", "gamma/alpha/alpha0.png"),
+        ("path", "1.2.7"),  # differs from a folder's name in its last number
+        ("path", "study.new"),
+        ("case", "1.2"),
+        ("case", "study"),
+    ],
+)
+def test_a_name_that_is_only_alike_names_no_case(
+    write_slice: Callable[..., Path], tmp_path: Path, row: tuple[str, str]
+) -> None:
+    for name in ("in/alpha/alpha0.dcm", "in/1.2.6/0.dcm", "in/study.old/0.dcm"):
+        write_slice(tmp_path / name, np.zeros((4, 4), np.int16), SeriesInstanceUID=f"1.9.{len(name)}", PatientID=name)
+    stacks, _ = build_stacks(
+        facts for entry in enumerate_sources([str(tmp_path / "in")]).entries for facts in scan(entry, "")
+    )
+    annotations, errors = run(stacks, tmp_path, f"{row[0]},label\n{row[1]},1\n")
+    assert len(errors) == 1
+    assert f"'{row[1]}' in the sources" in errors[0]
+    assert not any(annotation.labels for annotation in annotations.values())
+
+
+@pytest.mark.parametrize("path", ["in/1.2.6", "1.2.6", "./in/x/../1.2.6", "1.2.6.zip", "1.2.6/0.png", "1.2.6/0"])
+def test_a_path_may_differ_in_its_ending_only(write_slice: Callable[..., Path], tmp_path: Path, path: str) -> None:
+    for name in ("1.2.6", "1.2.7"):
+        folder = tmp_path / "in" / name
+        write_slice(folder / "0.dcm", np.zeros((4, 4), np.int16), SeriesInstanceUID=f"1.9.{name}", PatientID=name)
+    entries = enumerate_sources([str(tmp_path / "in")]).entries
+    stacks, _ = build_stacks(facts for entry in entries for facts in scan(entry, ""))
+    annotations, errors = run(stacks, tmp_path, f"path,label\n{path},1\n")
+    assert not errors
+    assert [annotations[0].labels, annotations[1].labels] == [{0: 1}, {}]

@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from medgen.errors import DataError
-from medgen.imaging.labels.lidc import Reading, mean_finding, nodules, read_xml
+from medgen.imaging.labels.annotations import Annotation
+from medgen.imaging.labels.lidc import Reading, annotate, mean_finding, nodules, read_xml
+from medgen.imaging.reading.archive import Entry
+from medgen.imaging.reading.series import SliceStack
+from medgen.imaging.reading.slices import SliceFacts
 
 RATED = "<characteristics><texture>{}</texture><malignancy>{}</malignancy></characteristics>"
 
@@ -83,3 +87,30 @@ def test_entities_are_refused_before_they_expand(tmp_path: Path) -> None:
         reading(tmp_path, before=bomb)
     with pytest.raises(DataError, match="document type"):
         reading(tmp_path, before='<!DOCTYPE x SYSTEM "file:///etc/passwd">')
+
+
+def stack(*sops: str) -> SliceStack:
+    facts = [SliceFacts(Entry(f"/{sop}"), 0, "dicom", 100, 100, False, "hu", series="1.9", sop=sop) for sop in sops]
+    return SliceStack("1.9", facts)
+
+
+def test_a_series_that_is_stored_in_two_ways_has_its_findings_in_both(tmp_path: Path) -> None:
+    found = reading(tmp_path, nodule(5, 5, region("1.1", 10, 10, 19, 19)))
+    assert found
+    annotations, warnings = {0: Annotation(), 1: Annotation()}, list[str]()
+    assert annotate(found, [stack("1.0", "1.1"), stack("1.1")], annotations, 1, warnings.append)
+    assert annotations[0].findings == {1: annotations[1].findings[0]}
+    assert not warnings
+
+
+@pytest.mark.parametrize(("sops", "there", "told"), [(["7.0"], True, 1), ([], False, 0)])
+def test_a_series_without_the_slices_of_its_nodules_is_told(
+    tmp_path: Path, sops: list[str], there: bool, told: int
+) -> None:
+    """Programs that remove identities often give new SOPInstanceUIDs; all slices would count as healthy."""
+    found = reading(tmp_path, nodule(5, 5, region("1.1", 10, 10, 19, 19)))
+    assert found
+    warnings: list[str] = []
+    stacks = [stack(*sops)] if sops else []
+    assert annotate(found, stacks, {0: Annotation()}, 1, warnings.append) is there
+    assert len([line for line in warnings if "count as healthy" in line]) == told

@@ -86,6 +86,13 @@ def test_no_stack_holds_slices_of_two_patients(write_slice: WriteSlice, tmp_path
     assert [(stack.patient, len(stack.slices)) for stack in stacks_in(tmp_path)] == [("A", 3), ("B", 3)]
 
 
+def test_spaces_around_an_id_make_no_other_patient(write_slice: WriteSlice, tmp_path: Path) -> None:
+    """They mean nothing in DICOM, and must not put one patient into two splits."""
+    for number, patient in enumerate(("A", " A", " A ")):
+        write_slice(tmp_path / f"{number}", blank(), PatientID=patient, SeriesInstanceUID=f"1.2.{number}")
+    assert [stack.patient for stack in stacks_in(tmp_path)] == ["A"] * 3
+
+
 def test_slices_with_a_copied_uid_are_a_stack(write_slice: WriteSlice, tmp_path: Path) -> None:
     write_all(write_slice, tmp_path, (0, 1, 2), SOPInstanceUID="1.2.3.4")
     (stack,) = stacks_in(tmp_path)
