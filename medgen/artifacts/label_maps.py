@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,11 +15,18 @@ from medgen.errors import DataError
 BACKGROUND = "background"
 BINARY = (BACKGROUND, "foreground")
 """Names of 0 and 1 if a set does not name them."""
+_WORD = re.compile(r"[A-Z]?[^\W\d_A-Z]+(?!\d)|[A-Z]+(?![a-z\d])")  # of "LungLeft" and "LUNG_L", not of "L1", a vertebra
+_SIDES = {"left", "right", "l", "r"}
 
 
 def mask_names(header: SetHeader) -> tuple[str, ...]:
     """Names of the values 0, 1, ... of the masks of a set."""
     return header.mask_names or BINARY
+
+
+def sided(names: Sequence[str]) -> list[str]:
+    """The classes that are named by their side, such as `left lung`: a mirrored mask shows them on the other one."""
+    return [name for name in names if _SIDES & {word.lower() for word in _WORD.findall(name)}]
 
 
 def check_mask(case: Case, names: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from medgen.evaluation.masks.declaration import MasksOptions
 from medgen.evaluation.masks.diversity import diversity, mask_groups
 from medgen.evaluation.pictures import label_picture, picture
 from medgen.evaluation.section import Distribution, Gallery, Panel, Score, Section, Table, interval, number, percent
+from medgen.evaluation.segmentation.options import SegmenterOptions
 from medgen.evaluation.segmentation.overlap import (
     MEASURES,
     OVERALL,
@@ -54,7 +55,7 @@ def measure(inputs: Inputs, options: MasksOptions) -> Section:
         held_out = read_pairs(real.reference, real.held_out, side, advance)
     segmenter = inputs.bank.once(
         ("segmenter", key_of(real.training), options.segmenter, seed),
-        lambda: _learn(inputs, real, options, len(names)),
+        lambda: _learn(inputs, real, options.segmenter.suited_to(names), len(names)),
     )
     found, known = segment(segmenter, samples.images), segment(segmenter, held_out.images)
     groups = mask_groups(inputs.stored, samples.slices)
@@ -99,11 +100,11 @@ def measure(inputs: Inputs, options: MasksOptions) -> Section:
     )
 
 
-def _learn(inputs: Inputs, real: Real, options: MasksOptions, classes: int) -> Segmenter:
+def _learn(inputs: Inputs, real: Real, options: SegmenterOptions, classes: int) -> Segmenter:
     with inputs.progress(real.training.slices, "real pairs") as advance:
-        pairs = read_pairs(real.training, np.arange(real.training.slices), options.segmenter.side, advance)
-    with inputs.progress(options.segmenter.steps, "steps of the segmenter") as advance:
-        return train(pairs, classes, options.segmenter, seed=inputs.seed, device=inputs.device, advance=advance)
+        pairs = read_pairs(real.training, np.arange(real.training.slices), options.side, advance)
+    with inputs.progress(options.steps, "steps of the segmenter") as advance:
+        return train(pairs, classes, options, seed=inputs.seed, device=inputs.device, advance=advance)
 
 
 def partners(groups: Rows, random: np.random.Generator) -> tuple[Rows, Rows]:

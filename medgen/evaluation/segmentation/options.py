@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from msgspec import Meta
+from msgspec.structs import replace
 
 from medgen.config import Options
 from medgen.errors import ConfigError
 
+Flips = Literal["none", "left-right", "up-down", "both"]
+UPRIGHT: dict[Flips, Flips] = {"left-right": "none", "both": "up-down"}
+"""What is left of flips without those from left to right."""
 GROUP = 4
 """Channels that the segmenter normalises together."""
 
@@ -24,8 +29,8 @@ class SegmenterOptions(Options, frozen=True):
     batch_size: Annotated[int, Meta(ge=1)] = 4
     learning_rate: Annotated[float, Meta(gt=0)] = 4e-3
     """The highest rate; it rises over a tenth of the steps and then falls to 0."""
-    flips: Literal["none", "left-right", "up-down", "both"] = "left-right"
-    """Mirrored views, as likely as the image itself."""
+    flips: Flips = "left-right"
+    """Mirrored views, as likely as the image itself; none to the other side where classes are named by theirs."""
     rotation: Annotated[float, Meta(ge=0, le=180)] = 10.0
     """Largest rotation, in degrees."""
     scale: Annotated[float, Meta(ge=0, lt=1)] = 0.1
@@ -39,3 +44,9 @@ class SegmenterOptions(Options, frozen=True):
         """Check that the normalisation layers can take this width."""
         if self.width % GROUP:
             raise ConfigError(f"width = {self.width}: expected a multiple of {GROUP}")
+
+    def suited_to(self, classes: Sequence[str]) -> SegmenterOptions:
+        """For masks of these classes: mirrored, a left lung would be a right one that is still called left."""
+        from medgen.artifacts.label_maps import sided
+
+        return replace(self, flips=UPRIGHT.get(self.flips, self.flips)) if sided(classes) else self

@@ -6,7 +6,7 @@ of the real pairs shows what a memorising generator would give: its gain is not 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,7 +68,7 @@ def measure(inputs: Inputs, options: UtilityOptions) -> Section:
         )
     if len(np.unique(held_out.cases[(held_out.labels > 0).flatten(1).any(dim=1).numpy()])) < 2:
         raise DataError("fewer than two held-out real cases have a mask that is not empty; hold out more that have one")
-    arms = _arms(inputs, options, real, pool(learned, synthetic, inputs.seed), held_out, len(names))
+    arms = _arms(inputs, options, real, pool(learned, synthetic, inputs.seed), held_out, names)
     result = {
         "classes": list(names[1:]),
         "pairs": {"real": len(learned), "synthetic": len(synthetic), "held_out": len(held_out)},
@@ -95,9 +95,9 @@ def measure(inputs: Inputs, options: UtilityOptions) -> Section:
 
 
 def _arms(
-    inputs: Inputs, options: UtilityOptions, real: Real, pairs: Pool, held_out: Pairs, classes: int
+    inputs: Inputs, options: UtilityOptions, real: Real, pairs: Pool, held_out: Pairs, names: Sequence[str]
 ) -> dict[str, Arm]:
-    settings = options.segmenter
+    settings, classes = options.segmenter.suited_to(names), len(names)
 
     def trained(arm: str) -> Arm:
         agreed, first = [], None

@@ -53,6 +53,7 @@ class MaskCheck:
                 "the split train, and others in val or test"
             )
         names = mask_names(reference.header)
+        options = options.suited_to(names)
         with progress(real.training.slices + len(real.held_out), "real pairs") as advance:
             pairs = read_pairs(real.training, np.arange(real.training.slices), options.side, advance)
             held_out = read_pairs(reference, real.held_out, options.side, advance)

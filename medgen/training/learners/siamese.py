@@ -14,7 +14,7 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from medgen.artifacts.label_maps import mask_names
+from medgen.artifacts.label_maps import mask_names, sided
 from medgen.artifacts.model_file import Model, open_model
 from medgen.artifacts.schema import Intensity
 from medgen.config import convert
@@ -153,6 +153,11 @@ def train(training: Training, options: SiameseOptions) -> None:
         raise DataError(f"{run.source}: has no masks to learn from; preprocess it with --masks")
     if options.flip and header.vector_fields:
         raise ConfigError("flip would mirror images and not the places in their vectors; set flip = false")
+    if options.flip and (named := sided(mask_names(header))):
+        raise ConfigError(
+            f"flip would mirror images and not the sides in the names of their classes ({', '.join(named)}); set "
+            "flip = false"
+        )
     shape, dtype = arrays["image"]  # (C, H, W)
     vae = training.load_vae(Path(options.vae), options) if options.vae else None
     network = _network(options, shape, header.vector_fields, len(mask_names(header)) - 1, vae)

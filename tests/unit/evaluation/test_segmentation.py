@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +15,20 @@ from torch.nn import functional as F
 from medgen.artifacts.sets import open_set
 from medgen.config import convert
 from medgen.errors import ConfigError, DataError
+from medgen.evaluation.features.features import Extractor, FeatureBank
+from medgen.evaluation.inputs import Inputs
+from medgen.evaluation.masks import metric as masks
+from medgen.evaluation.masks.declaration import MasksOptions
 from medgen.evaluation.segmentation.augment import augment, transforms
 from medgen.evaluation.segmentation.options import SegmenterOptions
 from medgen.evaluation.segmentation.overlap import agreement_of
 from medgen.evaluation.segmentation.pairs import Pairs, read_pairs, seen_size
 from medgen.evaluation.segmentation.segmenting import loss_of, segment, train
+from medgen.evaluation.utility import metric as utility
+from medgen.evaluation.utility.declaration import UtilityOptions
+from medgen.feedback.verification import masks as verification
 from medgen.nets.segmenter import Segmenter
-from tests.unit.evaluation.made_pairs import GREY, SIDE, Made, disc, made, write
+from tests.unit.evaluation.made_pairs import GREY, SIDE, Made, disc, made, silent, write
 
 STILL = SegmenterOptions(flips="none", rotation=0, scale=0, shift=0, gain=0)
 
@@ -65,6 +74,60 @@ def test_only_the_flips_that_are_allowed_happen(flips: str, axis: int) -> None:
         assert torch.equal(label, mask.flip(axis) if mirrored else mask)
         flipped += mirrored
     assert 10 < flipped < 30
+
+
+def test_classes_named_by_their_side_are_not_mirrored_to_the_other() -> None:
+    """Two discs alike, left and right: only where they lie tells which is which."""
+    shifts = np.random.default_rng(0).uniform(-2, 2, (60, 2, 2))
+    centres = np.array([(16, 8), (16, 24)]) + shifts
+    labels = np.stack([sum((k + 1) * disc(SIDE, tuple(at), 5) for k, at in enumerate(both)) for both in centres])
+    images = torch.from_numpy(labels > 0).float()[:, None] - 0.5
+    rows = np.arange(60)
+    pair = Pairs(
+        images, torch.from_numpy(labels.astype(np.uint8)), rows, rows, tuple(map(str, rows)), np.ones((60, 2)), None
+    )
+    options = SegmenterOptions(side=SIDE, steps=100).suited_to(("background", "Lung_L", "Lung_R"))
+    network = train(pair[rows[:40]], 3, options, seed=0)
+    held_out = pair[rows[40:]]
+    assert agreement_of(segment(network, held_out.images), held_out, 3, in_mm=False).dice.mean() > 0.9
+
+
+class Trained(Exception):
+    """Tells with which options."""
+
+
+def test_whoever_trains_a_segmenter_asks_for_the_names_of_its_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(pairs: Pairs, classes: int, options: SegmenterOptions, **more: Any) -> None:
+        raise Trained(options.flips)
+
+    real = write(tmp_path / "real.h5", made(6, seed=1), ["train"] * 3 + ["val"] * 3, names=("background", "left lung"))
+    with open_set(real, random_access=True) as stored:
+        inputs = Inputs(stored, FeatureBank(Extractor("none", "", lambda x: x)), silent, reference=stored)
+        callers: dict[Any, Callable[[], object]] = {
+            masks: lambda: masks.measure(inputs, MasksOptions()),
+            utility: lambda: utility.measure(inputs, UtilityOptions()),
+            verification: lambda: verification.MaskCheck.learned(
+                stored, SegmenterOptions(), 0, torch.device("cpu"), silent
+            ),
+        }
+        for module, call in callers.items():
+            monkeypatch.setattr(module, "train", refuse)
+            with pytest.raises(Trained, match="none"):
+                call()
+
+
+@pytest.mark.parametrize(
+    ("names", "flips"),
+    [
+        (("background", "disc", "bright spot", "vertebra L1", "RV"), ["left-right", "both", "up-down"]),
+        *((("background", name), ["none", "up-down", "up-down"]) for name in ("left lung", "LungRight", "KIDNEY_R")),
+    ],
+)
+def test_a_side_in_the_name_of_a_class_is_recognised(names: tuple[str, ...], flips: list[str]) -> None:
+    given = (convert(SegmenterOptions, {"flips": one}, "") for one in ("left-right", "both", "up-down"))
+    assert [one.suited_to(names).flips for one in given] == flips
 
 
 def test_a_rotation_keeps_shapes_in_an_oblong_image() -> None:

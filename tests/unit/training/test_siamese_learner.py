@@ -81,11 +81,13 @@ def pairs(count: int, side: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return -0.6 + 1.2 * masks + 0.1 * random.normal(size=masks.shape), masks
 
 
-def write_pairs(path: Path, *, masks: bool = True, fields: tuple[str, ...] = (), side: int = 16) -> Path:
+def write_pairs(
+    path: Path, *, masks: bool = True, fields: tuple[str, ...] = (), side: int = 16, shown: str = "disc"
+) -> Path:
     """Pairs of images and masks; every fourth case is held out."""
     header = SetHeader(
         "image", derive("make", {"masks": masks}), Intensity(scale=0.01, offset=0, unit="", window=(-1.0, 1.0)), fields,
-        mask_names=("background", "disc") if masks else (),
+        mask_names=("background", shown) if masks else (),
     )  # fmt: skip
     images, labels = pairs(120, side, 0)
     with create_set(path, header) as writer:
@@ -385,6 +387,8 @@ def test_what_cannot_be_trained_is_refused_with_the_remedy(
     sided = replace(NETWORK, side=SideConfig(classes=3))
     refused(ConfigError, "network.side: the siamese learner fits it to the masks", masked, network=sided)
     refused(ConfigError, "set flip = false", write_pairs(placed, fields=("x",)), flip=True)
+    left = write_pairs(tmp_path / "left.h5", shown="left lung")
+    refused(ConfigError, r"sides in the names of their classes \(left lung\); set flip = false", left, flip=True)
     refused(DataError, "sides must be multiples of 2; resize in preprocess", write_pairs(odd, side=15))
     with pytest.raises(ConfigError, match=r"losses\.mask is 0"):
         SiameseLosses(mask=0.0)
