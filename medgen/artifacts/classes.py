@@ -1,4 +1,4 @@
-"""Which class of a labelled set is the normal one."""
+"""What the classes of a labelled set are called, and which is the normal one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from medgen.errors import DataError
 
 NORMAL = "normal"
 """The name of the class of cases without a finding."""
+
+
+def class_called(header: SetHeader, label: int) -> str:
+    """The name of the class with this number; the number where it has none."""
+    return header.label_names[label] if 0 <= label < len(header.label_names) else str(label)
 
 
 def normal_class(

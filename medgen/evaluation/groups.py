@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from medgen.artifacts.classes import class_called
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import UsageError
 from medgen.models.text.prompts import distinct, spelled
@@ -24,6 +25,13 @@ def groups(stored: StoredSet, real: StoredSet, field: str) -> dict[str, tuple[Ro
     Groups found on one side only have no slices on the other.
     """
     ours, theirs = (_values(one, field, what) for one, what in ((stored, "the set"), (real, "the reference")))
+    if field == "label":
+        named = {bool(one.header.label_names) for one in (stored, real)}
+        if len(named) > 1:
+            raise UsageError(
+                "--by label: in one of the sets classes have names, in the other only numbers, which may mean others; "
+                "preprocess both with names in the column 'label'"
+            )
     if field == "modality":
         known = distinct(ours.tolist(), distinct(theirs.tolist()))
         ours, theirs = (np.array(spelled(one.tolist(), known)) for one in (ours, theirs))
@@ -40,7 +48,9 @@ def _values(stored: StoredSet, field: str, what: str) -> npt.NDArray[np.generic]
     if field == "modality" and stored.has("modality"):
         return np.array([text or "none" for text in stored.texts("modality")])
     if field == "label" and stored.has("label"):
-        return np.asarray(stored.column("label"))
+        labels = np.asarray(stored.column("label"))
+        names = stored.header.label_names  # a set numbers the classes that it has
+        return np.array([class_called(stored.header, int(label)) for label in labels]) if names else labels
     fields = stored.header.vector_fields
     if field in fields:
         return np.asarray(stored.column("vector")[:, fields.index(field)].astype(np.float64))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 import numpy as np
 
+from medgen.artifacts.classes import class_called
 from medgen.artifacts.provenance import Provenance
 from medgen.artifacts.schema import TEXT_NAMES, Case, SetHeader
 from medgen.artifacts.sharding import shard_of
@@ -140,7 +141,7 @@ def kind_of(case: Case, field: str, header: SetHeader) -> str:
         values = getattr(case, field)
         return str(values[0]) if values else ""
     if field == "label" and "label" in case.arrays:
-        return str(int(case["label"][0]))
+        return class_called(header, int(case["label"][0]))
     if field in header.vector_fields:
         return f"{case['vector'][0, header.vector_fields.index(field)]:g}"
     known = [*TEXT_NAMES, *(["label"] if "label" in case.arrays else []), *header.vector_fields]

@@ -65,7 +65,7 @@ def unused(columns: Mapping[str, str], used: Collection[str]) -> tuple[str, ...]
 def classes_of(labels: Iterable[str]) -> dict[str, int]:
     """The number of each class by its name; none where all labels are numbers."""
     names = sorted({*labels} - {""})
-    return {} if all(name.isdigit() for name in names) else {name: number for number, name in enumerate(names)}
+    return {} if all(name.isdecimal() for name in names) else {name: number for number, name in enumerate(names)}
 
 
 def unused_warning(table: LabelTable) -> str:
@@ -114,7 +114,7 @@ def _apply_row(
         raise DataError("names no case, path or series")
     depth = len(stacks[index].slices)
     if row.get("slice"):
-        if not row["slice"].isdigit() or int(row["slice"]) >= depth:
+        if not row["slice"].isdecimal() or int(row["slice"]) >= depth:
             raise DataError(f"slice '{row['slice']}': expected 0 to {depth - 1}, counted along the normal")
         place = int(row["slice"])
     places = range(depth) if place is None else (place,)

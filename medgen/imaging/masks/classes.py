@@ -87,7 +87,7 @@ def _pairs(text: str) -> list[tuple[str, int | None]]:
     pairs: list[tuple[str, int | None]] = []
     for word in text.split(","):
         name, separator, value = (part.strip() for part in word.partition("="))
-        if not name or (separator and not value.isdigit()):
+        if not name or (separator and not value.isdecimal()):
             raise ConfigError(f"--mask-classes {word.strip()}: expected NAME=VALUE such as polyp=255, or NAME")
         pairs.append((name, int(value) if separator else None))
     return pairs
@@ -99,16 +99,17 @@ def _of_file(file: Path) -> Declared | None:
         rows = read_rows(file)
         if not {"name", "value"} <= set(rows.columns):
             raise DataError(f"{file}: names no classes; it needs the columns name and value")
-        read: object = {row["name"]: _number(file, row["value"]) for _, row in rows.rows}
-    else:
-        try:
-            read = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{file}: not a readable JSON file ({error})") from None
-        if file.name == "dataset.json":
-            read = read.get("labels") if isinstance(read, dict) else None
-            if not isinstance(read, dict):
-                return None
+        if rows.faults:
+            raise DataError(rows.faults[0][1])
+        return _in_order([(row["name"], _number(file, row["value"])) for _, row in rows.rows], str(file), sort=True)
+    try:
+        read = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: not a readable JSON file ({error})") from None
+    if file.name == "dataset.json":
+        read = read.get("labels") if isinstance(read, dict) else None
+        if not isinstance(read, dict):
+            return None
     if not isinstance(read, dict) or not all(type(value) is int and value >= 0 for value in read.values()):
         raise DataError(
             f'{file}: names no classes; expected {{"background": 0, "polyp": 255}}, a whole number each; '
@@ -118,7 +119,7 @@ def _of_file(file: Path) -> Declared | None:
 
 
 def _number(file: Path, text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise DataError(f"{file}: the value '{text}' is no whole number")
     return int(text)
 

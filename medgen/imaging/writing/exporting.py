@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from medgen.artifacts.classes import class_called
 from medgen.artifacts.schema import TEXT_NAMES, Case, Intensity, SetHeader
 from medgen.errors import DataError
 from medgen.imaging.labels.rows import RowWriter
@@ -96,8 +97,7 @@ def _columns(header: SetHeader, case: Case) -> list[str]:
 def _values(header: SetHeader, case: Case, index: int) -> list[Any]:
     values: list[Any] = [f"{value:.6g}" for value in case["vector"][index]] if "vector" in case.arrays else []
     if "label" in case.arrays:
-        label = int(case["label"][index])
-        values.append(header.label_names[label] if 0 <= label < len(header.label_names) else label)
+        values.append(class_called(header, int(case["label"][index])))
     if "quality" in case.arrays:
         values.append(f"{case['quality'][index]:.5g}")
     return values + [(getattr(case, name) or [""] * len(case))[index] for name in TEXT_NAMES]

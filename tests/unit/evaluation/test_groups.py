@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -18,9 +19,12 @@ from medgen.evaluation.inputs import Inputs
 from medgen.reporting import Silent
 
 
-def write(path: Path, sizes: Sequence[float], modality: Sequence[str], label: Sequence[int]) -> Path:
+def write(
+    path: Path, sizes: Sequence[float], modality: Sequence[str], label: Sequence[int], names: tuple[str, ...] = ()
+) -> Path:
     """Cases of two slices each."""
-    header = SetHeader("image", derive("preprocess", {}), intensity=Intensity(), vector_fields=("size",))
+    facts = SetHeader("image", derive("preprocess", {}), intensity=Intensity(), vector_fields=("size",))
+    header = msgspec.structs.replace(facts, label_names=names)
     with create_set(path, header) as writer:
         for case in range(len(sizes) // 2):
             rows = slice(2 * case, 2 * case + 2)
@@ -54,6 +58,17 @@ def test_texts_labels_and_splits_are_groups(tmp_path: Path) -> None:
     assert found(tmp_path / "x", "label", OURS, THEIRS) == {"1": ([0, 1], [0, 3]), "2": ([2], [1, 2]), "10": ([3], [])}
     (tmp_path / "y").mkdir()
     assert found(tmp_path / "y", "split", OURS, THEIRS) == {"test": ([2, 3], [2, 3]), "train": ([0, 1], [0, 1])}
+
+
+def test_classes_are_the_same_by_their_names_whatever_their_numbers(tmp_path: Path) -> None:
+    ours = OURS | {"label": [0, 1, 2, 2], "names": ("benign", "malignant", "normal")}
+    theirs = THEIRS | {"label": [0, 1, 1, 1], "names": ("malignant", "normal")}
+    assert found(tmp_path, "label", ours, theirs) == {
+        "benign": ([0], []), "malignant": ([1], [0]), "normal": ([2, 3], [1, 2, 3])
+    }  # fmt: skip
+    (tmp_path / "x").mkdir()
+    with pytest.raises(UsageError, match="classes have names, in the other only numbers"):
+        found(tmp_path / "x", "label", ours, THEIRS)
 
 
 def test_few_values_of_a_field_are_groups_and_many_fall_into_thirds_of_the_real_ones(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from medgen.artifacts.sets import open_set
 from medgen.cli.app import run
+from medgen.errors import MedgenError
+from medgen.imaging.masks.classes import declared
 from medgen.imaging.masks.sources import filled
 
 WriteSlice = Callable[..., Path]
@@ -412,3 +414,13 @@ def test_other_stacks_of_the_series_are_not_meant(ct: Path, write_slice: WriteSl
     assert run(call) == 0
     with open_set(out) as reader:
         assert sorted(int(case["mask"].sum()) for case in reader) == [0, DISC.sum()]
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [("polyp,1\npolyp,2\n", "names polyp twice"), ("polyp,1\nscar,2,3\n", "row 3: 3 cells")],
+)
+def test_a_faulty_table_of_classes_loses_none_of_them(tmp_path: Path, rows: str, reason: str) -> None:
+    (tmp_path / "classes.csv").write_text(f"name,value\n{rows}")
+    with pytest.raises(MedgenError, match=reason):
+        declared("", str(tmp_path))
