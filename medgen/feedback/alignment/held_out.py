@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medgen.artifacts.schema import NO_SPLIT
+from medgen.artifacts.schema import NO_SPLIT, Intensity
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
 from medgen.evaluation.features.extractors import builtin_extractor
@@ -16,6 +16,19 @@ from medgen.evaluation.fidelity.frechet import frechet_between
 from medgen.models.facts import DenoiserFacts
 
 BATCH = 64
+
+
+def check_images(stored: StoredSet, facts: DenoiserFacts, shape: tuple[int, ...], name: str) -> Intensity:
+    """What the values of a set mean; DataError unless it holds images like the model's, of `shape` (C, H, W)."""
+    intensity = stored.header.intensity
+    if stored.header.kind != "image" or intensity is None:
+        raise DataError(f"{name} is a set of kind '{stored.header.kind}'; give the images themselves")
+    if (intensity.unit, intensity.window) != (facts.intensity.unit, facts.intensity.window):
+        raise DataError(f"{name} has another window than the images that the model was trained on")
+    theirs = stored.arrays()["image"][0]
+    if tuple(theirs) != tuple(shape):
+        raise DataError(f"{name} has images of shape {theirs}, and the model makes {shape}")
+    return intensity
 
 
 class HeldOut:
@@ -29,14 +42,7 @@ class HeldOut:
 
         DataError unless they are images of the model's: of `shape` (C, H, W), in its window.
         """
-        intensity = stored.header.intensity
-        if stored.header.kind != "image" or intensity is None:
-            raise DataError(f"the reference is a set of kind '{stored.header.kind}'; give the images themselves")
-        if (intensity.unit, intensity.window) != (facts.intensity.unit, facts.intensity.window):
-            raise DataError("the reference has another window than the images that the model was trained on")
-        theirs = stored.arrays()["image"][0]
-        if tuple(theirs) != tuple(shape):
-            raise DataError(f"the reference has images of shape {theirs}, and the model makes {shape}")
+        intensity = check_images(stored, facts, shape, "the reference")
         rows = [row for row in stored.cases if not row.synthetic]
         held_out = [row for row in rows if row.split not in ("train", NO_SPLIT)]
         if not held_out:

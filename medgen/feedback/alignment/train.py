@@ -21,7 +21,7 @@ from medgen.errors import ConfigError, DataError, UsageError
 from medgen.feedback.alignment.align_options import AlignOptions, DDPOOptions, DPOOptions
 from medgen.feedback.alignment.chain import first_distance
 from medgen.feedback.alignment.drawing import Space
-from medgen.feedback.alignment.held_out import HeldOut
+from medgen.feedback.alignment.held_out import HeldOut, check_images
 from medgen.feedback.alignment.judgement import Judgement, RawFile, asked_of, rated_sets, requests_of, reward_of
 from medgen.feedback.alignment.learner import AlignLearner, Reward
 from medgen.feedback.alignment.rated import RatedImages
@@ -79,7 +79,7 @@ def align(run: Run, task: Task, options: AlignOptions) -> None:
             reward = reward_of(selector, requests)
             source = AskedGroups(asked, options.group, options.seed)
         else:
-            source = _rated(task.judgement, denoiser, options, training, stack, inputs)
+            source = _rated(task.judgement, denoiser, space, options, training, stack, inputs)
         theirs = asked if task.conditions is None else _theirs(denoiser, options, training, stack)
         if options.rehearsal and theirs is not None:
             source = _rehearsed(source, theirs, options, training)
@@ -170,6 +170,7 @@ def _theirs(denoiser: Denoiser, options: AlignOptions, training: Training, stack
 def _rated(
     judgement: Judgement,
     denoiser: Denoiser,
+    space: Space,
     options: AlignOptions,
     training: Training,
     stack: contextlib.ExitStack,
@@ -181,6 +182,8 @@ def _rated(
         raise ConfigError(f"loop.batch_size = {size} does not hold whole pairs; give an even number")
     assert judgement.ratings is not None
     sets = [stack.enter_context(open_set(name, random_access=True)) for name in judgement.sets]
+    for name, stored in zip(judgement.sets, sets, strict=True):
+        check_images(stored, space.facts, space.shape, name)
     requests = [
         stack.enter_context(requests_of(denoiser, name, None, options.seed, training.reporter))
         for name in judgement.sets

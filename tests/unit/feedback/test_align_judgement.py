@@ -7,6 +7,7 @@ import itertools
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -109,6 +110,20 @@ def test_images_that_were_each_asked_for_something_else_teach_nothing(folder: Pa
     with pytest.raises(DataError, match="no two images of one condition"):
         align(run_in(folder, tmp_path / "out.safetensors"), task(folder, judgement), stepped(options_of(RWROptions)))
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"side": 32}, r"of shape \(1, 32, 32\), and the model makes"), ({"window": (-500.0, 200.0)}, "another window")],
+)
+def test_rated_images_unlike_the_model_s_are_refused(
+    folder: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    quality = write_samples(tmp_path / "unlike.h5", 12, **{"side": SIDE, **changes})
+    rate(tmp_path / "unlike.h5", tmp_path / "ratings.csv", quality, "anna", range(12))
+    judgement = Judgement(None, tmp_path / "ratings.csv", [str(tmp_path / "unlike.h5")])
+    with pytest.raises(DataError, match=message):
+        align(run_in(folder, tmp_path / "out.safetensors"), task(folder, judgement), stepped(options_of(RWROptions)))
 
 
 def test_ddpo_needs_images_of_its_own(folder: Path, tmp_path: Path) -> None:
