@@ -14,6 +14,7 @@ from torch import Tensor
 from medgen.artifacts.stored import StoredSet
 from medgen.evaluation.features.features import FeatureBank
 from medgen.evaluation.pairing import UNNAMED, Pairing
+from medgen.imaging.cases.identity import owner_of
 from medgen.imaging.labels.ratings import Ratings
 from medgen.reporting import Progress
 
@@ -70,6 +71,15 @@ class Inputs:
     """Seed of everything random."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where networks trained during the evaluation run."""
+
+
+def owners(stored: StoredSet) -> list[int]:
+    """A number for each case: of the first case of its patient, where the ids tell the patient, else its own.
+
+    What is learned from some images is not tried on others of the same patient, which resemble them.
+    """
+    first: dict[str, int] = {}
+    return [first.setdefault(owner_of(row.id), number) for number, row in enumerate(stored.cases)]
 
 
 def slice_names(stored: StoredSet) -> list[str]:

@@ -26,7 +26,7 @@ from medgen.evaluation.agreement.declaration import AgreementOptions
 from medgen.evaluation.agreement.probe import Lesson, answered, read_images
 from medgen.evaluation.agreement.scores import Answers, agreement
 from medgen.evaluation.features.features import key_of
-from medgen.evaluation.inputs import Inputs, slice_names
+from medgen.evaluation.inputs import Inputs, owners, slice_names
 from medgen.evaluation.section import Score, Section, Table, percent
 from medgen.nets.classifier import Classifier
 
@@ -79,8 +79,8 @@ def by_probe(inputs: Inputs, options: AgreementOptions) -> Section:
 
 
 def texts_of(stored: StoredSet) -> Texts:
-    """The texts and modalities of a set's slices."""
-    cases = np.repeat(np.arange(len(stored.cases)), [row.count for row in stored.cases])
+    """The texts and modalities of a set's slices; cases of one patient count as one."""
+    cases = np.repeat(np.array(owners(stored), np.int64), [row.count for row in stored.cases])
     modalities = stored.texts("modality") if stored.has("modality") else [""] * stored.slices
     return Texts(stored.texts("text"), modalities, cases)
 

@@ -23,7 +23,7 @@ from medgen.evaluation.conditioning.patches import NodulePatches, rate
 from medgen.evaluation.conditioning.probe import LEAST_CASES, evaluate_ratings
 from medgen.evaluation.conditioning.rule import Measured
 from medgen.evaluation.conditioning.scores import LIKE, RATES, evaluate
-from medgen.evaluation.inputs import Inputs, slice_names
+from medgen.evaluation.inputs import Inputs, owners, slice_names
 from medgen.evaluation.section import Score, Section, Table, interval, number, percent
 from medgen.reporting import Advance, unseen
 
@@ -159,7 +159,7 @@ def observe(stored: StoredSet, advance: Advance = unseen) -> Measured:
         raise DataError(f"conditioning needs the vector fields {', '.join(FIELDS)}; the set lacks {', '.join(missing)}")
     asked = stored.column("vector").astype(np.float64)[:, [fields.index(name) for name in FIELDS]]
     spots, cases, widths = [], [], []
-    for case, row in enumerate(stored.cases):
+    for case, row in zip(owners(stored), stored.cases, strict=True):
         # Samples from training cases of differing pixel size have none of their own, which 1 mm denotes.
         known = row.synthetic != GENERATED or row.spacing != (1.0, 1.0, 1.0) or SPACING_NOTE in stored.header.notes
         for index in range(row.start, row.start + row.count):

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medgen.artifacts.stored import StoredSet
+from medgen.evaluation.inputs import owners
 from medgen.nets.perception.features import FixedFeatures
 from medgen.reporting import Advance, unseen
 
@@ -57,7 +58,7 @@ def rate(stored: StoredSet, place: Sequence[str], ratings: Sequence[str], advanc
     known = vectors[:, [fields.index(name) for name in place]]  # has_nodule, x, y, size
     network = FixedFeatures(scales=3)
     features, rings, kept, cases = [], [], [], []
-    for case, row in enumerate(stored.cases):
+    for case, row in zip(owners(stored), stored.cases, strict=True):
         for index in range(row.start, row.start + row.count):
             advance(1)
             if known[index, 0] <= 0:

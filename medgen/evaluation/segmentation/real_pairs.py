@@ -12,6 +12,7 @@ from medgen.artifacts.stored import StoredSet
 from medgen.errors import DataError
 from medgen.evaluation.comparability import image_shape
 from medgen.evaluation.inputs import Inputs
+from medgen.imaging.cases.identity import owner_of
 
 Rows = npt.NDArray[np.int64]
 HELD_OUT = ("val", "test")
@@ -36,7 +37,7 @@ def pairs_in(reference: StoredSet, training: StoredSet | None = None) -> Real | 
     """The pairs to train on and to test on; None if the sets lack either.
 
     Training uses the training images if they have masks, else the reference's train split; held out are the reference's
-    val and test cases that are not among these.
+    val and test cases of other patients, where the ids tell these.
     """
     if not reference.has("mask") or reference.header.kind != "image":
         return None
@@ -44,8 +45,8 @@ def pairs_in(reference: StoredSet, training: StoredSet | None = None) -> Real | 
         if all(row.split != "train" for row in reference.cases):
             return None
         training = reference.only("train")
-    known = {row.id for row in training.cases}
-    kept = [row for row in reference.cases if row.split in HELD_OUT and row.id not in known]
+    known = {owner_of(row.id) for row in training.cases}
+    kept = [row for row in reference.cases if row.split in HELD_OUT and owner_of(row.id) not in known]
     held_out = np.array([row.start + depth for row in kept for depth in range(row.count)], dtype=np.int64)
     return Real(training, reference, held_out) if len(held_out) and training.slices else None
 

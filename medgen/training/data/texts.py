@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from medgen.artifacts.stored import StoredSet
 from medgen.errors import ConfigError, DataError
-from medgen.imaging.cases.identity import patient_in
+from medgen.imaging.cases.identity import owner_of
 from medgen.models.condition import fitted_to_texts
 from medgen.models.facts import DenoiserFacts, TextEncoderFacts
 from medgen.models.text.pretrained import Pretrained, load_pretrained
@@ -151,7 +151,7 @@ def warning_of_cuts(stored: StoredSet, prompts: Prompts) -> str:
 
 def _owned_texts(stored: StoredSet) -> Iterator[tuple[str, str]]:
     """The texts of the training split with their patient, or else their case, one per slice, in order."""
-    owners = (patient_in(row.id) or row.id for row in rows_of(stored, "train") for _ in range(row.count))
+    owners = (owner_of(row.id) for row in rows_of(stored, "train") for _ in range(row.count))
     return zip(owners, training_texts(stored, "text"), strict=True)
 
 
