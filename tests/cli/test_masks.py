@@ -114,6 +114,14 @@ def test_a_file_names_the_classes(tmp_path: Path, make: Callable[..., Made], fil
     assert f"named by {tmp_path / file if not file.startswith('els') else file}" in made.told or file in made.told
 
 
+def test_classes_that_differ_in_their_spelling_are_told(tmp_path: Path, make: Callable[..., Made]) -> None:
+    for number in (1, 2):
+        picture(tmp_path / "images" / f"{number}.png", seed=number)
+        save(tmp_path / "masks" / f"{number}.png", disc(full=number))
+    made = make("images", "--masks", "masks", "--mask-classes", "Polyp=1,polyp=2")
+    assert "'Polyp' and 'polyp' are two classes of the masks; are they one" in made.told
+
+
 def test_a_mask_with_a_palette_has_its_indices_as_classes(tmp_path: Path, make: Callable[..., Made]) -> None:
     picture(tmp_path / "images" / "a.png")
     indexed = Image.fromarray(disc(full=2), mode="P")

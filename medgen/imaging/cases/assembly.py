@@ -21,6 +21,7 @@ from medgen.imaging.cases.splits import held_out, split_of
 from medgen.imaging.cases.work import Slab
 from medgen.imaging.geometry import DepthMap, PlaneMap, plan_depth
 from medgen.imaging.labels.annotations import vector_of
+from medgen.imaging.labels.spelling import plain
 from medgen.imaging.reading.series import SliceStack
 from medgen.imaging.remembered import Remembered
 from medgen.reporting import Reporter
@@ -75,7 +76,7 @@ class Assembler:
         if self.duplicates.add(joined(digests), number, split, labels) and self._options.drop_duplicates:
             return None
         self._splits.add(split)
-        person = patient_of(case).encode("utf-8", "surrogatepass")
+        person = plain(patient_of(case)).encode("utf-8", "surrogatepass")
         if person and split != NO_SPLIT:
             self._torn += self._patients.first(person, split) != split
         try:
@@ -99,8 +100,9 @@ class Assembler:
             )
         if self._torn:
             reporter.warn(
-                f"{self._torn} cases are in another split than an earlier case of their patient, as the table says: a "
-                "model would be tested on patients that it learned from"
+                f"{self._torn} cases are in another split than an earlier case of their patient, as the table says or "
+                "because ids of the patient are spelled in several ways: a model would be tested on patients that it "
+                "learned from"
             )
         wanted = [name for name, part in zip(SPLITS, self._fractions, strict=True) if part > 0]
         missing = [name for name in wanted if name not in self._splits]

@@ -13,6 +13,7 @@ from medgen.imaging.cases.left_out import LeftOut
 from medgen.imaging.cases.options import PreprocessOptions
 from medgen.imaging.cases.workers import Workers
 from medgen.imaging.labels.annotations import Annotation
+from medgen.imaging.labels.spelling import spelled_twice
 from medgen.imaging.labels.table import LabelTable
 from medgen.imaging.masks.classes import Declared, MaskClasses, decide, declared, told_classes
 from medgen.imaging.masks.finding import Masks
@@ -134,6 +135,8 @@ def plan_classes(
         if not any(number in _shown(what, classes) for what in seen.values()):
             reporter.warn(f"no mask shows the class {name}{did_you_mean(name, unread)}")
     _tell(classes, masks, unread, shared, any(what.peak for what in seen.values()), reporter)
+    if twice := spelled_twice(classes.names):
+        reporter.warn(f"'{twice[0]}' and '{twice[1]}' are two classes of the masks; are they one, spelled in two ways?")
     gaps = [one for index in sound for one in skipping(cases[index][2]).items() if one[0] in classes.names]
     if gaps:
         name, entry = gaps[0]

@@ -15,11 +15,14 @@ from medgen.errors import DataError
 from medgen.imaging.labels.annotations import NODULE_FIELDS, Annotation, Finding
 from medgen.imaging.labels.names import CaseNames
 from medgen.imaging.labels.rows import read_rows
+from medgen.imaging.labels.spelling import spelled_twice
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.series import SliceStack
 
 PATHS = ("path", "filename", "file")
 SYNONYMS = {"modal": "modality"}
+_EMPTY = ("nan", "NaN", "<NA>", "#N/A")
+"""What pandas and Excel write of cells that hold nothing."""
 _KNOWN = ("case", "series", "slice", "label", "text", "modality", "patient", "split", "synthetic", "mask")
 
 
@@ -53,7 +56,7 @@ def read_table(file: Path, fields: Sequence[str] = (), encoding: str = "") -> La
         raise DataError(f"{file}: needs a column 'case', 'path' or 'series'; it has {', '.join(columns)}")
     table.fields = _vector_fields(table, fields)
     table.unused = unused(read.columns, {table.path_column, *map(str.lower, table.fields)})
-    table.classes = classes_of({row["label"] for _, row in table.rows} if "label" in columns else ())
+    table.classes = classes_of({row["label"] for _, row in table.rows} if "label" in columns else (), file)
     return table
 
 
@@ -62,10 +65,19 @@ def unused(columns: Mapping[str, str], used: Collection[str]) -> tuple[str, ...]
     return tuple(spelled or "(no name)" for name, spelled in columns.items() if name not in {*_KNOWN, *used})
 
 
-def classes_of(labels: Iterable[str]) -> dict[str, int]:
-    """The number of each class by its name; none where all labels are numbers."""
+def classes_of(labels: Iterable[str], file: Path) -> dict[str, int]:
+    """The number of each class by its name; none where all labels are numbers.
+
+    DataError for names that differ in their spelling only, such as `Normal` and `normal`, which would be two classes.
+    """
     names = sorted({*labels} - {""})
-    return {} if all(name.isdecimal() for name in names) else {name: number for number, name in enumerate(names)}
+    if all(name.isdecimal() for name in names):
+        return {}
+    if twice := spelled_twice(names):
+        raise DataError(
+            f"{file}: the labels '{twice[0]}' and '{twice[1]}' are one, spelled in two ways; choose one spelling"
+        )
+    return {name: number for number, name in enumerate(names)}
 
 
 def unused_warning(table: LabelTable) -> str:
@@ -130,6 +142,7 @@ def annotate(table: LabelTable, row: Mapping[str, str], annotation: Annotation, 
     for name, allowed in (("split", (*SPLITS, NO_SPLIT)), ("synthetic", (GENERATED, ALTERED))):
         if row.get(name) and row[name] not in allowed:
             raise DataError(f"{name} is '{row[name]}'; expected {', '.join(allowed)}, or nothing")
+    check_filled(row)
     by_slice: dict[str, dict[int, Any]] = {
         "label": annotation.labels,
         "text": annotation.texts,
@@ -150,6 +163,13 @@ def annotate(table: LabelTable, row: Mapping[str, str], annotation: Annotation, 
             by_slice[name][position] = value
     for name, value in of_case.items():
         setattr(annotation, name, value)
+
+
+def check_filled(row: Mapping[str, str], fields: Iterable[str] = ("label", "text", "modality", "patient")) -> None:
+    """DataError for a cell that holds only what programs write where they have nothing: it would count as a name."""
+    for name in fields:
+        if row.get(name) in _EMPTY:
+            raise DataError(f"its {name} is '{row[name]}', as programs write an empty cell; leave it empty")
 
 
 def image_paths(table: LabelTable) -> tuple[list[str], list[tuple[int, str]]]:

@@ -16,6 +16,7 @@ from medgen.imaging.cases.options import PreprocessOptions
 from medgen.imaging.cases.planning import Plan
 from medgen.imaging.cases.preprocessing import annotation_facts
 from medgen.imaging.cases.workers import WorkerDied, Workers
+from medgen.imaging.labels import table as csv_labels
 from medgen.imaging.labels.table import LabelTable, classes_of
 from medgen.imaging.pairs.table import Pair, PairTable, annotated
 from medgen.imaging.pairs.work import ROWS, Faulty, Look, PairsTask, Settled, look
@@ -45,7 +46,7 @@ class Survey:
     @property
     def classes(self) -> dict[str, int]:
         """The number of each label by its name."""
-        return classes_of(self.labels)
+        return classes_of(self.labels, self.pairs.file)
 
     @property
     def sources(self) -> str:
@@ -56,6 +57,9 @@ class Survey:
         """Take in a row and its image. DataError for a cell of no meaning."""
         label = pair.cells.get("label", "")
         self.labelled |= "label" in pair.cells
+        csv_labels.check_filled(pair.cells)
+        if self.pairs.template is not None:
+            csv_labels.check_filled(pair.cells, self.pairs.template.fields)
         if self.labelled and not label:
             raise DataError("has no label, and there is a column of labels")
         cells = {name: cell for name, cell in pair.cells.items() if name != "label"}

@@ -328,3 +328,29 @@ def test_a_path_may_differ_in_its_ending_only(write_slice: Callable[..., Path], 
     annotations, errors = run(stacks, tmp_path, f"path,label\n{path},1\n")
     assert not errors
     assert [annotations[0].labels, annotations[1].labels] == [{0: 1}, {}]
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [("Normal", "normal"), ("1.0", "1"), ("\u00e9d\u00e8me", "e\u0301de\u0300me"), ("no tumour", "No  Tumour")],
+)
+def test_spellings_of_one_label_do_not_become_two_classes(
+    stacks: list[SliceStack], tmp_path: Path, pair: tuple[str, str]
+) -> None:
+    with pytest.raises(DataError, match=r"labels.csv: the labels .* are one, spelled in two ways"):
+        run(stacks, tmp_path, f"case,label\nalpha,{pair[0]}\nbeta,{pair[1]}\n")
+
+
+@pytest.mark.parametrize("pair", [("-1", "1"), ("T1-2", "T12"), ("1.5", "15"), ("0.1", "0.01"), ("10.0", "1")])
+def test_labels_that_are_alike_are_two_classes(stacks: list[SliceStack], tmp_path: Path, pair: tuple[str, str]) -> None:
+    annotations, errors = run(stacks, tmp_path, f"case,label\nalpha,{pair[0]}\nbeta,{pair[1]}\n")
+    assert not errors
+    assert {*annotations[0].labels.values(), *annotations[1].labels.values()} == {0, 1}
+
+
+@pytest.mark.parametrize("column", ["label", "text", "modality", "patient"])
+def test_what_programs_write_for_nothing_is_no_name(stacks: list[SliceStack], tmp_path: Path, column: str) -> None:
+    annotations, errors = run(stacks, tmp_path, f"case,{column}\nalpha,nan\nbeta,1\n")
+    assert len(errors) == 1
+    assert f"row 2: its {column} is 'nan'" in errors[0]
+    assert annotations[0] == Annotation()
