@@ -74,10 +74,13 @@ def transformers() -> Any:
 
 
 def rows_encoded(encoder: OutsideEncoder, words: Tensor, real: Tensor) -> TextStates:
-    """States of words (B, L) without gradients, with the same bits for a text in any batch."""
+    """States of words (B, L) without gradients, with the same bits for a text in any batch.
+
+    They are those of the weights' type even inside a training's autocast, since they may be kept for later.
+    """
     missing = -len(words) % ROWS
     padded = [torch.cat([part, part[-1:].expand(missing, -1)]) if missing else part for part in (words, real)]
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast(words.device.type, enabled=False):
         tokens, pooled, _ = encoder(*padded)
     return TextStates(tokens[: len(words)], pooled[: len(words)])
 

@@ -160,6 +160,8 @@ def test_encoders_from_outside_give_the_states_of_transformers(family: str) -> N
     torch.testing.assert_close(found.pooled, pooled, rtol=1e-5, atol=1e-6)
     alone = rows_encoded(ours, words[1:], REAL[1:])
     assert torch.equal(alone.tokens[0], rows_encoded(ours, words, REAL).tokens[1])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(alone.tokens, rows_encoded(ours, words[1:], REAL[1:]).tokens)
     trained = UNet(
         msgspec.structs.replace(READS, text=None, pooled_width=16, outside_text=OutsideTextConfig(settings, 16, 9))
     )
