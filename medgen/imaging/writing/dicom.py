@@ -21,6 +21,9 @@ from medgen.imaging.writing.placement import UNPLACED, slice_places
 from medgen.imaging.writing.png import eight_bits
 from medgen.imaging.writing.segmentation import segmentation
 
+_IMAGE_TYPES = {"CT": ("AXIAL",), "MR": ("OTHER",)}
+"""The third part of the image type, which the standard demands of these modalities."""
+
 
 def write_dicom(folder: Path, name: str, case: Case, header: SetHeader) -> list[str]:
     """Write one case as the series `folder/name/0000.dcm`, ...; returns names relative to `folder`, one per slice.
@@ -101,7 +104,7 @@ def _series(case: Case, header: SetHeader, intensity: Intensity) -> Dataset:
     classes = {"CT": uid.CTImageStorage, "MR": uid.MRImageStorage} if placed else {}
     dataset.SOPClassUID = classes.get(modality, uid.SecondaryCaptureImageStorage)
     dataset.Modality = modality
-    dataset.ImageType = ["DERIVED", "SECONDARY"] + ["AXIAL"] * (modality == "CT")
+    dataset.ImageType = ["DERIVED", "SECONDARY", *_IMAGE_TYPES.get(modality, ())]
     dataset.ContentQualification = "RESEARCH"
     dataset.PatientName = f"{'SYNTHETIC' if case.synthetic else 'DERIVED'}^{case.id[:40]}"
     dataset.PatientID = case.id[:64]
@@ -125,8 +128,15 @@ def _series(case: Case, header: SetHeader, intensity: Intensity) -> Dataset:
     elif modality == "MR":
         dataset.ScanningSequence, dataset.SequenceVariant, dataset.ScanOptions = "RM", "NONE", ""
         dataset.MRAcquisitionType, dataset.EchoTime, dataset.EchoTrainLength = "2D", None, None
+        dataset.RepetitionTime = None
+    if modality in classes:
+        dataset.PatientPosition = ""
     else:
         dataset.ConversionType = "WSD"
+    if not placed:
+        dataset.PatientOrientation = ""
+        if case.spacing[1:] != (1.0, 1.0):  # which stands for one that is not known
+            dataset.PixelSpacing = [decimal(value) for value in case.spacing[1:]]
     return dataset
 
 

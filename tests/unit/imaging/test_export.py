@@ -130,6 +130,30 @@ def test_viewers_show_the_window_of_dicom(tmp_path: Path, intensity: Intensity) 
     np.testing.assert_allclose(grey, np.linspace(0, 1, 16), atol=1e-3)
 
 
+@pytest.mark.parametrize("flaws", ["", "no positions"])
+@pytest.mark.parametrize("modality", ["CT", "MR", "XR"])
+def test_dicom_has_all_that_the_standard_demands(tmp_path: Path, modality: str, flaws: str) -> None:
+    """By the tables of highdicom, and what its modules demand under conditions that hold here."""
+    standard = pytest.importorskip("highdicom._standard_utils")
+    modules, attributes = standard.get_iod_module_map(), standard.get_module_attribute_map()
+    mask = np.ones((5, 1, 12, 9), np.uint8)
+    case = dataclasses.replace(ct_case(mask=mask), modality=(modality,) * 5, flaws=flaws)
+    folder = export(tmp_path / "out", "dicom", case, header=header_of(Intensity(unit="relative", window=(0.0, 1.0))))
+    image = pydicom.dcmread(folder / "case/0000.dcm")
+    for file in (image, pydicom.dcmread(folder / "case_mask.dcm")):
+        for module in modules[standard.get_sop_class_iod_map()[file.SOPClassUID]]:
+            for told in attributes[module["key"]] if module["usage"] == "M" else ():
+                if not told["path"] and told["type"] in ("1", "2"):
+                    assert told["keyword"] in file, told
+                    assert told["type"] == "2" or not file[told["keyword"]].is_empty, told
+    conditional = {"PatientOrientation"} if flaws else {"ImagePositionPatient", "ImageOrientationPatient"}
+    if not flaws and modality != "XR":
+        conditional |= {"PatientPosition"} | ({"RepetitionTime"} if modality == "MR" else set())
+    assert not [keyword for keyword in conditional if keyword not in image]
+    assert len(image.ImageType) == (2 if modality == "XR" else 3)
+    assert [float(value) for value in image.PixelSpacing] == [0.7, 0.65]
+
+
 def test_dicom_says_what_it_is_and_names_nobody(tmp_path: Path) -> None:
     case = ct_case("0123abcd")
     made = pydicom.dcmread(
