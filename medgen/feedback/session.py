@@ -64,8 +64,9 @@ class RatedSet:
         header, row = self.stored.header, self.stored.cases[index]
         shape, dtype = self.stored.arrays()["image"]  # (C, H, W)
         intensity = header.intensity
+        shown = range(row.count) if slices is None else slices
         return {
-            "slices": row.count if slices is None else len(slices),
+            "slices": len(shown),
             "shape": shape,
             "type": _sent(dtype).name,
             "scale": intensity.scale if intensity else 1.0,
@@ -74,15 +75,18 @@ class RatedSet:
             "unit": intensity.unit if intensity else "",
             "stretch": self.stretch(index),
             "masks": list(header.mask_names) if "mask" in parts else None,
-            "condition": self.condition(index, parts),
+            "condition": self.condition(index, shown[len(shown) // 2], parts),
         }
 
-    def condition(self, index: int, parts: Collection[str]) -> list[tuple[str, str]]:
-        """These parts of a case's requested or known condition: readable names and values, from its first slice."""
+    def condition(self, index: int, number: int, parts: Collection[str]) -> list[tuple[str, str]]:
+        """These parts of a slice's requested or known condition: readable names and values.
+
+        The page opens with the middle slice of those shown, and so with what that one should show.
+        """
         case = self.stored.view(index)
-        told = [(name, *getattr(case, name)[:1]) for name in TEXT_NAMES if name in parts]
+        told = [(name, *getattr(case, name)[number : number + 1]) for name in TEXT_NAMES if name in parts]
         if "vector" in parts:
-            values = self.stored.read("vector", [self.stored.cases[index].start])[0].tolist()
+            values = self.stored.read("vector", [self.stored.cases[index].start + number])[0].tolist()
             fields = self.stored.header.vector_fields
             told += [(name, f"{value:.2f}") for name, value in zip(fields, values, strict=True)]
         return [(name, value[0]) for name, *value in told if value and value[0]]

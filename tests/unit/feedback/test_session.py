@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medgen.artifacts.provenance import derive
-from medgen.artifacts.schema import GENERATED, Case, SetHeader
+from medgen.artifacts.schema import GENERATED, Case, Intensity, SetHeader
 from medgen.artifacts.sets import create_set, open_set
 from medgen.errors import DataError, UsageError
 from medgen.feedback.queue import make_queue
@@ -160,6 +160,36 @@ def test_the_number_of_slices_does_not_tell_what_is_real(
         assert len(starts) > 1
         with pytest.raises(DataError, match="fewer slices"):
             Session(a, c, file, options())
+
+
+def test_what_is_told_was_asked_of_the_slice_that_the_page_opens_with(tmp_path: Path) -> None:
+    """Slices of a volume show different things; of real ones only a part may be shown."""
+    for name, depth in (("ours", 3), ("real", 9)):
+        with create_set(
+            tmp_path / name, SetHeader("image", derive("make", {"name": name}), Intensity(), ("x",))
+        ) as out:
+            for number in range(8):
+                order = np.arange(depth)
+                values = np.broadcast_to(order[:, None, None, None], (depth, 1, 4, 4)).astype(np.int16)
+                arrays = {"image": values, "vector": order[:, None].astype(np.float32)}
+                texts = tuple(f"at {one}" for one in order)
+                synthetic = GENERATED if name == "ours" else ""
+                out.write(Case(f"{name}-{number}", arrays, text=texts, synthetic=synthetic))
+    with (
+        open_set(tmp_path / "ours", random_access=True) as a,
+        open_set(tmp_path / "real", random_access=True) as b,
+        RatingsFile(tmp_path / "r") as file,
+    ):
+        session = Session(a, b, file, options(real_share=0.5))
+        opened = set()
+        for position, item in enumerate(session.items):
+            session.rate(position, REAL, 1)
+            [side] = session.item(position)["sides"]
+            [[seen]] = np.unique(session.pixels(position, 0, side["slices"] // 2))[None]
+            assert side["condition"] == [("text", f"at {seen}"), ("x", f"{seen:.2f}")]
+            opened.add((item.real, int(seen)))
+    assert (False, 1) in opened
+    assert len({seen for real, seen in opened if real}) > 1
 
 
 def test_undo_keeps_to_the_aspects_that_are_asked(ours: Path, tmp_path: Path) -> None:
