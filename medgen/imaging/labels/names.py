@@ -54,6 +54,11 @@ class CaseNames:
             raise DataError(f"no case '{name}' in the sources{did_you_mean(name, self._loose)}")
         return self._only(found, name, series, "")
 
+    def may_be(self, index: int, name: str) -> bool:
+        """Whether `name` is, as far as files tell, not the name of other stacks only."""
+        found = self._series.get(name) or self._loose.get(name)
+        return not found or index in found
+
     def series(self, uid: str) -> int:
         """The stack of the series with this SeriesInstanceUID. DataError if there is none, or several."""
         if uid not in self._series:

@@ -115,17 +115,20 @@ def _apply_row(
     annotations: Mapping[int, Annotation],
 ) -> None:
     place: int | None = None
+    case, path = row.get("case", ""), row.get(table.path_column, "")
     series = row.get("series", "")  # beside a case or path: which of those it could mean
-    if row.get("case"):
-        index = names.stack(row["case"], series)
-    elif table.path_column and row[table.path_column]:
-        index, place = names.path(row[table.path_column], table.file.parent, series)
+    if path:  # tells more than the case: the slice too, whichever others are there
+        index, place = names.path(path, table.file.parent, series)
+        if case and not names.may_be(index, case):
+            raise DataError(f"'{path}' is not of case '{case}'; correct one of them, or leave the case empty")
+    elif case:
+        index = names.stack(case, series)
     elif series:
         index = names.series(series)
     else:
         raise DataError("names no case, path or series")
     depth = len(stacks[index].slices)
-    if row.get("slice"):
+    if row.get("slice") and place is None:
         if not row["slice"].isdecimal() or int(row["slice"]) >= depth:
             raise DataError(f"slice '{row['slice']}': expected 0 to {depth - 1}, counted along the normal")
         place = int(row["slice"])

@@ -354,3 +354,19 @@ def test_what_programs_write_for_nothing_is_no_name(stacks: list[SliceStack], tm
     assert len(errors) == 1
     assert f"row 2: its {column} is 'nan'" in errors[0]
     assert annotations[0] == Annotation()
+
+
+def test_a_path_tells_more_than_the_case_and_the_number_of_the_slice(stacks: list[SliceStack], tmp_path: Path) -> None:
+    """As in `conditions.csv`, of which some files may have been deleted."""
+    annotations, errors = run(
+        stacks,
+        tmp_path,
+        "file,case,slice,size,label\nalpha/alpha1.dcm,alpha,2,0.9,1\nalpha/alpha2.dcm,alpha,,0.1,2\n"
+        "alpha/alpha0.dcm,beta,0,0.5,1\nbeta/beta0.dcm,a name of old,0,0.5,1\n",
+        ("size",),
+    )
+    assert annotations[0].labels == {1: 1, 2: 2}
+    assert {place: found.values for place, found in annotations[0].findings.items()} == {1: (0.9,), 2: (0.1,)}
+    assert annotations[1].labels == {0: 1}
+    assert len(errors) == 1
+    assert "row 4: 'alpha/alpha0.dcm' is not of case 'beta'" in errors[0]
