@@ -315,6 +315,12 @@ def test_new_masks_of_a_set_stay_on_what_its_images_show(place: Path, tmp_path: 
         ("vectors", ["--conditions", "{tmp}/lost.csv"], 65, "header: 'mask' names masks, but the model was trained wi"),
         (
             "placed",
+            ["--mask", "{place}/png", "--vector", "x=0.3", "--mask-augment"],
+            2,
+            "positions in its vectors (x), which would not move with the mask",
+        ),
+        (
+            "placed",
             ["--like", "{place}/pairs.h5", "--mask-augment"],
             2,
             "has positions in its vectors (x), which",

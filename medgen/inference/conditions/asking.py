@@ -197,7 +197,7 @@ class Asked:
                 f"{path} generates images from texts; give --prompt TEXT, --prompts FILE, --like, or --conditions "
                 "with a column text (--unconditional for images of no text)"
             )
-        if self.mask_augment and self.mask is None and set(PLACE_FIELDS) & set(fields):
+        if self.mask_augment and (self.vector or self.mask is None) and set(PLACE_FIELDS) & set(fields):
             told = ", ".join(name for name in fields if name in PLACE_FIELDS)
             raise UsageError(
                 f"{path} has positions in its vectors ({told}), which would not move with the mask; leave out "
