@@ -153,7 +153,7 @@ class Selector:
 
         DataError if `requested` lacks a part that the selector learned from; others are not looked at.
         """
-        return self.judged(*self.describe(images, self.relevant(requested)))
+        return self.judged(*self.describe(images, self.relevant(requested, len(images))))
 
     def score(self, images: Tensor, requested: Requested, aspect: str = "") -> Tensor:
         """As `scores`, of one aspect, or of all that the selector can tell taken together, (B,)."""
@@ -178,9 +178,14 @@ class Selector:
             told = ", ".join(self.facts.aspects)
             raise UsageError(f"{self.model.path} knows no aspect '{aspect}'; it learned {told}")
 
-    def relevant(self, requested: Requested) -> Requested:
-        """The parts that the selector learned from; DataError if one is missing."""
+    def relevant(self, requested: Requested, count: int) -> Requested:
+        """The parts of `count` requests that the selector learned from; DataError if one but the modality is missing.
+
+        Where no request of a batch names a modality, it is "" for each, as in a batch where others do.
+        """
         parts = {name: getattr(requested, name) for name in self.facts.parts}
+        if "modality" in parts and parts["modality"] is None:
+            parts["modality"] = [""] * count
         if missing := [name for name, part in parts.items() if part is None]:
             raise DataError(f"{self.model.path} also judges images by their {missing[0]}, and there is none here")
         return Requested(**parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from medgen.artifacts.schema import Case
 from medgen.errors import DataError
-from medgen.models.selector import Describer, requested_of
+from medgen.models.selector import Describer, Selector, requested_of
 from medgen.nets.perception.requested import REGION, Requested, discs
 
 FIELDS = ("has_nodule", "x", "y", "size")
@@ -50,3 +51,17 @@ def test_a_case_without_the_text_that_a_selector_judges_by_is_named() -> None:
     assert (asked.text, asked.modality) == (["a cyst"], [""])
     with pytest.raises(DataError, match="case bare: has no text"):
         requested_of(Case("bare", {"image": image}), ("text",), slice(0, 1))
+
+
+def test_a_batch_in_which_no_request_names_a_modality_is_judged_like_any_other() -> None:
+    """An alignment met such a batch in the middle of its updates."""
+    told = SimpleNamespace(parts=("text", "modality"))
+    network = SimpleNamespace(facts=told, network=lambda image, request: request, model=SimpleNamespace(path="s"))
+    judge = Selector(network, Describer(None, 1, torch.device("cpu")))  # type: ignore[arg-type]
+    images, texts = torch.zeros(2, 1, 8, 8), ["a cyst", "no cyst"]
+    both = judge.scores(images, Requested(text=texts, modality=["", "MR"]))
+    alone = judge.scores(images[:1], Requested(text=texts[:1]))
+    assert torch.equal(alone, both[:1])
+    assert not torch.equal(alone, judge.scores(images[:1], Requested(text=texts[:1], modality=["MR"])))
+    with pytest.raises(DataError, match="also judges images by their text"):
+        judge.scores(images, Requested(modality=["", "MR"]))
