@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from medgen.errors import DataError
 from medgen.imaging.cases.identity import split_key
@@ -12,6 +12,7 @@ from medgen.imaging.cases.left_out import LeftOut
 from medgen.imaging.cases.options import PreprocessOptions, asks_for
 from medgen.imaging.cases.splits import uniform
 from medgen.imaging.geometry import PlaneMap
+from medgen.imaging.labels.annotations import Annotation
 from medgen.imaging.reading.series import SliceStack
 from medgen.imaging.reading.slices import MAX_PIXELS, Kind
 from medgen.reporting import Reporter
@@ -123,17 +124,21 @@ def of_one_size(cases: Sequence[tuple[SliceStack, PlaneMap, int]], left_out: Lef
     return fitting
 
 
-def kept_slices(stack: SliceStack, findings: Collection[int], healthy: int | None) -> tuple[int, ...]:
+def kept_slices(
+    stack: SliceStack, annotation: Annotation, fields: tuple[str, ...], healthy: int | None
+) -> tuple[int, ...]:
     """Indices of the slices to keep: all, or those with a finding and `healthy` of the others, drawn by where they lie.
 
+    Doubtful slices are neither.
     The patient does not enter the draw: from the slices drawn from many cases, a name could be found out.
     """
     every = range(len(stack.slices))
     if healthy is None:
         return tuple(every)
     here = f"{len(every)}/{stack.origin}/{stack.spacing}"
-    drawn = {index: uniform(split_key(None), f"{here}/{index}") for index in set(every) - set(findings)}
-    return tuple(sorted([*findings, *sorted(drawn, key=drawn.__getitem__)[:healthy]]))
+    ill = annotation.ill(fields)
+    drawn = {index: uniform(split_key(None), f"{here}/{index}") for index in set(every) - ill - annotation.doubtful}
+    return tuple(sorted([*ill, *sorted(drawn, key=drawn.__getitem__)[:healthy]]))
 
 
 def _of_any_depth(stacks: Sequence[SliceStack]) -> set[str]:

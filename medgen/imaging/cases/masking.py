@@ -65,10 +65,7 @@ class CaseMasks:
         normal = self._table.classes.get(NORMAL)
         if normal is not None and [annotation.labels.get(index) for index in range(depth)] == [normal] * depth:
             return True
-        if "has_nodule" not in self._table.fields:
-            return False
-        at = self._table.fields.index("has_nodule")
-        return not any(finding.values[at] > 0 for finding in annotation.findings.values())
+        return "has_nodule" in self._table.fields and not annotation.ill(self._table.fields)
 
     def report_unused(self, sources: Sequence[str], left_out: LeftOut) -> None:
         """Report masks that cannot be read, and those without an image, unless the user selected single images."""

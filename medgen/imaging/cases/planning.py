@@ -146,10 +146,10 @@ def make_plan(
             left_out.add(str(error), left_out.place(stack.first.entry))
             continue
         _tell_flaws(stack, mending, options, reporter)
-        keep = kept_slices(stack, annotations[index].findings, options.healthy_slices)
-        cases.append(
-            PlannedCase(stack, annotations[index], found, keep, plane_of(stack, mending, size, options), mending)
-        )
+        keep = kept_slices(stack, annotations[index], fields, options.healthy_slices)
+        if keep:
+            plane = plane_of(stack, mending, size, options)
+            cases.append(PlannedCase(stack, annotations[index], found, keep, plane, mending))
     if not cases:
         raise DataError(f"{', '.join(inputs.sources)}: no images left to preprocess")
     if options.train_only and options.train_only not in classes:

@@ -195,3 +195,4 @@ def annotation_facts(told: Annotation) -> Iterator[str]:
     for facts in (told.findings, told.labels, told.texts, told.modalities):
         yield from (f"{index}: {fact}" for index, fact in sorted(facts.items()))
     yield from (told.split, told.synthetic)
+    yield from (f"doubtful: {index}" for index in sorted(told.doubtful))

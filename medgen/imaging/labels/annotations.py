@@ -35,6 +35,13 @@ class Annotation:
     split: str = ""
     synthetic: str = ""
     masks: dict[int, Entry] = field(default_factory=dict)
+    doubtful: set[int] = field(default_factory=set)
+    """Slices on which somebody marked what does not count as a finding, such as a nodule below 3 mm."""
+
+    def ill(self, fields: tuple[str, ...]) -> set[int]:
+        """Slices with a finding; a vector of these fields may also say that there is none."""
+        at = fields.index("has_nodule") if "has_nodule" in fields else None
+        return {index for index, finding in self.findings.items() if at is None or finding.values[at] > 0}
 
 
 def vector_of(finding: Finding, fields: tuple[str, ...], plane: PlaneMap, where: str) -> npt.NDArray[np.float32]:

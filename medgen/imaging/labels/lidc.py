@@ -1,7 +1,8 @@
 """LIDC-IDRI annotations: contours and ratings of up to four readers -> one finding a slice, the mean of the readers.
 
 A contour runs through the first pixels *outside* the nodule, so the nodule spans one pixel less on each side.
-Marks of nodules below 3 mm have no ratings and are ignored.
+Marks of nodules below 3 mm have no ratings: what they mark is no finding, but its slices are doubtful, as are those of
+nodules that too few readers marked.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class Reading:
     file: Path
     series: str
     outlines: list[NoduleReading] = field(default_factory=list)
+    unrated: set[str] = field(default_factory=set)
+    """SOPInstanceUIDs of slices with marks of nodules below 3 mm."""
 
 
 def read_xml(file: Path) -> Reading | None:
@@ -67,6 +70,10 @@ def read_xml(file: Path) -> Reading | None:
                 outline = _outline(reader, nodule)
                 if outline is not None:
                     reading.outlines.append(outline)
+                else:
+                    reading.unrated |= {
+                        sop.text.strip() for sop in nodule.iterfind("{*}roi/{*}imageSOP_UID") if sop.text
+                    }
     except ValueError as error:
         raise DataError(f"{file}: a contour or rating is not a number ({error})") from None
     return reading
@@ -108,8 +115,10 @@ def annotate(
             f"{reading.file}: none of the slices that it marks (by SOPInstanceUID) is among the sources, but others of "
             "their series are, and count as healthy"
         )
+    doubtful = set(reading.unrated)
     for nodule in nodules(reading.outlines):
         if len({outline.reader for outline in nodule}) < readers:
+            doubtful |= {sop for outline in nodule for sop in outline.boxes}
             continue
         for sop in {sop for outline in nodule for sop in outline.boxes}:
             for index, position in spots.get(sop, ()):  # none for a slice that the user did not give
@@ -118,6 +127,9 @@ def annotate(
                 old = annotations[index].findings.get(position)
                 if old is None or finding.values[3] > old.values[3]:
                     annotations[index].findings[position] = finding
+    for sop in doubtful:
+        for index, position in spots.get(sop, ()):
+            annotations[index].doubtful.add(position)
     return bool(spots)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from medgen.errors import DataError
-from medgen.imaging.labels.annotations import Annotation
+from medgen.imaging.cases.choice import kept_slices
+from medgen.imaging.labels.annotations import NODULE_FIELDS, Annotation, Finding
 from medgen.imaging.labels.lidc import Reading, annotate, mean_finding, nodules, read_xml
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.series import SliceStack
@@ -114,3 +115,25 @@ def test_a_series_without_the_slices_of_its_nodules_is_told(
     stacks = [stack(*sops)] if sops else []
     assert annotate(found, stacks, {0: Annotation()}, 1, warnings.append) is there
     assert len([line for line in warnings if "count as healthy" in line]) == told
+
+
+def test_slices_with_marks_that_do_not_count_are_not_taken_for_healthy(tmp_path: Path) -> None:
+    small = f"<unblindedReadNodule>{region('1.1', 5, 5, 5, 5)}</unblindedReadNodule>"
+    both = nodule(5, 5, region("1.3", 10, 10, 19, 19))
+    found = reading(
+        tmp_path, small + both + nodule(5, 5, region("1.2", 60, 60, 69, 69), region("1.3", 60, 60, 69, 69)), both
+    )
+    assert found
+    told, series = {0: Annotation()}, stack(*(f"1.{number}" for number in range(6)))
+    annotate(found, [series], told, 2, pytest.fail)
+    assert (set(told[0].findings), told[0].doubtful) == ({3}, {1, 2, 3})
+    assert kept_slices(series, told[0], NODULE_FIELDS, 6) == (0, 3, 4, 5)
+
+
+def test_a_vector_that_says_healthy_is_no_finding() -> None:
+    """As tables with a row for each slice have it, which `export` writes too."""
+    told = Annotation(findings={index: Finding((float(index == 2), 0, 0, 0, 0, 0)) for index in range(6)})
+    series = stack(*(f"1.{number}" for number in range(6)))
+    assert len(kept_slices(series, told, NODULE_FIELDS, 2)) == 3
+    assert kept_slices(series, told, NODULE_FIELDS, 0) == (2,)
+    assert kept_slices(series, told, ("size", "x", "y"), 0) == (0, 1, 2, 3, 4, 5)

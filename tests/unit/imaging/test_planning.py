@@ -40,3 +40,16 @@ def test_modalities_are_known_in_any_case(tmp_path: Path) -> None:
         plan = make_plan(SourceInputs((str(tmp_path),)), options, workers, LeftOut(Silent(), False), Silent())
     assert plan.encoding.intensity.unit == "HU"
     assert plan.cases[0].stack.first.modality == "CT"
+
+
+def test_a_case_of_which_no_slice_is_kept_is_no_case(tmp_path: Path) -> None:
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 255, (16, 20), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    rows = ["path,has_nodule,x,y,size,malignancy,texture", "0.png,0,0,0,0,0,0", "1.png,1,0.5,0.5,0.1,0,0", ""]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    inputs = SourceInputs((str(tmp_path),), tmp_path / "labels.csv")
+    with Workers(1) as workers:
+        options = PreprocessOptions(healthy_slices=0)
+        plan = make_plan(inputs, options, workers, LeftOut(Silent(), False), Silent())
+    assert [case.stack.name for case in plan.cases] == [str(tmp_path / "1.png")]
