@@ -58,7 +58,7 @@ def test_a_batch_in_which_no_request_names_a_modality_is_judged_like_any_other()
     told = SimpleNamespace(parts=("text", "modality"))
     network = SimpleNamespace(facts=told, network=lambda image, request: request, model=SimpleNamespace(path="s"))
     judge = Selector(network, Describer(None, 1, torch.device("cpu")))  # type: ignore[arg-type]
-    images, texts = torch.zeros(2, 1, 8, 8), ["a cyst", "no cyst"]
+    images, texts = torch.zeros(2, 1, 16, 16), ["a cyst", "no cyst"]
     both = judge.scores(images, Requested(text=texts, modality=["", "MR"]))
     alone = judge.scores(images[:1], Requested(text=texts[:1]))
     assert torch.equal(alone, both[:1])
