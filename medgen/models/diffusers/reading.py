@@ -45,6 +45,8 @@ from medgen.nets.text.encoder import TextEncoder
 BYTES = Intensity(1.0, 0.0, "grey value", (0.0, 255.0))
 """What its images are, the same as of PNG and JPG files."""
 DEFAULT_SIDE = 64
+SCALING = 0.18215
+"""What latents are multiplied by where a folder does not say, as those of Stable Diffusion 1 and 2 do not."""
 GUIDANCE = 7.5
 """The scale that the pipelines of diffusers guide with."""
 SCHEDULES: Mapping[str, ScheduleKind] = {"scaled_linear": "scaled_linear", "linear": "linear"}
@@ -80,7 +82,7 @@ def _part(path: Path, name: str) -> Path:
 
 def _latent_space(settings: Mapping[str, Any], channels: int, folder: Path) -> LatentSpace:
     """How the pipeline scales and shifts latents for its networks."""
-    factor, shift = settings.get("scaling_factor", 1.0), settings.get("shift_factor") or 0.0
+    factor, shift = settings.get("scaling_factor", SCALING), settings.get("shift_factor") or 0.0
     means, stds = settings.get("latents_mean"), settings.get("latents_std")
     if means is None or stds is None:
         return LatentSpace(factor, shift)

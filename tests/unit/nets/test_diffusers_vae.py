@@ -12,6 +12,7 @@ import torch
 from medgen.config import convert
 from medgen.errors import DataError, InputMissingError
 from medgen.models.diffusers.reading import import_vae
+from medgen.models.facts import VAEFacts
 from medgen.nets.options import VAEConfig
 from medgen.nets.vae import VAE
 
@@ -103,6 +104,17 @@ def test_whole_pipeline_folder_whatever_scales_its_latents(tmp_path):
     save(CONFIGS["stable-diffusion-3"] | scaled, tmp_path / "vae")
     assert "latents_mean" in json.loads((tmp_path / "vae" / "config.json").read_text())
     assert len(import_vae(tmp_path).config["widths"]) == 4
+
+
+@pytest.mark.parametrize("absent", ["scaling_factor", "shift_factor", "latents_mean", "use_quant_conv"])
+def test_what_an_older_folder_does_not_say_is_what_diffusers_takes(tmp_path, absent):
+    save(SD_LIKE, tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    settings.pop(absent, None)
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    theirs = diffusers.AutoencoderKL.from_pretrained(tmp_path).config
+    ours = VAEFacts.read(import_vae(tmp_path).facts, "")
+    assert (ours.latent_scale, ours.latent_shift) == (theirs.scaling_factor, theirs.shift_factor or 0.0)
 
 
 def test_half_precision_weights_become_float32(tmp_path):
