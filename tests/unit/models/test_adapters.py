@@ -161,7 +161,7 @@ def test_with_an_adapter_trained_on_four_bits_the_model_is_what_the_adapter_saw(
     torch.testing.assert_close(answer(merged(base, file)), wanted, atol=1e-5, rtol=1e-4)
     assert torch.equal(answer(merged(base, f"{file}:0")), answer(network(base)))
     assert run(["export", str(file), "--to", "peft", "-o", str(tmp_path / "folder")]) == 0
-    assert "was trained on weights in 4 bits" in capfd.readouterr().err
+    assert "was trained on 4-bit weights" in capfd.readouterr().err
 
 
 def test_two_adapters_add_up_in_any_order(base: Model, tmp_path: Path, make_peft: Callable[[str], Path]) -> None:
