@@ -47,10 +47,13 @@ class ImageTextModel:
         if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
             raise DataError(f"--clip {folder}: {type(model).__name__} does not compare images with texts; give a CLIP")
         self._model: Any = model.to(device).eval().requires_grad_(False)
+        longest = getattr(getattr(model.config, "text_config", None), "max_position_embeddings", None)
+        told = self._tokenizer.model_max_length
+        self.length: int = min(told, longest or told)
+        """Pieces of words, marks included, that it reads of a text."""
         self._padded: dict[str, Any] = {"padding": True}
         if model.config.model_type.startswith(SIGLIP):
-            length = model.config.text_config.max_position_embeddings
-            self._padded = {"padding": "max_length", "max_length": length, "return_attention_mask": False}
+            self._padded = {"padding": "max_length", "return_attention_mask": False}
         self._device = device
 
     @torch.inference_mode()
@@ -66,8 +69,13 @@ class ImageTextModel:
     @exact_float32()
     def of_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors (B, d) of texts, which are cut where they are too long."""
-        seen = self._tokenizer(list(texts), **self._padded, truncation=True, return_tensors="pt").to(self._device)
-        return _unit(self._model.get_text_features(**seen))
+        settings = {**self._padded, "truncation": True, "max_length": self.length, "return_tensors": "pt"}
+        return _unit(self._model.get_text_features(**self._tokenizer(list(texts), **settings).to(self._device)))
+
+    def cut(self, texts: Sequence[str]) -> int:
+        """How many of these texts are too long to be read to their end."""
+        pieces = self._tokenizer(list(texts), verbose=False)["input_ids"] if texts else []
+        return sum(len(one) > self.length for one in pieces)
 
 
 def clip_scores(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def measure(inputs: Inputs, options: AgreementOptions) -> Section:
     section = by_probe(inputs, options)
     sets = {"samples": inputs.stored, "real": inputs.reference}
     with_texts = {name: one for name, one in sets.items() if one is not None and one.has("text")}
-    result, tables = dict(section.result), list(section.tables)
+    result, tables, warnings = dict(section.result), list(section.tables), list(section.warnings)
     found: dict[str, Any] = {name: _variety(one, inputs.seed) for name, one in with_texts.items()}
     result["variety"] = found
     if found["samples"] is not None:
@@ -34,11 +35,23 @@ def measure(inputs: Inputs, options: AgreementOptions) -> Section:
     if model is not None:
         result["clip"], table = _clip(inputs, with_texts, model)
         tables.append(table)
-    return replace(section, result=result, tables=tables)
+        warnings += _cut(with_texts, model)
+    return replace(section, result=result, tables=tables, warnings=warnings)
 
 
 def _variety(stored: StoredSet, seed: int) -> dict[str, Any] | None:
     return variety(texts_of(stored).texts, lambda rows: seen_images(stored, rows, LARGEST), seed)
+
+
+def _cut(sets: Mapping[str, StoredSet], model: ImageTextModel) -> Iterator[str]:
+    """Warnings of texts that the model reads in part."""
+    for name, stored in sets.items():
+        texts = list(filter(None, stored.texts("text")))
+        if count := model.cut(texts):
+            yield (
+                f"--clip reads {model.length} pieces of words: the ends of {count} of {len(texts)} texts "
+                f"({'samples' if name == 'samples' else 'real images'}) do not count in its score"
+            )
 
 
 def _clip(inputs: Inputs, sets: dict[str, StoredSet], model: ImageTextModel) -> tuple[dict[str, Any], Table]:

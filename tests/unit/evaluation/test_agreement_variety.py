@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -148,6 +150,25 @@ def test_the_score_of_a_text_depends_neither_on_its_batch_nor_on_the_type_of_sto
     expected = model.float().get_text_features(input_ids=full).pooler_output.detach()
     torch.testing.assert_close(alone, beside, atol=1e-5, rtol=0)
     torch.testing.assert_close(alone, torch.nn.functional.normalize(expected.double(), dim=-1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("told", [8, 10**30])
+def test_texts_that_are_not_read_to_their_end_are_counted(clip: Path, written: Path, tmp_path: Path, told: int) -> None:
+    """Also where the tokenizer does not say how much the model reads."""
+    folder = shutil.copytree(clip, tmp_path / "clip")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": told}))
+    model = ImageTextModel(folder, CPU)
+    assert model.length == 8
+    assert model.cut(["a cat", "a dog " * 3, "a dog " * 4]) == 1
+    torch.testing.assert_close(model.of_texts(["a dog " * 4]), model.of_texts(["a dog a dog a dog a"]))
+    with open_set(written) as stored, create_set(tmp_path / "long.h5", stored.header) as writer:
+        for number, case in enumerate(stored):
+            writer.write(dataclasses.replace(case, text=(TEXTS[number] * (1 + 9 * (number < 3)),)))
+    with open_set(tmp_path / "long.h5", random_access=True) as stored:
+        inputs = Inputs(stored, FeatureBank(Extractor("none", "", lambda x: x)), Silent().progress)
+        warnings = measure(inputs, AgreementOptions(clip=str(folder))).warnings
+    assert "the ends of 3 of 12 texts (samples) do not count" in warnings[-1]
 
 
 def test_what_is_no_model_of_images_and_texts_is_said(clip: Path, tmp_path: Path) -> None:
