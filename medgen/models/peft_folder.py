@@ -32,6 +32,15 @@ PLAIN: dict[str, Any] = {
 }
 """Settings with which an adapter is low-rank changes of layers and nothing else; we read and write no others."""
 
+OTHER_CHANGES = (
+    *("alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config", "target_parameters"),
+    *("use_bdlora", "use_qalora"),
+)
+"""Settings with which it is something else, where they are given."""
+BEGINNINGS = (True, False, None, "gaussian", "eva", "orthogonal")
+"""Where a training began without a change to the weights of the model; others, such as PiSSA, first take a part of them
+away, and their changes belong to the rest."""
+
 
 class PeftAdapter(NamedTuple):
     """The changes of layers by their names, and the digest of all of them."""
@@ -52,6 +61,13 @@ def read_peft_folder(path: Path) -> PeftAdapter:
     for key, wanted in PLAIN.items():
         if (given := config.get(key, wanted)) != wanted and given:
             raise DataError(f"{path / CONFIG}: {key} = {given} is not supported; train the adapter without it")
+    if key := next((key for key in OTHER_CHANGES if config.get(key)), ""):
+        raise DataError(f"{path / CONFIG}: {key} = {config[key]} is not supported; train the adapter without it")
+    if (beginning := config.get("init_lora_weights")) not in BEGINNINGS:
+        raise DataError(
+            f"{path / CONFIG}: init_lora_weights = {beginning}: its changes are to weights that peft had changed "
+            "before; save it with path_initial_model_for_weight_conversion"
+        )
     weights = {name.removeprefix(PREFIX): tensor for name, tensor in read_weights(path / WEIGHTS).items()}
     names = sorted(name.removesuffix(DOWN) for name in weights if name.endswith(DOWN))
     if strange := {*weights} ^ {name + end for name in names for end in (DOWN, UP)}:

@@ -125,6 +125,9 @@ def write_peft(base: Model, folder: Path, **changes: object) -> Path:
         ({"peft_type": "LOHA"}, "peft_type = LOHA is not supported"),
         ({"modules_to_save": ["head"]}, "modules_to_save"),
         ({"lora_alpha": "8"}, "lora_alpha = 8 is not a number"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights = pissa_niter_4: its changes are to weights"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights = olora: its changes are to weights"),
+        ({"alora_invocation_tokens": [1, 2]}, "alora_invocation_tokens"),
     ],
 )
 def test_what_is_more_than_a_low_rank_change_is_refused(
