@@ -7,6 +7,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from medgen.artifacts.provenance import Provenance, derive, fingerprint
 from medgen.artifacts.tensors.file import tensor_bytes
 from medgen.errors import DataError, InputMissingError, UnavailableError
 from medgen.nets.options import OutsideTextConfig
-from medgen.nets.text.pretrained import CLIP, OutsideEncoder, rows_encoded, transformers
+from medgen.nets.text.pretrained import CLIP, OutsideEncoder, rows_encoded, transformers, without_pooling
 
 KEPT = 256 << 20
 """Bytes of caption states that are cached, the latest used."""
@@ -76,8 +77,8 @@ def load_pretrained(place: str, length: int) -> Pretrained:
         clip = settings.model_type in CLIP
         words = (library.CLIPTokenizer if clip else library.AutoTokenizer).from_pretrained(place, **given)
         kind = library.CLIPTextModel if clip else library.AutoModel
-        extra = {} if clip or settings.model_type == "distilbert" else {"add_pooling_layer": False}
-        found = kind.from_pretrained(place, use_safetensors=True, dtype=torch.float32, **given, **extra)
+        given |= {"use_safetensors": True, "dtype": torch.float32}
+        found = without_pooling(partial(kind.from_pretrained, place, **given))
     except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
         told = next(iter(str(error).splitlines()), type(error).__name__)
         if not local:
@@ -100,7 +101,9 @@ def load_pretrained(place: str, length: int) -> Pretrained:
     plain = {key: value for key, value in plain.items() if key not in CHANGING} | {
         "model_type": found.config.model_type
     }
-    most = int(getattr(found.config, "max_position_embeddings", length))
+    places = getattr(getattr(found, "embeddings", None), "position_embeddings", None)
+    padding = getattr(places, "padding_idx", None)  # RoBERTa's places begin after that of the padding
+    most = int(getattr(found.config, "max_position_embeddings", length)) - (0 if padding is None else padding + 1)
     config = OutsideTextConfig(
         settings=plain, width=int(found.config.hidden_size), length=min(length, most), padding=words.pad_token_id or 0
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,11 +52,16 @@ def build(settings: Mapping[str, Any]) -> nn.Module:
         return clip
     if getattr(config, "is_encoder_decoder", False):
         raise ConfigError(f"a model of type {config.model_type} has a decoder; give one that encodes alone")
-    try:
-        network: nn.Module = library.AutoModel.from_config(config, add_pooling_layer=False)
-    except TypeError:  # a family without such a layer
-        network = library.AutoModel.from_config(config)
+    network: nn.Module = without_pooling(partial(library.AutoModel.from_config, config))
     return network
+
+
+def without_pooling(make: Callable[..., Any]) -> Any:
+    """The model that `make` makes, without the layer that sums up a text if its family has one."""
+    try:
+        return make(add_pooling_layer=False)
+    except TypeError:
+        return make()
 
 
 def transformers() -> Any:
