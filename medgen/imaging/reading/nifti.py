@@ -23,6 +23,7 @@ from medgen.imaging.reading.slices import BYTES, Kind, SliceFacts
 _HEADER_BYTES = 540  # of version 2, the longer one
 _CIFTI = range(3000, 3100)  # intents of CIFTI-2, section 3 of its specification
 _LABELS = 1002  # NIFTI_INTENT_LABEL
+_VECTOR = 1007  # NIFTI_INTENT_VECTOR
 _GZIP_RATIO = 1032  # the most that deflated data can grow
 _MM = {"meter": 1000.0, "micron": 0.001}
 SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT; higher codes lead to other images or to a template
@@ -34,8 +35,8 @@ def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
     """The slices of a volume, from its header; slices lie along the third axis, as they were acquired.
 
     Rows and columns run as in DICOM (to the patient's left, back or feet), which may need a flip, never resampling.
-    Each index of a fourth axis becomes a separate stack. `modality` is assumed if the header names no unit; a volume in
-    HU is CT, whatever `modality` says.
+    Each index of a fourth axis becomes a separate stack; a vector of three numbers in each voxel is a colour.
+    `modality` is assumed if the header names no unit; a volume in HU is CT, whatever `modality` says.
     """
     header = _header(entry)
     intent = int(header["intent_code"])
@@ -52,7 +53,8 @@ def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
         raise DataError(f"{entry.name}: is cut short: its header says {size} bytes of voxels")
     matrix, flips = _oriented(header, shape)
     columns, rows, slices = shape[:3]
-    volumes = math.prod(shape[3:])
+    colour = _is_colour(header)
+    volumes = 1 if colour else math.prod(shape[3:])
     if not np.isfinite(matrix).all():
         raise DataError(f"{entry.name}: its affine matrix holds numbers that are not finite; repair the header")
     if told := _contradiction(header):
@@ -81,7 +83,7 @@ def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
                     format="nifti",
                     rows=rows,
                     columns=columns,
-                    colour=False,
+                    colour=colour,
                     kind=kind,
                     modality=modality,
                     holds="label map" if intent == _LABELS else "",
@@ -99,7 +101,7 @@ def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
 
 
 def read_nifti(entry: Entry, frames: Sequence[int]) -> npt.NDArray[np.float32]:
-    """The `frames` (F, H, W, 1), scaled as the header says."""
+    """The `frames` (F, H, W, C), scaled as the header says."""
     content = _content(entry)
     kind: Any = nibabel.Nifti2Image if _is_version_2(content) else nibabel.Nifti1Image
     image = kind.from_bytes(content)
@@ -107,12 +109,20 @@ def read_nifti(entry: Entry, frames: Sequence[int]) -> npt.NDArray[np.float32]:
     _, flips = _oriented(image.header, shape)
     values = np.asanyarray(image.dataobj, dtype=np.float32).reshape(*shape[:3], -1, order="F")
     depth = shape[2]
-    planes = [values[:, :, frame % depth, frame // depth].T for frame in frames]  # (H, W)
+    if _is_colour(image.header):
+        planes = [values[:, :, frame].transpose(1, 0, 2) for frame in frames]  # (H, W, 3)
+    else:
+        planes = [values[:, :, frame % depth, frame // depth, None].transpose(1, 0, 2) for frame in frames]  # (H, W, 1)
     if flips[0]:
         planes = [plane[:, ::-1] for plane in planes]
     if flips[1]:
         planes = [plane[::-1] for plane in planes]
-    return np.stack(planes)[..., None]
+    return np.stack(planes)
+
+
+def _is_colour(header: Any) -> bool:
+    """Whether voxels are vectors of three numbers, as `export` writes colour."""
+    return int(header["intent_code"]) == _VECTOR and tuple(header.get_data_shape()[3:]) == (1, 3)
 
 
 def is_turned(entry: Entry) -> bool:

@@ -16,6 +16,8 @@ from medgen.imaging.writing.placement import UNPLACED, check_even
 
 LABELS = 1002
 """NIFTI_INTENT_LABEL: the voxels are numbers of classes."""
+VECTOR = 1007
+"""NIFTI_INTENT_VECTOR: the fifth axis holds the channels of a voxel; the fourth one would be time."""
 
 
 def affine_of(
@@ -83,7 +85,7 @@ def write_nifti(
     """
     import nibabel
 
-    content = voxels.transpose((2, 1, 0) if voxels.ndim == 3 else (2, 1, 0, 3))
+    content = voxels.T if voxels.ndim == 3 else voxels.transpose(2, 1, 0, 3)[:, :, :, None]
     header: Any = cast(Any, nibabel).Nifti1Header()
     header.set_data_dtype(voxels.dtype)
     header.set_data_shape(content.shape)
@@ -92,7 +94,7 @@ def write_nifti(
     header.set_sform(affine, code=int(placed))
     header.set_slope_inter(scale, offset)
     header["intent_name"] = unit.encode("ascii")
-    header["intent_code"] = LABELS if labels else 0
+    header["intent_code"] = LABELS if labels else 0 if voxels.ndim == 3 else VECTOR
     header["descrip"] = description.encode("ascii")
     header["magic"] = b"n+1"
     header["vox_offset"] = 352

@@ -23,6 +23,9 @@ from pydicom.pixels import apply_rescale, apply_windowing
 from medgen.artifacts.provenance import Provenance, derive
 from medgen.artifacts.schema import Case, Intensity, SetHeader
 from medgen.errors import DataError
+from medgen.imaging.reading import formats
+from medgen.imaging.reading.archive import enumerate_sources
+from medgen.imaging.reading.series import build_stacks
 from medgen.imaging.writing.dicom_parts import decimal, derived_uid
 from medgen.imaging.writing.exporting import LONGEST_NAME, FileNames, export_cases
 from medgen.imaging.writing.options import ExportOptions
@@ -97,6 +100,27 @@ def test_simpleitk_and_nibabel_read_the_nifti_back(
     outline = SimpleITK.ReadImage(str(folder / "case_mask.nii.gz"))
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(outline), mask[:, 0])
     check_geometry(outline, case)
+
+
+@pytest.mark.parametrize("direction", [STRAIGHT, rotated(0)], ids=["straight", "oblique"])
+def test_colour_in_nifti_is_one_image_of_colours(tmp_path: Path, direction: tuple[float, ...]) -> None:
+    """Along the fourth axis, readers took it for three times of one grey volume."""
+    image = np.random.default_rng(0).integers(0, 256, (4, 3, 12, 9)).astype(np.uint8)
+    case = dataclasses.replace(ct_case(direction=direction), arrays={"image": image})
+    folder = export(
+        tmp_path / "out", "nifti", case, header=header_of(Intensity(unit="grey value", window=(0.0, 255.0)))
+    )
+    seen = SimpleITK.ReadImage(str(folder / "case.nii.gz"))
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(seen), image.transpose(0, 2, 3, 1))
+    check_geometry(seen, case)
+    (entry,) = enumerate_sources([str(folder / "case.nii.gz")]).entries
+    (stack,), _ = build_stacks(formats.scan(entry, ""))
+    assert (stack.first.colour, stack.first.kind, len(stack.slices)) == (True, "byte", 4)
+    found = formats.read(entry, "nifti", [item.frame for item in stack.slices], hu=False)
+    planes = np.asarray(found).transpose(0, 3, 1, 2)
+    assert sorted(map(float, planes[:, 0].ravel())) == sorted(map(float, image[:, 0].ravel()))
+    if direction == STRAIGHT:
+        np.testing.assert_array_equal(planes, image)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32])
