@@ -24,6 +24,7 @@ _HEADER_BYTES = 540  # of version 2, the longer one
 _CIFTI = range(3000, 3100)  # intents of CIFTI-2, section 3 of its specification
 _LABELS = 1002  # NIFTI_INTENT_LABEL
 _VECTOR = 1007  # NIFTI_INTENT_VECTOR
+_VECTORS = (1006, _VECTOR)  # and NIFTI_INTENT_DISPVECT
 _GZIP_RATIO = 1032  # the most that deflated data can grow
 _MM = {"meter": 1000.0, "micron": 0.001}
 SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT; higher codes lead to other images or to a template
@@ -42,6 +43,8 @@ def scan_nifti(entry: Entry, modality: str) -> list[SliceFacts]:
     intent = int(header["intent_code"])
     if intent in _CIFTI:
         raise NoPicture(f"{entry.name}: a CIFTI file, which holds no volume but values of brain surfaces", "CIFTI")
+    if intent in _VECTORS and header.get_data_dtype().kind == "f":
+        raise NoPicture(f"{entry.name}: holds a vector in each voxel, such as a shift, and no image", "vector fields")
     shape = [int(length) for length in header.get_data_shape()]
     if len(shape) == 2:
         shape.append(1)

@@ -216,3 +216,13 @@ def test_voxels_keep_the_size_of_the_scanner_where_the_sform_stretches_them_to_a
     nibabel.save(image, tmp_path / "v.nii")
     (stack,), _ = build_stacks(scan(entry_of(tmp_path / "v.nii"), ""))
     assert np.allclose(stack.spacing, (2.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("intent", [1006, 1007])
+def test_a_field_of_vectors_is_no_image(tmp_path: Path, intent: int) -> None:
+    """Registration writes it beside the images, with three numbers for each voxel."""
+    image = nibabel.Nifti1Image(np.zeros((4, 4, 2, 1, 3), np.float32), np.eye(4))
+    image.header["intent_code"] = intent
+    nibabel.save(image, tmp_path / "warp.nii.gz")
+    with pytest.raises(NoPicture, match="holds a vector in each voxel"):
+        scan(entry_of(tmp_path / "warp.nii.gz"), "MR")
