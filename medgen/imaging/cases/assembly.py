@@ -21,10 +21,10 @@ from medgen.imaging.cases.splits import held_out, split_of
 from medgen.imaging.cases.work import Slab
 from medgen.imaging.geometry import DepthMap, PlaneMap, plan_depth
 from medgen.imaging.labels.annotations import vector_of
-from medgen.imaging.labels.spelling import plain
 from medgen.imaging.reading.series import SliceStack
 from medgen.imaging.remembered import Remembered
 from medgen.reporting import Reporter
+from medgen.spelling import plain
 
 
 class Assembler:

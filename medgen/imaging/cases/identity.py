@@ -63,10 +63,10 @@ def hashed_frame(key: bytes, reference: str) -> str:
     return blake2b(reference.encode(), key=key, digest_size=8, person=b"medgen-frame").hexdigest() if reference else ""
 
 
-def _digest(text: str) -> bytes:
-    return blake2b(text.encode(), digest_size=32).digest()
-
-
 def owner_of(case_id: str) -> str:
     """The patient's part of an id, or the whole id where it does not tell the patient."""
     return patient_in(case_id) or case_id
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode(), digest_size=32).digest()

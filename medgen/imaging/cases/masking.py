@@ -13,7 +13,6 @@ from medgen.imaging.cases.left_out import LeftOut
 from medgen.imaging.cases.options import PreprocessOptions
 from medgen.imaging.cases.workers import Workers
 from medgen.imaging.labels.annotations import Annotation
-from medgen.imaging.labels.spelling import spelled_twice
 from medgen.imaging.labels.table import LabelTable
 from medgen.imaging.masks.classes import Declared, MaskClasses, decide, declared, told_classes
 from medgen.imaging.masks.finding import Masks
@@ -23,6 +22,7 @@ from medgen.imaging.reading.archive import real_path
 from medgen.imaging.reading.series import SliceStack
 from medgen.imaging.reading.slices import SliceFacts
 from medgen.reporting import Reporter
+from medgen.spelling import spelled_twice
 
 OPTIONAL = f"label the image '{NORMAL}' in --labels, or give --masks-optional"
 

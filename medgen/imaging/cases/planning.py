@@ -115,10 +115,10 @@ def make_plan(
             if reading and named and not there:
                 left_out.add(f"{file}: the series it describes is not among the sources", {"xml": number})
     if options.healthy_slices is not None and not fields:
-        raise UsageError("--healthy-slices must know which slices have a finding; give --labels with vector fields")
+        reporter.warn("--healthy-slices has no effect: without vectors no slice is known to have a finding")
     masked = inputs.masks or (table is not None and "mask" in table.columns)
     if options.mask_classes and not masked:
-        raise UsageError("--mask-classes names the classes of masks; give --masks, or a table with a column 'mask'")
+        reporter.warn("--mask-classes has no effect without masks: give --masks, or a table with a column 'mask'")
     masks = CaseMasks(inputs.masks, table, slices, every, options.masks_optional) if masked else None
     if masks:
         masks.report_unused(sources, left_out)
@@ -146,7 +146,7 @@ def make_plan(
             left_out.add(str(error), left_out.place(stack.first.entry))
             continue
         _tell_flaws(stack, mending, options, reporter)
-        keep = kept_slices(stack, annotations[index], fields, options.healthy_slices)
+        keep = kept_slices(stack, annotations[index], fields, options.healthy_slices if fields else None)
         if keep:
             plane = plane_of(stack, mending, size, options)
             cases.append(PlannedCase(stack, annotations[index], found, keep, plane, mending))

@@ -71,7 +71,7 @@ def preprocess(
     with Workers(options.workers) as workers:
         plan = make_plan(inputs, options, workers, left_out, reporter)
         if options.thickness is not None and all(len(case.keep) == 1 for case in plan.cases):
-            raise UsageError("--thickness resamples stacks of slices, and these are single images; leave it out")
+            reporter.warn("--thickness has no effect: these are single images, and it resamples stacks of slices")
         header = mark_shard(header_of(plan, options, fingerprint(_facts(plan))), *shard)
         plan = replace(plan, cases=tuple(take_shard(plan.cases, *shard)))
         assembler = Assembler(plan, options, secret, fractions)

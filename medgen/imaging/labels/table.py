@@ -15,9 +15,9 @@ from medgen.errors import DataError
 from medgen.imaging.labels.annotations import NODULE_FIELDS, Annotation, Finding
 from medgen.imaging.labels.names import CaseNames
 from medgen.imaging.labels.rows import read_rows
-from medgen.imaging.labels.spelling import spelled_twice
 from medgen.imaging.reading.archive import Entry
 from medgen.imaging.reading.series import SliceStack
+from medgen.spelling import spelled_twice
 
 PATHS = ("path", "filename", "file")
 SYNONYMS = {"modal": "modality"}

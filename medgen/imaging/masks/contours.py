@@ -101,9 +101,8 @@ def scan_structures(entry: Entry, dataset: Dataset) -> Structures:
                 contours.append(_points(entry, contour))
         number = int(item.ReferencedROINumber)
         if contours:
-            once = {
-                points.tobytes(): points for points in contours
-            }  # one that is listed twice would make a hole of itself
+            # One that is listed twice would make a hole of itself.
+            once = {points.tobytes(): points for points in contours}
             regions.append(Region(number, names.get(number, str(number)), tuple(once.values())))
     if not regions:
         raise DataError(f"{entry.name}: its structures have no closed contours")

@@ -27,8 +27,8 @@ _VECTOR = 1007  # NIFTI_INTENT_VECTOR
 _VECTORS = (1006, _VECTOR)  # and NIFTI_INTENT_DISPVECT
 _GZIP_RATIO = 1032  # the most that deflated data can grow
 _MM = {"meter": 1000.0, "micron": 0.001}
-SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT; higher codes lead to other images or to a template
-SAME_SIZE = 0.01  # voxels that differ by a smaller share are of one size
+_SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT; higher codes lead to other images or to a template
+_SAME_SIZE = 0.01  # voxels that differ by a smaller share are of one size
 _LPS_OF_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -158,7 +158,7 @@ def _affine(header: Any) -> npt.NDArray[np.float64]:
     Analyze 7.5 attached no orientation to its axes, nor does NIfTI then (nifti1.h, method 1). The sform is preferred,
     but not if it stretches the scanner's voxels to those of a template: then they are no longer the patient's mm.
     """
-    if header["sform_code"] > SCANNER and header["qform_code"] == SCANNER and _sizes_apart(header):
+    if header["sform_code"] > _SCANNER and header["qform_code"] == _SCANNER and _sizes_apart(header):
         return np.asarray(header.get_qform(), dtype=np.float64)
     if header["qform_code"] > 0 or header["sform_code"] > 0:
         return np.asarray(header.get_best_affine(), dtype=np.float64)
@@ -184,7 +184,7 @@ def _sizes_apart(header: Any) -> str:
     ours = np.linalg.norm(np.asarray(header.get_sform(), dtype=np.float64)[:3, :3], axis=0)
     theirs = np.abs(header["pixdim"][1:4])
     counted = np.array([*header.get_data_shape(), 1, 1][:3]) > 1
-    if np.allclose(ours[counted], theirs[counted], rtol=SAME_SIZE):
+    if np.allclose(ours[counted], theirs[counted], rtol=_SAME_SIZE):
         return ""
     return " and of ".join(" x ".join(f"{size:.4g}" for size in form) for form in (ours, theirs))
 
